@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The one error type of the runtime.
+//!
+//! An [`Error`] carries arguments, not prose: where in the configuration (a JSON pointer), which step, which
+//! system call with which operands, which errno. [`Error::kind`] is for programs; `Display` is for people and for
+//! the clients that match runc's wording (reference: features.md, table E). An error is never logged *and*
+//! returned.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a program may want to distinguish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The configuration or a flag is wrong; nothing was touched.
+    Invalid,
+    /// No container with that id.
+    NotFound,
+    /// The id is taken.
+    Exists,
+    /// The container's status forbids the verb.
+    Status,
+    /// A system call failed.
+    Os,
+    /// Something on the other side (hook, console socket, seccomp agent …) misbehaved.
+    Peer,
+    /// The host cannot do what was asked (kernel, LSM, controller).
+    Unsupported,
+}
+
+/// What went wrong at the bottom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    Text(Cow<'static, str>),
+    Call { call: Cow<'static, str>, errno: i32 },
+}
+
+/// An error of the runtime: kind, cause, and the path that led to it (outermost first when displayed).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    cause: Cause,
+    /// Innermost first: each entry was added by one caller on the way out.
+    context: Vec<Cow<'static, str>>,
+}
+
+impl Error {
+    /// An error of `kind` described by `text` (one clause, lower case, no full stop).
+    pub fn new(kind: Kind, text: impl Into<Cow<'static, str>>) -> Self {
+        Error { kind, cause: Cause::Text(text.into()), context: Vec::new() }
+    }
+
+    /// A configuration error: `at` is the JSON pointer of the offending value, for example `/process/cwd`.
+    pub fn invalid(at: impl fmt::Display, text: impl Into<Cow<'static, str>>) -> Self {
+        Error::new(Kind::Invalid, text).at(format!("config.json {at}"))
+    }
+
+    /// A failed system call: `call` as strace would print it, for example `openat2(/etc/passwd)`.
+    pub fn os(call: impl Into<Cow<'static, str>>, errno: impl Into<RawErrno>) -> Self {
+        let cause = Cause::Call { call: call.into(), errno: errno.into().0 };
+        Error { kind: Kind::Os, cause, context: Vec::new() }
+    }
+
+    /// The same error, reached through `context` (a step or a field).
+    #[must_use]
+    pub fn at(mut self, context: impl Into<Cow<'static, str>>) -> Self {
+        self.context.push(context.into());
+        self
+    }
+
+    /// The same error with another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What a program may want to distinguish.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The errno of the failed call, if a call failed.
+    pub fn errno(&self) -> Option<i32> {
+        match self.cause {
+            Cause::Call { errno, .. } => Some(errno),
+            Cause::Text(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for context in self.context.iter().rev() {
+            write!(f, "{context}: ")?;
+        }
+        match &self.cause {
+            Cause::Text(text) => f.write_str(text),
+            Cause::Call { call, errno } => write!(f, "{call}: {}", Words(*errno)),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An errno from any of the crates that report one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawErrno(pub i32);
+
+impl From<i32> for RawErrno {
+    fn from(errno: i32) -> Self {
+        RawErrno(errno)
+    }
+}
+
+impl From<rustix::io::Errno> for RawErrno {
+    fn from(errno: rustix::io::Errno) -> Self {
+        RawErrno(errno.raw_os_error())
+    }
+}
+
+impl From<std::io::Error> for RawErrno {
+    fn from(error: std::io::Error) -> Self {
+        RawErrno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl From<&std::io::Error> for RawErrno {
+    fn from(error: &std::io::Error) -> Self {
+        RawErrno(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+/// An errno in words and by name: `no such file or directory (ENOENT)`. Lower case, because clients match Go's
+/// spelling (moby: `no such file or directory`, `permission denied`, `is a directory`).
+pub struct Words(pub i32);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = Errno::from_raw(self.0);
+        match errno {
+            Errno::UnknownErrno => write!(f, "errno {}", self.0),
+            known => write!(f, "{} ({known:?})", known.desc().to_lowercase()),
+        }
+    }
+}
+
+/// Adds the call (or the step) to a failing result.
+pub trait Context<T> {
+    /// Names the failed system call.
+    fn call<C: Into<Cow<'static, str>>>(self, call: impl FnOnce() -> C) -> Result<T>;
+}
+
+impl<T, E: Into<RawErrno>> Context<T> for std::result::Result<T, E> {
+    fn call<C: Into<Cow<'static, str>>>(self, call: impl FnOnce() -> C) -> Result<T> {
+        self.map_err(|errno| Error::os(call(), errno))
+    }
+}
+
+/// Adds the step to a failing result of this crate.
+pub trait Step<T> {
+    /// Names the step or field that failed.
+    fn step<C: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> C) -> Result<T>;
+}
+
+impl<T> Step<T> for Result<T> {
+    fn step<C: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> C) -> Result<T> {
+        self.map_err(|error| error.at(step()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_field_step_call_and_errno() {
+        let error = Error::os("fsmount(proc)", libc::EPERM).at("mounts[3] (/proc)").at("container init");
+        assert_eq!(
+            error.to_string(),
+            "container init: mounts[3] (/proc): fsmount(proc): operation not permitted (EPERM)"
+        );
+        assert_eq!(error.errno(), Some(libc::EPERM));
+        assert_eq!(error.kind(), Kind::Os);
+    }
+
+    #[test]
+    fn words_are_those_that_clients_match() {
+        for (errno, words) in [
+            (libc::ENOENT, "no such file or directory"),
+            (libc::EACCES, "permission denied"),
+            (libc::EISDIR, "is a directory"),
+            (libc::ENOTDIR, "not a directory"),
+            (libc::ENOEXEC, "exec format error"),
+            (libc::EPERM, "operation not permitted"),
+            (libc::ESRCH, "no such process"),
+        ] {
+            assert!(Words(errno).to_string().starts_with(words), "{errno}: {}", Words(errno));
+        }
+    }
+}

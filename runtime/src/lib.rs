@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Corten, a low-level OCI container runtime.
+//!
+//! The way of a `create`: [`spec`] reads the configuration, [`facts`] probes the host, [`plan`] decides (pure),
+//! [`program`] puts everything in order (pure), [`host`] performs the host's half and meets the stage, the sealed
+//! program that performs the other half inside the container. docs/ARCHITECTURE.md is the map.
+
+pub mod cgroup;
+pub mod error;
+pub mod seccomp;
+pub mod spec;
+pub mod sys;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The door to the kernel: everything that `rustix` does not offer, each behind a safe function.
+//!
+//! The only room of the std side in which `unsafe` and raw descriptors may stand. Its counterpart inside the
+//! container is `stage/sys.rs`.
+
+pub mod bpf;
