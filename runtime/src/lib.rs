@@ -5,10 +5,13 @@
 //! [`program`] puts everything in order (pure), [`host`] performs the host's half and meets the stage, the sealed
 //! program that performs the other half inside the container. docs/ARCHITECTURE.md is the map.
 
+pub mod ask;
 pub mod cgroup;
 pub mod error;
 pub mod seccomp;
 pub mod spec;
+pub mod state;
 pub mod sys;
+pub mod verbs;
 
 pub use error::{Error, Kind, Result};

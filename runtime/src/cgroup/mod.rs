@@ -6,3 +6,15 @@
 //! them after a crash at any point.
 
 #![forbid(unsafe_code)]
+
+/// Which driver manages the groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// Plain files.
+    #[default]
+    Cgroupfs,
+    /// systemd's D-Bus interface.
+    Systemd,
+    /// None: no group is made or looked at.
+    Disabled,
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is asked of the runtime: the verbs' arguments as plain data.
+//!
+//! The command line (and later the shim's RPCs) turn their input into these; nothing here is read from a bundle.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::cgroup::Manager;
+
+/// Where containers are kept and how groups are managed: the global flags.
+pub struct Home<'a> {
+    /// The state root, absolute (`/run/corten`).
+    pub root: PathBuf,
+    /// Which cgroup driver.
+    pub manager: Manager,
+    /// Receives warnings, one line each, without a trailing newline.
+    pub warn: &'a dyn Fn(&str),
+}
+
+/// What stands behind the process's descriptors 0, 1 and 2.
+#[derive(Debug, Default)]
+pub enum Stdio {
+    /// The caller's own descriptors, or, with `process.terminal`, a terminal whose other end is handed back in
+    /// [`Launched::console`].
+    #[default]
+    Inherit,
+    /// A terminal whose other end goes to this AF_UNIX socket (`--console-socket`).
+    ConsoleSocket(PathBuf),
+    /// These three descriptors.
+    Fds([OwnedFd; 3]),
+}
+
+/// `create` and `run`.
+#[derive(Debug, Default)]
+pub struct Create {
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute or relative to the working directory.
+    pub bundle: PathBuf,
+    /// Another name for config.json (`--config`).
+    pub config: Option<PathBuf>,
+    /// Standard descriptors.
+    pub stdio: Stdio,
+    /// Receives the pid in decimal, atomically.
+    pub pid_file: Option<PathBuf>,
+    /// Receives the pidfd by SCM_RIGHTS (payload `standard`).
+    pub pidfd_socket: Option<PathBuf>,
+    /// Use MS_MOVE and chroot instead of pivot_root.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 (after LISTEN_FDS) on the process keeps.
+    pub preserve_fds: u32,
+    /// How many socket-activation descriptors from 3 on the process keeps (LISTEN_FDS).
+    pub listen_fds: u32,
+    /// `run`: start at once, through the launcher's own socket; no gate is left for a later `start`.
+    pub run: bool,
+    /// `run` whose caller goes away after the start (`--detach`).
+    pub detach: bool,
+}
+
+/// `exec`.
+#[derive(Debug, Default)]
+pub struct Exec {
+    /// The container's id.
+    pub id: String,
+    /// A whole process object (`--process FILE`), instead of the configuration's one.
+    pub process: Option<PathBuf>,
+    /// What overlays the process object.
+    pub overlay: Overlay,
+    /// Standard descriptors.
+    pub stdio: Stdio,
+    /// Receives the pid in decimal, atomically.
+    pub pid_file: Option<PathBuf>,
+    /// Receives the pidfd by SCM_RIGHTS (payload `setns`).
+    pub pidfd_socket: Option<PathBuf>,
+    /// How many descriptors from 3 on the process keeps.
+    pub preserve_fds: u32,
+    /// `--detach`.
+    pub detach: bool,
+    /// Sub-cgroup (`--cgroup PATH`, below the container's).
+    pub cgroup: Option<String>,
+    /// Go on although the container is paused.
+    pub ignore_paused: bool,
+}
+
+/// The flags of `exec` that overlay a process object.
+#[derive(Debug, Default)]
+pub struct Overlay {
+    /// argv; empty keeps the object's.
+    pub args: Vec<String>,
+    /// `NAME=value` strings, appended.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// `uid[:gid]`.
+    pub user: Option<(u32, Option<u32>)>,
+    /// Supplementary groups, appended.
+    pub additional_gids: Vec<u32>,
+    /// Allocate a terminal.
+    pub terminal: bool,
+    /// Capabilities, added to bounding, effective and permitted.
+    pub caps: Vec<String>,
+    /// PR_SET_NO_NEW_PRIVS.
+    pub no_new_privileges: bool,
+    /// AppArmor profile.
+    pub apparmor: Option<String>,
+    /// SELinux label.
+    pub process_label: Option<String>,
+}
+
+/// A process that was launched.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Its pidfd, from birth. The process is a child of the caller.
+    pub pidfd: OwnedFd,
+    /// The other end of its terminal, when the caller keeps that.
+    pub console: Option<OwnedFd>,
+}
