@@ -166,7 +166,9 @@ class Results:
     def median(self, name, verb, field):
         """The median (of peak memory: the maximum) of all samples, or None."""
         values = self.values(name, verb, field)
-        return values and (max(values) if field == "peak" else statistics.median(values)) or None
+        if not values:
+            return None
+        return max(values) if field == "peak" else statistics.median(values)
 
     def minimum(self, name, verb, field):
         """The smallest of all samples, or None: what the machine can do when nobody disturbs it."""

@@ -10,9 +10,9 @@
 //     STATUS WALL_NS CPU_US FAULTS PEAK_KB
 //
 // STATUS is the exit code, 128 + signal, or -errno if it could not be started. CPU time and minor faults are of the
-// command and of all descendants it waited for, PEAK_KB is the largest resident set among them (never below this
-// program's own, which the kernel counts in at the exec). The command's stdout and stderr go to OUT and ERR, which hold
-// what the last line's command wrote.
+// command and of all descendants it waited for, PEAK_KB is the largest resident set among them (the kernel counts
+// this program's own in at the exec, and is off by up to a batch of pages per CPU). The command's stdout and stderr
+// go to OUT and ERR, which hold what the last line's command wrote.
 //
 // Orphans (containers) are reaped here at once, as a shim would: a runtime that waits for its dead container to vanish
 // must not wait for us. A command that takes longer than `limit` seconds is killed.
