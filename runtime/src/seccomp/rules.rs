@@ -84,7 +84,7 @@ impl Slots {
     /// Adds the rules of a block to one call, or to the one that multiplexes it.
     fn apply(&mut self, policy: &Policy, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
         let block = &policy.blocks[call.block];
-        if block.redundant {
+        if block.redundant || abi.number(call.row).is_none() {
             return Ok(());
         }
         for tests in &block.alternatives {
