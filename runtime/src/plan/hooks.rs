@@ -6,6 +6,10 @@
 
 use std::time::Duration;
 
+use super::text::{absolute, plain};
+use crate::error::{Error, Result};
+use crate::spec;
+
 /// One hook, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
@@ -36,4 +40,51 @@ pub struct Hooks {
     pub poststart: Vec<Hook>,
     /// `poststop`
     pub poststop: Vec<Hook>,
+}
+
+/// Checks the hooks.
+///
+/// # Errors
+/// A relative path, a timeout that is not positive, a NUL byte.
+pub fn decide(hooks: &spec::Hooks) -> Result<Hooks> {
+    Ok(Hooks {
+        prestart: each(&hooks.prestart, "prestart")?,
+        create_runtime: each(&hooks.create_runtime, "createRuntime")?,
+        create_container: each(&hooks.create_container, "createContainer")?,
+        start_container: each(&hooks.start_container, "startContainer")?,
+        poststart: each(&hooks.poststart, "poststart")?,
+        poststop: each(&hooks.poststop, "poststop")?,
+    })
+}
+
+fn each(hooks: &[spec::Hook], kind: &str) -> Result<Vec<Hook>> {
+    hooks.iter().enumerate().map(|(index, hook)| one(hook, format!("/hooks/{kind}/{index}"))).collect()
+}
+
+fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
+    let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
+    let timeout = match hook.timeout {
+        None => None,
+        Some(seconds) => match u64::try_from(seconds) {
+            Ok(seconds @ 1..) => Some(Duration::from_secs(seconds)),
+            _ => {
+                return Err(Error::invalid(
+                    format_args!("{at}/timeout"),
+                    format!("{seconds} is not positive"),
+                ));
+            }
+        },
+    };
+    let strings = |strings: &[String], field: &str| -> Result<Vec<String>> {
+        let one = |(index, text): (usize, &String)| {
+            plain(format_args!("{at}/{field}/{index}"), text).map(str::to_owned)
+        };
+        strings.iter().enumerate().map(one).collect()
+    };
+    let mut args = strings(&hook.args, "args")?;
+    if args.is_empty() {
+        args.push(path.clone());
+    }
+    let env = strings(&hook.env, "env")?;
+    Ok(Hook { at, path, args, env, timeout })
 }

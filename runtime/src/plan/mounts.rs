@@ -4,13 +4,20 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroups;
+pub mod options;
+mod read;
+
 use std::path::{Path, PathBuf};
 
 use super::ids::IdMaps;
-use super::namespaces::Namespaces;
+use super::namespaces::{Namespaces, NsKind};
 use crate::cgroup;
+use crate::error::{Error, Result};
 use crate::facts::Facts;
-use crate::spec::IdMapping;
+use crate::spec::{IdMapping, Spec};
+
+pub use options::option_names;
 
 /// What the mount room may look at.
 pub struct Context<'a> {
@@ -40,7 +47,7 @@ pub enum Step {
         /// What it points to.
         target: String,
     },
-    /// Change the attributes of the mount at `target` once its children are in place (the v1 cgroup tmpfs).
+    /// Change the attributes of the mount that is at `target` by then.
     Remount {
         /// JSON pointer.
         at: String,
@@ -48,6 +55,11 @@ pub enum Step {
         target: String,
         /// Attributes.
         attrs: Attrs,
+        /// Attributes of the whole tree.
+        recursive: Attrs,
+        /// Not in its turn but once the devices and links are in place: a read-only /dev, or a read-only tmpfs in
+        /// which later mounts still had to find or make their targets. These come last in the list.
+        late: bool,
     },
 }
 
@@ -60,7 +72,8 @@ pub struct Mount {
     pub target: String,
     /// What is mounted.
     pub source: Source,
-    /// Attributes of the top mount (mount_setattr(2): MOUNT_ATTR_* to set and to clear).
+    /// Attributes of the top mount (mount_setattr(2): MOUNT_ATTR_* to set and to clear). A new file system has
+    /// nothing to clear.
     pub attrs: Attrs,
     /// Attributes applied to the whole tree (`rro`, `rnosuid` …).
     pub recursive: Attrs,
@@ -68,7 +81,10 @@ pub struct Mount {
     pub propagation: Vec<Propagation>,
     /// Refuse a symbolic link anywhere on the way to the target (proc and sysfs).
     pub nofollow: bool,
-    /// The target may lie in /proc (the mount of /proc itself, and the few files lxcfs covers).
+    /// Mount over a symbolic link itself (`dest-nofollow`) instead of refusing or following the last name.
+    pub over_symlink: bool,
+    /// The target may lie in /proc (the mount of /proc itself, and the few files lxcfs covers). Without it, a target
+    /// that turns out to be on procfs (through a symbolic link) is to be refused.
     pub in_proc: bool,
     /// Copy what the target directory held into the new tmpfs.
     pub copy_up: bool,
@@ -87,6 +103,10 @@ pub enum Source {
         recursive: bool,
         /// Bind a symbolic link itself (`src-nofollow`).
         nofollow: bool,
+        /// If the source is a symbolic link, make the same one at the target instead (`copy-symlink`).
+        copy_symlink: bool,
+        /// Goes over /proc: the source must be the root of a procfs (CVE-2019-16884).
+        procfs: bool,
     },
     /// A file system of its own.
     Fs {
@@ -128,4 +148,32 @@ pub struct Idmap {
     pub gid: Vec<IdMapping>,
     /// For the whole tree (`ridmap`).
     pub recursive: bool,
+}
+
+/// Decides every mount, in the configuration's order; late remounts last.
+///
+/// # Errors
+/// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
+pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
+    if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) {
+        return Err(Error::invalid("/mounts", "unable to mount without a private MNT namespace"));
+    }
+    let mut steps = Vec::with_capacity(spec.mounts.len());
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let reading = read::Reading::new(mount, index, spec, context, warnings)?;
+        reading.steps(&mut steps, warnings)?;
+    }
+    // Stable: everything else stays in its order.
+    steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
+    Ok(steps)
+}
+
+/// Whether the configuration brings its own /dev along, in which nothing is to be made.
+#[must_use]
+pub fn binds_dev(steps: &[Step]) -> bool {
+    let binds = |step: &Step| match step {
+        Step::Mount(mount) => mount.target == "/dev" && matches!(mount.source, Source::Bind { .. }),
+        _ => false,
+    };
+    steps.iter().any(binds)
 }
