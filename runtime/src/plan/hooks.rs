@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hooks (config.md#posix-platform-hooks). Counterparts: `host/hooks.rs` runs those of the runtime's namespaces,
+//! the stage's `hook` operation those of the container's.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::text::{absolute, plain};
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// One hook, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// JSON pointer, `/hooks/prestart/0`.
+    pub at: String,
+    /// Absolute path.
+    pub path: String,
+    /// argv, never empty (the path alone when the configuration gives none).
+    pub args: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<String>,
+    /// Positive, or none.
+    pub timeout: Option<Duration>,
+}
+
+/// Hooks by kind, each in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// `prestart`
+    pub prestart: Vec<Hook>,
+    /// `createRuntime`
+    pub create_runtime: Vec<Hook>,
+    /// `createContainer`
+    pub create_container: Vec<Hook>,
+    /// `startContainer`
+    pub start_container: Vec<Hook>,
+    /// `poststart`
+    pub poststart: Vec<Hook>,
+    /// `poststop`
+    pub poststop: Vec<Hook>,
+}
+
+/// Checks the hooks.
+///
+/// # Errors
+/// A relative path, a timeout that is not positive, a NUL byte.
+pub fn decide(hooks: &spec::Hooks) -> Result<Hooks> {
+    Ok(Hooks {
+        prestart: each(&hooks.prestart, "prestart")?,
+        create_runtime: each(&hooks.create_runtime, "createRuntime")?,
+        create_container: each(&hooks.create_container, "createContainer")?,
+        start_container: each(&hooks.start_container, "startContainer")?,
+        poststart: each(&hooks.poststart, "poststart")?,
+        poststop: each(&hooks.poststop, "poststop")?,
+    })
+}
+
+fn each(hooks: &[spec::Hook], kind: &str) -> Result<Vec<Hook>> {
+    hooks.iter().enumerate().map(|(index, hook)| one(hook, format!("/hooks/{kind}/{index}"))).collect()
+}
+
+fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
+    let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
+    let timeout = match hook.timeout {
+        None => None,
+        Some(seconds) => match u64::try_from(seconds) {
+            Ok(seconds @ 1..) => Some(Duration::from_secs(seconds)),
+            _ => {
+                return Err(Error::invalid(
+                    format_args!("{at}/timeout"),
+                    format!("{seconds} is not positive"),
+                ));
+            }
+        },
+    };
+    let strings = |strings: &[String], field: &str| -> Result<Vec<String>> {
+        let one = |(index, text): (usize, &String)| {
+            plain(format_args!("{at}/{field}/{index}"), text).map(str::to_owned)
+        };
+        strings.iter().enumerate().map(one).collect()
+    };
+    let mut args = strings(&hook.args, "args")?;
+    if args.is_empty() {
+        args.push(path.clone());
+    }
+    let env = strings(&hook.env, "env")?;
+    Ok(Hook { at, path, args, env, timeout })
+}

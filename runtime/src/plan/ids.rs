@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The id mappings of a new user namespace (config-linux.md#user-namespace-mappings). Counterpart: `host/idmap.rs`.
+
+#![forbid(unsafe_code)]
+
+use super::namespaces::{Namespaces, NsKind};
+use crate::error::{Error, Result};
+use crate::spec::{IdMapping, Spec};
+
+/// Mappings as they are written to uid_map and gid_map (user_namespaces(7)); each has 1 to 340 lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMaps {
+    /// uid_map.
+    pub uid: Vec<IdMapping>,
+    /// gid_map.
+    pub gid: Vec<IdMapping>,
+}
+
+impl IdMaps {
+    /// The host's id for a user id inside, if it is mapped.
+    #[must_use]
+    pub fn host_uid(&self, uid: u32) -> Option<u32> {
+        host(&self.uid, uid)
+    }
+
+    /// The host's id for a group id inside, if it is mapped.
+    #[must_use]
+    pub fn host_gid(&self, gid: u32) -> Option<u32> {
+        host(&self.gid, gid)
+    }
+}
+
+fn host(lines: &[IdMapping], id: u32) -> Option<u32> {
+    lines.iter().find_map(|line| {
+        let offset = id.checked_sub(line.container_id).filter(|offset| *offset < line.size)?;
+        line.host_id.checked_add(offset)
+    })
+}
+
+/// The mappings of the new user namespace; `None` when none is made.
+///
+/// # Errors
+/// Mappings without a user namespace, a new one without mappings, and lines that the kernel would refuse.
+pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
+    let (uid, gid) = (&spec.linux.uid_mappings, &spec.linux.gid_mappings);
+    let mapped = !uid.is_empty() || !gid.is_empty();
+    if mapped && !namespaces.has(NsKind::User) {
+        let at = if uid.is_empty() { "/linux/gidMappings" } else { "/linux/uidMappings" };
+        let text = "User namespace mappings specified, but USER namespace isn't enabled in the config";
+        return Err(Error::invalid(at, text));
+    }
+    if !namespaces.has_new(NsKind::User) {
+        return Ok(None);
+    }
+    full(uid, "/linux/uidMappings", "uid")?;
+    full(gid, "/linux/gidMappings", "gid")?;
+    Ok(Some(IdMaps { uid: uid.clone(), gid: gid.clone() }))
+}
+
+/// What the configuration says about the mappings of a *joined* user namespace, if it says anything. containerd and
+/// CRI-O give both path and mappings; runc accepts that when they are the same, so the host compares them with
+/// the namespace's before anything else happens.
+///
+/// # Errors
+/// One mapping without the other, or lines that no kernel accepts.
+pub fn expected(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
+    let (uid, gid) = (&spec.linux.uid_mappings, &spec.linux.gid_mappings);
+    if !namespaces.joins(NsKind::User) {
+        return Ok(None);
+    }
+    pair(uid, gid, "/linux")?;
+    lines(uid, "/linux/uidMappings")?;
+    lines(gid, "/linux/gidMappings")?;
+    Ok((!uid.is_empty()).then(|| IdMaps { uid: uid.clone(), gid: gid.clone() }))
+}
+
+/// Whether one mapping comes without the other.
+pub(super) fn pair(uid: &[IdMapping], gid: &[IdMapping], at: &str) -> Result<()> {
+    match (uid.is_empty(), gid.is_empty()) {
+        (true, false) => Err(Error::invalid(at, "gidMappings without uidMappings")),
+        (false, true) => Err(Error::invalid(at, "uidMappings without gidMappings")),
+        _ => Ok(()),
+    }
+}
+
+/// A mapping that the container can live in: its root is mapped.
+fn full(mapping: &[IdMapping], at: &str, word: &str) -> Result<()> {
+    if mapping.is_empty() {
+        return Err(Error::invalid(at, format!("user namespaces enabled, but no {word} mappings found")));
+    }
+    lines(mapping, at)?;
+    if host(mapping, 0).is_none() {
+        return Err(Error::invalid(at, format!("{word} 0 of the container is not mapped")));
+    }
+    Ok(())
+}
+
+/// user_namespaces(7): the kernel takes this many lines (UID_GID_MAP_MAX_EXTENTS, Linux 4.15).
+const LINES: usize = 340;
+
+/// Whether the kernel would take these lines: their number, no empty, wrapping or overlapping ranges.
+pub(super) fn lines(mapping: &[IdMapping], at: &str) -> Result<()> {
+    if mapping.len() > LINES {
+        return Err(Error::invalid(
+            at,
+            format!("{} lines are more than the kernel's {LINES}", mapping.len()),
+        ));
+    }
+    for (index, line) in mapping.iter().enumerate() {
+        let at = format!("{at}/{index}");
+        if line.size == 0 {
+            return Err(Error::invalid(format_args!("{at}/size"), "a mapping of no ids"));
+        }
+        // The last id, 4294967295, stands for "no id" and cannot be mapped.
+        for (field, first) in [("containerID", line.container_id), ("hostID", line.host_id)] {
+            if first.checked_add(line.size).is_none() {
+                let text = format!("{} ids from {first} on exceed 4294967294", line.size);
+                return Err(Error::invalid(format_args!("{at}/{field}"), text));
+            }
+        }
+        let overlaps = |a: u32, a_size: u32, b: u32, b_size: u32| a < b + b_size && b < a + a_size;
+        for (other, earlier) in mapping[..index].iter().enumerate() {
+            let inside = overlaps(line.container_id, line.size, earlier.container_id, earlier.size);
+            if inside || overlaps(line.host_id, line.size, earlier.host_id, earlier.size) {
+                return Err(Error::invalid(at, format!("overlaps with line {other}")));
+            }
+        }
+    }
+    Ok(())
+}

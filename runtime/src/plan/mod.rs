@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The plan: everything that was decided about a container, before anything is done.
+//!
+//! [`Plan::new`] is pure: it reads no file, no clock and no id of this process; its inputs are the configuration,
+//! the [`Facts`] and what was asked. Each room below decides one subject and validates it; `program/` puts the
+//! decisions in order, `host/` and `stage/` carry them out. A decision keeps the JSON pointer of the value that
+//! caused it (`field`), for messages and for `corten plan`.
+
+#![forbid(unsafe_code)]
+
+pub mod caps;
+pub mod devices;
+pub mod hooks;
+pub mod ids;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod rlimits;
+pub mod rootfs;
+pub mod sched;
+pub mod sysctl;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::ask::{Create, Home};
+use crate::cgroup;
+use crate::error::{Error, Kind, Result};
+use crate::facts::Facts;
+use crate::seccomp;
+use crate::spec::Spec;
+
+/// A decided value and the JSON pointer of what caused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<T> {
+    /// JSON pointer into config.json, `/linux/maskedPaths/0`; empty when it is a default of ours.
+    pub at: String,
+    /// The decision.
+    pub value: T,
+}
+
+/// Everything decided about one container.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The container's id.
+    pub id: String,
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// Which namespaces are made and which are joined.
+    pub namespaces: namespaces::Namespaces,
+    /// The new user namespace's mappings; `None` when none is made.
+    pub ids: Option<ids::IdMaps>,
+    /// What the configuration believes about the mappings of a joined user namespace: the host compares them with
+    /// the real ones first of all, and refuses if they differ.
+    pub expected_ids: Option<ids::IdMaps>,
+    /// The root file system.
+    pub rootfs: rootfs::Rootfs,
+    /// Mounts and what belongs to them, in order.
+    pub mounts: Vec<mounts::Step>,
+    /// Device nodes; empty when the configuration binds its own /dev.
+    pub devices: Vec<devices::Device>,
+    /// Symbolic links in /dev, `(path, target)`; empty when the configuration binds its own /dev.
+    pub dev_links: Vec<(&'static str, &'static str)>,
+    /// Absolute paths to hide.
+    pub masked: Vec<Field<String>>,
+    /// Absolute paths to make read-only.
+    pub readonly: Vec<Field<String>>,
+    /// sethostname(2).
+    pub hostname: Option<String>,
+    /// setdomainname(2).
+    pub domainname: Option<String>,
+    /// Kernel parameters: path below /proc/sys and value, in the configuration's order.
+    pub sysctl: Vec<Field<(String, String)>>,
+    /// The user's process; `None` when the configuration has none (allowed until `start`).
+    pub process: Option<process::Process>,
+    /// The compiled filter.
+    pub seccomp: Option<seccomp::Filter>,
+    /// Hooks by kind.
+    pub hooks: hooks::Hooks,
+    /// The control group.
+    pub cgroup: cgroup::Plan,
+    /// The configuration's annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// What was asked with the verb.
+    pub ask: Asked,
+    /// To be shown to the user, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The verb's flags that shape the plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// MS_MOVE and chroot instead of pivot_root.
+    pub no_pivot: bool,
+    /// No session keyring of its own.
+    pub no_new_keyring: bool,
+    /// Descriptors kept from 3 on, LISTEN_FDS included.
+    pub keep_fds: u32,
+    /// Of those, the socket-activation ones.
+    pub listen_fds: u32,
+    /// Start without a gate.
+    pub run: bool,
+}
+
+impl Plan {
+    /// Decides everything, or says what cannot be.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the JSON pointer of the offending value; `Kind::Unsupported` when the host cannot.
+    pub fn new(spec: &Spec, facts: &Facts, home: &Home, ask: &Create, bundle: PathBuf) -> Result<Plan> {
+        let mut warnings = Vec::new();
+        version(spec, &mut warnings)?;
+        unsupported(spec)?;
+        let namespaces = namespaces::decide(spec)?;
+        let ids = ids::decide(spec, &namespaces)?;
+        let expected_ids = ids::expected(spec, &namespaces)?;
+        let known_ids = ids.as_ref().or(expected_ids.as_ref());
+        let cgroup_path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+        let resources = spec.linux.resources.as_ref();
+        let cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
+        warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
+        let context = mounts::Context {
+            namespaces: &namespaces,
+            ids: known_ids,
+            facts,
+            cgroup: &cgroup,
+            bundle: &bundle,
+        };
+        let mounts = mounts::decide(spec, &context, &mut warnings)?;
+        let own_dev = mounts::binds_dev(&mounts);
+        Ok(Plan {
+            rootfs: rootfs::decide(spec, &bundle, ask.no_pivot)?,
+            devices: devices::decide(spec, &namespaces, facts, own_dev)?,
+            dev_links: devices::links(own_dev),
+            masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
+            readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,
+            hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
+            domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
+            sysctl: sysctl::decide(spec, &namespaces)?,
+            process: process::decide(spec, facts, known_ids, ask, &mut warnings)?,
+            seccomp: process::seccomp(spec, &mut warnings)?,
+            hooks: hooks::decide(&spec.hooks)?,
+            annotations: spec
+                .annotations
+                .iter()
+                .map(|(k, v)| (k.clone(), v.clone().unwrap_or_default()))
+                .collect(),
+            ask: Asked {
+                no_pivot: ask.no_pivot,
+                no_new_keyring: ask.no_new_keyring,
+                keep_fds: ask.listen_fds.saturating_add(ask.preserve_fds),
+                listen_fds: ask.listen_fds,
+                run: ask.run,
+            },
+            id: ask.id.clone(),
+            bundle,
+            namespaces,
+            ids,
+            expected_ids,
+            mounts,
+            cgroup,
+            warnings,
+        })
+    }
+}
+
+/// The specification's versions that are understood: 1.x, of which later ones only add (config.md: ociVersion).
+const VERSION: (u32, u32) = (1, 3);
+
+fn version(spec: &Spec, warnings: &mut Vec<String>) -> Result<()> {
+    let version = spec.oci_version.as_str();
+    let mut numbers = version.split(['.', '-', '+']).map(|number| number.parse::<u32>().ok());
+    let (major, minor) = (numbers.next().flatten(), numbers.next().flatten());
+    match (major, minor) {
+        // Absent reads as whatever the fields say, as runc does.
+        _ if version.is_empty() => Ok(()),
+        (Some(major), Some(minor)) if major == VERSION.0 => {
+            if minor > VERSION.1 {
+                warnings.push(format!(
+                    "config.json /ociVersion: {version} is newer than {}.{}",
+                    VERSION.0, VERSION.1
+                ));
+            }
+            Ok(())
+        }
+        _ => {
+            Err(Error::invalid("/ociVersion", format!("{version:?} is not a version 1 of the specification")))
+        }
+    }
+}
+
+/// Refuses what would otherwise be left out in silence (runtime.md: a runtime that cannot apply a property MUST
+/// generate an error). Each of these goes once its feature is built.
+fn unsupported(spec: &Spec) -> Result<()> {
+    let linux = &spec.linux;
+    let asked = [
+        ("/linux/intelRdt", linux.intel_rdt.is_some()),
+        ("/linux/memoryPolicy", linux.memory_policy.is_some()),
+        ("/linux/netDevices", !linux.net_devices.is_empty()),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((at, _)) => Err(Error::invalid(at, "is not supported yet").with_kind(Kind::Unsupported)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounts (config.md#mounts, config-linux.md#default-filesystems): from options to kernel words. Counterparts:
+//! `host/sources.rs` opens what is bound, the stage's mount operations do the rest.
+
+#![forbid(unsafe_code)]
+
+mod cgroups;
+pub mod options;
+mod read;
+
+use std::path::{Path, PathBuf};
+
+use super::ids::IdMaps;
+use super::namespaces::{Namespaces, NsKind};
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::facts::Facts;
+use crate::spec::{IdMapping, Spec};
+
+pub use options::option_names;
+
+/// What the mount room may look at.
+pub struct Context<'a> {
+    /// Decided namespaces.
+    pub namespaces: &'a Namespaces,
+    /// Decided mappings of a new user namespace.
+    pub ids: Option<&'a IdMaps>,
+    /// The host.
+    pub facts: &'a Facts,
+    /// The decided control group.
+    pub cgroup: &'a cgroup::Plan,
+    /// The bundle, absolute: relative bind sources start here.
+    pub bundle: &'a Path,
+}
+
+/// One step of the mount phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Mount something.
+    Mount(Mount),
+    /// Make a symbolic link (co-mounted v1 controllers).
+    Symlink {
+        /// JSON pointer.
+        at: String,
+        /// Absolute path inside.
+        path: String,
+        /// What it points to.
+        target: String,
+    },
+    /// Change the attributes of the mount that is at `target` by then.
+    Remount {
+        /// JSON pointer.
+        at: String,
+        /// Absolute path inside.
+        target: String,
+        /// Attributes.
+        attrs: Attrs,
+        /// Attributes of the whole tree.
+        recursive: Attrs,
+        /// Not in its turn but once the devices and links are in place: a read-only /dev, or a read-only tmpfs in
+        /// which later mounts still had to find or make their targets. These come last in the list.
+        late: bool,
+    },
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// JSON pointer, `/mounts/3`.
+    pub at: String,
+    /// Absolute, lexically clean path inside (`/` is possible).
+    pub target: String,
+    /// What is mounted.
+    pub source: Source,
+    /// Attributes of the top mount (mount_setattr(2): MOUNT_ATTR_* to set and to clear). A new file system has
+    /// nothing to clear.
+    pub attrs: Attrs,
+    /// Attributes applied to the whole tree (`rro`, `rnosuid` …).
+    pub recursive: Attrs,
+    /// Propagation changes, in order; empty means: as the root's.
+    pub propagation: Vec<Propagation>,
+    /// Refuse a symbolic link anywhere on the way to the target (proc and sysfs).
+    pub nofollow: bool,
+    /// Mount over a symbolic link itself (`dest-nofollow`) instead of refusing or following the last name.
+    pub over_symlink: bool,
+    /// The target may lie in /proc (the mount of /proc itself, and the few files lxcfs covers). Without it, a target
+    /// that turns out to be on procfs (through a symbolic link) is to be refused.
+    pub in_proc: bool,
+    /// Copy what the target directory held into the new tmpfs.
+    pub copy_up: bool,
+    /// Mapping of this mount.
+    pub idmap: Option<Idmap>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// An existing file or tree of the host.
+    Bind {
+        /// Absolute path on the host.
+        path: PathBuf,
+        /// With everything mounted below.
+        recursive: bool,
+        /// Bind a symbolic link itself (`src-nofollow`).
+        nofollow: bool,
+        /// If the source is a symbolic link, make the same one at the target instead (`copy-symlink`).
+        copy_symlink: bool,
+        /// Goes over /proc: the source must be the root of a procfs (CVE-2019-16884).
+        procfs: bool,
+    },
+    /// A file system of its own.
+    Fs {
+        /// Type, `tmpfs`.
+        fstype: String,
+        /// Device or dummy name; `None` leaves it out.
+        source: Option<String>,
+        /// Parameters for fsconfig(2): key and, unless it is a flag, value.
+        options: Vec<(String, Option<String>)>,
+        /// A tmpfs without `mode=`: takes the mode of the directory it covers, if that exists.
+        mode_of_target: bool,
+    },
+}
+
+/// MOUNT_ATTR_* bits (linux/mount.h).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attrs {
+    /// To set.
+    pub set: u64,
+    /// To clear.
+    pub clear: u64,
+}
+
+/// One propagation change (mount(2): MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Propagation {
+    /// The MS_* flag.
+    pub flag: u64,
+    /// For the whole tree.
+    pub recursive: bool,
+}
+
+/// The id mapping of one mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idmap {
+    /// Of user ids; empty means the container's user namespace.
+    pub uid: Vec<IdMapping>,
+    /// Of group ids.
+    pub gid: Vec<IdMapping>,
+    /// For the whole tree (`ridmap`).
+    pub recursive: bool,
+}
+
+/// Decides every mount, in the configuration's order; late remounts last.
+///
+/// # Errors
+/// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
+pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
+    if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) {
+        return Err(Error::invalid("/mounts", "unable to mount without a private MNT namespace"));
+    }
+    let mut steps = Vec::with_capacity(spec.mounts.len());
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let reading = read::Reading::new(mount, index, spec, context, warnings)?;
+        reading.steps(&mut steps, warnings)?;
+    }
+    // Stable: everything else stays in its order.
+    steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
+    Ok(steps)
+}
+
+/// Whether the configuration brings its own /dev along, in which nothing is to be made.
+#[must_use]
+pub fn binds_dev(steps: &[Step]) -> bool {
+    let binds = |step: &Step| match step {
+        Step::Mount(mount) => mount.target == "/dev" && matches!(mount.source, Source::Bind { .. }),
+        _ => false,
+    };
+    steps.iter().any(binds)
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mounts of type `cgroup` (and `cgroup2`): what the container sees of the control groups.
+//!
+//! With a cgroup namespace the hierarchies are mounted, and the namespace limits the view; without one the container's
+//! own group is bound, so that the host's tree stays out of sight either way.
+
+#![forbid(unsafe_code)]
+
+use super::read::Reading;
+use super::{Attrs, Mount, Source, Step};
+use crate::cgroup::{Version, View};
+use crate::error::{Error, Kind, Result};
+use crate::plan::namespaces::NsKind;
+
+/// What every mount of cgroups gets besides the entry's options, as in runc.
+const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
+    let host = &entry.context.facts.cgroups;
+    let own = &entry.context.cgroup.record;
+    // A container without groups of its own is in the runtime's.
+    let group = own.v2_path().or_else(|| host.v2_path());
+    match (host.version(), group) {
+        (Version::V2, Some(group)) => {
+            let source = match namespaced(entry) {
+                true => fs("cgroup2", entry.source, entry.data("cgroup2")?),
+                false => bind(&group),
+            };
+            let mut mount = entry.mount(source)?;
+            harden(&mut mount.attrs);
+            steps.push(Step::Mount(mount));
+            Ok(())
+        }
+        (Version::V1, _) => {
+            let views = if own.version == Version::V1 { own.v1_views() } else { host.v1_views() };
+            v1(entry, &views, steps)
+        }
+        _ => Err(Error::invalid(&entry.at, "no cgroup hierarchy is mounted").with_kind(Kind::Unsupported)),
+    }
+}
+
+/// The legacy layout: a tmpfs with a directory for every hierarchy, and links for controllers that share one.
+fn v1(entry: &Reading, views: &[View], steps: &mut Vec<Step>) -> Result<()> {
+    let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
+    let mut top = entry.mount(fs("tmpfs", Some("tmpfs"), mode))?;
+    let readonly = Attrs { set: top.attrs.set & libc::MOUNT_ATTR_RDONLY, clear: 0 };
+    harden(&mut top.attrs);
+    top.attrs.set &= !readonly.set;
+    steps.push(Step::Mount(top));
+    for view in views {
+        steps.push(Step::Mount(directory(entry, view)?));
+    }
+    for view in views {
+        steps.extend(view.links.iter().map(|link| Step::Symlink {
+            at: entry.at.clone(),
+            path: below(entry, link),
+            target: view.dir.clone(),
+        }));
+    }
+    if readonly.set != 0 {
+        let (at, target) = (entry.at.clone(), entry.target.clone());
+        steps.push(Step::Remount { at, target, attrs: readonly, recursive: Attrs::default(), late: false });
+    }
+    Ok(())
+}
+
+fn directory(entry: &Reading, view: &View) -> Result<Mount> {
+    let parameter = |controller: &String| match controller.split_once('=') {
+        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+        None => (controller.clone(), None),
+    };
+    let source = match namespaced(entry) {
+        true => fs("cgroup", Some("cgroup"), view.controllers.iter().map(parameter).collect()),
+        false => bind(&view.path),
+    };
+    let mut mount = entry.mount(source)?;
+    harden(&mut mount.attrs);
+    mount.target = below(entry, &view.dir);
+    Ok(mount)
+}
+
+fn below(entry: &Reading, name: &str) -> String {
+    format!("{}/{name}", entry.target.trim_end_matches('/'))
+}
+
+/// Whether the cgroup namespace is the container's, and mountable: a new user namespace may not mount through one
+/// that it does not own.
+fn namespaced(entry: &Reading) -> bool {
+    let namespaces = entry.context.namespaces;
+    let joined = namespaces.joins(NsKind::Cgroup) && !namespaces.has_new(NsKind::User);
+    namespaces.has_new(NsKind::Cgroup) || joined
+}
+
+/// A mount of the hierarchies. Never with the superblock's `ro`: all of them share theirs with the host.
+fn fs(fstype: &str, source: Option<&str>, options: Vec<(String, Option<String>)>) -> Source {
+    let (fstype, source) = (fstype.to_owned(), source.map(str::to_owned));
+    Source::Fs { fstype, source, options, mode_of_target: false }
+}
+
+fn bind(group: &str) -> Source {
+    Source::Bind { path: group.into(), recursive: true, nofollow: false, copy_symlink: false, procfs: false }
+}
+
+fn harden(attrs: &mut Attrs) {
+    attrs.set |= HARDENED;
+    attrs.clear &= !HARDENED;
+}

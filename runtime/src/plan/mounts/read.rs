@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One entry of `mounts`: what it is, where it goes, what it may not be.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use super::options::{self, Options};
+use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups};
+use crate::error::{Error, Kind, Result};
+use crate::plan::ids;
+use crate::plan::namespaces::NsKind;
+use crate::plan::rootfs::on_host;
+use crate::plan::text::{clean, filled, plain};
+use crate::spec::{self, Spec};
+
+/// Files of procfs that may be covered, by lxcfs and its like; everything else in /proc may not, since a process
+/// that looks at /proc has to see the kernel's (CVE-2019-16884). The list is runc's.
+const COVERABLE: [&str; 10] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// One entry, read and half understood.
+pub(super) struct Reading<'a> {
+    /// JSON pointer.
+    pub(super) at: String,
+    /// Clean absolute path inside.
+    pub(super) target: String,
+    /// Options.
+    pub(super) options: Options,
+    /// The file system type, if one is given.
+    kind: Option<&'a str>,
+    /// The source, if one is given.
+    pub(super) source: Option<&'a str>,
+    /// The mapping of ids, if one is asked for.
+    idmap: Option<Idmap>,
+    /// `mountLabel`.
+    label: Option<&'a str>,
+    /// What else decides.
+    pub(super) context: &'a Context<'a>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(
+        mount: &'a spec::Mount,
+        index: usize,
+        spec: &'a Spec,
+        context: &'a Context,
+        warnings: &mut Vec<String>,
+    ) -> Result<Reading<'a>> {
+        let at = format!("/mounts/{index}");
+        let target = plain(format_args!("{at}/destination"), &mount.destination)?;
+        if target.is_empty() {
+            return Err(Error::invalid(format_args!("{at}/destination"), "a mount needs a destination"));
+        }
+        if !target.starts_with('/') {
+            // The specification wants it absolute since 1.0; Docker volumes of old configurations are not.
+            warnings
+                .push(format!("config.json {at}/destination: relative path {target:?} is taken as below /"));
+        }
+        let text = |field: &str, text: Option<&'a str>| match filled(text) {
+            Some(text) => plain(format_args!("{at}/{field}"), text).map(Some),
+            None => Ok(None),
+        };
+        let (kind, source) = (text("type", mount.kind.as_deref())?, text("source", mount.source.as_deref())?);
+        for (index, option) in mount.options.iter().enumerate() {
+            plain(format_args!("{at}/options/{index}"), option)?;
+        }
+        let label = filled(spec.linux.mount_label.as_deref());
+        let label = label.map(|label| plain("/linux/mountLabel", label)).transpose()?;
+        let options = options::parse(&mount.options);
+        let idmap = idmap(mount, &options, &at, context)?;
+        let target = clean(target);
+        Ok(Reading { at, target, options, kind, source, idmap, label, context })
+    }
+
+    /// Adds what this entry asks for.
+    pub(super) fn steps(self, steps: &mut Vec<Step>, warnings: &mut Vec<String>) -> Result<()> {
+        if self.options.remount {
+            steps.push(self.remount()?);
+            return Ok(());
+        }
+        if self.options.bind.is_some() || self.kind == Some("bind") {
+            self.ignored_by_binds(warnings);
+            let source = self.bind()?;
+            steps.push(Step::Mount(self.mount(source)?));
+            return Ok(());
+        }
+        match self.kind {
+            None | Some("none") => {
+                let text = "a mount needs a file system type or the option bind";
+                Err(Error::invalid(format_args!("{}/type", self.at), text))
+            }
+            Some("cgroup" | "cgroup2") => cgroups::steps(&self, steps),
+            Some("sysfs") if self.foreign(NsKind::Network) => {
+                steps.push(Step::Mount(self.host_tree("/sys")?));
+                Ok(())
+            }
+            Some("mqueue") if self.foreign(NsKind::Ipc) => {
+                steps.push(Step::Mount(self.host_tree("/dev/mqueue")?));
+                Ok(())
+            }
+            Some(kind) => self.file_system(kind, steps),
+        }
+    }
+
+    /// A mount with this entry's options.
+    pub(super) fn mount(&self, source: Source) -> Result<Mount> {
+        let in_proc = self.in_proc(&source)?;
+        let fs = match &source {
+            Source::Fs { fstype, .. } => Some(fstype.as_str()),
+            Source::Bind { .. } => None,
+        };
+        let clear = if fs.is_some() { 0 } else { self.options.attrs.clear };
+        Ok(Mount {
+            at: self.at.clone(),
+            target: self.target.clone(),
+            attrs: Attrs { set: self.options.attrs.set, clear },
+            recursive: self.options.tree,
+            propagation: self.options.propagation.clone(),
+            // A link planted in the image must not lead the kernel's own file systems elsewhere (CVE-2023-27561).
+            nofollow: matches!(fs, Some("proc" | "sysfs")),
+            over_symlink: self.options.target_nofollow,
+            in_proc,
+            copy_up: fs == Some("tmpfs") && self.options.copy_up,
+            idmap: self.idmap.clone(),
+            source,
+        })
+    }
+
+    /// Whether the target may be in /proc, or an error if it may not be but is.
+    fn in_proc(&self, source: &Source) -> Result<bool> {
+        let target = self.target.as_str();
+        let refuse = |text: &str| {
+            let text = format!("{target:?} cannot be mounted because it is {text}");
+            Err(Error::invalid(format_args!("{}/destination", self.at), text))
+        };
+        if target == "/proc" {
+            return match source {
+                Source::Fs { fstype, .. } if fstype != "proc" => refuse("not of type proc"),
+                // Whether the source of a bind is a procfs is for the host to see.
+                _ => Ok(true),
+            };
+        }
+        if !target.starts_with("/proc/") {
+            return Ok(false);
+        }
+        if COVERABLE.contains(&target) { Ok(true) } else { refuse("inside /proc") }
+    }
+
+    fn bind(&self) -> Result<Source> {
+        let Some(source) = self.source else {
+            return Err(Error::invalid(format_args!("{}/source", self.at), "a bind mount needs a source"));
+        };
+        Ok(Source::Bind {
+            path: on_host(source, self.context.bundle),
+            recursive: self.options.bind == Some(true),
+            nofollow: self.options.source_nofollow,
+            copy_symlink: self.options.copy_symlink,
+            procfs: self.target == "/proc",
+        })
+    }
+
+    /// mount(2) ignores the data of a bind, and so do we, but not in silence: it is most often a misspelt option.
+    fn ignored_by_binds(&self, warnings: &mut Vec<String>) {
+        for (index, key, _) in &self.options.data {
+            warnings.push(format!(
+                "config.json {}/options/{index}: {key:?} means nothing to a bind mount",
+                self.at
+            ));
+        }
+    }
+
+    /// The kernel lets a user namespace mount a file system that shows another namespace only if that namespace is
+    /// its own: sysfs needs the network's, mqueue the IPC's. Whether a joined one is, only the kernel knows.
+    fn foreign(&self, kind: NsKind) -> bool {
+        let namespaces = self.context.namespaces;
+        match namespaces.has_new(NsKind::User) {
+            true => !namespaces.has_new(kind),
+            false => {
+                (namespaces.joins(NsKind::User) || self.context.facts.in_userns) && !namespaces.has(kind)
+            }
+        }
+    }
+
+    /// The host's tree instead of a file system that could not be mounted (crun and runc fall back likewise). What is
+    /// below must not become writable by this: the whole tree of /sys is read-only (CVE-2023-25809).
+    fn host_tree(&self, path: &str) -> Result<Mount> {
+        let source = Source::Bind {
+            path: PathBuf::from(path),
+            recursive: true,
+            nofollow: false,
+            copy_symlink: false,
+            procfs: false,
+        };
+        let mut mount = self.mount(source)?;
+        mount.nofollow = path == "/sys";
+        if path == "/sys" {
+            mount.recursive.set |= libc::MOUNT_ATTR_RDONLY;
+            mount.recursive.clear &= !libc::MOUNT_ATTR_RDONLY;
+            mount.attrs.clear &= !libc::MOUNT_ATTR_RDONLY;
+        }
+        Ok(mount)
+    }
+
+    fn file_system(&self, kind: &str, steps: &mut Vec<Step>) -> Result<()> {
+        // Device nodes, links and the targets of later mounts are still to be made in these.
+        let late = self.readonly() && (kind == "tmpfs" || self.target == "/dev");
+        let data = self.data(kind)?;
+        let mut mount = self.mount(Source::Fs {
+            fstype: kind.to_owned(),
+            source: self.source.map(str::to_owned),
+            mode_of_target: kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"),
+            options: self.parameters(kind, data, late),
+        })?;
+        if late {
+            mount.attrs.set &= !libc::MOUNT_ATTR_RDONLY;
+        }
+        steps.push(Step::Mount(mount));
+        if late {
+            let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
+            let (at, target) = (self.at.clone(), self.target.clone());
+            steps.push(Step::Remount { at, target, attrs, recursive: Attrs::default(), late });
+        }
+        Ok(())
+    }
+
+    /// Whether the mount itself is to be read-only.
+    pub(super) fn readonly(&self) -> bool {
+        self.options.attrs.set & libc::MOUNT_ATTR_RDONLY != 0
+    }
+
+    /// All parameters for fsconfig(2): flags of the superblock, the entry's data, the label.
+    fn parameters(
+        &self,
+        kind: &str,
+        data: Vec<(String, Option<String>)>,
+        late: bool,
+    ) -> Vec<(String, Option<String>)> {
+        let mut parameters: Vec<_> =
+            self.options.superblock.iter().map(|name| (name.to_string(), None)).collect();
+        if self.readonly() && !late {
+            parameters.push(("ro".to_owned(), None));
+        }
+        parameters.extend(data);
+        // SELinux gives these their labels itself, and refuses another (as runc).
+        let labelled = !matches!(kind, "proc" | "sysfs" | "mqueue");
+        if let Some(label) = self.label.filter(|_| labelled) {
+            parameters.push(("context".to_owned(), Some(label.to_owned())));
+        }
+        parameters
+    }
+
+    /// The entry's own data, with the ids in it checked against the mapping of the new user namespace.
+    pub(super) fn data(&self, kind: &str) -> Result<Vec<(String, Option<String>)>> {
+        let mut data = Vec::with_capacity(self.options.data.len());
+        for (index, key, value) in &self.options.data {
+            if self.mapped(key, value.as_deref()) {
+                data.push((key.clone(), value.clone()));
+            } else if kind != "devpts" {
+                let text =
+                    format!("{key}={} is not mapped in the user namespace", value.as_deref().unwrap_or(""));
+                return Err(Error::invalid(format_args!("{}/options/{index}", self.at), text));
+            }
+            // Every generated configuration asks for gid=5 on devpts; without that group the ptys keep the user's,
+            // which is what happens on a host without it as well.
+        }
+        Ok(data)
+    }
+
+    fn mapped(&self, key: &str, value: Option<&str>) -> bool {
+        let id = value.and_then(|value| value.parse().ok());
+        match (self.context.ids, key, id) {
+            (Some(ids), "uid", Some(id)) => ids.host_uid(id).is_some(),
+            (Some(ids), "gid", Some(id)) => ids.host_gid(id).is_some(),
+            _ => true,
+        }
+    }
+
+    /// Changes the mount that an earlier entry made: its attributes only. Superblocks may be shared with the host.
+    fn remount(&self) -> Result<Step> {
+        if let Some((index, key, _)) = self.options.data.first() {
+            let text =
+                format!("{key:?} cannot be changed by a remount, which is for the mount's own options");
+            return Err(Error::invalid(format_args!("{}/options/{index}", self.at), text));
+        }
+        let whole = !self.options.propagation.is_empty() || self.idmap.is_some();
+        if whole || !self.options.superblock.is_empty() {
+            let text = "a remount cannot change propagation, id mapping or superblock";
+            return Err(
+                Error::invalid(format_args!("{}/options", self.at), text).with_kind(Kind::Unsupported)
+            );
+        }
+        let (at, target, attrs) = (self.at.clone(), self.target.clone(), self.options.attrs);
+        Ok(Step::Remount { at, target, attrs, recursive: self.options.tree, late: false })
+    }
+}
+
+/// The mapping that the entry asks for, by option or by its own lines (which imply the option).
+fn idmap(mount: &spec::Mount, options: &Options, at: &str, context: &Context) -> Result<Option<Idmap>> {
+    if let Some((index, ..)) =
+        options.data.iter().find(|(_, key, _)| matches!(key.as_str(), "idmap" | "ridmap"))
+    {
+        // crun's inline form. As data of a bind it would be ignored, and the files would have the wrong owner.
+        let text = "inline mappings are not supported, see uidMappings and gidMappings";
+        let error = Error::invalid(format_args!("{at}/options/{index}"), text);
+        return Err(error.with_kind(Kind::Unsupported));
+    }
+    let (uid, gid) = (&mount.uid_mappings, &mount.gid_mappings);
+    ids::pair(uid, gid, at)?;
+    ids::lines(uid, &format!("{at}/uidMappings"))?;
+    ids::lines(gid, &format!("{at}/gidMappings"))?;
+    let own = !uid.is_empty();
+    if options.idmap.is_none() && !own {
+        return Ok(None);
+    }
+    if !own && !context.namespaces.has(NsKind::User) {
+        let text = "idmap without mappings of its own needs a user namespace";
+        return Err(Error::invalid(format_args!("{at}/options"), text));
+    }
+    Ok(Some(Idmap { uid: uid.clone(), gid: gid.clone(), recursive: options.idmap == Some(true) }))
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Resource limits (config.md#posix-process). Set by the host at Ready through prlimit(2): raising a hard limit
+//! needs CAP_SYS_RESOURCE in the initial user namespace.
+
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// One limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rlimit {
+    /// JSON pointer.
+    pub at: String,
+    /// RLIMIT_* number.
+    pub resource: u32,
+    /// Name for messages, `RLIMIT_NOFILE`.
+    pub name: &'static str,
+    /// Soft limit; u64::MAX is infinity.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// Names by number (asm-generic/resource.h): the index is RLIMIT_*.
+const NAMES: [&str; 16] = [
+    "RLIMIT_CPU",
+    "RLIMIT_FSIZE",
+    "RLIMIT_DATA",
+    "RLIMIT_STACK",
+    "RLIMIT_CORE",
+    "RLIMIT_RSS",
+    "RLIMIT_NPROC",
+    "RLIMIT_NOFILE",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_AS",
+    "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+];
+
+/// Checks the limits of a process object whose pointer is `at`.
+///
+/// # Errors
+/// Unknown and repeated types (config.md: MUST), a soft limit above the hard one.
+pub fn decide(limits: &[spec::Rlimit], at: &str) -> Result<Vec<Rlimit>> {
+    let mut decided: Vec<Rlimit> = Vec::with_capacity(limits.len());
+    for (index, limit) in limits.iter().enumerate() {
+        let at = format!("{at}/rlimits/{index}");
+        let known = (0u32..).zip(NAMES).find(|(_, name)| *name == limit.kind);
+        let Some((resource, name)) = known else {
+            return Err(Error::invalid(
+                format_args!("{at}/type"),
+                format!("invalid rlimit type: {:?}", limit.kind),
+            ));
+        };
+        if decided.iter().any(|earlier| earlier.resource == resource) {
+            return Err(Error::invalid(at, format!("{name} is given twice")));
+        }
+        let (soft, hard) = (limit.soft, limit.hard);
+        if soft > hard {
+            let text = format!("the soft limit of {name}, {soft}, exceeds the hard limit, {hard}");
+            return Err(Error::invalid(format_args!("{at}/soft"), text));
+        }
+        decided.push(Rlimit { at, resource, name, soft, hard });
+    }
+    Ok(decided)
+}

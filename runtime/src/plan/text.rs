@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Strings of the configuration: what every room asks of them before they reach the kernel.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+
+use crate::error::{Error, Result};
+
+/// The text, unless it holds a NUL byte: the kernel would silently take the part before it for the whole.
+///
+/// # Errors
+/// `Kind::Invalid` at `at`.
+pub(super) fn plain(at: impl Display, text: &str) -> Result<&str> {
+    if text.contains('\0') {
+        return Err(Error::invalid(at, format!("{text:?} contains a NUL byte")));
+    }
+    Ok(text)
+}
+
+/// The path, if it is absolute and without NUL bytes.
+///
+/// # Errors
+/// `Kind::Invalid` at `at`.
+pub(super) fn absolute(at: impl Display, path: &str) -> Result<&str> {
+    if !path.starts_with('/') {
+        return Err(Error::invalid(at, format!("{path:?} is not an absolute path")));
+    }
+    plain(at, path)
+}
+
+/// `Some` of a text that is not empty: Go's configurations cannot tell an absent string from an empty one.
+pub(super) fn filled(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// The path made absolute and lexically clean: one slash between names, no `.`, and `..` swallows the name before it
+/// (at the root: nothing). What lies behind a symbolic link is not looked at; lookups inside are RESOLVE_IN_ROOT.
+pub(super) fn clean(path: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    if names.is_empty() {
+        return "/".to_owned();
+    }
+    names.iter().fold(String::with_capacity(path.len() + 1), |clean, name| clean + "/" + name)
+}
+
+/// A key as part of a JSON pointer (RFC 6901).
+pub(super) fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleans_as_go_does() {
+        for (path, want) in [
+            ("/", "/"),
+            ("", "/"),
+            ("dev", "/dev"),
+            ("/a//b/./c/", "/a/b/c"),
+            ("/a/../b", "/b"),
+            ("/../../etc", "/etc"),
+            ("../x", "/x"),
+            ("/a/b/../../..", "/"),
+            ("/...", "/..."),
+        ] {
+            assert_eq!(clean(path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn refuses_nul_and_relative() {
+        assert!(
+            plain("/x", "a\0b").unwrap_err().to_string().contains(r#"config.json /x: "a\0b" contains a NUL"#)
+        );
+        assert!(absolute("/x", "a").is_err());
+        assert_eq!(absolute("/x", "/a").unwrap(), "/a");
+        assert_eq!(escape("a/b~c"), "a~1b~0c");
+        assert_eq!((filled(Some("")), filled(Some("x"))), (None, Some("x")));
+    }
+}
