@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches};
 
 use corten::ask::Home;
@@ -209,6 +209,9 @@ fn usage<V: Verb>(name: &str, message: String) -> Failure {
 
 /// What clap refuses, in Go's words. After [`flags::split`] only values are left to refuse.
 pub fn complaint(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return "a path may be any bytes, every other argument must be UTF-8".to_owned();
+    }
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),

@@ -90,7 +90,7 @@ pub struct Console {
     /// not look like one that has ended.
     inner: Option<OwnedFd>,
     /// Ours, raw until this is dropped.
-    _raw: Option<Raw>,
+    raw: Option<Raw>,
     input: Buffer,
     output: Buffer,
     /// The last byte that came from stdin.
@@ -107,26 +107,31 @@ impl Console {
     /// The failed call; our terminal is as it was.
     pub fn attach(master: OwnedFd) -> Result<Console> {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        ioctl_fionbio(&master, true).call(|| "ioctl(console, FIONBIO)")?;
         if !(isatty(&stdin) && isatty(&stdout)) {
             tty::plain_newlines(&master).call(|| "tcsetattr(console)")?;
         }
+        let mut console = Console::over(master)?;
+        console.raw = Raw::enter(stdin.as_fd()).call(|| "tcsetattr(stdin)")?;
+        console.resize();
+        Ok(console)
+    }
+
+    /// The container's side alone.
+    fn over(master: OwnedFd) -> Result<Console> {
+        ioctl_fionbio(&master, true).call(|| "ioctl(console, FIONBIO)")?;
         let inner =
             ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
-        let raw = Raw::enter(stdin.as_fd()).call(|| "tcsetattr(stdin)")?;
-        let console = Console {
+        Ok(Console {
             master,
             inner: inner.ok(),
-            _raw: raw,
+            raw: None,
             input: Buffer::new(),
             output: Buffer::new(),
             last: None,
             stdin_open: true,
             stdout_open: true,
             master_open: true,
-        };
-        console.resize();
-        Ok(console)
+        })
     }
 
     /// Gives the container's terminal the size of ours, if we have one.
@@ -182,8 +187,9 @@ impl Console {
     /// # Errors
     /// As [`Console::step`].
     pub fn finish(mut self) -> Result<()> {
-        let stdout = std::io::stdout();
-        self.finish_to(stdout.as_fd())
+        let result = self.finish_to(std::io::stdout().as_fd());
+        drop(self.raw.take());
+        result
     }
 
     fn finish_to(&mut self, stdout: BorrowedFd<'_>) -> Result<()> {
@@ -252,6 +258,116 @@ impl Console {
         if self.output.drain(stdout, CHUNK).is_err() {
             self.stdout_open = false;
             self.output.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::read;
+    use rustix::pipe::pipe;
+    use rustix::pty::{grantpt, openpt, unlockpt};
+
+    use super::*;
+
+    /// A console, the container's end of it, a pipe for stdin (both ends), one for stdout (both ends).
+    fn set_up() -> (Console, OwnedFd, (OwnedFd, OwnedFd), (OwnedFd, OwnedFd)) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        tty::plain_newlines(&master).unwrap();
+        (Console::over(master).unwrap(), slave, pipe().unwrap(), pipe().unwrap())
+    }
+
+    /// Polls and moves until nothing happens for a moment.
+    fn relay(console: &mut Console, stdin: &OwnedFd, stdout: &OwnedFd) {
+        let idle = pipe().unwrap();
+        let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        loop {
+            let mut fds = [(); 3].map(|()| PollFd::new(&idle.0, PollFlags::empty()));
+            console.wishes(stdin.as_fd(), stdout.as_fd(), &mut fds);
+            if poll(&mut fds, Some(&pause)).unwrap() == 0 {
+                return;
+            }
+            let ready = Ready { stdin: fds[0].revents(), master: fds[1].revents(), stdout: fds[2].revents() };
+            console.step(ready, stdin.as_fd(), stdout.as_fd()).unwrap();
+        }
+    }
+
+    fn take(from: &OwnedFd) -> String {
+        let mut bytes = [0; 64 * 1024];
+        let count = read(from, &mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    #[test]
+    fn bytes_pass_both_ways_and_the_end_of_a_pipe_is_an_end_of_file() {
+        let (mut console, slave, stdin, stdout) = set_up();
+        write(&stdin.1, b"in\nrest").unwrap();
+        write(&slave, b"out\n").unwrap();
+        relay(&mut console, &stdin.0, &stdout.1);
+        assert_eq!(take(&slave), "in\n");
+        drop(stdin.1);
+        relay(&mut console, &stdin.0, &stdout.1);
+        assert_eq!(take(&slave), "rest");
+        assert_eq!(take(&slave), "");
+        // The terminal echoes what was typed.
+        let said = take(&stdout.0);
+        assert!(said.contains("out\n") && said.contains("in\n"), "{said:?}");
+    }
+
+    #[test]
+    fn without_input_the_container_sees_no_end() {
+        let (mut console, slave, stdin, stdout) = set_up();
+        drop(stdin.1);
+        relay(&mut console, &stdin.0, &stdout.1);
+        assert!(!console.stdin_open);
+        ioctl_fionbio(&slave, true).unwrap();
+        assert_eq!(read(&slave, &mut [0; 1]), Err(Errno::AGAIN));
+    }
+
+    #[test]
+    fn what_the_process_left_is_passed_on() {
+        let (mut console, slave, _stdin, stdout) = set_up();
+        let text = "0123456789abcde\n".repeat(200);
+        write(&slave, text.as_bytes()).unwrap();
+        drop(slave);
+        console.finish_to(stdout.1.as_fd()).unwrap();
+        drop(stdout.1);
+        assert_eq!(take(&stdout.0), text);
+    }
+
+    #[test]
+    fn a_container_may_close_its_terminal_for_a_moment() {
+        let (mut console, slave, stdin, stdout) = set_up();
+        drop(slave);
+        relay(&mut console, &stdin.0, &stdout.1);
+        assert!(console.master_open);
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = ioctl_tiocgptpeer(&console.master, flags).unwrap();
+        write(&slave, b"again\n").unwrap();
+        relay(&mut console, &stdin.0, &stdout.1);
+        assert_eq!(take(&stdout.0), "again\n");
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_does_not_stop_the_container() {
+        let (mut console, slave, stdin, stdout) = set_up();
+        drop(stdout.0);
+        for _ in 0..100 {
+            write(&slave, &[b'x'; 1000]).unwrap();
+            relay_briefly(&mut console, &stdin.0, &stdout.1);
+        }
+        assert!(!console.stdout_open && console.output.is_empty());
+    }
+
+    /// Like [`relay`], but ends with the first pause of no length.
+    fn relay_briefly(console: &mut Console, stdin: &OwnedFd, stdout: &OwnedFd) {
+        let ready = Ready { stdin: PollFlags::empty(), master: PollFlags::IN, stdout: PollFlags::OUT };
+        for _ in 0..3 {
+            console.step(ready, stdin.as_fd(), stdout.as_fd()).unwrap();
         }
     }
 }

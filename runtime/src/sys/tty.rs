@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::io::{Errno, Result};
+use rustix::process::getpgrp;
 use rustix::termios::{
-    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    tcsetwinsize,
 };
 
 /// A terminal in raw mode; dropping it restores what was.
@@ -19,12 +21,14 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Puts `tty` into raw mode. `None` when it is no terminal.
+    /// Puts `tty` into raw mode. `None` when it is no terminal, or we are in its background: then it belongs to
+    /// somebody else (and with SIGTTOU blocked the kernel would not keep us from changing it).
     ///
     /// # Errors
     /// Those of tcsetattr(3) and fcntl(2).
     pub fn enter(tty: BorrowedFd<'_>) -> Result<Option<Raw>> {
-        if !isatty(tty) {
+        let in_background = tcgetpgrp(tty).is_ok_and(|group| group != getpgrp());
+        if !isatty(tty) || in_background {
             return Ok(None);
         }
         let before = tcgetattr(tty)?;
