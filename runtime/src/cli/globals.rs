@@ -66,7 +66,8 @@ pub struct Globals {
 }
 
 impl Globals {
-    /// Reads the flags up to the first positional word; the words from there on are the subcommand's.
+    /// Reads the flags up to the first positional word; the words from there on are the subcommand's. There are
+    /// none when help is wanted.
     ///
     /// # Errors
     /// Usage errors.
@@ -74,7 +75,7 @@ impl Globals {
         let usage = |message| Failure::Usage { message, help: command::overview_text(&argv.name) };
         let mut definition = command::bare(Globals::command());
         let line = flags::split(&definition, &argv.args, Order::FlagsFirst).map_err(usage)?;
-        let words = if line.help { vec![OsString::from("help")] } else { line.words };
+        let words = if line.help { Vec::new() } else { line.words };
         let globals = definition
             .try_get_matches_from_mut(line.flags)
             .and_then(|mut matches| Globals::from_arg_matches_mut(&mut matches))
@@ -149,7 +150,7 @@ mod tests {
         assert_eq!(globals.root.as_deref(), Some("/r".as_ref()));
         assert!(globals.debug);
         assert_eq!(words, ["exec", "--root", "x"]);
-        assert_eq!(parse(&["-h", "create"]).unwrap().1, ["help"]);
+        assert!(parse(&["-h", "create"]).unwrap().1.is_empty());
         assert!(parse(&["-v"]).unwrap().0.version);
         assert!(matches!(parse(&["--nope"]), Err(Failure::Usage { .. })));
     }
