@@ -8,6 +8,7 @@
 pub mod ask;
 pub mod cgroup;
 pub mod error;
+pub mod features;
 pub mod seccomp;
 pub mod spec;
 pub mod state;

@@ -5,3 +5,6 @@
 //! container is `stage/sys.rs`.
 
 pub mod bpf;
+pub mod bump;
+pub mod probe;
+pub mod tty;
