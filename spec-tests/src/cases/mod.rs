@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod credentials;
 mod exec;
 mod lifecycle;
+mod process;
 mod signals;
 mod terminal;
 
@@ -16,6 +18,14 @@ use crate::harness::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let chapters = [lifecycle::cases, signals::cases, exec::cases, cli::cases, terminal::cases];
+    let chapters = [
+        lifecycle::cases,
+        signals::cases,
+        exec::cases,
+        cli::cases,
+        terminal::cases,
+        process::cases,
+        credentials::cases,
+    ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

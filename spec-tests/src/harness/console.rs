@@ -31,6 +31,14 @@ impl Receiver {
         Ok(Self { listener: UnixListener::bind(path)?, path: path.to_owned() })
     }
 
+    /// Listens in a directory whose path may be too long for a socket address.
+    pub fn listen_in(dir: &Path, name: &str) -> Result<Self, Trouble> {
+        use std::os::fd::AsRawFd;
+        let open = std::fs::File::open(dir)?;
+        let short = format!("/proc/self/fd/{}/{name}", open.as_raw_fd());
+        Ok(Self { listener: UnixListener::bind(short)?, path: dir.join(name) })
+    }
+
     /// Waits (10 s at most) for a connection and its first message.
     pub fn receive(&self) -> Result<Delivery, Trouble> {
         let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];

@@ -64,7 +64,9 @@ impl Snapshot {
             for (name, text) in after {
                 match before.get(name) {
                     None => found.push(format!("new {aspect} {name} {text}")),
-                    Some(old) if old != text => found.push(format!("{aspect} {name}: {old} became {text}")),
+                    Some(old) if compared(old) != compared(text) => {
+                        found.push(format!("{aspect} {name}: {old} became {text}"))
+                    }
                     Some(_) => {}
                 }
             }
@@ -75,15 +77,23 @@ impl Snapshot {
     }
 }
 
-/// The mount table without the numbers the kernel gives: equal lines are counted.
+/// The mount table by mount number. Where something is mounted changes when anybody renames a directory above it, so
+/// the place comes after the mark, where it is shown but not compared.
 fn mounts() -> BTreeMap<String, String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut counts = BTreeMap::new();
-    for line in table.lines() {
-        let words: Vec<_> = line.split(' ').skip(3).map(|w| w.split(':').next().unwrap_or(w)).collect();
-        *counts.entry(words.join(" ")).or_insert(0) += 1;
-    }
-    counts.into_iter().map(|(line, count)| (line, format!("×{count}"))).collect()
+    let line = |line: &str| {
+        let words: Vec<_> = line.split(' ').map(|word| word.split(':').next().unwrap_or(word)).collect();
+        let (place, options) = (words.get(4)?, words.get(5..)?.join(" "));
+        Some((words[0].to_owned(), format!("{} {options}{SHOWN_ONLY}{place}", words[3])))
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// What follows this in a description is for people and not compared.
+const SHOWN_ONLY: &str = " at ";
+
+fn compared(text: &str) -> &str {
+    text.split(SHOWN_ONLY).next().unwrap_or(text)
 }
 
 fn cgroups(host: &Host) -> BTreeSet<String> {
@@ -135,7 +145,7 @@ pub fn descendants() -> Vec<Process> {
 }
 
 fn processes() -> BTreeMap<String, String> {
-    descendants().into_iter().map(|p| (format!("{} ({})", p.pid, p.name), String::new())).collect()
+    descendants().into_iter().map(|p| (p.pid.to_string(), format!("{SHOWN_ONLY}{}", p.name))).collect()
 }
 
 /// What is below the state root, but for what crun keeps there for all its containers.

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::termios::{Termios, tcgetattr};
@@ -27,6 +28,9 @@ impl Terminal {
     /// A new one of this size.
     pub fn open(rows: u16, columns: u16) -> Result<Self, Trouble> {
         let pair = openpty(None, None)?;
+        for fd in [&pair.master, &pair.slave] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
         sys::set_window_size(pair.master.as_fd(), rows, columns)?;
         Ok(Self { master: pair.master.into(), slave: pair.slave, seen: String::new() })
     }

@@ -18,7 +18,7 @@ use super::bundle::Bundle;
 use super::case::{Trouble, Verdict};
 use super::done::Done;
 use super::host::Host;
-use super::hostdiff::{Place, Snapshot, all_processes};
+use super::hostdiff::{Place, Process, Snapshot, all_processes};
 use super::report::Report;
 use crate::check;
 
@@ -104,8 +104,18 @@ impl Test {
 
     /// Waits for a command of this case.
     pub fn finish(&self, mut running: Running) -> Result<Done, Trouble> {
-        let status =
-            self.until(|| format!("the end of `{}`", running.words), || Ok(running.child.try_wait()?))?;
+        let what = format!("the end of `{}`", running.words);
+        let status = self.until(
+            || what.clone(),
+            || {
+                let status = running.child.try_wait()?;
+                // A first process ends only when the others of its pid namespace have been waited for.
+                if status.is_none() && running.started.elapsed() > Duration::from_millis(30) {
+                    self.reap();
+                }
+                Ok(status)
+            },
+        )?;
         self.own.borrow_mut().remove(&(running.child.id() as i32));
         use std::os::unix::process::ExitStatusExt;
         let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap_or(0));
@@ -244,18 +254,8 @@ impl Test {
 
     /// Waits for the orphans of the runtime that have ended, as whoever starts a runtime must.
     pub fn reap(&self) {
-        let this = std::process::id() as i32;
         let own = self.own.borrow();
-        for process in
-            all_processes().iter().filter(|p| p.zombie && p.parent == this && !own.contains(&p.pid))
-        {
-            let code = match waitpid(Pid::from_raw(process.pid), None) {
-                Ok(WaitStatus::Exited(_, code)) => code,
-                Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-                _ => continue,
-            };
-            self.ended.borrow_mut().insert(process.pid, code);
-        }
+        self.ended.borrow_mut().extend(reap_orphans(|pid| own.contains(&pid)));
     }
 
     /// Asks again and again until there is an answer; fails after half the case's time.
@@ -264,13 +264,14 @@ impl Test {
         what: impl Fn() -> String,
         mut ask: impl FnMut() -> Result<Option<T>, Trouble>,
     ) -> Result<T, Trouble> {
-        let end = Instant::now() + Duration::from_secs_f64(self.host.patience / 2.0);
+        let begin = Instant::now();
         loop {
             if let Some(answer) = ask()? {
                 return Ok(answer);
             }
-            check!(Instant::now() < end, "waited in vain for {}", what());
-            std::thread::sleep(Duration::from_millis(2));
+            let waited = begin.elapsed();
+            check!(waited.as_secs_f64() < self.host.patience / 2.0, "waited in vain for {}", what());
+            std::thread::sleep(Duration::from_millis(if waited.as_millis() < 50 { 1 } else { 10 }));
         }
     }
 
@@ -300,6 +301,18 @@ impl Test {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Waits for children that have ended and are not the case's own: their pids and exit codes.
+pub fn reap_orphans(is_own: impl Fn(i32) -> bool) -> Vec<(i32, i32)> {
+    let this = std::process::id() as i32;
+    let ended = all_processes().into_iter().filter(|p| p.zombie && p.parent == this && !is_own(p.pid));
+    let code = |process: Process| match waitpid(Pid::from_raw(process.pid), None) {
+        Ok(WaitStatus::Exited(_, code)) => Some((process.pid, code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some((process.pid, 128 + signal as i32)),
+        _ => None,
+    };
+    ended.filter_map(code).collect()
 }
 
 /// Where the output of a detached container goes.

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use super::case::{Case, Trouble, Verdict};
 use super::host::Host;
 use super::hostdiff::{Place, Snapshot, descendants};
-use super::test::Test;
+use super::test::{Test, reap_orphans};
 use crate::sys;
 
 /// Runs the case in this process, which must be single-threaded and is of no use afterwards.
@@ -90,6 +90,8 @@ fn wait_briefly(mut command: Command) {
         if Instant::now() > end {
             child.kill().ok();
         }
+        let id = child.id() as i32;
+        reap_orphans(|pid| pid == id);
         std::thread::sleep(Duration::from_millis(3));
     }
 }
