@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::seccomp;
 use crate::sys::probe;
 
 /// Least version of the specification that is understood.
@@ -27,7 +28,7 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 /// What is built. A feature is switched on here by the change that builds it.
 mod built {
     pub const CGROUP_SYSTEMD: bool = false;
-    pub const CGROUP_RDMA: bool = false;
+    pub const CGROUP_RDMA: bool = true;
     pub const APPARMOR: bool = false;
     pub const SELINUX: bool = false;
     pub const INTEL_RDT: bool = false;
@@ -197,7 +198,8 @@ fn supported_seccomp_flags() -> Vec<&'static str> {
     seccomp::known_flags().iter().copied().filter(supported).collect()
 }
 
-/// Every mount option that is not handed to the file system, sorted. To be taken from `plan::mounts`' own table.
+/// Every mount option that is not handed to the file system, sorted. To become `plan::mounts::option_names`, the
+/// parser's own table, as soon as that room is part of the library.
 fn mount_options() -> Vec<&'static str> {
     let mut options: Vec<&str> = "acl async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud \
         mand noacl noatime nodev nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid \
@@ -209,48 +211,6 @@ fn mount_options() -> Vec<&'static str> {
         .collect();
     options.sort_unstable();
     options
-}
-
-/// To be taken from `crate::seccomp`, which gets functions of these names.
-mod seccomp {
-    pub fn known_actions() -> &'static [&'static str] {
-        &[
-            "SCMP_ACT_ALLOW",
-            "SCMP_ACT_ERRNO",
-            "SCMP_ACT_KILL",
-            "SCMP_ACT_KILL_PROCESS",
-            "SCMP_ACT_KILL_THREAD",
-            "SCMP_ACT_LOG",
-            "SCMP_ACT_NOTIFY",
-            "SCMP_ACT_TRACE",
-            "SCMP_ACT_TRAP",
-        ]
-    }
-
-    pub fn known_operators() -> &'static [&'static str] {
-        &[
-            "SCMP_CMP_EQ",
-            "SCMP_CMP_GE",
-            "SCMP_CMP_GT",
-            "SCMP_CMP_LE",
-            "SCMP_CMP_LT",
-            "SCMP_CMP_MASKED_EQ",
-            "SCMP_CMP_NE",
-        ]
-    }
-
-    pub fn known_archs() -> &'static [&'static str] {
-        &["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"]
-    }
-
-    pub fn known_flags() -> &'static [&'static str] {
-        &[
-            "SECCOMP_FILTER_FLAG_LOG",
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-            "SECCOMP_FILTER_FLAG_TSYNC",
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-        ]
-    }
 }
 
 #[cfg(test)]

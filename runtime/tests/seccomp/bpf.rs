@@ -39,8 +39,7 @@ pub fn check(program: &[Insn]) -> Result<(), String> {
             0x20 if insn.k % 4 == 0 && insn.k < 64 => {}
             0x54 | 0x06 => {}
             0x05 if (insn.k as usize) < left => {}
-            0x15 | 0x25 | 0x35 | 0x45
-                if usize::from(insn.jt) < left && usize::from(insn.jf) < left => {}
+            0x15 | 0x25 | 0x35 | 0x45 if usize::from(insn.jt) < left && usize::from(insn.jf) < left => {}
             _ => return Err(format!("instruction {pc}: {insn:?}")),
         }
     }

@@ -36,7 +36,8 @@ impl Oracle {
             println!("not run: the comparison with libseccomp is written for x86_64");
             return None;
         }
-        let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
+        let program =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/oracle.c");
         let built = Command::new("cc")
             .args(["-O2", "-Wall", "-o"])
@@ -89,7 +90,11 @@ impl Oracle {
             if action == default {
                 continue;
             }
-            let repeated = block.args.iter().enumerate().any(|(i, a)| block.args[..i].iter().any(|b| a.index == b.index));
+            let repeated = block
+                .args
+                .iter()
+                .enumerate()
+                .any(|(i, a)| block.args[..i].iter().any(|b| a.index == b.index));
             for name in &block.names {
                 if repeated {
                     for arg in &block.args {
@@ -180,7 +185,8 @@ fn excuse(profile: &Seccomp, model: &Model, call: &Call) -> Option<Difference> {
         Some(Difference::Bit31)
     } else if model.last(call).is_some_and(|last| call.nr <= last) && model.beyond(call) {
         Some(Difference::Hole)
-    } else if call.arch == 0x4000_0003 && matches!(model.last(call), Some(102 | 117 | 359..=373 | 393..=402)) {
+    } else if call.arch == 0x4000_0003 && matches!(model.last(call), Some(102 | 117 | 359..=373 | 393..=402))
+    {
         Some(Difference::LastMultiplexed)
     } else if actions.iter().any(|action| *action != actions[0]) {
         Some(Difference::Overlap)
@@ -263,7 +269,8 @@ fn random_profiles_mean_what_libseccomp_makes_of_them() {
     all.sort_unstable();
     let (few, all) = (common(&mut oracle, INTERESTING), common(&mut oracle, &all));
     let without_le: Vec<&str> = known_operators().iter().copied().filter(|op| *op != "SCMP_CMP_LE").collect();
-    for (one_action, operators) in [(true, &without_le[..]), (false, &without_le), (true, known_operators())] {
+    for (one_action, operators) in [(true, &without_le[..]), (false, &without_le), (true, known_operators())]
+    {
         let mut tally = Tally::default();
         while tally.tuples < tuples() / 3 {
             let taste = Taste {
@@ -303,7 +310,8 @@ fn the_order_of_rules_is_that_of_libseccomp() {
     for case in order::CASES {
         let profile = case.profile();
         for (arg0, arg1, expected) in case.calls {
-            let theirs = oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
+            let theirs =
+                oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
             let call = Call { arch: AUDIT_X86_64, nr: 41, args: [*arg0, *arg1, 0, 0, 0, 0] };
             assert_eq!(verdict(&theirs, &call), *expected, "{}: {arg0:#x} {arg1:#x}", case.why);
         }
