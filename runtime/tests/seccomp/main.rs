@@ -13,6 +13,7 @@ mod kernel;
 mod libseccomp;
 mod model;
 mod order;
+mod pfc;
 mod random;
 mod seccompiler;
 mod speed;
