@@ -31,7 +31,8 @@ impl Facts {
     /// # Errors
     /// Only when /proc cannot be read at all.
     pub fn probe() -> Result<Self> {
-        let in_userns = rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL_USERNS);
+        let in_userns =
+            rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL_USERNS);
         Ok(Facts {
             euid: rustix::process::geteuid().as_raw(),
             in_userns,

@@ -7,9 +7,19 @@
 
 pub mod ask;
 pub mod cgroup;
+pub mod container;
 pub mod error;
+pub mod facts;
+pub mod features;
+pub mod host;
+pub mod plan;
+pub mod program;
 pub mod seccomp;
 pub mod spec;
+// The sealed stage's source, compiled in as well: the fallback where memfds cannot be executed.
+#[path = "../stage/mod.rs"]
+#[allow(missing_docs, reason = "its documents are for the inside")]
+pub mod stage;
 pub mod state;
 pub mod sys;
 pub mod verbs;

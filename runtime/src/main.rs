@@ -1,6 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `corten`, the command line.
+//! `corten`, the command line: arguments become a [`Session`] and one verb's request, the verb is called, its
+//! result becomes output and an exit code. One file per subcommand in `cli/`; what the verbs do is the library's.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+use cli::command::{self, Outcome, Session};
+use cli::globals::{Argv, Globals};
+use cli::log::Log;
+use cli::root::Root;
+use corten::ask::Home;
+use corten::features::VERSION;
+
+#[global_allocator]
+static ALLOCATOR: corten::sys::bump::Bump = corten::sys::bump::Bump::new();
+
+fn main() -> ExitCode {
+    let argv = Argv::read();
+    let mut log = Log::default();
+    match run(&argv, &mut log) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(&log),
+    }
+}
+
+/// Everything between the arguments and the exit code.
+fn run(argv: &Argv, log: &mut Log) -> Outcome {
+    let (globals, words) = Globals::parse(argv)?;
+    if globals.version {
+        return command::version(&argv.name);
+    }
+    let Some((verb, args)) = words.split_first() else {
+        return command::overview(&argv.name);
+    };
+    *log = globals.log()?;
+    let root = Root::decide(globals.root.as_deref())?;
+    let warn = |text: &str| log.warn(text);
+    let home = Home { root: root.path.clone(), manager: globals.manager()?, warn: &warn };
+    globals.warn(log);
+    log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));
+    corten::sys::tty::keep_zombies();
+    command::dispatch(&Session { name: &argv.name, home, root, log }, verb, args)
+}

@@ -1,4 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The black-box harness.
+//! Black-box cases for OCI runtimes, and the probe that runs inside their containers: one static binary.
+//!
+//! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
+//! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
+//!
+//! A case may only look at what the outside sees: exit codes, output, files, and what the probe reports.
 
-fn main() {}
+#![deny(unsafe_code)]
+
+mod cases;
+mod harness;
+mod probe;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let name = if args.is_empty() { String::new() } else { args.remove(0) };
+    if name.rsplit('/').next().is_some_and(|base| base.starts_with("probe")) {
+        return probe::main(&args);
+    }
+    match args.first().map(String::as_str) {
+        Some("probe") => probe::main(&args[1..]),
+        Some("run") => harness::cli::main(&args[1..]),
+        _ => {
+            eprintln!("{}", harness::cli::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The system call filter: an OCI profile becomes one BPF program (pure; loaded by the stage).
 //!
-//! `compile` turns a profile into instructions, `arch` holds the tables of system call numbers. Nothing here
-//! touches the kernel.
+//! The way of a profile: `profile` checks it, `rules` decides what it says of every call of every ABI (the place
+//! to read for the meaning of a profile), `compile` arranges that as ranges of numbers, `emit` writes instructions.
+//! `names` and `arch` hold the tables. Nothing here touches the kernel.
 
 #![forbid(unsafe_code)]
 
-use crate::error::Result;
+mod arch;
+mod compile;
+mod emit;
+mod names;
+mod profile;
+mod rules;
+
+pub use arch::Host;
+
+use crate::error::{Error, Kind, Result};
 use crate::spec;
 
 /// One classic BPF instruction, laid out as the kernel's `struct sock_filter` (linux/filter.h).
@@ -39,17 +49,51 @@ pub struct Filter {
 /// The agent of SCMP_ACT_NOTIFY.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Absolute path of its socket.
+    /// Path of its socket, as the profile has it.
     pub path: String,
     /// Opaque text for it.
     pub metadata: String,
 }
 
-/// Compiles `profile`; `None` when it asks for no filter at all (no default action, no rules).
+/// Compiles `profile` for this machine; `None` when it asks for no filter at all (no default action, no rules).
+///
+/// # Errors
+/// `Kind::Invalid` naming the JSON pointer below `/linux/seccomp`; `Kind::Unsupported` on an architecture without
+/// a table of system calls.
+pub fn compile(profile: &spec::Seccomp) -> Result<Option<Filter>> {
+    let host = Host::NATIVE
+        .ok_or_else(|| Error::new(Kind::Unsupported, "no table of system calls for this architecture"))?;
+    compile_for(host, profile)
+}
+
+/// Compiles `profile` for a `host`. Architectures of the profile that its kernel cannot run add nothing: a call
+/// from there cannot happen, and what is not listed is killed anyway.
 ///
 /// # Errors
 /// `Kind::Invalid` naming the JSON pointer below `/linux/seccomp`.
-pub fn compile(profile: &spec::Seccomp) -> Result<Option<Filter>> {
-    let _ = profile;
-    Ok(None)
+pub fn compile_for(host: Host, profile: &spec::Seccomp) -> Result<Option<Filter>> {
+    match profile::Policy::read(profile)? {
+        Some(policy) => compile::filter(policy, host).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Every action, `SCMP_ACT_…`, sorted.
+pub fn known_actions() -> &'static [&'static str] {
+    profile::KNOWN_ACTIONS
+}
+
+/// Every operator, `SCMP_CMP_…`, sorted.
+pub fn known_operators() -> &'static [&'static str] {
+    profile::KNOWN_OPERATORS
+}
+
+/// Every architecture, `SCMP_ARCH_…`, sorted.
+pub fn known_archs() -> &'static [&'static str] {
+    arch::KNOWN
+}
+
+/// Every flag, `SECCOMP_FILTER_FLAG_…`, sorted.
+pub fn known_flags() -> &'static [&'static str] {
+    profile::KNOWN_FLAGS
 }

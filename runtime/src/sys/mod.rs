@@ -5,3 +5,12 @@
 //! container is `stage/sys.rs`.
 
 pub mod bpf;
+pub mod bump;
+pub mod clone;
+pub mod mount;
+pub mod ns;
+pub mod prctl;
+pub mod probe;
+pub mod sched;
+pub mod tty;
+pub mod wait;

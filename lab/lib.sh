@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the lab's scripts share; sourced, never run. Must never do anything when sourced but set names and check them.
+
+# Where the lab lives (lab/build fills it), and the name of the running tool for messages.
+lab=${CORTEN_LAB:-${XDG_CACHE_HOME:-$HOME/.cache}/corten-lab}
+tool=lab/${0##*/}
+
+# Where container engines keep layers: a tmpfs of its own in every environment.
+storage_dirs=(/var/lib/containerd /var/lib/containers /var/lib/docker)
+
+# The lab's own failures end with 125, so that they are not taken for the exit code of CMD.
+die() {
+    echo "$tool: $*" >&2
+    exit 125
+}
+
+[[ $lab == /* ]] || die "CORTEN_LAB must be an absolute path, not $lab"
+
+# Fails unless lab/build has put FILE (relative to the lab) in place.
+need() {
+    [[ -e $lab/$1 ]] || die "$lab/$1 is missing: run lab/build${2:+ $2} first"
+}
+
+need_root() {
+    ((EUID == 0)) || die "needs root"
+}
+
+# Mounts a throw-away writable view of the tree at $lab/mnt/view: an overlay whose upper layer is a tmpfs.
+# Only for a private mount namespace: the mounts and all that was written go with it.
+mount_view() {
+    cd "$lab" || die "cannot enter $lab" # relative layers: the lab's path may hold what overlay options cannot
+    mount -t tmpfs -o mode=755 tmpfs mnt
+    mkdir mnt/upper mnt/work mnt/view mnt/uml
+    mount -t overlay -o lowerdir=tree,upperdir=mnt/upper,workdir=mnt/work overlay mnt/view
+    cp --remove-destination -L /etc/resolv.conf mnt/view/etc/resolv.conf 2>/dev/null || true
+}

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The decision: where the container's groups are, what is written into them, which devices it may use. Pure.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::devices::{Policy, Rule};
+use super::devices_bpf;
+use super::limits::{Convert, File, Item, LIMITS, Limit, Value, Way};
+use super::probe::{Hierarchies, Hierarchy, Version};
+use super::record::{GroupDir, Record};
+use crate::error::{Error, Kind, Result};
+use crate::spec::Resources;
+use crate::sys::bpf::Insn;
+
+/// Where /linux/resources is in config.json.
+const RESOURCES: &str = "/linux/resources";
+/// Files of v2 that are no limits: they would move, kill or stop processes, or restructure the tree.
+const NO_LIMITS: [&str; 6] = [
+    "cgroup.procs",
+    "cgroup.threads",
+    "cgroup.kill",
+    "cgroup.freeze",
+    "cgroup.type",
+    "cgroup.subtree_control",
+];
+
+/// Who makes groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// We do, in the file system.
+    #[default]
+    Cgroupfs,
+    /// systemd does, as a scope.
+    Systemd,
+    /// Nobody: the container stays in its creator's groups, without limits.
+    Disabled,
+}
+
+/// Everything that is done to the container's groups at creation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// For State, to be persisted before [`Group::create`](super::Group::create).
+    pub record: Record,
+    /// Limits, in the order of their writing.
+    pub writes: Vec<Write>,
+    /// Devices.
+    pub devices: DevicePlan,
+    /// What is passed over, with its JSON pointer: for the log.
+    pub warnings: Vec<(String, String)>,
+}
+
+/// One limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// JSON pointer of the limit, from the root of config.json.
+    pub at: String,
+    /// Controller whose file it is.
+    pub controller: Cow<'static, str>,
+    /// File in the group's directory.
+    pub file: String,
+    /// What is written.
+    pub value: String,
+    /// It is what a new group has anyway: written only where the group was there before.
+    pub usual: bool,
+    /// A missing file is passed over.
+    pub optional: bool,
+    /// File and value instead, where the first file is missing.
+    pub or: Option<(&'static str, String)>,
+}
+
+/// How device rules are enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DevicePlan {
+    /// Not at all.
+    None,
+    /// v2: a program on the group. Nothing is attached to a new group if the policy allows everything.
+    Program {
+        /// What it enforces.
+        policy: Policy,
+        /// The program.
+        insns: Vec<Insn>,
+    },
+    /// v1: lines for the files of the devices controller.
+    Lines(Vec<Line>),
+}
+
+/// One write to devices.allow or devices.deny.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// devices.allow or devices.deny.
+    pub file: &'static str,
+    /// `a`, or `c 1:3 rwm`.
+    pub value: String,
+    /// A built-in rule: may fail where the parent group has less.
+    pub builtin: bool,
+}
+
+/// Decides on the groups of container `id`.
+///
+/// `cgroups_path` is found as by runc's cgroupfs driver: absolute is from the mount's root; relative is below this
+/// process's own group (v1) or its parent (v2, where a group with processes cannot have limited children); absent is
+/// the relative path `id`.
+///
+/// # Errors
+/// `Kind::Invalid` with the JSON pointer for wrong values; `Kind::Unsupported` for a limit that this host's cgroups
+/// do not have (on v2, whether a controller is there is only found by `Group::create`).
+pub fn decide(
+    h: &Hierarchies,
+    manager: Manager,
+    id: &str,
+    cgroups_path: Option<&str>,
+    resources: Option<&Resources>,
+) -> Result<Plan> {
+    let none = Plan {
+        record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new() },
+        writes: Vec::new(),
+        devices: DevicePlan::None,
+        warnings: Vec::new(),
+    };
+    match manager {
+        Manager::Disabled => return Ok(none),
+        Manager::Systemd => {
+            return Err(Error::new(Kind::Unsupported, "the systemd cgroup driver is not built yet"));
+        }
+        Manager::Cgroupfs => {}
+    }
+    let version = h.version();
+    let nothing = Resources::default();
+    let resources = resources.unwrap_or(&nothing);
+    if version == Version::None {
+        // Nothing asked, nothing missed.
+        return if *resources == nothing {
+            Ok(none)
+        } else {
+            Err(Error::new(Kind::Unsupported, "no cgroups are mounted")
+                .at(format!("config.json {RESOURCES}")))
+        };
+    }
+    let groups = groups(h, version, id, cgroups_path)?;
+    let mut plan = Plan { record: Record { version, id: id.to_owned(), groups }, ..none };
+    for limit in LIMITS {
+        for item in (limit.items)(resources) {
+            plan.add(limit, resources, &item)?;
+        }
+    }
+    plan.devices = plan.devices_of(&Policy::of(&resources.devices)?)?;
+    Ok(plan)
+}
+
+fn groups(h: &Hierarchies, version: Version, id: &str, path: Option<&str>) -> Result<Vec<GroupDir>> {
+    let (path, at) = match path {
+        Some(path) if !path.is_empty() => (path, "/linux/cgroupsPath"),
+        _ => (id, "the container's id"),
+    };
+    let parts = parts(path).map_err(|why| match at {
+        "/linux/cgroupsPath" => Error::invalid(at, why),
+        id => Error::new(Kind::Invalid, why).at(id),
+    })?;
+    let below = |base: &str| {
+        let base = if path.starts_with('/') { "" } else { base.trim_end_matches('/') };
+        format!("{base}/{}", parts.join("/"))
+    };
+    let group = |h: &Hierarchy, base: &str| GroupDir {
+        mount: h.mount.clone(),
+        path: below(base),
+        controllers: h.controllers.clone(),
+        inode: None,
+    };
+    Ok(match version {
+        Version::V2 => h.v2.iter().map(|h| group(h, parent(&h.own))).collect(),
+        // systemd's own hierarchy is joined too, lest it take the processes for those of the service that runs us.
+        _ => {
+            h.v1.iter()
+                .filter(|h| h.controllers.iter().all(|c| !c.starts_with("name=") || c == "name=systemd"))
+                .map(|h| group(h, &h.own))
+                .collect()
+        }
+    })
+}
+
+fn parent(group: &str) -> &str {
+    group.trim_end_matches('/').rsplit_once('/').map_or("/", |(parent, _)| parent)
+}
+
+/// The names in a path. `..` is refused rather than resolved: no honest client sends it.
+fn parts(path: &str) -> Result<Vec<&str>, String> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.is_empty() {
+        return Err(format!("{path:?} is the root cgroup, which is nobody's own"));
+    }
+    for part in &parts {
+        if *part == ".." {
+            return Err(format!("{path:?} leads upwards"));
+        }
+        if part.len() > 255 {
+            return Err(format!("{path:?} has a name of more than 255 bytes"));
+        }
+        // The kernel refuses line feeds; it would take other control characters, which make logs lie.
+        if part.contains(|c: char| c.is_control()) {
+            return Err(format!("{path:?} has a control character in it"));
+        }
+    }
+    Ok(parts)
+}
+
+impl Plan {
+    /// Whether anything is limited (devices aside): if not, a caller without permission may go on without a group.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.writes.iter().any(|write| !write.usual)
+    }
+
+    /// Every step with the JSON pointer it comes from, for `corten plan`.
+    #[must_use]
+    pub fn explain(&self) -> Vec<(String, String)> {
+        let mut steps: Vec<(String, String)> = Vec::new();
+        for group in &self.record.groups {
+            steps.push(("/linux/cgroupsPath".into(), format!("make the cgroup {}", group.full())));
+        }
+        for write in &self.writes {
+            let mut step = format!("write {:?} to {}", write.value, write.file);
+            if let Some((file, value)) = &write.or {
+                step += &format!(", or else {value:?} to {file}");
+            }
+            if write.usual {
+                step += ", if the group was there before";
+            }
+            steps.push((write.at.clone(), step));
+        }
+        let at = || format!("{RESOURCES}/devices");
+        match &self.devices {
+            DevicePlan::None => {}
+            DevicePlan::Program { policy, .. } if policy.allows_everything() => {
+                steps.push((at(), "allow every device: no program".into()));
+            }
+            DevicePlan::Program { policy, insns } => {
+                let otherwise = if policy.otherwise { "allow" } else { "deny" };
+                let rules: Vec<String> = policy.rules.iter().map(rule_in_words).collect();
+                let rules = rules.join("; ");
+                steps.push((
+                    at(),
+                    format!(
+                        "attach an eBPF program of {} instructions: {rules}; else {otherwise}",
+                        insns.len()
+                    ),
+                ));
+            }
+            DevicePlan::Lines(lines) => {
+                steps.extend(lines.iter().map(|l| (at(), format!("write {:?} to {}", l.value, l.file))));
+            }
+        }
+        steps
+    }
+
+    /// The controllers that must be there, each with the limit that needs it.
+    pub(super) fn needs(&self) -> Vec<(&str, &Write)> {
+        let mut needs: Vec<(&str, &Write)> = Vec::new();
+        for write in self.writes.iter().filter(|w| !w.usual && w.controller != "cgroup") {
+            if !needs.iter().any(|(controller, _)| *controller == write.controller) {
+                needs.push((&write.controller, write));
+            }
+        }
+        needs
+    }
+
+    fn add(&mut self, limit: &Limit, r: &Resources, item: &Item) -> Result<()> {
+        let at = format!("{RESOURCES}{}", item.at.as_deref().unwrap_or(limit.at));
+        let v1 = self.record.version == Version::V1;
+        match if v1 { &limit.v1 } else { &limit.v2 } {
+            Way::Files(files) => {
+                for file in *files {
+                    self.add_file(&at, file, r, item)?;
+                }
+            }
+            Way::Check(check) => check(item).map_err(|why| unsupported(&at, why))?,
+            Way::Warn(why) => self.warnings.push((at, (*why).to_owned())),
+            Way::Unified => self.add_unified(&at, item)?,
+            Way::Later => {}
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, at: &str, file: &File, r: &Resources, item: &Item) -> Result<()> {
+        let Some((value, usual)) = make(at, file.value, r, item)? else { return Ok(()) };
+        let or = match file.or {
+            Some((name, convert)) => make(at, convert, r, item)?.map(|(value, _)| (name, value)),
+            None => None,
+        };
+        let write = Write {
+            at: at.to_owned(),
+            controller: Cow::Borrowed(file.controller),
+            file: file.name.replace("{}", &item.key),
+            value,
+            usual,
+            optional: file.optional,
+            or,
+        };
+        if self.record.index_of(file.controller).is_none() {
+            return if usual { Ok(()) } else { Err(missing(&write, "it is not mounted")) };
+        }
+        self.writes.push(write);
+        Ok(())
+    }
+
+    fn add_unified(&mut self, at: &str, item: &Item) -> Result<()> {
+        let file = item.key.as_str();
+        if file.contains('/') {
+            return Err(Error::invalid(
+                at,
+                format!("unified resource {file:?} must be a file name (no slashes)"),
+            ));
+        }
+        let Some((controller, _)) = file.split_once('.').filter(|(c, p)| !c.is_empty() && !p.is_empty())
+        else {
+            let why = format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
+            return Err(Error::invalid(at, why));
+        };
+        if NO_LIMITS.contains(&file) || file.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err(Error::invalid(at, format!("unified resource {file:?} is no limit")));
+        }
+        // Files such as io.max take one line at a time.
+        for line in item.text.lines() {
+            self.writes.push(Write {
+                at: at.to_owned(),
+                controller: Cow::Owned(controller.to_owned()),
+                file: file.to_owned(),
+                value: line.to_owned(),
+                usual: false,
+                optional: false,
+                or: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn devices_of(&self, policy: &Policy) -> Result<DevicePlan> {
+        if self.record.version == Version::V2 {
+            return Ok(DevicePlan::Program { policy: policy.clone(), insns: devices_bpf::compile(policy) });
+        }
+        if self.record.index_of("devices").is_none() {
+            return Err(unsupported("/linux/resources/devices", "the devices controller is not mounted"));
+        }
+        // `a` makes a group forget what it inherited from its parent.
+        let (all, exception) = if policy.otherwise {
+            ("devices.allow", "devices.deny")
+        } else {
+            ("devices.deny", "devices.allow")
+        };
+        let mut lines = vec![Line { file: all, value: "a".into(), builtin: false }];
+        lines.extend(policy.exceptions()?.iter().map(|rule| Line {
+            file: exception,
+            value: rule.to_string(),
+            builtin: rule.builtin,
+        }));
+        Ok(DevicePlan::Lines(lines))
+    }
+}
+
+fn rule_in_words(rule: &Rule) -> String {
+    format!("{} {rule}", if rule.allow { "allow" } else { "deny" })
+}
+
+/// The value and whether it is the usual one; `None` to write nothing.
+fn make(at: &str, convert: Convert, r: &Resources, item: &Item) -> Result<Option<(String, bool)>> {
+    match convert(r, item) {
+        Ok(Value::Set(value)) => Ok(Some((value, false))),
+        Ok(Value::Usual(value)) => Ok(Some((value, true))),
+        Ok(Value::Skip) => Ok(None),
+        Err(why) => Err(Error::invalid(at, why)),
+    }
+}
+
+/// The error for a limit whose controller is not to be had. The first words are those that clients and runc's own
+/// tests look for.
+pub(super) fn missing(write: &Write, why: &str) -> Error {
+    let Write { controller, file, .. } = write;
+    let text = format!(
+        "cannot set {controller} limit: container could not join or create cgroup: \
+         {controller} controller is not available for {file} ({why})"
+    );
+    Error::new(Kind::Unsupported, text).at(format!("config.json {}", write.at))
+}
+
+fn unsupported(at: &str, why: &'static str) -> Error {
+    Error::new(Kind::Unsupported, why).at(format!("config.json {at}"))
+}
+
+#[cfg(test)]
+mod tests;

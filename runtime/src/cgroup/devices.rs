@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Device rules: from the configuration's list to a policy, and from a policy to the lines of cgroup v1. Pure.
+//!
+//! What a rule list means, for each device and each letter of `rwm` by itself: the last rule that covers the
+//! device and has the letter decides; where none does, the built-in rules below decide, and then "no". Rules for
+//! everything (`a`, no numbers, `rwm`) start anew: "allow" allows everything, "deny" goes back to the built-in
+//! rules. So the deny-all that heads every client's list leaves a container its /dev/null, while a rule that names
+//! it takes it away (runc lets nobody do that).
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::error::{Error, Kind, Result};
+use crate::spec::DeviceRule;
+
+/// Letter `m`; the values are the kernel's `BPF_DEVCG_ACC_*`.
+pub(super) const MKNOD: u8 = 1;
+/// Letter `r`.
+pub(super) const READ: u8 = 2;
+/// Letter `w`.
+pub(super) const WRITE: u8 = 4;
+/// All letters.
+pub(super) const RWM: u8 = 7;
+/// No list in the field comes near it; it bounds the work done on a hostile one.
+const MOST_RULES: usize = 8192;
+
+/// Type of device; the values are the kernel's `BPF_DEVCG_DEV_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Type {
+    /// b
+    Block = 1,
+    /// c
+    Char = 2,
+}
+
+/// Which devices a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Devices {
+    /// Type.
+    pub kind: Type,
+    /// Major number; `None` is every one.
+    pub major: Option<u32>,
+    /// Minor number; `None` is every one.
+    pub minor: Option<u32>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// For these devices.
+    pub devices: Devices,
+    /// Bits of `rwm` (m = 1, r = 2, w = 4).
+    pub access: u8,
+    /// Allow or deny.
+    pub allow: bool,
+    /// Not from the configuration.
+    pub builtin: bool,
+}
+
+/// A rule list, made canonical: the first rule that covers the device and has the letter decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The rules, the deciding one first (the configuration's order reversed).
+    pub rules: Vec<Rule>,
+    /// What holds where no rule decides.
+    pub otherwise: bool,
+}
+
+const fn builtin(kind: Type, major: Option<u32>, minor: Option<u32>, access: u8) -> Rule {
+    Rule { devices: Devices { kind, major, minor }, access, allow: true, builtin: true }
+}
+
+/// What every container may use: runc's list.
+const BUILTIN: [Rule; 12] = [
+    builtin(Type::Char, None, None, MKNOD),
+    builtin(Type::Block, None, None, MKNOD),
+    builtin(Type::Char, Some(1), Some(3), RWM),    // null
+    builtin(Type::Char, Some(1), Some(5), RWM),    // zero
+    builtin(Type::Char, Some(1), Some(7), RWM),    // full
+    builtin(Type::Char, Some(1), Some(8), RWM),    // random
+    builtin(Type::Char, Some(1), Some(9), RWM),    // urandom
+    builtin(Type::Char, Some(5), Some(0), RWM),    // tty
+    builtin(Type::Char, Some(5), Some(1), RWM),    // console
+    builtin(Type::Char, Some(5), Some(2), RWM),    // ptmx
+    builtin(Type::Char, Some(136), None, RWM),     // pts/*
+    builtin(Type::Char, Some(10), Some(200), RWM), // net/tun
+];
+
+impl Policy {
+    /// The meaning of the configuration's list.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the pointer of the rule.
+    pub fn of(list: &[DeviceRule]) -> Result<Policy> {
+        if list.len() > MOST_RULES {
+            return Err(Error::invalid("/linux/resources/devices", format!("more than {MOST_RULES} rules")));
+        }
+        let mut rules = BUILTIN.to_vec();
+        let mut otherwise = false;
+        for (index, rule) in list.iter().enumerate() {
+            let read =
+                read(rule).map_err(|why| Error::invalid(format!("/linux/resources/devices/{index}"), why))?;
+            match read.as_slice() {
+                // Everything: start anew.
+                [Rule { devices: Devices { major: None, minor: None, .. }, access: RWM, allow, .. }, _] => {
+                    otherwise = *allow;
+                    rules.clear();
+                    if !allow {
+                        rules.extend(BUILTIN);
+                    }
+                }
+                some => rules.extend(some),
+            }
+        }
+        Ok(Policy::canonical(&rules, otherwise))
+    }
+
+    /// Reverses the list and leaves out what later rules decide already, and rules at the end that say what holds
+    /// anyway.
+    fn canonical(list: &[Rule], otherwise: bool) -> Policy {
+        let mut decided: HashMap<Devices, u8> = HashMap::with_capacity(list.len());
+        let mut rules: Vec<Rule> = Vec::with_capacity(list.len());
+        for rule in list.iter().rev() {
+            let access =
+                rule.devices.wider().iter().fold(rule.access, |a, d| a & !decided.get(d).unwrap_or(&0));
+            if access != 0 {
+                *decided.entry(rule.devices).or_default() |= access;
+                rules.push(Rule { access, ..*rule });
+            }
+        }
+        while rules.last().is_some_and(|rule| rule.allow == otherwise) {
+            rules.pop();
+        }
+        Policy { rules, otherwise }
+    }
+
+    /// Whether every device may be used: then there is nothing to enforce.
+    #[must_use]
+    pub fn allows_everything(&self) -> bool {
+        self.otherwise && self.rules.is_empty()
+    }
+
+    /// The exceptions from `otherwise`, as cgroup v1 can hold them: a set without order, in which an exception can only
+    /// be taken back exactly as it was made.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` for a list that excepts something from an exception.
+    pub(super) fn exceptions(&self) -> Result<Vec<Rule>> {
+        let mut set: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        for rule in self.rules.iter().rev() {
+            if rule.allow != self.otherwise {
+                set.push(*rule);
+                continue;
+            }
+            for exception in &mut set {
+                if rule.devices.covers(&exception.devices) {
+                    exception.access &= !rule.access;
+                } else if exception.devices.overlaps(&rule.devices) {
+                    let left = exception.access & rule.access;
+                    // Making a node of a device one may not open is harmless, and v1 cannot say it otherwise.
+                    if left != 0 && !(exception.builtin && left == MKNOD) {
+                        return Err(Error::new(
+                            Kind::Unsupported,
+                            format!("cgroup v1 cannot except \"{rule}\" from \"{exception}\""),
+                        )
+                        .at("config.json /linux/resources/devices"));
+                    }
+                }
+            }
+        }
+        set.retain(|exception| exception.access != 0);
+        Ok(set)
+    }
+}
+
+impl Devices {
+    /// Itself and every wider set that a rule can name.
+    fn wider(self) -> [Devices; 4] {
+        let Devices { major, minor, .. } = self;
+        [(major, minor), (major, None), (None, minor), (None, None)].map(|(major, minor)| Devices {
+            major,
+            minor,
+            ..self
+        })
+    }
+
+    fn covers(&self, other: &Devices) -> bool {
+        other.wider().contains(self)
+    }
+
+    fn overlaps(&self, other: &Devices) -> bool {
+        let meet = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+        self.kind == other.kind && meet(self.major, other.major) && meet(self.minor, other.minor)
+    }
+}
+
+/// One rule of the configuration: one of ours, or two where the type is `a`.
+fn read(rule: &DeviceRule) -> Result<Vec<Rule>, String> {
+    let kinds: &[Type] = match rule.kind.as_str() {
+        "" | "a" => &[Type::Char, Type::Block],
+        "c" | "u" => &[Type::Char],
+        "b" => &[Type::Block],
+        other => return Err(format!("invalid device type {other:?}")),
+    };
+    let number = |number: Option<i64>| match number {
+        None | Some(-1) => Ok(None),
+        Some(n) => u32::try_from(n).map(Some).map_err(|_| format!("{n} is no device number")),
+    };
+    let (major, minor) = (number(rule.major)?, number(rule.minor)?);
+    let access = access(&rule.access)?;
+    let rule =
+        |&kind| Rule { devices: Devices { kind, major, minor }, access, allow: rule.allow, builtin: false };
+    Ok(kinds.iter().map(rule).collect())
+}
+
+fn access(letters: &str) -> Result<u8, String> {
+    if letters.is_empty() {
+        return Ok(RWM);
+    }
+    letters.chars().try_fold(0, |access, letter| match letter {
+        'r' => Ok(access | READ),
+        'w' => Ok(access | WRITE),
+        'm' => Ok(access | MKNOD),
+        other => Err(format!("invalid device access {other:?}")),
+    })
+}
+
+/// As in devices.allow: `c 1:3 rwm`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
+        let kind = if self.devices.kind == Type::Char { 'c' } else { 'b' };
+        write!(f, "{kind} {}:{} ", number(self.devices.major), number(self.devices.minor))?;
+        for (bit, letter) in [(READ, "r"), (WRITE, "w"), (MKNOD, "m")] {
+            if self.access & bit != 0 {
+                f.write_str(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub const LETTERS: [(u8, char); 3] = [(MKNOD, 'm'), (READ, 'r'), (WRITE, 'w')];
+
+    /// xorshift64*: lists that are the same in every run.
+    pub struct Random(pub u64);
+
+    impl Random {
+        pub fn below(&mut self, n: u32) -> u32 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as u32 % n
+        }
+
+        /// Few numbers, so that rules meet; those of the built-in rules among them.
+        pub fn numbers(&mut self) -> (u32, u32) {
+            (
+                [1, 5, 10, 136, 8, 4_000_000_000][self.below(6) as usize],
+                [0, 1, 2, 3, 5, 200][self.below(6) as usize],
+            )
+        }
+    }
+
+    pub fn random_list(random: &mut Random) -> Vec<DeviceRule> {
+        let length = random.below(9);
+        (0..length)
+            .map(|_| {
+                let (major, minor) = random.numbers();
+                let number = |n: u32, choice: u32| match choice {
+                    0 => None,
+                    1 => Some(-1),
+                    _ => Some(i64::from(n)),
+                };
+                DeviceRule {
+                    allow: random.below(2) == 0,
+                    kind: ["", "a", "c", "b", "c", "u"][random.below(6) as usize].into(),
+                    major: number(major, random.below(4)),
+                    minor: number(minor, random.below(4)),
+                    access: ["", "rwm", "r", "w", "m", "rw", "wm", "mr"][random.below(8) as usize].into(),
+                }
+            })
+            .collect()
+    }
+
+    /// The rules in the words of the module's header, read straight off the configuration's list.
+    pub fn model(list: &[DeviceRule], kind: char, major: u32, minor: u32, letter: char) -> bool {
+        let builtin = match (kind, major, minor) {
+            (_, _, _) if letter == 'm' => true,
+            ('c', 1, 3 | 5 | 7 | 8 | 9) | ('c', 5, 0..=2) | ('c', 136, _) | ('c', 10, 200) => true,
+            _ => false,
+        };
+        for rule in list.iter().rev() {
+            let any = |n: Option<i64>| n.is_none_or(|n| n == -1);
+            let all = matches!(rule.kind.as_str(), "" | "a");
+            let letters = if rule.access.is_empty() { "rwm" } else { &rule.access };
+            if all && any(rule.major) && any(rule.minor) && "rwm".chars().all(|l| letters.contains(l)) {
+                return rule.allow || builtin;
+            }
+            let typed = all || rule.kind.replace('u', "c") == kind.to_string();
+            let is = |n: Option<i64>, m: u32| any(n) || n == Some(m.into());
+            if typed && is(rule.major, major) && is(rule.minor, minor) && letters.contains(letter) {
+                return rule.allow;
+            }
+        }
+        builtin
+    }
+
+    fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
+        DeviceRule { allow, kind: kind.into(), major: Some(major), minor: Some(minor), access: access.into() }
+    }
+
+    fn lines(list: &[DeviceRule]) -> Vec<String> {
+        let set = Policy::of(list).unwrap().exceptions().unwrap();
+        set.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn deny_all_leaves_the_built_in_rules_wherever_it_stands() {
+        let builtin = Policy::of(&[]).unwrap();
+        assert_eq!(builtin.rules.len(), BUILTIN.len());
+        let deny = DeviceRule { access: "rwm".into(), ..DeviceRule::default() };
+        assert_eq!(Policy::of(std::slice::from_ref(&deny)).unwrap(), builtin);
+        assert_eq!(Policy::of(&[rule(true, "b", 8, 0, "r"), deny.clone(), deny]).unwrap(), builtin);
+    }
+
+    #[test]
+    fn a_named_built_in_rule_can_be_denied() {
+        let policy = Policy::of(&[rule(false, "c", 1, 3, "rwm")]).unwrap();
+        assert!(
+            !policy.rules[0].allow && !policy.rules.iter().any(|r| r.to_string() == "c 1:3 rwm" && r.allow)
+        );
+        let none = Policy::of(&[rule(false, "c", -1, -1, ""), rule(false, "b", -1, -1, "")]).unwrap();
+        assert_eq!(none, Policy { rules: Vec::new(), otherwise: false });
+    }
+
+    #[test]
+    fn allow_all_leaves_nothing_to_enforce() {
+        let allow = DeviceRule { allow: true, ..DeviceRule::default() };
+        assert!(Policy::of(&[rule(true, "b", 8, 0, "r"), allow.clone()]).unwrap().allows_everything());
+        // Some letters only are no "everything".
+        let read = DeviceRule { access: "r".into(), ..allow };
+        assert!(!Policy::of(&[read]).unwrap().otherwise);
+    }
+
+    #[test]
+    fn wrong_rules_name_their_pointer() {
+        for wrong in [
+            rule(true, "p", 1, 3, "r"),
+            rule(true, "c", -2, 3, "r"),
+            rule(true, "c", 1 << 32, 3, "r"),
+            rule(true, "c", 1, 3, "rx"),
+        ] {
+            let error = Policy::of(&[DeviceRule::default(), wrong]).unwrap_err();
+            assert!(error.to_string().starts_with("config.json /linux/resources/devices/1: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn v1_lines() {
+        let usual = lines(&[DeviceRule::default(), rule(true, "b", 8, -1, "r")]);
+        assert_eq!((usual.len(), usual.last().unwrap().as_str()), (13, "b 8:* r"));
+        assert!(!lines(&[rule(false, "c", 1, 3, "rw")]).contains(&"c 1:3 rwm".to_owned()));
+        let allow = DeviceRule { allow: true, ..DeviceRule::default() };
+        assert_eq!(lines(&[allow, rule(false, "c", 10, 229, "rw")]), ["c 10:229 rw"]);
+    }
+
+    #[test]
+    fn v1_refuses_what_it_cannot_say() {
+        let list = [rule(true, "b", 8, -1, "rw"), rule(false, "b", 8, 1, "w")];
+        let error = Policy::of(&list).unwrap().exceptions().unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert!(error.to_string().contains("cannot except \"b 8:1 w\" from \"b 8:* rw\""), "{error}");
+    }
+
+    /// The kernel's reading of devices.allow and devices.deny (security/device_cgroup.c), for one letter.
+    fn kernel_v1(set: &[Rule], otherwise: bool, kind: Type, major: u32, minor: u32, letter: u8) -> bool {
+        let one = Devices { kind, major: Some(major), minor: Some(minor) };
+        otherwise ^ set.iter().any(|r| r.devices.covers(&one) && r.access & letter != 0)
+    }
+
+    #[test]
+    fn v1_and_the_model_agree_on_random_lists() {
+        let mut random = Random(42);
+        let mut said = 0;
+        for _ in 0..3000 {
+            let list = random_list(&mut random);
+            let policy = Policy::of(&list).unwrap();
+            let Ok(set) = policy.exceptions() else { continue };
+            said += 1;
+            for _ in 0..100 {
+                let (major, minor) = random.numbers();
+                let (bit, letter) = LETTERS[random.below(3) as usize];
+                let (kind, name) = [(Type::Char, 'c'), (Type::Block, 'b')][random.below(2) as usize];
+                let expected = model(&list, name, major, minor, letter);
+                let answer = kernel_v1(&set, policy.otherwise, kind, major, minor, bit);
+                // The one tolerated difference: nodes may be made of devices that may not be opened.
+                assert!(
+                    answer == expected || (answer && letter == 'm'),
+                    "{name} {major}:{minor} {letter} {list:?}"
+                );
+            }
+        }
+        assert!(said > 500, "{said}");
+    }
+}

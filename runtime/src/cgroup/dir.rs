@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One cgroup directory, open: reading and writing its files, and walking the groups below it.
+//!
+//! Everything goes through the directory's descriptor, so a group that was removed and made again by somebody
+//! else is never mistaken for the one that was opened. Walks keep two descriptors open however deep the tree is:
+//! a container may nest its own groups as it likes.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::{Context, Error, Result};
+
+/// How many processes are held by pidfd at a time while they are signalled.
+const BATCH: usize = 128;
+/// The extended attribute that says whose a group is: one that only the host's root can set or take away, and one for
+/// rootless runtimes (cgroup2 only).
+const MARKS: [&str; 2] = ["trusted.corten", "user.corten"];
+
+/// An open cgroup directory and its name for messages.
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+    path: String,
+}
+
+impl Dir {
+    /// Opens the group at the absolute `path`; `None` if there is none. cgroupfs has no symbolic links and mount
+    /// points come from the mount table without any, so none is followed.
+    pub(super) fn open(path: &str) -> Result<Option<Dir>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            Ok(fd) => Ok(Some(Dir { fd, path: path.to_owned() })),
+            Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+            Err(errno) => Err(Error::os(format!("openat2({path})"), errno)),
+        }
+    }
+
+    /// Opens the group `below` this one, never one outside of it.
+    pub(super) fn open_below(&self, below: &str) -> Result<Dir> {
+        let below = below.trim_start_matches('/');
+        let path = format!("{}/{below}", self.path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let below = if below.is_empty() { "." } else { below };
+        let fd = fs::openat2(&self.fd, below, flags, Mode::empty(), resolve).call(|| path.clone())?;
+        Ok(Dir { fd, path })
+    }
+
+    /// Its path, for messages.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// A second descriptor of it, for whoever keeps one.
+    pub(super) fn duplicate(&self) -> Result<Dir> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).call(|| format!("dup({})", self.path))?;
+        Ok(Dir { fd, path: self.path.clone() })
+    }
+
+    /// Its inode number: kernfs does not use one twice while the hierarchy lives.
+    pub(super) fn inode(&self) -> Result<u64> {
+        Ok(fs::fstat(&self.fd).call(|| format!("fstat({})", self.path))?.st_ino)
+    }
+
+    /// Writes on the directory whose it is. Best effort: without privilege over the file system there is no mark.
+    pub(super) fn mark(&self, id: &str) {
+        for name in MARKS {
+            if fs::fsetxattr(&self.fd, name, id.as_bytes(), XattrFlags::empty()).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Whether [`Dir::mark`] has been here for the same container.
+    pub(super) fn is_marked(&self, id: &str) -> bool {
+        let mut mark = [0u8; 1024];
+        MARKS.iter().any(|name| {
+            fs::fgetxattr(&self.fd, *name, &mut mark[..]).is_ok_and(|n| mark.get(..n) == Some(id.as_bytes()))
+        })
+    }
+
+    /// Reads a small file of it.
+    pub(super) fn read(&self, file: &str) -> Result<String> {
+        read_at(self.fd.as_fd(), file).call(|| format!("read({}/{file})", self.path))
+    }
+
+    /// Writes `value` to a file of it, in one write(2) as cgroup files want.
+    pub(super) fn write(&self, file: &str, value: &str) -> Result<()> {
+        write_at(self.fd.as_fd(), file, value)
+            .call(|| format!("write({}/{file}, {})", self.path, shown(value)))
+    }
+
+    /// Opens a file of it for reading, to be waited on.
+    pub(super) fn open_file(&self, file: &str) -> Result<OwnedFd> {
+        fs::openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .call(|| format!("openat({}/{file})", self.path))
+    }
+
+    /// The processes of it and of every group below, ascending.
+    pub(super) fn pids(&self) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        self.walk(|dir| {
+            pids.extend(procs(dir)?);
+            Ok(())
+        })?;
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// The group of `pid`, if it is this one or one below.
+    pub(super) fn find(&self, pid: i32) -> Result<Option<Dir>> {
+        let mut found = None;
+        self.walk(|dir| {
+            if found.is_none() && procs(dir)?.contains(&pid) {
+                found = Some(rustix::io::fcntl_dupfd_cloexec(dir, 0)?);
+            }
+            Ok(())
+        })?;
+        Ok(found.map(|fd| Dir { fd, path: format!("{}/…", self.path) }))
+    }
+
+    /// Sends SIGKILL to every process of it and of every group below; answers which ones.
+    pub(super) fn signal_all(&self) -> Result<Vec<i32>> {
+        let mut signalled = Vec::new();
+        self.walk(|dir| {
+            for batch in procs(dir)?.chunks(BATCH) {
+                signalled.extend(kill_members(dir, batch)?);
+            }
+            Ok(())
+        })?;
+        signalled.sort_unstable();
+        signalled.dedup();
+        Ok(signalled)
+    }
+
+    /// Writes `value` to `file` here and in every group below; a group that vanishes meanwhile is fine.
+    pub(super) fn write_all_below(&self, file: &str, value: &str) -> Result<()> {
+        self.walk(|dir| write_at(dir, file, value))
+    }
+
+    /// Removes every group below this one, leaves first. A group with processes in it stops the walk: EBUSY.
+    pub(super) fn remove_below(&self) -> Result<()> {
+        remove_below(self.fd.as_fd()).call(|| format!("rmdir({}/…)", self.path))
+    }
+
+    fn walk(&self, visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<()> {
+        walk(self.fd.as_fd(), visit).call(|| format!("walk({})", self.path))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<Dir> for OwnedFd {
+    fn from(dir: Dir) -> OwnedFd {
+        dir.fd
+    }
+}
+
+/// Moves a process into the group.
+pub(super) fn join(group: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    write_at(group, "cgroup.procs", &pid.to_string()).call(|| format!("write(cgroup.procs, {pid})"))
+}
+
+/// A value as an error shows it: one line, not endless.
+fn shown(value: &str) -> String {
+    value.trim_end().chars().take(80).collect()
+}
+
+fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let fd = fs::openat(dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = vec![0; 4096];
+    let mut filled = 0;
+    loop {
+        match rustix::io::read(&fd, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if bytes.len() - filled < 1024 {
+            bytes.resize(bytes.len() * 2, 0);
+        }
+    }
+    bytes.truncate(filled);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// No O_CREAT: in a directory that is not a cgroup this must not make a file.
+fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+    let fd = fs::openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())) {
+        Ok(n) if n == value.len() => Ok(()),
+        Ok(_) => Err(Errno::IO),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The processes of one group. A process of a pid namespace that is not ours reads as 0 and is left out; the
+/// members of a threaded group are listed by its domain's root (EOPNOTSUPP here).
+fn procs(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
+    match read_at(dir, "cgroup.procs") {
+        Ok(text) => Ok(text.lines().filter_map(|l| l.parse().ok()).filter(|&pid| pid > 0).collect()),
+        Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::NOENT) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// SIGKILL for those of `pids` that are members still. A number may have been given to a stranger since it was
+/// read; so each process is pinned by a pidfd first and the list is read again: if the number is still listed,
+/// the pidfd is that member's, or that of a process that is gone.
+fn kill_members(dir: BorrowedFd<'_>, pids: &[i32]) -> Result<Vec<i32>, Errno> {
+    let pinned: Vec<(i32, OwnedFd)> = pids
+        .iter()
+        .filter_map(|&pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
+        .collect();
+    let mut members = procs(dir)?;
+    members.sort_unstable();
+    let mut signalled = Vec::with_capacity(pinned.len());
+    for (pid, pidfd) in pinned {
+        if members.binary_search(&pid).is_ok() {
+            match pidfd_send_signal(&pidfd, Signal::KILL) {
+                Ok(()) => signalled.push(pid),
+                Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(signalled)
+}
+
+/// The names of the groups directly below.
+fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in Listing::read_from(dir)? {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(Errno::NOENT | Errno::NODEV) => break,
+            Err(errno) => return Err(errno),
+        };
+        if entry.file_type() == FileType::Directory {
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_owned()),
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn child(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty())
+}
+
+/// Visits `top` and every group below it, parents first. Groups that vanish meanwhile are skipped.
+fn walk(
+    top: BorrowedFd<'_>,
+    mut visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let gone = |errno| matches!(errno, Errno::NOENT | Errno::NODEV);
+    match visit(top) {
+        Err(errno) if gone(errno) => return Ok(()),
+        other => other?,
+    }
+    let mut here = child(top, ".")?;
+    let mut pending = vec![children(top)?];
+    while let Some(names) = pending.last_mut() {
+        let Some(name) = names.pop() else {
+            pending.pop();
+            if !pending.is_empty() {
+                // A group's parent never changes (renames stay within the parent), so this is the way we came.
+                here = child(here.as_fd(), "..")?;
+            }
+            continue;
+        };
+        let below = match child(here.as_fd(), &name) {
+            Ok(below) => below,
+            Err(errno) if gone(errno) => continue,
+            Err(errno) => return Err(errno),
+        };
+        match visit(below.as_fd()) {
+            Ok(()) => {}
+            Err(errno) if gone(errno) => continue,
+            Err(errno) => return Err(errno),
+        }
+        pending.push(children(below.as_fd())?);
+        here = below;
+    }
+    Ok(())
+}
+
+/// Removes the groups below `top`, leaves first.
+fn remove_below(top: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut here = child(top, ".")?;
+    let mut trail: Vec<String> = Vec::new();
+    loop {
+        let mut busy = None;
+        for name in children(here.as_fd())? {
+            match fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // It has groups below, or processes. The second is found out below, where nothing is left to remove.
+                Err(Errno::BUSY) => busy = Some(name),
+                Err(errno) => return Err(errno),
+            }
+        }
+        if let Some(name) = busy {
+            match child(here.as_fd(), &name) {
+                Ok(below) => here = below,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            }
+            trail.push(name);
+            continue;
+        }
+        let Some(name) = trail.pop() else { return Ok(()) };
+        here = child(here.as_fd(), "..")?;
+        match fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}

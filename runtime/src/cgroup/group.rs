@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container's groups, alive: made from a [`Plan`] or found again from a [`Record`].
+//!
+//! What is the same on v1 and v2 stands here; `v1` and `v2` have the rest. A group that is not known to be the
+//! container's (its inode is not the recorded one; or none was recorded yet and it does not bear our mark) is never
+//! emptied and never removed with something in it. A group that has vanished is no error for whoever wants it gone.
+
+#![forbid(unsafe_code)]
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::io::Errno;
+
+use super::decide::{Plan, Write, missing};
+use super::dir::Dir;
+use super::placement::{Groups, Placement, SubGroups, join};
+use super::probe::Version;
+use super::record::{GroupDir, Record};
+use super::{v1, v2};
+use crate::error::{Context, Error, Kind, Result, Step};
+
+/// How long a freeze may take before it is taken back.
+pub(super) const FREEZE_WAIT: Duration = Duration::from_secs(2);
+/// How long killing and removing may take: fork bombs are over sooner, processes in uninterruptible sleep are not.
+pub(super) const END_WAIT: Duration = Duration::from_secs(2);
+
+/// A container's groups.
+#[derive(Debug)]
+pub struct Group {
+    record: Record,
+    /// Opened when first needed, in the order of `record.groups`.
+    dirs: Vec<OnceLock<Dir>>,
+    /// By group: made by this very object, so that everything in it is the kernel's default.
+    fresh: Vec<bool>,
+}
+
+impl Group {
+    /// Makes the groups of `plan`; limits come with [`Group::apply`]. If it fails, what it made is removed again.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` for a group that is in use or frozen; `Kind::Unsupported` for a controller that is not there;
+    /// `Kind::Os` (EACCES, EPERM, EROFS: no permission for cgroups here).
+    pub fn create(plan: &Plan) -> Result<(Group, Placement)> {
+        let mut group = Group::open(plan.record.clone());
+        let mut made = Made::default();
+        for index in 0..group.dirs.len() {
+            group.fresh[index] = made.group(&group.record.groups[index]).step(|| APPLYING)?;
+            let Some(dir) = group.dir(index)? else {
+                let path = group.record.groups[index].full();
+                return Err(Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING));
+            };
+            if !group.fresh[index] {
+                group.refuse_used(index, dir)?;
+            }
+            match group.record.version {
+                Version::V2 => v2::enable(plan, dir)?,
+                _ => v1::prepare(&group.record.groups[index], plan).step(|| APPLYING)?,
+            }
+            dir.mark(&group.record.id);
+            let inode = dir.inode()?;
+            group.record.groups[index].inode = Some(inode);
+        }
+        let placement = match group.record.version {
+            Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
+            _ => Placement::ByPid(Groups(group.duplicates()?)),
+        };
+        made.keep();
+        Ok((group, placement))
+    }
+
+    /// The groups of `record`. Nothing is opened before it is needed.
+    #[must_use]
+    pub fn open(record: Record) -> Group {
+        let (dirs, fresh) = record.groups.iter().map(|_| (OnceLock::new(), false)).unzip();
+        Group { record, dirs, fresh }
+    }
+
+    /// What State keeps; after [`Group::create`] with the inode numbers.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Writes the limits and the device rules of `plan`. To be called before any process is in.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
+    /// limit's JSON pointer.
+    pub fn apply(&self, plan: &Plan) -> Result<()> {
+        let mut again = Vec::new();
+        for write in &plan.writes {
+            match self.write(write) {
+                // Some files are refused in one order and taken in the other, depending on what they hold: memory and
+                // memory+swap, quota, period and burst.
+                Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EBUSY)) => again.push(write),
+                other => other?,
+            }
+        }
+        for write in again {
+            self.write(write)?;
+        }
+        match self.record.version {
+            Version::None => Ok(()),
+            Version::V1 => v1::devices(self, &plan.devices),
+            Version::V2 => v2::devices(self, &plan.devices),
+        }
+    }
+
+    /// Moves a process into the groups.
+    ///
+    /// # Errors
+    /// `Kind::Os` naming the cgroup.procs that refused.
+    pub fn place(&self, pid: i32) -> Result<()> {
+        (0..self.dirs.len()).try_for_each(|index| join(self.needed(index)?, pid))
+    }
+
+    /// Where a further process of the container goes: into its groups, or below them as `exec --cgroup` says.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` for a path that leads out or a controller that is not there, `Kind::Os` (ENOENT) for a group
+    /// that does not exist.
+    pub fn exec_placement(&self, subs: &[&str]) -> Result<Placement> {
+        let subs = SubGroups::parse(subs)?;
+        if let Some(controller) = subs.unknown(&self.record.groups) {
+            return Err(Error::new(Kind::Invalid, format!("unknown controller {controller} in --cgroup")));
+        }
+        self.placement(|dir, record| {
+            let below = subs.below(&record.controllers);
+            if below.trim_matches('/').is_empty() {
+                return dir.duplicate();
+            }
+            // runc's words: its clients look for `adding pid … to cgroups … : no such file`.
+            dir.open_below(below).step(|| "error adding pid of the new process to cgroups")
+        })
+    }
+
+    /// Where process `pid` of the container is: for an `exec` whose own group refuses processes (EBUSY) because the
+    /// container made limited groups below it.
+    ///
+    /// # Errors
+    /// `Kind::NotFound` if it is in none of the container's groups.
+    pub fn placement_of(&self, pid: i32) -> Result<Placement> {
+        self.placement(|dir, _| {
+            dir.find(pid)?
+                .ok_or_else(|| Error::new(Kind::NotFound, format!("process {pid} is not in {}", dir.path())))
+        })
+    }
+
+    /// Freezes or thaws every process, and waits until they are.
+    ///
+    /// # Errors
+    /// A freeze that does not come about in two seconds is taken back; `Kind::Unsupported` without a freezer.
+    pub fn freeze(&self, on: bool) -> Result<()> {
+        match self.record.version {
+            Version::None => {
+                Err(Error::new(Kind::Unsupported, "a container without cgroups cannot be frozen"))
+            }
+            Version::V2 => v2::freeze(self.needed(0)?, on),
+            Version::V1 => match self.record.index_of("freezer") {
+                Some(index) => v1::freeze(self.needed(index)?, on),
+                None => Err(Error::new(Kind::Unsupported, "the freezer controller is not mounted")),
+            },
+        }
+    }
+
+    /// Whether the container was frozen (not: whether a group above it was).
+    ///
+    /// # Errors
+    /// `Kind::Os` when the file cannot be read; a vanished group is not frozen.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let (index, file) = match self.record.version {
+            Version::V2 => (Some(0), "cgroup.freeze"),
+            _ => (self.record.index_of("freezer"), "freezer.self_freezing"),
+        };
+        let dir = index.map(|index| self.dir(index)).transpose()?.flatten();
+        let Some(dir) = dir else { return Ok(false) };
+        match dir.read(file) {
+            Err(error) if gone(&error) => Ok(false),
+            other => Ok(other?.trim() == "1"),
+        }
+    }
+
+    /// SIGKILL for every process of the groups and those below, however fast they fork, frozen or not. It does not wait
+    /// for their end.
+    ///
+    /// # Errors
+    /// `Kind::Os` (ETIMEDOUT) if new processes still appear after two seconds (only without `cgroup.kill`).
+    pub fn kill(&self) -> Result<()> {
+        let index = match self.record.version {
+            Version::None => return Ok(()),
+            Version::V2 => 0,
+            Version::V1 => self.record.index_of("freezer").unwrap_or(0),
+        };
+        match self.dir(index)? {
+            Some(dir) if self.is_ours(index, dir) => match self.kill_in(index, dir) {
+                Err(error) if gone(&error) => Ok(()),
+                other => other,
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// The processes of the groups and those below, ascending.
+    ///
+    /// # Errors
+    /// `Kind::Os`; a vanished group has none.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let index = self.record.index_of("freezer").unwrap_or(0);
+        if self.dirs.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.dir(index)?.map_or_else(|| Ok(Vec::new()), Dir::pids)
+    }
+
+    /// Removes the groups and those below. Processes left in them are killed and waited for, two seconds at most.
+    ///
+    /// # Errors
+    /// `Kind::Os` (EBUSY) while a process does not die; calling again later is fine.
+    pub fn destroy(&self) -> Result<()> {
+        let mut first = None;
+        for index in 0..self.dirs.len() {
+            if let Err(error) = self.destroy_one(index) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    fn destroy_one(&self, index: usize) -> Result<()> {
+        let Some(dir) = self.dir(index)? else { return Ok(()) };
+        let path = dir.path();
+        let deadline = Instant::now() + END_WAIT;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::BUSY) if !self.is_ours(index, dir) => return Ok(()),
+                Err(Errno::BUSY) => {}
+                Err(errno) => return Err(Error::os(format!("rmdir({path})"), errno)),
+            }
+            match self.empty(index, dir, deadline) {
+                Ok(()) => {}
+                // The group that was opened is gone; what has its name now is somebody else's.
+                Err(error) if gone(&error) => return Ok(()),
+                Err(error) if error.errno() == Some(libc::EBUSY) => {}
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= deadline {
+                let left = dir.pids().unwrap_or_default().len();
+                let context = format!("container's cgroup is not empty: {left} process(es) found");
+                return Err(Error::os(format!("rmdir({path})"), Errno::BUSY).at(context));
+            }
+            // v1 tells nobody when a group empties, and its last processes may be half gone; on v2 this is reached
+            // only if somebody still puts things in.
+            if self.record.version == Version::V1 {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+        }
+    }
+
+    fn empty(&self, index: usize, dir: &Dir, deadline: Instant) -> Result<()> {
+        self.kill_in(index, dir)?;
+        if self.record.version == Version::V2 {
+            v2::wait(dir, "populated", false, deadline)?;
+        }
+        dir.remove_below()
+    }
+
+    fn kill_in(&self, index: usize, dir: &Dir) -> Result<()> {
+        match self.record.version {
+            Version::V2 => v2::kill(dir),
+            _ => {
+                let freezer = self.record.index_of("freezer") == Some(index);
+                v1::kill(dir, freezer)
+            }
+        }
+    }
+
+    /// Whether the group is known to be the container's; see the module's header. [`Group::dir`] has compared the inode.
+    fn is_ours(&self, index: usize, dir: &Dir) -> bool {
+        self.record.groups[index].inode.is_some() || dir.is_marked(&self.record.id)
+    }
+
+    /// The open directory of a group; `None` if it has vanished or is somebody else's.
+    fn dir(&self, index: usize) -> Result<Option<&Dir>> {
+        if let Some(dir) = self.dirs[index].get() {
+            return Ok(Some(dir));
+        }
+        let group = &self.record.groups[index];
+        match Dir::open(&group.full())? {
+            Some(dir) if group.inode.is_none() || Some(dir.inode()?) == group.inode => {
+                Ok(Some(self.dirs[index].get_or_init(|| dir)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The open directory of a group that must be there.
+    pub(super) fn needed(&self, index: usize) -> Result<&Dir> {
+        self.dir(index)?
+            .ok_or_else(|| Error::os(format!("openat2({})", self.record.groups[index].full()), Errno::NOENT))
+    }
+
+    /// Whether the group of `controller` was made by this object, and its directory.
+    pub(super) fn group_of(&self, controller: &str) -> Result<Option<(bool, &Dir)>> {
+        match self.record.index_of(controller) {
+            Some(index) => Ok(Some((self.fresh[index], self.needed(index)?))),
+            None => Ok(None),
+        }
+    }
+
+    fn write(&self, write: &Write) -> Result<()> {
+        let Some((fresh, dir)) = self.group_of(&write.controller)? else {
+            return Err(missing(write, "it is not mounted"));
+        };
+        if write.usual && fresh {
+            return Ok(());
+        }
+        let absent = |error: &Error| error.errno() == Some(libc::ENOENT);
+        let mut written = dir.write(&write.file, &write.value);
+        if let (Err(error), Some((file, value))) = (&written, &write.or)
+            && absent(error)
+        {
+            written = dir.write(file, value);
+        }
+        match written {
+            Err(error) if absent(&error) && (write.optional || write.usual) => Ok(()),
+            Err(error) if absent(&error) => Err(missing(write, "the kernel has no such file")),
+            other => other.step(|| format!("config.json {}", write.at)),
+        }
+    }
+
+    fn placement(&self, each: impl Fn(&Dir, &GroupDir) -> Result<Dir>) -> Result<Placement> {
+        let dirs =
+            self.record.groups.iter().enumerate().map(|(index, record)| each(self.needed(index)?, record));
+        let mut dirs = dirs.collect::<Result<Vec<Dir>>>()?;
+        Ok(match self.record.version {
+            Version::V2 => Placement::AtBirth(dirs.remove(0).into()),
+            _ => Placement::ByPid(Groups(dirs)),
+        })
+    }
+
+    fn duplicates(&self) -> Result<Vec<Dir>> {
+        (0..self.dirs.len()).map(|index| self.needed(index)?.duplicate()).collect()
+    }
+
+    fn refuse_used(&self, index: usize, dir: &Dir) -> Result<()> {
+        let frozen = match self.record.version {
+            Version::V2 => {
+                let events = dir.read("cgroup.events")?;
+                if !v2::says(&events, "populated") && !v2::says(&events, "frozen") {
+                    return Ok(());
+                }
+                v2::says(&events, "frozen")
+            }
+            _ => self.record.index_of("freezer") == Some(index) && v1::is_stopped(dir)?,
+        };
+        let processes = dir.pids()?.len();
+        let text = match (processes, frozen) {
+            (0, true) => "container's cgroup unexpectedly frozen".to_owned(),
+            (0, false) if self.record.version == Version::V1 => return Ok(()),
+            (n, _) => format!("container's cgroup is not empty: {n} process(es) found"),
+        };
+        Err(Error::new(Kind::Invalid, text).at(dir.path().to_owned()))
+    }
+}
+
+const APPLYING: &str = "unable to apply cgroup configuration";
+
+/// Whether the group a file belonged to was removed meanwhile.
+pub(super) fn gone(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))
+}
+
+/// Directories made so far; removed again unless kept.
+#[derive(Default)]
+struct Made(Vec<String>);
+
+impl Made {
+    /// Makes one group with what is missing above it. Whether the group itself is new.
+    fn group(&mut self, group: &GroupDir) -> Result<bool> {
+        let full = group.full();
+        match self.dir(&full) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            other => return other,
+        }
+        let start = full.len() - group.path.len() + 1;
+        let slashes: Vec<usize> = full[start..].match_indices('/').map(|(at, _)| start + at).collect();
+        for slash in slashes {
+            self.dir(&full[..slash])?;
+        }
+        self.dir(&full)
+    }
+
+    fn dir(&mut self, path: &str) -> Result<bool> {
+        match fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                self.0.push(path.to_owned());
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno).call(|| format!("mkdir({path})")),
+        }
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            // Somebody may have put a group of theirs below one of ours by now: then it stays.
+            let _ = fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
+        }
+    }
+}

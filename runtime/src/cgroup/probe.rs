@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the host has: which cgroup hierarchies are mounted where, and where this process is in them.
+//!
+//! Facts only, plain data. The driver's choice and every path are made from them in `decide`. [`Hierarchies::parse`]
+//! is pure; [`Hierarchies::probe`] is on the way of every `create`, so on a plain v2 host it does not read the
+//! mount table at all.
+
+#![forbid(unsafe_code)]
+
+use rustix::fs::{self, CWD, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+/// Where every distribution mounts its cgroups.
+const USUAL: &str = "/sys/fs/cgroup";
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+/// Inode number of the root of a cgroup2 hierarchy: kernfs numbers from 1. Any other number at a mount point is a
+/// subtree that was bound or that a cgroup namespace shows.
+const ROOT_INODE: u64 = 1;
+
+/// Which interface limits are written through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// No cgroups are mounted, or they are not to be used.
+    #[default]
+    None,
+    /// Controllers on v1 hierarchies; also the hybrid layout, whose v2 mount has none of the main controllers.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Mount point, absolute.
+    pub mount: String,
+    /// This process's group below the mount point, with a leading slash.
+    pub own: String,
+    /// v1: its controllers as /proc/self/cgroup lists them (`cpu`, `cpuacct`, `name=systemd`); v2: empty.
+    pub controllers: Vec<String>,
+}
+
+/// The mounted hierarchies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hierarchies {
+    /// v1 hierarchies, in the order of the mount table.
+    pub v1: Vec<Hierarchy>,
+    /// The unified hierarchy, if mounted.
+    pub v2: Option<Hierarchy>,
+}
+
+impl Hierarchies {
+    /// Looks at the host. No cgroups at all is not an error.
+    ///
+    /// # Errors
+    /// `Kind::Os` when /proc cannot be read.
+    pub fn probe() -> Result<Self> {
+        let unified = fs::statfs(USUAL).is_ok_and(|s| u64::try_from(s.f_type) == Ok(CGROUP2_MAGIC));
+        let cgroup = slurp("/proc/self/cgroup")?;
+        if unified {
+            let own = unified_own(&cgroup);
+            // With the whole hierarchy mounted (or inside a cgroup namespace's root) the mount table adds nothing.
+            if own == "/" || fs::stat(USUAL).is_ok_and(|s| s.st_ino == ROOT_INODE) {
+                let v2 = Hierarchy { mount: USUAL.into(), own: below("/", own), controllers: Vec::new() };
+                return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2) });
+            }
+        }
+        let mut found = Self::parse(&slurp("/proc/self/mountinfo")?, &cgroup);
+        if unified {
+            // As every runtime does: a stray v1 mount elsewhere does not make a v2 host a v1 host.
+            found.v1.clear();
+        }
+        Ok(found)
+    }
+
+    /// Reads the texts of /proc/self/mountinfo and /proc/self/cgroup. Pure.
+    #[must_use]
+    pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
+        let mut found = Hierarchies::default();
+        for mount in mountinfo.lines().filter_map(Mount::parse) {
+            if mount.unified {
+                let own = below(&mount.root, unified_own(cgroup));
+                let hierarchy = Hierarchy { mount: mount.point, own, controllers: Vec::new() };
+                // The first mount wins, but the usual place beats any other.
+                let better = found.v2.as_ref().is_none_or(|v2| !usual(&v2.mount) && usual(&hierarchy.mount));
+                if better {
+                    found.v2 = Some(hierarchy);
+                }
+                continue;
+            }
+            let Some((controllers, own)) = hierarchy_of(&mount.options, cgroup) else { continue };
+            let own = below(&mount.root, own);
+            let hierarchy = Hierarchy { mount: mount.point, own, controllers };
+            match found.v1.iter_mut().find(|h| h.controllers == hierarchy.controllers) {
+                None => found.v1.push(hierarchy),
+                Some(h) if !usual(&h.mount) && usual(&hierarchy.mount) => *h = hierarchy,
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Which interface is used for limits.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        let controllers = self.v1.iter().any(|h| h.controllers.iter().any(|c| !c.starts_with("name=")));
+        match (&self.v2, controllers) {
+            (_, true) => Version::V1,
+            (Some(_), false) => Version::V2,
+            (None, false) => Version::None,
+        }
+    }
+
+    /// The v1 hierarchy of `controller`.
+    #[must_use]
+    pub fn of(&self, controller: &str) -> Option<&Hierarchy> {
+        self.v1.iter().find(|h| h.controllers.iter().any(|c| c == controller))
+    }
+}
+
+/// One line of the mount table that concerns cgroups.
+struct Mount {
+    root: String,
+    point: String,
+    options: String,
+    unified: bool,
+}
+
+impl Mount {
+    /// proc_pid_mountinfo(5): `id parent dev ROOT POINT options [tags…] - TYPE source SUPEROPTIONS`.
+    fn parse(line: &str) -> Option<Mount> {
+        let (mount, superblock) = line.split_once(" - ")?;
+        let mut superblock = superblock.split(' ');
+        let unified = match superblock.next()? {
+            "cgroup" => false,
+            "cgroup2" => true,
+            _ => return None,
+        };
+        let options = superblock.nth(1).unwrap_or_default().to_owned();
+        let mut mount = mount.split(' ').skip(3);
+        let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
+        Some(Mount { root, point, options, unified })
+    }
+}
+
+fn usual(mount: &str) -> bool {
+    mount.strip_prefix(USUAL).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The v1 hierarchy that a superblock with these options is: its controllers and this process's group.
+fn hierarchy_of<'a>(options: &str, cgroup: &'a str) -> Option<(Vec<String>, &'a str)> {
+    cgroup.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (controllers, own) = (fields.nth(1)?, fields.next()?);
+        let all =
+            !controllers.is_empty() && controllers.split(',').all(|c| options.split(',').any(|o| o == c));
+        all.then(|| (controllers.split(',').map(str::to_owned).collect(), own))
+    })
+}
+
+fn unified_own(cgroup: &str) -> &str {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/")
+}
+
+/// The group `own` seen from a mount whose root is the group `root`. A group outside of it (a mount of somebody
+/// else's subtree, a process outside its cgroup namespace) is nowhere there, so the mount's root stands for it.
+fn below(root: &str, own: &str) -> String {
+    let own = own.strip_suffix(" (deleted)").unwrap_or(own);
+    let inside = if root == "/" { Some(own) } else { own.strip_prefix(root) };
+    match inside {
+        Some("") => "/".to_owned(),
+        Some(path) if path.starts_with('/') && !path.split('/').any(|part| part == "..") => path.to_owned(),
+        _ => "/".to_owned(),
+    }
+}
+
+/// Undoes the `\040` of the mount table.
+fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let byte =
+            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads a /proc file whole, without the stat that std makes first.
+fn slurp(path: &str) -> Result<String> {
+    let fd = fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("openat({path})"))?;
+    let mut bytes = vec![0; 4096];
+    let mut filled = 0;
+    loop {
+        match rustix::io::read(&fd, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(Error::os(format!("read({path})"), errno)),
+        }
+        if bytes.len() - filled < 1024 {
+            bytes.resize(bytes.len() * 2, 0);
+        }
+    }
+    bytes.truncate(filled);
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+52 51 0:32 / /tree/sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+";
+    const HYBRID_OWN: &str = "9:name=systemd:/\n4:memory:/a/b\n1:cpu,cpuacct:/\n0::/u\n";
+
+    #[test]
+    fn hybrid_is_v1() {
+        let h = Hierarchies::parse(HYBRID, HYBRID_OWN);
+        assert_eq!(h.version(), Version::V1);
+        assert_eq!(h.v1.len(), 3);
+        assert_eq!(h.of("cpuacct").unwrap().mount, "/sys/fs/cgroup/cpu,cpuacct");
+        let memory = h.of("memory").unwrap();
+        assert_eq!((memory.mount.as_str(), memory.own.as_str()), ("/sys/fs/cgroup/memory", "/a/b"));
+        assert_eq!(h.of("name=systemd").unwrap().mount, "/sys/fs/cgroup/systemd");
+        assert_eq!(h.v2.unwrap().own, "/u");
+    }
+
+    #[test]
+    fn mounts_of_a_subtree_are_seen_from_their_root() {
+        let line = "47 46 0:38 /docker/x /sys/fs/cgroup rw - cgroup2 none rw\n";
+        for (own, seen) in [
+            ("0::/docker/x\n", "/"),
+            ("0::/docker/x/y\n", "/y"),
+            ("0::/docker/xy\n", "/"),
+            ("0::/other\n", "/"),
+            ("0::/../z\n", "/"),
+        ] {
+            let h = Hierarchies::parse(line, own);
+            assert_eq!(h.version(), Version::V2);
+            let own = h.v2.unwrap().own;
+            assert_eq!(if own.is_empty() { "/" } else { &own }, seen);
+        }
+    }
+
+    #[test]
+    fn nothing_mounted_is_a_fact_too() {
+        let h = Hierarchies::parse("31 23 0:28 / / rw - ext4 /dev/x rw\n", "0::/\n");
+        assert_eq!((h.version(), h.clone()), (Version::None, Hierarchies::default()));
+    }
+
+    #[test]
+    fn spaces_in_mount_points() {
+        let h = Hierarchies::parse("1 2 0:3 / /a\\040b\\134 rw - cgroup2 none rw\n", "0::/\n");
+        assert_eq!(h.v2.unwrap().mount, "/a b\\");
+    }
+
+    #[test]
+    fn this_host_can_be_probed() {
+        Hierarchies::probe().unwrap();
+    }
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The v1 hierarchies (Linux, Documentation/admin-guide/cgroup-v1), one directory in each.
+
+#![forbid(unsafe_code)]
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::decide::{DevicePlan, Plan};
+use super::dir::Dir;
+use super::group::{END_WAIT, FREEZE_WAIT, Group};
+use super::record::GroupDir;
+use crate::error::{Error, Result, Step};
+
+/// How long one freeze may take while processes are being killed: it helps, but does not matter.
+const KILL_FREEZE: Duration = Duration::from_millis(100);
+
+/// What a new group needs before processes may join: a cpuset without CPUs or memory nodes takes none, and a new one has
+/// none. Every level takes its parent's, but for what `plan` writes into the last.
+pub(super) fn prepare(group: &GroupDir, plan: &Plan) -> Result<()> {
+    if !group.controllers.iter().any(|c| c == "cpuset") {
+        return Ok(());
+    }
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let full = group.full();
+        let mount = group.mount.trim_end_matches('/');
+        let mut inherited = open(mount)?.read(file)?.trim().to_owned();
+        let mut end = mount.len();
+        while end < full.len() {
+            end += 1 + full[end + 1..].find('/').unwrap_or(full.len() - end - 1);
+            if end == full.len() && plan.writes.iter().any(|write| write.file == file) {
+                break;
+            }
+            let level = open(&full[..end])?;
+            let own = level.read(file)?.trim().to_owned();
+            if own.is_empty() {
+                level.write(file, &inherited)?;
+            } else {
+                inherited = own;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &str) -> Result<Dir> {
+    Dir::open(path)?.ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT))
+}
+
+/// Writes the device rules. The group is empty, so it does not matter that they are written one by one.
+pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
+    let DevicePlan::Lines(lines) = plan else { return Ok(()) };
+    let Some((_, dir)) = group.group_of("devices")? else { return Ok(()) };
+    for line in lines {
+        match dir.write(line.file, &line.value) {
+            // The parent has less than the built-in rules: so has the container.
+            Err(error) if line.builtin && error.errno() == Some(libc::EPERM) => {}
+            other => other.step(|| "config.json /linux/resources/devices")?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the processes of a group of the freezer hierarchy are stopped, or about to be.
+pub(super) fn is_stopped(dir: &Dir) -> Result<bool> {
+    Ok(dir.read("freezer.state")?.trim() != "THAWED")
+}
+
+/// Freezes or thaws, and waits for it.
+pub(super) fn freeze(dir: &Dir, on: bool) -> Result<()> {
+    if !on {
+        return dir.write("freezer.state", "THAWED");
+    }
+    let frozen = try_freeze(dir, FREEZE_WAIT);
+    if let Ok(true) = frozen {
+        return Ok(());
+    }
+    dir.write("freezer.state", "THAWED")?;
+    frozen?;
+    Err(Error::os(format!("write({}/freezer.state, FROZEN)", dir.path()), libc::ETIMEDOUT))
+}
+
+/// Asks for a freeze until it is complete: a process that is just being made may slip through and hold it at FREEZING,
+/// which only asking again cures, and sometimes only a thaw in between. v1 has no event to wait for.
+fn try_freeze(dir: &Dir, wait: Duration) -> Result<bool> {
+    let deadline = Instant::now() + wait;
+    for round in 1u32.. {
+        dir.write("freezer.state", "FROZEN")?;
+        if dir.read("freezer.state")?.trim() == "FROZEN" {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+        if round.is_multiple_of(50) {
+            dir.write("freezer.state", "THAWED")?;
+            sleep(Duration::from_millis(5));
+        }
+        sleep(Duration::from_micros(if round < 10 { 50 } else { 1000 }));
+    }
+    Ok(false)
+}
+
+/// SIGKILL for the whole subtree; `freezer` tells whether `dir` is on the freezer's hierarchy.
+pub(super) fn kill(dir: &Dir, freezer: bool) -> Result<()> {
+    kill_while_frozen(
+        dir,
+        |wait| Ok(freezer && try_freeze(dir, wait)?),
+        || if freezer { dir.write_all_below("freezer.state", "THAWED") } else { Ok(()) },
+    )
+}
+
+/// Freezes, kills what is there, thaws (in any case: a frozen process does not die); again, until a round was complete
+/// or brought nobody new.
+pub(super) fn kill_while_frozen(
+    dir: &Dir,
+    freeze: impl Fn(Duration) -> Result<bool>,
+    thaw: impl Fn() -> Result<()>,
+) -> Result<()> {
+    let deadline = Instant::now() + END_WAIT;
+    let mut before = Vec::new();
+    loop {
+        let frozen = freeze(KILL_FREEZE);
+        let killed = dir.signal_all();
+        thaw()?;
+        let (killed, complete) = (killed?, frozen?);
+        if complete || killed == before {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::os(format!("kill({}/…)", dir.path()), libc::ETIMEDOUT));
+        }
+        before = killed;
+    }
+}

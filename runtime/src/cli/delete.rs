@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `delete` (reference S8).
+
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+
+/// delete any resources held by the container
+#[derive(Debug, clap::Parser)]
+pub struct Delete {
+    /// delete the container even if it is still running (uses SIGKILL); an absent one is no error
+    #[arg(long, short)]
+    force: bool,
+    id: String,
+}
+
+impl Verb for Delete {
+    const NAME: &'static str = "delete";
+    const USAGE: &'static str = "[command options] <container-id>";
+    const ARITY: Arity = Arity::exactly(1);
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        verbs::delete(&session.home, &self.id, self.force)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The flags that `create` and `run` share, and the request they become.
+
+use std::ffi::OsString;
+
+use corten::ask::{self, Stdio};
+
+use super::failure::Failure;
+use super::values;
+
+/// E15, in runc's words, which its test suite reads. Whether a terminal is wanted stands in config.json, so the
+/// verbs say the same of the cases that need it.
+pub const NO_SOCKET_WANTED: &str = "cannot use console socket if runc will not detach or allocate tty";
+
+/// Flags of `create` and `run`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct Launch {
+    /// path to the root of the bundle directory, defaults to the current directory
+    #[arg(long, short)]
+    bundle: Option<OsString>,
+    /// name of the specification file in the bundle (default: "config.json")
+    #[arg(long, short = 'f')]
+    config: Option<OsString>,
+    /// path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal
+    #[arg(long)]
+    console_socket: Option<OsString>,
+    /// path to an AF_UNIX socket which will receive a pidfd of the container's init process
+    #[arg(long)]
+    pidfd_socket: Option<OsString>,
+    /// file to write the process id to
+    #[arg(long)]
+    pid_file: Option<OsString>,
+    /// do not use pivot_root; for a root filesystem on a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// keep the caller's session keyring instead of creating one for the container
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// pass N more file descriptors to the container (stdio + $LISTEN_FDS + N in total)
+    #[arg(long)]
+    preserve_fds: Option<u32>,
+}
+
+impl Launch {
+    /// The request.
+    ///
+    /// # Errors
+    /// A malformed id, a descriptor that is not there.
+    pub fn ask(self, id: String) -> Result<ask::Create, Failure> {
+        ask::check_id(&id)?;
+        let listen_fds = values::listen_fds();
+        let preserve_fds = self.preserve_fds.unwrap_or(0);
+        values::handed_down("LISTEN_FDS", 3, listen_fds)?;
+        values::handed_down("--preserve-fds", 3 + listen_fds, preserve_fds)?;
+        Ok(ask::Create {
+            id,
+            bundle: values::path(self.bundle).unwrap_or_else(|| ".".into()),
+            config: values::path(self.config),
+            stdio: stdio(self.console_socket),
+            pid_file: values::path(self.pid_file),
+            pidfd_socket: values::path(self.pidfd_socket),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds,
+            listen_fds,
+            run: false,
+            detach: false,
+        })
+    }
+}
+
+/// Our own descriptors, or `--console-socket`.
+pub fn stdio(console_socket: Option<OsString>) -> Stdio {
+    values::path(console_socket).map_or(Stdio::Inherit, Stdio::ConsoleSocket)
+}

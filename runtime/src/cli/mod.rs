@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: flags become requests, results become output and exit codes. No container logic stands here;
+//! its counterpart is `corten::verbs`.
+
+pub mod command;
+pub mod failure;
+pub mod flags;
+pub mod globals;
+pub mod help;
+pub mod log;
+pub mod root;
+pub mod values;
+
+mod console;
+mod foreground;
+mod launch;
+mod output;
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod plan;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;

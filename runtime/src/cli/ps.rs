@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `ps` (reference S11): the host's ps(1), reduced to the container's processes.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+
+use corten::error::Words;
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+use super::failure::Failure;
+use super::flags::Order;
+use super::output;
+
+/// display the processes running inside a container
+///
+/// The options are those of the host's ps, whose output must have a PID column. Default: -ef
+#[derive(Debug, clap::Parser)]
+#[command(verbatim_doc_comment)]
+pub struct Ps {
+    /// select one of: table or json (default: "table")
+    #[arg(long, short)]
+    format: Option<String>,
+    id: String,
+    options: Vec<OsString>,
+}
+
+impl Verb for Ps {
+    const NAME: &'static str = "ps";
+    const USAGE: &'static str = "[command options] <container-id> [ps options]";
+    const ARITY: Arity = Arity { min: 1, max: usize::MAX };
+    const ORDER: Order = Order::FlagsFirst;
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        let pids = verbs::pids(&session.home, &self.id)?;
+        match self.format.as_deref() {
+            None | Some("table") => output::print(&only(&processes(self.options)?, &pids)?)?,
+            Some("json") => output::print_json(&pids)?,
+            Some(_) => return Err(Failure::new("invalid format option")),
+        }
+        Ok(0)
+    }
+}
+
+/// What the host's ps says.
+fn processes(mut options: Vec<OsString>) -> Result<String, Failure> {
+    if options.is_empty() {
+        options.push("-ef".into());
+    }
+    let output = Command::new("ps").args(options).stdin(Stdio::null()).output().map_err(|error| {
+        Failure::new(format!("exec ps: {}", Words(error.raw_os_error().unwrap_or_default())))
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new(format!("ps: {}: {said}", output.status)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The head of `table`, and those of its lines whose PID is one of `pids`.
+fn only(table: &str, pids: &[i32]) -> Result<String, Failure> {
+    let mut lines = table.lines();
+    let head = lines.next().unwrap_or_default();
+    let Some(column) = head.split_whitespace().position(|title| title == "PID") else {
+        return Err(Failure::new("couldn't find PID field in ps output"));
+    };
+    let mut text = format!("{head}\n");
+    for line in lines {
+        let pid = line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok());
+        if pid.is_some_and(|pid| pids.contains(&pid)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_chosen_by_their_pid_column() {
+        let table = "UID   PID PPID CMD\nroot    1    0 init 7\nroot    7    1 sh\n\nroot   17    7 7\n";
+        assert_eq!(only(table, &[7]).unwrap(), "UID   PID PPID CMD\nroot    7    1 sh\n");
+        assert_eq!(only(table, &[]).unwrap(), "UID   PID PPID CMD\n");
+        assert!(only("CMD\nx\n", &[1]).is_err());
+        assert!(only("", &[1]).is_err());
+    }
+}

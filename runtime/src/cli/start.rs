@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `start` (reference S4).
+
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+
+/// execute the user defined process in a created container
+#[derive(Debug, clap::Parser)]
+pub struct Start {
+    id: String,
+}
+
+impl Verb for Start {
+    const NAME: &'static str = "start";
+    const USAGE: &'static str = "<container-id>";
+    const ARITY: Arity = Arity::exactly(1);
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        verbs::start(&session.home, &self.id)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `state` (reference S6, J1).
+
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+use super::output;
+
+/// output the state of a container
+#[derive(Debug, clap::Parser)]
+pub struct State {
+    id: String,
+}
+
+impl Verb for State {
+    const NAME: &'static str = "state";
+    const USAGE: &'static str = "<container-id>";
+    const ARITY: Arity = Arity::exactly(1);
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        output::print_json_indented(&verbs::state(&session.home, &self.id)?, "  ")?;
+        Ok(0)
+    }
+}

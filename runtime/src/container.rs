@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A container that exists: its directory, its state, and what it is doing right now.
+//!
+//! The status is never stored: it follows from what lives. An init that is gone means stopped; a gate means created;
+//! a frozen group means paused.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::ask::Home;
+use crate::cgroup::Group;
+use crate::error::{Error, Kind, Result};
+use crate::spec::{self, Spec};
+use crate::state::{Dir, OCI_VERSION, State, Status};
+
+/// What a container is doing (runtime.md#state).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Some `create` is at work on it.
+    Creating,
+    /// Its process waits at the gate.
+    Created,
+    /// The user's program runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// Its init is gone (or never came to be).
+    Stopped,
+}
+
+impl Phase {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Creating => "creating",
+            Phase::Created => "created",
+            Phase::Running => "running",
+            Phase::Paused => "paused",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container, looked up by id.
+#[derive(Debug)]
+pub struct Container {
+    /// Its directory.
+    pub dir: Dir,
+    /// Its state as it was read.
+    pub state: State,
+}
+
+impl Container {
+    /// Opens and reads it.
+    ///
+    /// # Errors
+    /// `Kind::NotFound`; `Kind::Invalid` for a state that does not read.
+    pub fn open(home: &Home, id: &str) -> Result<Container> {
+        let dir = Dir::open(&home.root, id)?;
+        let state = read(&dir, id)?;
+        Ok(Container { dir, state })
+    }
+
+    /// The same, holding other verbs off.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_locked(home: &Home, id: &str) -> Result<Container> {
+        let dir = Dir::open(&home.root, id)?;
+        dir.lock()?;
+        let state = read(&dir, id)?;
+        Ok(Container { dir, state })
+    }
+
+    /// Its phase, and init's pidfd unless it is stopped or still being created.
+    ///
+    /// # Errors
+    /// When neither the process nor the group can be looked at.
+    pub fn phase(&self) -> Result<(Phase, Option<OwnedFd>)> {
+        let Some(init) = &self.state.init else {
+            let creating = self.dir.is_locked();
+            return Ok((if creating { Phase::Creating } else { Phase::Stopped }, None));
+        };
+        let Some(pidfd) = init.open()? else { return Ok((Phase::Stopped, None)) };
+        let phase = if self.dir.has("gate") {
+            Phase::Created
+        } else if self.group().is_frozen()? {
+            Phase::Paused
+        } else {
+            Phase::Running
+        };
+        Ok((phase, Some(pidfd)))
+    }
+
+    /// Its control group.
+    pub fn group(&self) -> Group {
+        Group::open(self.state.cgroup.clone())
+    }
+
+    /// Its configuration, as it was at create.
+    ///
+    /// # Errors
+    /// When the copy is gone or does not read.
+    pub fn spec(&self) -> Result<Spec> {
+        spec::read("config.json", &self.dir.read_file("config.json")?)
+    }
+
+    /// What `state` and `list` tell.
+    ///
+    /// # Errors
+    /// As `phase`.
+    pub fn status(&self) -> Result<Status> {
+        let (phase, _) = self.phase()?;
+        let alive = !matches!(phase, Phase::Stopped | Phase::Creating);
+        let state = &self.state;
+        Ok(Status {
+            oci_version: OCI_VERSION,
+            id: state.id.clone(),
+            pid: state.init.as_ref().filter(|_| alive).map_or(0, |init| init.pid),
+            status: phase.name(),
+            bundle: state.bundle.display().to_string(),
+            rootfs: state.rootfs.display().to_string(),
+            created: state.created.clone(),
+            annotations: state.annotations.clone(),
+            owner: owner(state.owner),
+        })
+    }
+}
+
+/// Between mkdir and the first state, and while `delete` removes one, a directory holds none.
+fn read(dir: &Dir, id: &str) -> Result<State> {
+    dir.read().map_err(|error| match error.errno() {
+        Some(libc::ENOENT) => {
+            Error::new(Kind::NotFound, format!("container does not exist: {id} (no state)"))
+        }
+        _ => error,
+    })
+}
+
+/// The user's name in /etc/passwd, else the number.
+fn owner(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+/// SIGKILL to everything of a container, and a bounded wait for init's end.
+///
+/// # Errors
+/// `Kind::Os` when init does not die (it hangs in the kernel); trying again later may succeed.
+pub fn end(container: &Container, pidfd: Option<OwnedFd>) -> Result<()> {
+    use crate::host::identity;
+    let limit = std::time::Duration::from_secs(10);
+    let group = container.group();
+    if let Some(pidfd) = &pidfd {
+        identity::kill(pidfd.as_fd());
+    }
+    // Also when init is gone: without a pid namespace of its own it leaves the others behind.
+    group.kill()?;
+    match pidfd {
+        Some(pidfd) if !identity::wait_for_exit(pidfd.as_fd(), Some(limit)) => {
+            Err(Error::new(Kind::Os, format!("container init still running: {}", container.state.id)))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The socket to the stage: 16-byte messages, at most one descriptor each, and the wording of faults.
+
+#![forbid(unsafe_code)]
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
+    SocketFlags, SocketType,
+};
+
+use crate::error::{Context, Error, Kind, Result, Words};
+use crate::plan::hooks::Hook;
+use crate::program::{Op, Program, StageOp, explain};
+use crate::stage::wire::{Message, aux, kind};
+
+/// What came from the stage.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The message.
+    pub message: Message,
+    /// The descriptor that came with it.
+    pub fd: Option<OwnedFd>,
+    /// What a failed hook wrote.
+    pub output: Vec<u8>,
+}
+
+/// The host's end.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// EMFILE and its like.
+    pub fn pair() -> Result<(Channel, OwnedFd)> {
+        let (host, stage) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .call(|| "socketpair")?;
+        Ok((Channel(host), stage))
+    }
+
+    /// A channel over a connected socket (the gate's).
+    pub fn over(socket: OwnedFd) -> Channel {
+        Channel(socket)
+    }
+
+    /// Lets the stage go on.
+    ///
+    /// # Errors
+    /// EPIPE when it is gone.
+    pub fn go(&self) -> Result<()> {
+        let bytes = Message { kind: kind::GO, ..Default::default() }.bytes();
+        let mut ancillary = SendAncillaryBuffer::default();
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
+            .call(|| "sendmsg(stage)")
+            .map(drop)
+    }
+
+    /// The next message; `None` when the other end is closed: the stage has become the user's program, or died.
+    ///
+    /// # Errors
+    /// A message of the wrong form is one.
+    pub fn receive(&self) -> Result<Option<Incoming>> {
+        let mut bytes = [0; 16 + 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut iov = [IoSliceMut::new(&mut bytes)];
+            match rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                other => break other.call(|| "recvmsg(stage)")?,
+            }
+        };
+        let mut fd = None;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                fd = fds.last().or(fd);
+            }
+        }
+        let Some(head) = bytes.get(..16).filter(|_| received.bytes >= 16) else { return Ok(None) };
+        match received.bytes {
+            0 => Ok(None),
+            length => {
+                let message = Message::from_bytes(head.try_into().unwrap_or_default());
+                Ok(Some(Incoming { message, fd, output: bytes[16..length].to_vec() }))
+            }
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Words a fault of the stage. `steps` maps the stage's records to steps.
+pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
+    let Message { op, errno, aux, .. } = incoming.message;
+    let Some(&index) = steps.get(op as usize) else {
+        // The launch window's own.
+        return Error::os(call_name(aux), errno).at("starting the stage");
+    };
+    let step = program.steps.get(index).map(|step| &step.op);
+    let place = explain::place(program, index);
+    match (step, aux) {
+        (Some(Op::Stage(StageOp::Hook { number, kind, hook, .. })), _) => {
+            hook_failure(kind, *number, hook, aux, errno, &incoming.output)
+        }
+        (Some(Op::Stage(StageOp::Lookup(candidates))), aux::LOOKUP) => {
+            lookup_failure(program, candidates, errno)
+        }
+        (Some(Op::Stage(StageOp::Exec { args, .. })), _) => {
+            let program = args.first().map_or("", String::as_str);
+            let hint = if errno == libc::ENOENT {
+                ": the interpreter or loader that it names is missing"
+            } else {
+                ""
+            };
+            Error::new(Kind::Os, format!("exec {program}: {}{hint}", Words(errno)))
+        }
+        (_, aux::OUTSIDE) => {
+            Error::new(Kind::Invalid, "the working directory is outside of the root").at(place)
+        }
+        (_, aux::MISMATCH) => mismatch(step, errno).at(place),
+        (_, aux::PROGRAM) => Error::new(Kind::Invalid, "internal error: malformed program").at(place),
+        (Some(Op::Stage(StageOp::Keyring { .. })), _) if errno == libc::EDQUOT => {
+            let text =
+                format!("{}: the user's key quota is exhausted; --no-new-keyring does without", Words(errno));
+            Error::new(Kind::Os, text).at(place).at("session keyring")
+        }
+        _ => Error::os(format!("{}({})", call_name(aux), explain::operand(program, index)), errno).at(place),
+    }
+}
+
+fn mismatch(step: Option<&Op>, errno: i32) -> Error {
+    let text = match step {
+        Some(Op::Stage(StageOp::Target { .. })) if errno == libc::EPERM => {
+            "the mount point lies inside a procfs"
+        }
+        Some(Op::Stage(StageOp::Target { .. })) if errno == libc::EINVAL => {
+            "the mount point is the root itself"
+        }
+        Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
+        Some(Op::Stage(StageOp::Mask(_))) => "the container's /dev/null is not the null device",
+        Some(Op::Stage(StageOp::Console { .. })) => "/dev/pts/ptmx is not a terminal multiplexer",
+        Some(Op::Stage(StageOp::ConsoleBind(_))) => "/dev/console is a symbolic link or a directory",
+        _ => "not what was expected",
+    };
+    Error::new(Kind::Invalid, format!("{text}: {}", Words(errno)))
+}
+
+/// The wording of Go's exec.LookPath, which clients match (reference E5).
+fn lookup_failure(program: &Program, candidates: &[String], errno: i32) -> Error {
+    let name = program.steps.iter().find_map(|step| match &step.op {
+        Op::Stage(StageOp::Exec { args, .. }) => args.first(),
+        _ => None,
+    });
+    let name = name.map_or("", String::as_str);
+    let text = match (name.contains('/'), errno) {
+        (false, libc::ENOENT) => format!("exec: \"{name}\": executable file not found in $PATH"),
+        (true, libc::ENOENT) => format!("exec: \"{name}\": stat {name}: {}", Words(errno)),
+        _ => format!("exec: \"{name}\": {}", Words(errno)),
+    };
+    let _ = candidates;
+    Error::new(Kind::Invalid, text)
+}
+
+/// The wording of runc (reference E11), for hooks of both sides.
+pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, output: &[u8]) -> Error {
+    let output = String::from_utf8_lossy(output).trim_end().replace('\n', "\\n");
+    let what = match aux {
+        aux::HOOK_STATUS => format!("exit status {errno}"),
+        aux::HOOK_SIGNAL => format!("killed by signal {errno}"),
+        aux::HOOK_TIMEOUT => {
+            let seconds = hook.timeout.unwrap_or_default().as_secs_f64();
+            format!("hook ran past specified timeout of {seconds:.1}s")
+        }
+        call => format!("{}({}): {}", call_name(call), hook.path, Words(errno)),
+    };
+    let output = if output.is_empty() { String::new() } else { format!(", output: {output}") };
+    Error::new(Kind::Peer, format!("error running {kind} hook #{number} ({}): {what}{output}", hook.path))
+}
+
+fn call_name(number: u32) -> String {
+    syscalls::Sysno::new(number as usize)
+        .map_or_else(|| format!("system call {number}"), |name| name.name().to_owned())
+}

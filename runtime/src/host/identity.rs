@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Telling a process from a later one with the same pid, and waiting for one.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::Identity;
+
+/// Magic number of pidfs (linux/magic.h): its inodes are unique for a boot.
+const PIDFS_MAGIC: i64 = 0x5049_4446;
+
+impl Identity {
+    /// The identity of the process behind `pidfd`, which is `pid`.
+    ///
+    /// # Errors
+    /// When /proc does not tell.
+    pub fn of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Identity> {
+        let inode = inode(pidfd);
+        let start_time = if inode == 0 { start_time(pid)? } else { 0 };
+        Ok(Identity { pid, inode, start_time, boot_id: boot_id()? })
+    }
+
+    /// The pidfd of the process, if it still lives; never another one's.
+    ///
+    /// # Errors
+    /// EMFILE and its like; a process that is gone is `None`.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            other => other.call(|| format!("pidfd_open({})", self.pid))?,
+        };
+        let same = match self.inode {
+            // The process is held by the pidfd: its number cannot be taken while it is compared.
+            0 => start_time(self.pid).is_ok_and(|time| time == self.start_time),
+            recorded => inode(pidfd.as_fd()) == recorded,
+        };
+        if !same || has_exited(pidfd.as_fd()) || boot_id()? != self.boot_id {
+            return Ok(None);
+        }
+        Ok(Some(pidfd))
+    }
+}
+
+fn inode(pidfd: BorrowedFd<'_>) -> u64 {
+    match rustix::fs::fstatfs(pidfd) {
+        Ok(fs) if fs.f_type as i64 == PIDFS_MAGIC => rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino),
+        _ => 0,
+    }
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(path).map(|id| id.trim_end().to_owned()).call(|| format!("read({path})"))
+}
+
+/// Field 22 of /proc/PID/stat; the second field may hold anything, also spaces and parentheses.
+fn start_time(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let field = after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
+    field.ok_or_else(|| Error::new(Kind::Os, "no start time").at(path))
+}
+
+/// Whether the process has ended (it may still be a zombie).
+pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+    wait_for_exit(pidfd, Some(Duration::ZERO))
+}
+
+/// Waits until the process has ended, at most `limit`; whether it has.
+pub fn wait_for_exit(pidfd: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left
+            .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+            Ok(_) => return true,
+        }
+    }
+}
+
+/// SIGKILL; a process that is gone already is fine.
+pub fn kill(pidfd: BorrowedFd<'_>) {
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+}

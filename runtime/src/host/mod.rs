@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The host's half: opening what the container gets, launching the stage, meeting it at barriers, undoing.
+//!
+//! Nothing here runs inside the container, and nothing that comes from inside is believed beyond its form. The
+//! counterpart is `stage/`; the order of everything is `program/compile.rs`.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+pub mod hooks;
+pub mod identity;
+mod idmap;
+mod image;
+mod launch;
+mod sockets;
+mod sources;
+mod undo;
+
+pub use channel::{Channel, Incoming, word};
+pub use launch::{Launch, Subject, Task};
+pub use sockets::{connect, send_descriptor, write_pid_file};

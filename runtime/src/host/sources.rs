@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Opening what the stage inherits: mount trees, namespaces, the gate (design: sources are opened by the host
+//! before any namespace exists). What a descriptor names cannot be exchanged any more.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::idmap;
+use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::ids::IdMaps;
+use crate::plan::mounts::Idmap;
+use crate::plan::namespaces::NsKind;
+use crate::program::op::{Must, Tree};
+use crate::state::Dir;
+use crate::sys::mount::{Change, set_attr};
+
+/// PROC_SUPER_MAGIC (linux/magic.h).
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// A detached copy of the tree, with its attributes set. `ids` are the mappings of the container's user namespace.
+pub(super) fn tree(tree: &Tree, ids: Option<&IdMaps>) -> Result<OwnedFd> {
+    let path = tree.path.display();
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if tree.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if tree.nofollow {
+        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    }
+    let mount = open_tree(CWD, &tree.path, flags).call(|| format!("open_tree({path})"))?;
+    check(tree, &mount)?;
+    let mut changes = tree.propagation.iter().map(|change| Change {
+        propagation: change.flag,
+        recursive: change.recursive,
+        ..Change::default()
+    });
+    // The first propagation change and the attributes of the whole tree are one call.
+    let mut first = changes.next().unwrap_or_default();
+    let all = tree.all_attrs;
+    if first.recursive || all.set | all.clear == 0 {
+        (first.set, first.clear) = (all.set, all.clear);
+    }
+    let mut rest: Vec<Change> = changes.collect();
+    if !first.recursive && all.set | all.clear != 0 {
+        rest.push(Change { set: all.set, clear: all.clear, recursive: true, ..Change::default() });
+    }
+    if tree.attrs.set | tree.attrs.clear != 0 {
+        rest.push(Change { set: tree.attrs.set, clear: tree.attrs.clear, ..Change::default() });
+    }
+    for change in [first].iter().chain(&rest) {
+        set_attr(mount.as_fd(), change).call(|| format!("mount_setattr({path}, {:#x})", change.set))?;
+    }
+    if let Some(map) = &tree.idmap {
+        id_map(&mount, map, ids).step(|| format!("id-mapped mount of {path}"))?;
+    }
+    Ok(mount)
+}
+
+fn id_map(mount: &OwnedFd, map: &Idmap, ids: Option<&IdMaps>) -> Result<()> {
+    let (uid, gid) = match ids {
+        // Without mappings of its own a mount takes the container's (config.md, `idmap`).
+        Some(ids) if map.uid.is_empty() => (&ids.uid, &ids.gid),
+        _ => (&map.uid, &map.gid),
+    };
+    let userns = idmap::userns(uid, gid)?;
+    let change = Change { userns: Some(userns.as_fd()), recursive: map.recursive, ..Change::default() };
+    set_attr(mount.as_fd(), &change).call(|| "mount_setattr(MOUNT_ATTR_IDMAP)")
+}
+
+fn check(tree: &Tree, mount: &OwnedFd) -> Result<()> {
+    match tree.must {
+        Must::Anything => Ok(()),
+        Must::NoLink => match rustix::fs::lstat(&tree.path) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                let text =
+                    format!("copy-symlink of the symbolic link {} is not supported yet", tree.path.display());
+                Err(Error::new(Kind::Unsupported, text))
+            }
+            _ => Ok(()),
+        },
+        Must::Directory => {
+            let stat = rustix::fs::fstat(mount).call(|| "fstat")?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Ok(()),
+                _ => Err(Error::os(format!("open_tree({})", tree.path.display()), libc::ENOTDIR)),
+            }
+        }
+        Must::Proc => match rustix::fs::fstatfs(mount) {
+            Ok(fs) if fs.f_type as i64 == PROC_SUPER_MAGIC => Ok(()),
+            _ => Err(Error::new(
+                Kind::Invalid,
+                format!("{} is no procfs: /proc must be one", tree.path.display()),
+            )),
+        },
+    }
+}
+
+/// A namespace file, checked to be of its kind.
+pub(super) fn namespace(path: &str, kind: NsKind) -> Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({path})"))?;
+    match crate::sys::ns::kind(file.as_fd()) {
+        Ok(found) if found == kind.flag() => Ok(file),
+        Ok(_) => Err(Error::new(
+            Kind::Invalid,
+            format!("{path} is a namespace of another type than {}", kind.name()),
+        )),
+        Err(_) => Err(Error::new(Kind::Invalid, format!("{path} is no namespace"))),
+    }
+}
+
+/// The listening socket at which the stage waits for `start`.
+pub(super) fn gate(dir: &Dir) -> Result<OwnedFd> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .call(|| "socket(AF_UNIX)")?;
+    let path = dir.short_path("gate");
+    let address = SocketAddrUnix::new(&path).call(|| "gate address")?;
+    rustix::net::bind(&socket, &address).call(|| format!("bind({}/gate)", dir.path().display()))?;
+    rustix::net::listen(&socket, 1).call(|| "listen(gate)")?;
+    Ok(socket)
+}
+
+/// A directory by path only.
+pub(super) fn directory(path: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).call(|| format!("open({path})"))
+}
+
+/// The pid behind a pidfd, in our pid namespace (proc_pid_fdinfo(5), `Pid:`).
+pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let info = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or_else(|| Error::new(Kind::Os, "no pid").at(path))
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The undo journal: every change of the host is entered before it is made, and undone in reverse if the launch
+//! fails. `delete` does the same from the state on disk when the launcher itself died.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use super::{hooks, identity};
+use crate::ask::Home;
+use crate::cgroup;
+use crate::plan::Plan;
+use crate::state::Dir;
+
+/// One entry.
+pub(super) enum Undo<'a> {
+    /// Remove the state directory.
+    Dir(&'a Dir),
+    /// Kill what is in the control group and remove it.
+    Cgroup(cgroup::Record),
+    /// Kill a child and reap it.
+    Child(OwnedFd),
+    /// Run the poststop hooks: the container existed.
+    Poststop(&'a Plan),
+    /// Remove a file.
+    File(PathBuf),
+}
+
+/// The journal.
+#[derive(Default)]
+pub(super) struct Journal<'a>(Vec<Undo<'a>>);
+
+impl<'a> Journal<'a> {
+    pub(super) fn push(&mut self, undo: Undo<'a>) {
+        self.0.push(undo);
+    }
+
+    /// All went well: nothing is undone.
+    pub(super) fn keep(&mut self) {
+        self.0.clear();
+    }
+
+    /// Undoes everything, newest first; what cannot be undone is warned about, and the rest goes on.
+    pub(super) fn undo(&mut self, home: &Home) {
+        for entry in self.0.drain(..).rev() {
+            let done = match entry {
+                Undo::Dir(dir) => dir.remove(),
+                Undo::Cgroup(record) => {
+                    let group = cgroup::Group::open(record);
+                    group.kill().and_then(|()| group.destroy())
+                }
+                Undo::Child(pidfd) => {
+                    identity::kill(pidfd.as_fd());
+                    crate::sys::wait::reap(pidfd.as_fd()).map(drop)
+                }
+                Undo::Poststop(plan) => {
+                    hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);
+                    Ok(())
+                }
+                Undo::File(path) => {
+                    let _ = std::fs::remove_file(path);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                (home.warn)(&format!("while undoing: {error}"));
+            }
+        }
+    }
+}

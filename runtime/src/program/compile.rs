@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//! THE ORDER: what happens when, for `create`, `run` and `exec`.
+//!
+//! [`create`] reads from top to bottom as a container comes to be. Each line says which subject comes next; what a
+//! subject consists of stands in `compile/`. The order itself is argued in docs/ARCHITECTURE.md ("Why this order").
+
+#![forbid(unsafe_code)]
+
+mod mounting;
+mod process;
+
+use super::Program;
+use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
+use crate::plan::namespaces::NsKind;
+use crate::plan::{Plan, process::Process};
+use crate::stage::wire::barrier;
+
+/// Slots of the stage, by what they hold.
+pub(super) mod slots {
+    /// A mount under work (a file system context first).
+    pub const MOUNT: usize = 0;
+    /// The target of a mount.
+    pub const TARGET: usize = 1;
+    /// Our own detached procfs.
+    pub const PROC: usize = 2;
+    /// A terminal's master.
+    pub const MASTER: usize = 3;
+    /// A terminal's other side.
+    pub const TERMINAL: usize = 4;
+    /// A seccomp listener.
+    pub const LISTENER: usize = 5;
+}
+
+/// What `exec` needs to know about the container it enters.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The container's id.
+    pub id: String,
+    /// CLONE_NEW* flags of the namespaces to enter, CLONE_NEWPID excepted.
+    pub kinds: u64,
+    /// The container has a pid namespace of its own.
+    pub pid: bool,
+    /// The container has a user namespace of its own.
+    pub user: bool,
+    /// The container was made without pivot_root.
+    pub chroot: bool,
+    /// The container has a session keyring of its own.
+    pub keyring: bool,
+    /// The process must be placed by pid (cgroup v1).
+    pub place: bool,
+    /// The kernel's last capability.
+    pub last_cap: u32,
+    /// The compiled filter.
+    pub seccomp: Option<crate::seccomp::Filter>,
+    /// Descriptors kept from 3 on.
+    pub keep_fds: u32,
+}
+
+/// The program under construction.
+#[derive(Default)]
+struct Builder {
+    program: Program,
+}
+
+impl Builder {
+    fn host(&mut self, at: &str, op: HostOp) {
+        self.program.steps.push(Step { at: at.to_owned(), op: Op::Host(op) });
+    }
+
+    fn stage(&mut self, at: &str, op: StageOp) {
+        self.program.steps.push(Step { at: at.to_owned(), op: Op::Stage(op) });
+    }
+
+    /// Adds a source and the step that opens it.
+    fn open(&mut self, at: &str, source: Source) -> Ref {
+        let index = self.program.sources.len();
+        self.program.sources.push(source);
+        self.host(at, HostOp::Open(index));
+        Ref::Source(index)
+    }
+
+    /// The stage comes to a barrier, the host does its part, the stage goes on.
+    fn meet(&mut self, at: &str, barrier: u8, fd: Ref, host: &[(&str, HostOp)]) {
+        self.stage(at, StageOp::Barrier { barrier, fd });
+        self.host(at, HostOp::Await(barrier));
+        host.iter().for_each(|(at, op)| self.host(at, op.clone()));
+        self.host("", HostOp::Release);
+    }
+}
+
+/// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
+pub fn create(plan: &Plan, last_cap: u32) -> Program {
+    let mut b = Builder::default();
+    let b = &mut b;
+    // On the host, before any process exists: everything that can fail without a trace.
+    if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
+        b.host("/process/terminal", HostOp::ConsoleSocket);
+    }
+    b.host("", HostOp::Reserve);
+    b.host("/linux/cgroupsPath", HostOp::Cgroup);
+    let rootfs = b.rootfs(plan);
+    let binds = b.bind_sources(plan);
+    let joins = b.namespace_files(plan);
+    let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
+    // The first process, in its namespaces.
+    b.births(plan, &joins);
+    // Inside: the session and the network's first device.
+    if !plan.ask.no_new_keyring {
+        b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
+    }
+    b.stage("", StageOp::Setsid);
+    if let Some(at) = plan.namespaces.new_at(NsKind::Network) {
+        b.stage(at, StageOp::Loopback);
+    }
+    b.names(plan);
+    // The file system, seen from the host's tree.
+    if plan.namespaces.has_new(NsKind::Mount) {
+        b.stage(&plan.rootfs.propagation_at, StageOp::Propagate(plan.rootfs.propagation));
+        b.stage(
+            "/root/path",
+            StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
+        );
+    }
+    b.stage("/root/path", StageOp::Root(rootfs));
+    b.mounts(plan, &binds);
+    b.devices(plan, &binds);
+    b.terminal(plan);
+    b.late_remounts(plan);
+    // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
+    }
+    b.hooks_inside(plan, "createContainer", &plan.hooks.create_container, "creating");
+    // The change of root, and what hardens the new one.
+    b.change_root(plan);
+    b.harden(plan);
+    // Who the process is; then it waits.
+    match &plan.process {
+        Some(process) => b.become_user(plan, process, last_cap),
+        None => b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]),
+    }
+    if !plan.ask.run {
+        b.stage("", StageOp::Gate(gate));
+    }
+    b.hooks_inside(plan, "startContainer", &plan.hooks.start_container, "created");
+    if let Some(process) = &plan.process {
+        b.exec(process, plan.seccomp.as_ref(), plan.ask.keep_fds);
+    }
+    if plan.ask.run {
+        b.host("", HostOp::Outcome);
+        b.host("/hooks/poststart", HostOp::Poststart);
+    }
+    core::mem::take(&mut b.program)
+}
+
+/// `exec`: one more process in a container.
+pub fn exec(entry: &Entry, process: &Process) -> Program {
+    let mut b = Builder::default();
+    if process.terminal.is_some() {
+        b.host("/terminal", HostOp::ConsoleSocket);
+    }
+    let init = b.open("", Source::Init);
+    let root = if entry.chroot { b.open("", Source::InitRoot) } else { Ref::Nothing };
+    let pid = if entry.pid { init } else { Ref::Nothing };
+    b.host("", HostOp::Clone { flags: 0, pid, wait: entry.place });
+    if entry.place {
+        b.host("", HostOp::Place);
+        b.host("", HostOp::Release);
+    }
+    b.stage("", StageOp::Signals);
+    if entry.kinds != 0 {
+        b.stage("", StageOp::Setns { from: init, kinds: entry.kinds });
+    }
+    if entry.user {
+        b.stage("", StageOp::BecomeRoot);
+    }
+    if entry.chroot {
+        b.stage("", StageOp::Chroot(root));
+    }
+    b.stage("", StageOp::Root(Ref::Nothing));
+    if entry.keyring {
+        b.keyring(&entry.id, entry.user, true);
+    }
+    b.stage("", StageOp::Setsid);
+    b.enter_as(entry, process);
+    b.exec(process, entry.seccomp.as_ref(), entry.keep_fds);
+    b.host("", HostOp::Outcome);
+    b.program
+}
+
+impl Builder {
+    /// The rootfs as a detached tree of its own.
+    fn rootfs(&mut self, plan: &Plan) -> Ref {
+        let tree = Tree {
+            path: plan.rootfs.path.clone(),
+            recursive: true,
+            nofollow: false,
+            attrs: Default::default(),
+            all_attrs: Default::default(),
+            propagation: vec![plan.rootfs.propagation],
+            idmap: None,
+            must: Must::Directory,
+        };
+        self.open("/root/path", Source::Tree(tree))
+    }
+
+    fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
+        let mut files = Vec::new();
+        for join in &plan.namespaces.join {
+            let source = Source::Namespace { path: join.path.clone(), kind: join.kind };
+            files.push((join.kind, self.open(&join.at, source), join.at.clone()));
+        }
+        files
+    }
+
+    /// clone3 and what must be true before the stage may act. Usually one clone into all new namespaces at once.
+    /// Where namespaces that exist must be entered first (with a user namespace in play, or a time namespace to be
+    /// set up), the first process does that and hops: it clones the final one beside itself.
+    fn births(&mut self, plan: &Plan, joins: &[(NsKind, Ref, String)]) {
+        let new = plan.namespaces.new_flags();
+        let user_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::User);
+        let time = plan.namespaces.has_new(NsKind::Time);
+        let user_new = plan.namespaces.has_new(NsKind::User);
+        let hop = time || (user_joined && new != 0) || (user_new && !joins.is_empty());
+        let pid = joins.iter().find(|(kind, ..)| *kind == NsKind::Pid).map_or(Ref::Nothing, |(_, fd, _)| *fd);
+        let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
+        let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
+        let wait = place || (user_new && !hop);
+        let flags = if hop { 0 } else { new };
+        self.host(
+            "/linux/namespaces",
+            HostOp::Clone { flags, pid: if hop { Ref::Nothing } else { pid }, wait },
+        );
+        if user_new && !hop {
+            self.host("/linux/uidMappings", HostOp::IdMaps);
+        }
+        if place {
+            self.host("/linux/cgroupsPath", HostOp::Place);
+        }
+        if wait {
+            self.host("", HostOp::Release);
+        }
+        self.stage("", StageOp::Signals);
+        if time {
+            self.time_namespace(plan, proc);
+        }
+        for (kind, fd, at) in joins.iter().filter(|(kind, ..)| hop || *kind != NsKind::Pid) {
+            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
+            if *kind == NsKind::User {
+                self.stage(at, StageOp::BecomeRoot);
+            }
+        }
+        if hop {
+            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag()));
+            self.host("/linux/namespaces", HostOp::Adopt);
+            if user_new {
+                self.host("/linux/uidMappings", HostOp::IdMaps);
+            }
+            self.host("", HostOp::Release);
+            if user_new {
+                self.stage("/linux/uidMappings", StageOp::BecomeRoot);
+            }
+        }
+        if let Some(process) = &plan.process
+            && let Some(score) = process.oom_score_adj
+        {
+            self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
+        }
+    }
+
+    /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
+    fn time_namespace(&mut self, plan: &Plan, proc: Ref) {
+        let at = plan.namespaces.new_at(NsKind::Time).unwrap_or_default();
+        self.stage(at, StageOp::Unshare(NsKind::Time.flag()));
+        if !plan.namespaces.time_offsets.is_empty() {
+            let data = plan.namespaces.time_offsets.join("\n");
+            self.stage(
+                "/linux/timeOffsets",
+                StageOp::Write { dir: proc, path: "self/timens_offsets".into(), data },
+            );
+        }
+    }
+
+    /// A session keyring: others of the container may search it (runc: 0x8 for others in a user namespace, else
+    /// 0x80000 for the user).
+    fn keyring(&mut self, id: &str, userns: bool, join: bool) {
+        let permissions = if userns { 0x8 } else { 0x8_0000 };
+        self.stage("", StageOp::Keyring { name: format!("_ses.{id}"), permissions, join });
+    }
+
+    fn names(&mut self, plan: &Plan) {
+        if let Some(name) = &plan.hostname {
+            self.stage("/hostname", StageOp::Hostname(name.clone()));
+        }
+        if let Some(name) = &plan.domainname {
+            self.stage("/domainname", StageOp::Domainname(name.clone()));
+        }
+    }
+
+    fn change_root(&mut self, plan: &Plan) {
+        let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
+            (true, false) => StageOp::Pivot,
+            (true, true) => StageOp::MoveRoot,
+            // Without a mount namespace of its own there is no root to change, only one to go to.
+            (false, _) => StageOp::Chroot(Ref::Source(0)),
+        };
+        self.stage("/root/path", op);
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The file system's part of THE ORDER: sources, mounts, devices, terminal, hardening.
+
+#![forbid(unsafe_code)]
+
+use super::{Builder, slots};
+use crate::plan::Plan;
+use crate::plan::devices::{Device, Via};
+use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
+use crate::program::op::{HostOp, Must, Ref, Source, StageOp, Tree};
+use crate::stage::wire;
+
+/// MOUNT_ATTR_RDONLY (linux/mount.h).
+const RDONLY: u64 = 1;
+/// Longest value that fsconfig(2) takes.
+const FSCONFIG_MAX: usize = 255;
+
+/// The bind sources of a plan, in the order of its mounts and then of its devices.
+pub(super) struct Binds {
+    mounts: Vec<Ref>,
+    devices: Vec<Ref>,
+}
+
+impl Builder {
+    pub(super) fn bind_sources(&mut self, plan: &Plan) -> Binds {
+        let default = plan.rootfs.propagation;
+        let mounts = plan.mounts.iter().map(|step| match step {
+            MountStep::Mount(mount) => self.mount_source(mount, default),
+            _ => Ref::Nothing,
+        });
+        let mounts: Vec<Ref> = mounts.collect();
+        let devices = plan.devices.iter().map(|device| self.device_source(device, default)).collect();
+        Binds { mounts, devices }
+    }
+
+    fn mount_source(&mut self, mount: &Mount, default: Propagation) -> Ref {
+        let From::Bind { path, recursive, nofollow, copy_symlink, procfs } = &mount.source else {
+            return Ref::Nothing;
+        };
+        let mut propagation = vec![default];
+        propagation.extend(&mount.propagation);
+        let tree = Tree {
+            path: path.clone(),
+            recursive: *recursive,
+            nofollow: *nofollow,
+            attrs: mount.attrs,
+            all_attrs: mount.recursive,
+            propagation,
+            idmap: mount.idmap.clone(),
+            must: match (procfs, copy_symlink) {
+                (true, _) => Must::Proc,
+                (false, true) => Must::NoLink,
+                (false, false) => Must::Anything,
+            },
+        };
+        self.open(&mount.at, Source::Tree(tree))
+    }
+
+    fn device_source(&mut self, device: &Device, default: Propagation) -> Ref {
+        let Via::Bind(path) = &device.via else { return Ref::Nothing };
+        let tree = Tree {
+            path: path.into(),
+            recursive: false,
+            nofollow: false,
+            attrs: Attrs::default(),
+            all_attrs: Attrs::default(),
+            propagation: vec![default],
+            idmap: None,
+            must: Must::Anything,
+        };
+        self.open(&device.at, Source::Tree(tree))
+    }
+
+    pub(super) fn mounts(&mut self, plan: &Plan, binds: &Binds) {
+        for (step, source) in plan.mounts.iter().zip(&binds.mounts) {
+            match step {
+                MountStep::Mount(mount) => match &mount.source {
+                    From::Bind { .. } => self.bind(mount, *source),
+                    From::Fs { .. } => self.file_system(mount),
+                },
+                MountStep::Symlink { at, path, target } => {
+                    self.stage(at, StageOp::Symlink { path: path.clone(), target: target.clone() });
+                }
+                MountStep::Remount { late: false, .. } => self.remount(step),
+                // Not before the devices are in place.
+                MountStep::Remount { .. } => {}
+            }
+        }
+    }
+
+    /// Those that had to wait for devices and links.
+    pub(super) fn late_remounts(&mut self, plan: &Plan) {
+        for step in &plan.mounts {
+            if matches!(step, MountStep::Remount { late: true, .. }) {
+                self.remount(step);
+            }
+        }
+    }
+
+    fn remount(&mut self, step: &MountStep) {
+        let MountStep::Remount { at, target, attrs, recursive, .. } = step else { return };
+        let (path, slot) = (target.clone(), slots::TARGET);
+        let flags = wire::TARGET_EXISTING | wire::TARGET_IN_PROC;
+        self.stage(at, StageOp::Target { slot, path, flags, like: Ref::Nothing });
+        self.set_attr(at, Ref::Slot(slot), *attrs, 0, false);
+        self.set_attr(at, Ref::Slot(slot), *recursive, 0, true);
+    }
+
+    fn target(&mut self, mount: &Mount, like: Ref) {
+        let mut flags = if like == Ref::Nothing { wire::TARGET_DIR } else { 0 };
+        for (on, flag) in [
+            (mount.nofollow, wire::TARGET_NOFOLLOW),
+            (mount.in_proc, wire::TARGET_IN_PROC),
+            (mount.over_symlink, wire::TARGET_LINK),
+        ] {
+            flags |= if on { flag } else { 0 };
+        }
+        let path = mount.target.clone();
+        self.stage(&mount.at, StageOp::Target { slot: slots::TARGET, path, flags, like });
+    }
+
+    fn bind(&mut self, mount: &Mount, source: Ref) {
+        self.target(mount, source);
+        self.attach(mount, source);
+        self.stage(&mount.at, StageOp::CloseFd(source));
+    }
+
+    fn file_system(&mut self, mount: &Mount) {
+        let From::Fs { fstype, source, options, mode_of_target } = &mount.source else { return };
+        let (at, slot) = (mount.at.as_str(), slots::MOUNT);
+        self.target(mount, Ref::Nothing);
+        if options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX)) {
+            return self.classic(mount);
+        }
+        self.stage(at, StageOp::FsOpen { slot, fstype: fstype.clone() });
+        if let Some(source) = source {
+            self.stage(at, StageOp::FsSet { slot, key: "source".into(), value: Some(source.clone()) });
+        }
+        if *mode_of_target {
+            self.stage(at, StageOp::FsMode { slot, target: slots::TARGET });
+        }
+        for (key, value) in options {
+            self.stage(at, StageOp::FsSet { slot, key: key.clone(), value: value.clone() });
+        }
+        self.stage(at, StageOp::FsMount { slot, attrs: mount.attrs.set });
+        let attrs = Attrs { set: mount.recursive.set, clear: mount.recursive.clear };
+        self.set_attr(at, Ref::Slot(slot), attrs, 0, true);
+        if mount.copy_up {
+            self.stage(at, StageOp::CopyUp { slot, target: slots::TARGET });
+        }
+        for change in &mount.propagation {
+            self.set_attr(at, Ref::Slot(slot), Attrs::default(), change.flag, change.recursive);
+        }
+        self.attach(mount, Ref::Slot(slot));
+    }
+
+    /// Options longer than fsconfig(2) takes go through mount(2), on the target's descriptor all the same.
+    fn classic(&mut self, mount: &Mount) {
+        let From::Fs { fstype, source, options, .. } = &mount.source else { return };
+        let data: Vec<String> = options
+            .iter()
+            .map(|(key, value)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}")))
+            .collect();
+        let (fstype, source) = (fstype.clone(), source.clone().unwrap_or_default());
+        // MS_RDONLY, MS_NOSUID, MS_NODEV and MS_NOEXEC have the numbers of their MOUNT_ATTR_* twins.
+        let flags = mount.attrs.set & 0xf;
+        let op = StageOp::MountClassic { slot: slots::TARGET, fstype, source, flags, data: data.join(",") };
+        self.stage(&mount.at, op);
+    }
+
+    fn attach(&mut self, mount: &Mount, what: Ref) {
+        self.stage(&mount.at, StageOp::Attach { mount: what, target: Ref::Slot(slots::TARGET) });
+        if mount.target == "/" {
+            // What covers the root is the root from here on.
+            self.stage(&mount.at, StageOp::Root(what));
+        }
+    }
+
+    fn set_attr(&mut self, at: &str, mount: Ref, attrs: Attrs, propagation: u64, recursive: bool) {
+        if attrs != Attrs::default() || propagation != 0 {
+            self.stage(at, StageOp::SetAttr { mount, attrs, propagation, recursive });
+        }
+    }
+
+    pub(super) fn devices(&mut self, plan: &Plan, binds: &Binds) {
+        for (device, source) in plan.devices.iter().zip(&binds.devices) {
+            let at = if device.at.is_empty() { "/linux/devices" } else { device.at.as_str() };
+            match device.via {
+                Via::Mknod => self.stage(
+                    at,
+                    StageOp::Mknod {
+                        path: device.path.clone(),
+                        mode: device.mode,
+                        rdev: device.rdev,
+                        uid: device.uid,
+                        gid: device.gid,
+                    },
+                ),
+                Via::Bind(_) => {
+                    let (slot, path) = (slots::TARGET, device.path.clone());
+                    self.stage(at, StageOp::Target { slot, path, flags: 0, like: *source });
+                    self.stage(at, StageOp::Attach { mount: *source, target: Ref::Slot(slot) });
+                    self.stage(at, StageOp::CloseFd(*source));
+                }
+            }
+        }
+        for (path, target) in &plan.dev_links {
+            self.stage("", StageOp::Symlink { path: (*path).into(), target: (*target).into() });
+        }
+    }
+
+    /// Opened before the change of root, while /dev can still be written to.
+    pub(super) fn terminal(&mut self, plan: &Plan) {
+        let Some(size) = plan.process.as_ref().and_then(|process| process.terminal) else { return };
+        let (at, master, terminal) = ("/process/terminal", slots::MASTER, slots::TERMINAL);
+        self.stage(at, StageOp::Console { master, terminal, size });
+        self.stage(at, StageOp::ConsoleBind(terminal));
+    }
+
+    /// Read-only root, kernel parameters, read-only and masked paths.
+    pub(super) fn harden(&mut self, plan: &Plan) {
+        if plan.rootfs.readonly {
+            let attrs = Attrs { set: RDONLY, clear: 0 };
+            self.set_attr("/root/readonly", Ref::Nothing, attrs, 0, false);
+        }
+        if !plan.sysctl.is_empty()
+            || plan.process.as_ref().is_some_and(|p| p.apparmor.is_some() || p.selinux.is_some())
+        {
+            self.own_proc("/linux/sysctl");
+        }
+        for field in &plan.sysctl {
+            let (path, data) = (format!("sys/{}", field.value.0), field.value.1.clone());
+            self.stage(&field.at, StageOp::Write { dir: Ref::Slot(slots::PROC), path, data });
+        }
+        for field in &plan.readonly {
+            self.stage(&field.at, StageOp::Readonly(field.value.clone()));
+        }
+        for field in &plan.masked {
+            self.stage(&field.at, StageOp::Mask(field.value.clone()));
+        }
+    }
+
+    /// A procfs of our own that nobody can mount over: for everything that is written there.
+    pub(super) fn own_proc(&mut self, at: &str) {
+        self.stage(at, StageOp::FsOpen { slot: slots::PROC, fstype: "proc".into() });
+        self.stage(at, StageOp::FsMount { slot: slots::PROC, attrs: 0 });
+    }
+
+    /// Hooks that the stage runs, with the state they read on stdin.
+    pub(super) fn hooks_inside(
+        &mut self,
+        plan: &Plan,
+        kind: &'static str,
+        hooks: &[crate::plan::hooks::Hook],
+        status: &str,
+    ) {
+        for (number, hook) in hooks.iter().enumerate() {
+            let state = crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations);
+            let op = StageOp::Hook { number: number as u16, kind, hook: hook.clone(), state };
+            self.stage(&hook.at, op);
+        }
+    }
+
+    /// The host's half of the barriers that `become_user` comes to.
+    pub(super) fn ready(at: &str, terminal: bool) -> Vec<(&str, HostOp)> {
+        let mut host = vec![("", HostOp::Rlimits), ("", HostOp::Schedule)];
+        if terminal {
+            host.push((at, HostOp::Console));
+        }
+        host.push(("", HostOp::Record));
+        host
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The process's part of THE ORDER, the same for `create` and `exec`: who it becomes, and the exec.
+
+#![forbid(unsafe_code)]
+
+use super::{Builder, Entry, slots};
+use crate::plan::Plan;
+use crate::plan::process::Process;
+use crate::program::op::{HostOp, Ref, StageOp};
+use crate::seccomp::{Filter, Insn};
+use crate::stage::wire::barrier;
+
+/// What `become_anybody` must know beside the process.
+struct Around<'a> {
+    seccomp: Option<&'a Filter>,
+    last_cap: u32,
+}
+
+impl Builder {
+    /// From the container's root to the user, up to the barrier Ready.
+    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32) {
+        if process.terminal.is_some() {
+            self.stage("/process/terminal", StageOp::ConsoleStdio(slots::TERMINAL));
+        }
+        self.become_anybody(process, &Around { seccomp: plan.seccomp.as_ref(), last_cap });
+    }
+
+    /// The same for a process that enters a container.
+    pub(super) fn enter_as(&mut self, entry: &Entry, process: &Process) {
+        if let Some(size) = process.terminal {
+            let (master, terminal) = (slots::MASTER, slots::TERMINAL);
+            self.stage("/terminal", StageOp::Console { master, terminal, size });
+            self.stage("/terminal", StageOp::ConsoleStdio(terminal));
+        }
+        if process.apparmor.is_some() || process.selinux.is_some() {
+            self.own_proc("");
+        }
+        let around = Around { seccomp: entry.seccomp.as_ref(), last_cap: entry.last_cap };
+        self.become_anybody(process, &around);
+    }
+
+    fn become_anybody(&mut self, process: &Process, around: &Around<'_>) {
+        let field = |name: &str| format!("{}/{name}", process.at);
+        let user = field("user");
+        self.stage(&user, StageOp::ChownStdio(process.uid));
+        if process.needs_home {
+            self.stage(&user, StageOp::Home(process.uid));
+        }
+        // Root first: it may have to make the directory.
+        self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: false });
+        self.labels(process);
+        if let Some(persona) = &process.personality {
+            self.stage(&persona.at, StageOp::Personality(persona.value));
+        }
+        if process.no_new_privileges {
+            self.stage(&field("noNewPrivileges"), StageOp::NoNewPrivs);
+        }
+        // Without no_new_privs the filter needs CAP_SYS_ADMIN; a listener's agent must be ready before Ready.
+        if let Some(filter) = around.seccomp.filter(|filter| early(process, filter)) {
+            self.filter(filter);
+        }
+        let caps = &process.caps;
+        self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
+        // Always, also when there are none: the caller's groups must not leak in.
+        self.stage(&user, StageOp::Groups(process.gids.clone()));
+        self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
+        self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
+        let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
+        self.stage(&field("capabilities"), StageOp::Capset { effective, permitted, inheritable });
+        if caps.ambient != 0 {
+            self.stage(&field("capabilities/ambient"), StageOp::Ambient(caps.ambient));
+        }
+        self.stage(&field("args"), StageOp::Lookup(process.candidates.clone()));
+        self.stage(&user, StageOp::Umask(process.umask));
+        let terminal = process.terminal.is_some();
+        let fd = if terminal { Ref::Slot(slots::MASTER) } else { Ref::Nothing };
+        self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
+    }
+
+    /// LSM labels for the exec, through the procfs that nobody can mount over (CVE-2019-16884, CVE-2025-52881).
+    fn labels(&mut self, process: &Process) {
+        let dir = Ref::Slot(slots::PROC);
+        if let Some(label) = &process.apparmor {
+            let (path, data) = ("thread-self/attr/apparmor/exec".to_owned(), format!("exec {}", label.value));
+            self.stage(&label.at, StageOp::Write { dir, path, data });
+        }
+        if let Some(label) = &process.selinux {
+            let (path, data) = ("thread-self/attr/exec".to_owned(), label.value.clone());
+            self.stage(&label.at, StageOp::Write { dir, path, data });
+        }
+    }
+
+    fn filter(&mut self, filter: &Filter) {
+        let listener = filter.listener.as_ref().map(|_| slots::LISTENER);
+        let insns = filter.insns.iter().map(word).collect();
+        self.stage(
+            "/linux/seccomp",
+            StageOp::Seccomp { filter: insns, flags: filter.flags.into(), listener },
+        );
+        if listener.is_some() {
+            let fd = Ref::Slot(slots::LISTENER);
+            self.meet("/linux/seccomp/listenerPath", barrier::LISTENER, fd, &[("", HostOp::Listener)]);
+        }
+    }
+
+    /// The end of every program.
+    pub(super) fn exec(&mut self, process: &Process, seccomp: Option<&Filter>, keep_fds: u32) {
+        self.stage("", StageOp::Close(3 + keep_fds));
+        if let Some(filter) = seccomp.filter(|filter| !early(process, filter)) {
+            self.filter(filter);
+        }
+        let (args, env, home) = (process.args.clone(), process.env.clone(), process.needs_home);
+        self.stage(&format!("{}/args", process.at), StageOp::Exec { args, env, home });
+    }
+}
+
+/// An instruction as the kernel's 8 bytes (struct sock_filter).
+fn word(insn: &Insn) -> u64 {
+    let [c0, c1] = insn.code.to_ne_bytes();
+    let [k0, k1, k2, k3] = insn.k.to_ne_bytes();
+    u64::from_ne_bytes([c0, c1, insn.jt, insn.jf, k0, k1, k2, k3])
+}
+
+/// Whether the filter is loaded before Ready instead of last.
+fn early(process: &Process, filter: &Filter) -> bool {
+    !process.no_new_privileges || filter.listener.is_some()
+}

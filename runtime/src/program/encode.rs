@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From operations to the bytes that the stage reads (layout: `stage/wire.rs`).
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+
+use super::op::{Op, Ref, StageOp};
+use super::{HostOp, Program};
+use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
+
+/// Room for `HOME=` and a path (PATH_MAX).
+const HOME_ROOM: usize = 4096 + 8;
+
+/// An encoded program: 8-byte words, because the linked-in stage reads it in place.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The bytes, as words.
+    pub words: Vec<u64>,
+    /// For each record, the index of its step: faults name records.
+    pub steps: Vec<usize>,
+}
+
+struct Encoder<'a> {
+    blob: Vec<u8>,
+    base: u32,
+    strings: HashMap<String, u32>,
+    fds: &'a [i32],
+    /// Where the environment array lies and which of its entries is HOME's.
+    home: Option<(u32, u64)>,
+}
+
+/// Encodes the stage's half of `program`. `fds` are the descriptors of its sources; `keep` those that the stage
+/// must not close at its start (any order), `sync` its socket to the host.
+pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encoded {
+    let stage_ops = || {
+        program.steps.iter().enumerate().filter_map(|(index, step)| match &step.op {
+            Op::Stage(op) => Some((index, op)),
+            // The launch window waits for this one, before the stage exists.
+            Op::Host(HostOp::Clone { .. } | _) => None,
+        })
+    };
+    let count = stage_ops().count();
+    let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
+    let mut encoder =
+        Encoder { blob: Vec::with_capacity(8192), base, strings: HashMap::new(), fds, home: None };
+    encoder.reserve_environment(program);
+    let records: Vec<Rec> = stage_ops().map(|(_, op)| encoder.record(op)).collect();
+    let mut keep: Vec<i64> =
+        keep.iter().chain(fds).chain([&sync]).filter(|&&fd| fd > 2).map(|&fd| fd.into()).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let keep_at = encoder.array(&keep.iter().map(|&fd| fd as u64).collect::<Vec<_>>());
+    let header = Header {
+        magic: wire::MAGIC,
+        version: wire::VERSION,
+        ops: count as u32,
+        keep: keep_at,
+        keep_len: keep.len() as u32,
+        sync,
+    };
+    let mut bytes = Vec::with_capacity(base as usize + encoder.blob.len() + 8);
+    for word in [header.magic, header.version, header.ops, header.keep, header.keep_len, header.sync as u32] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    for rec in &records {
+        put(&mut bytes, rec);
+    }
+    bytes.append(&mut encoder.blob);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    let words =
+        bytes.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().unwrap_or_default())).collect();
+    Encoded { words, steps: stage_ops().map(|(index, _)| index).collect() }
+}
+
+/// One record in the kernel's native layout of `struct Rec`.
+fn put(bytes: &mut Vec<u8>, rec: &Rec) {
+    bytes.extend(rec.code.to_ne_bytes());
+    bytes.extend(rec.y.to_ne_bytes());
+    bytes.extend(rec.r.to_ne_bytes());
+    bytes.extend(rec.q.to_ne_bytes());
+    bytes.extend(rec.x.to_ne_bytes());
+    bytes.extend(rec.a.to_ne_bytes());
+    bytes.extend(rec.b.to_ne_bytes());
+    bytes.extend(rec.s.to_ne_bytes());
+    bytes.extend(rec.t.to_ne_bytes());
+}
+
+impl Encoder<'_> {
+    fn align(&mut self) {
+        while !(self.base as usize + self.blob.len()).is_multiple_of(8) {
+            self.blob.push(0);
+        }
+    }
+
+    fn here(&self) -> u32 {
+        self.base + self.blob.len() as u32
+    }
+
+    /// A string without NUL (the plan refuses those); equal ones are stored once.
+    fn text(&mut self, text: &str) -> u32 {
+        if let Some(&at) = self.strings.get(text) {
+            return at;
+        }
+        let at = self.here();
+        self.blob.extend_from_slice(text.as_bytes());
+        self.blob.push(0);
+        self.strings.insert(text.to_owned(), at);
+        at
+    }
+
+    fn array(&mut self, values: &[u64]) -> u32 {
+        self.align();
+        let at = self.here();
+        values.iter().for_each(|value| self.blob.extend(value.to_ne_bytes()));
+        at
+    }
+
+    /// Offsets of strings, closed by 0.
+    fn texts(&mut self, texts: &[String], spare: usize) -> u32 {
+        let mut offsets: Vec<u64> = texts.iter().map(|text| self.text(text).into()).collect();
+        offsets.resize(offsets.len() + 1 + spare, 0);
+        self.array(&offsets)
+    }
+
+    /// HOME is found before the exec that takes it: the environment's place must be known first.
+    fn reserve_environment(&mut self, program: &Program) {
+        for step in &program.steps {
+            if let Op::Stage(StageOp::Exec { env, home: true, .. }) = &step.op {
+                let at = self.texts(env, 1);
+                self.home = Some((at, env.len() as u64));
+            }
+        }
+    }
+
+    fn fd(&self, reference: Ref) -> i32 {
+        match reference {
+            Ref::Nothing => wire::NONE,
+            Ref::Slot(n) => slot(n),
+            Ref::Source(n) => self.fds.get(n).copied().unwrap_or(wire::NONE),
+        }
+    }
+
+    fn record(&mut self, op: &StageOp) -> Rec {
+        let none = Rec { r: wire::NONE, q: wire::NONE, ..Rec::default() };
+        match op {
+            StageOp::Signals => Rec { code: code::SIGNALS, ..none },
+            StageOp::Setns { from, kinds } => {
+                Rec { code: code::SETNS, r: self.fd(*from), x: *kinds as u32, ..none }
+            }
+            StageOp::Unshare(kinds) => Rec { code: code::UNSHARE, a: *kinds, ..none },
+            StageOp::Hop(kinds) => Rec { code: code::HOP, a: *kinds, x: barrier::HOP.into(), ..none },
+            StageOp::BecomeRoot => Rec { code: code::BECOME_ROOT, ..none },
+            StageOp::Keyring { name, permissions, join } => {
+                Rec { code: code::KEYRING, s: self.text(name), x: *permissions, y: (*join).into(), ..none }
+            }
+            StageOp::Setsid => Rec { code: code::SETSID, ..none },
+            StageOp::Loopback => Rec { code: code::LOOPBACK, ..none },
+            StageOp::Barrier { barrier, fd } => {
+                Rec { code: code::BARRIER, x: (*barrier).into(), r: self.fd(*fd), ..none }
+            }
+            StageOp::Hostname(name) => Rec { code: code::HOSTNAME, s: self.text(name), ..none },
+            StageOp::Domainname(name) => Rec { code: code::DOMAINNAME, s: self.text(name), ..none },
+            StageOp::Hook { number, hook, state, .. } => self.hook(*number, hook, state),
+            StageOp::Close(from) => Rec { code: code::CLOSE, x: *from, ..none },
+            StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
+            StageOp::Gate(fd) => Rec { code: code::GATE, r: self.fd(*fd), ..none },
+            StageOp::Write { dir, path, data } => {
+                Rec { code: code::WRITE, r: self.fd(*dir), s: self.text(path), t: self.text(data), ..none }
+            }
+            StageOp::Console { master, terminal, size } => {
+                let size =
+                    size.map_or(0, |(rows, columns)| 1 << 32 | u64::from(rows) << 16 | u64::from(columns));
+                Rec { code: code::CONSOLE, r: slot(*master), q: slot(*terminal), a: size, ..none }
+            }
+            StageOp::ConsoleBind(terminal) => Rec { code: code::CONSOLE_BIND, r: slot(*terminal), ..none },
+            StageOp::ConsoleStdio(terminal) => Rec { code: code::CONSOLE_STDIO, r: slot(*terminal), ..none },
+            StageOp::ChownStdio(uid) => Rec { code: code::CHOWN_STDIO, x: *uid, ..none },
+            other => self.mount_record(other, none),
+        }
+    }
+
+    fn mount_record(&mut self, op: &StageOp, none: Rec) -> Rec {
+        match op {
+            StageOp::Propagate(change) => {
+                let flags = change.flag | if change.recursive { 0x4000 } else { 0 };
+                Rec { code: code::PROPAGATE, a: flags, s: self.text("/"), ..none }
+            }
+            StageOp::Attach { mount, target } => {
+                Rec { code: code::ATTACH, r: self.fd(*mount), q: self.fd(*target), ..none }
+            }
+            StageOp::AttachHost { mount, path } => {
+                Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
+            }
+            StageOp::Root(fd) => Rec { code: code::ROOT, r: self.fd(*fd), ..none },
+            StageOp::Target { slot: n, path, flags, like } => Rec {
+                code: code::TARGET,
+                r: slot(*n),
+                q: self.fd(*like),
+                y: *flags,
+                s: self.text(path),
+                ..none
+            },
+            StageOp::FsOpen { slot: n, fstype } => {
+                Rec { code: code::FS_OPEN, r: slot(*n), s: self.text(fstype), ..none }
+            }
+            StageOp::FsSet { slot: n, key, value: Some(value) } => {
+                Rec { code: code::FS_SET, r: slot(*n), s: self.text(key), t: self.text(value), ..none }
+            }
+            StageOp::FsSet { slot: n, key, value: None } => {
+                Rec { code: code::FS_FLAG, r: slot(*n), s: self.text(key), ..none }
+            }
+            StageOp::FsMode { slot: n, target } => {
+                Rec { code: code::FS_MODE, r: slot(*n), q: slot(*target), ..none }
+            }
+            StageOp::FsMount { slot: n, attrs } => {
+                Rec { code: code::FS_MOUNT, r: slot(*n), a: *attrs, ..none }
+            }
+            StageOp::MountClassic { slot: n, fstype, source, flags, data } => {
+                let (s, t, b) = (self.text(fstype), self.text(source), self.text(data));
+                Rec { code: code::MOUNT_CLASSIC, r: slot(*n), s, t, a: *flags, b: b.into(), ..none }
+            }
+            StageOp::SetAttr { mount, attrs, propagation, recursive } => {
+                let (a, b, x) = (attrs.set, attrs.clear, *propagation as u32);
+                Rec { code: code::SET_ATTR, r: self.fd(*mount), a, b, x, y: (*recursive).into(), ..none }
+            }
+            StageOp::CopyUp { slot: n, target } => {
+                Rec { code: code::COPY_UP, r: slot(*n), q: slot(*target), ..none }
+            }
+            StageOp::Mknod { path, mode, rdev, uid, gid } => {
+                let owner = u64::from(*uid) << 32 | u64::from(*gid);
+                Rec { code: code::MKNOD, s: self.text(path), x: *mode, a: *rdev, b: owner, ..none }
+            }
+            StageOp::Symlink { path, target } => {
+                Rec { code: code::SYMLINK, s: self.text(path), t: self.text(target), ..none }
+            }
+            StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
+            StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
+            StageOp::Pivot => Rec { code: code::PIVOT, ..none },
+            StageOp::MoveRoot => Rec { code: code::MOVE_ROOT, ..none },
+            StageOp::Chroot(fd) => Rec { code: code::CHROOT, r: self.fd(*fd), ..none },
+            other => self.identity_record(other, none),
+        }
+    }
+
+    fn identity_record(&mut self, op: &StageOp, none: Rec) -> Rec {
+        match op {
+            StageOp::Umask(mask) => Rec { code: code::UMASK, x: *mask, ..none },
+            StageOp::Personality(persona) => Rec { code: code::PERSONALITY, x: *persona, ..none },
+            StageOp::NoNewPrivs => Rec { code: code::NO_NEW_PRIVS, ..none },
+            StageOp::Chdir { path, again } => {
+                Rec { code: code::CHDIR, s: self.text(path), y: if *again { 2 } else { 1 }, ..none }
+            }
+            StageOp::Groups(groups) => {
+                self.align();
+                let at = self.here();
+                groups.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
+                Rec { code: code::GROUPS, s: at, x: groups.len() as u32, ..none }
+            }
+            StageOp::SetIds { uid, gid } => {
+                Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }
+            }
+            StageOp::Bound { keep, last } => Rec { code: code::BOUND, a: *keep, x: *last, ..none },
+            StageOp::Capset { effective: a, permitted: b, inheritable } => {
+                let (s, t) = (*inheritable as u32, (*inheritable >> 32) as u32);
+                Rec { code: code::CAPSET, a: *a, b: *b, s, t, ..none }
+            }
+            StageOp::Ambient(set) => Rec { code: code::AMBIENT, a: *set, ..none },
+            StageOp::Seccomp { filter, flags, listener } => {
+                let r = listener.map_or(wire::NONE, slot);
+                Rec {
+                    code: code::SECCOMP,
+                    s: self.array(filter),
+                    x: filter.len() as u32,
+                    a: *flags,
+                    r,
+                    ..none
+                }
+            }
+            StageOp::Lookup(candidates) => {
+                Rec { code: code::LOOKUP, s: self.texts(candidates, 0), x: candidates.len() as u32, ..none }
+            }
+            StageOp::Home(uid) => {
+                let (array, index) = self.home.unwrap_or_default();
+                let buffer = self.here();
+                self.blob.resize(self.blob.len() + HOME_ROOM, 0);
+                Rec { code: code::HOME, x: *uid, s: array, a: index, t: buffer, b: HOME_ROOM as u64, ..none }
+            }
+            StageOp::Exec { args, env, home } => {
+                let t = match self.home {
+                    Some((array, _)) if *home => array,
+                    _ => self.texts(env, 0),
+                };
+                Rec { code: code::EXEC, s: self.texts(args, 0), t, ..none }
+            }
+            // Every other variant is encoded above; an unknown code would be refused by the stage.
+            _ => none,
+        }
+    }
+
+    fn hook(&mut self, number: u16, hook: &crate::plan::hooks::Hook, state: &(String, String)) -> Rec {
+        let rec = HookRec {
+            path: self.text(&hook.path),
+            argv: self.texts(&hook.args, 0),
+            env: self.texts(&hook.env, 0),
+            before: self.text(&state.0),
+            after: self.text(&state.1),
+            timeout: hook.timeout.map_or(0, |timeout| timeout.as_millis().min(u32::MAX.into()) as u32),
+        };
+        self.align();
+        let at = self.here();
+        for word in [rec.path, rec.argv, rec.env, rec.before, rec.after, rec.timeout] {
+            self.blob.extend(word.to_ne_bytes());
+        }
+        Rec { code: code::HOOK, r: wire::NONE, q: wire::NONE, s: at, y: number, ..Rec::default() }
+    }
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Programs in words: the sentences of `corten plan` and the steps that errors name.
+
+#![forbid(unsafe_code)]
+
+use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
+use super::{Program, Step};
+use crate::plan::mounts::{Attrs, Propagation};
+use crate::stage::wire::{self, barrier};
+
+/// One sentence for one step.
+pub fn sentence(program: &Program, step: &Step) -> String {
+    match &step.op {
+        Op::Host(op) => host(program, op),
+        Op::Stage(op) => stage(program, op),
+    }
+}
+
+/// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.
+pub fn place(program: &Program, index: usize) -> String {
+    let Some(step) = program.steps.get(index) else { return "container init".into() };
+    let target =
+        program.steps[..=index].iter().rev().take_while(|other| other.at == step.at).find_map(target_of);
+    let mut parts = step.at.trim_start_matches('/').split('/');
+    let mut place = String::new();
+    for part in parts.by_ref() {
+        if part.chars().all(|c| c.is_ascii_digit()) && !part.is_empty() {
+            place.push_str(&format!("[{part}]"));
+        } else {
+            place.push_str(if place.is_empty() { "" } else { "." });
+            place.push_str(&part.replace("~1", "/").replace("~0", "~"));
+        }
+    }
+    match target {
+        Some(target) if place.is_empty() => target,
+        Some(target) => format!("{place} ({target})"),
+        None => place,
+    }
+}
+
+fn target_of(step: &Step) -> Option<String> {
+    match &step.op {
+        Op::Stage(
+            StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. },
+        ) => Some(path.clone()),
+        Op::Stage(StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
+            Some(path.clone())
+        }
+        Op::Stage(StageOp::Write { path, .. }) => Some(format!("/proc/{path}")),
+        Op::Stage(StageOp::Hook { hook, .. }) => Some(hook.path.clone()),
+        _ => None,
+    }
+}
+
+/// The operand of the call that an operation makes, for `fsmount(proc)`.
+pub fn operand(program: &Program, index: usize) -> String {
+    let Some(Op::Stage(op)) = program.steps.get(index).map(|step| &step.op) else { return String::new() };
+    match op {
+        StageOp::FsOpen { fstype, .. } => fstype.clone(),
+        StageOp::FsMount { slot, .. } | StageOp::FsMode { slot, .. } => {
+            let opened = program.steps[..index].iter().rev().find_map(|step| match &step.op {
+                Op::Stage(StageOp::FsOpen { slot: other, fstype }) if other == slot => Some(fstype.clone()),
+                _ => None,
+            });
+            opened.unwrap_or_default()
+        }
+        StageOp::FsSet { key, value, .. } => {
+            value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"))
+        }
+        StageOp::Attach { .. } | StageOp::SetAttr { .. } => {
+            program.steps[..=index].iter().rev().find_map(target_of).unwrap_or_default()
+        }
+        StageOp::AttachHost { path, .. } => path.clone(),
+        StageOp::Write { path, data, .. } => format!("/proc/{path}, {data}"),
+        StageOp::Exec { args, .. } => args.first().cloned().unwrap_or_default(),
+        StageOp::SetIds { uid, gid } => format!("{uid}:{gid}"),
+        StageOp::Groups(groups) => format!("{groups:?}"),
+        StageOp::Hostname(name) | StageOp::Domainname(name) => name.clone(),
+        StageOp::Keyring { name, .. } => name.clone(),
+        StageOp::Setns { kinds, .. } => kind_names(*kinds),
+        StageOp::Unshare(kinds) | StageOp::Hop(kinds) => kind_names(*kinds),
+        _ => program.steps.get(index).and_then(target_of).unwrap_or_default(),
+    }
+}
+
+fn host(program: &Program, op: &HostOp) -> String {
+    match op {
+        HostOp::Reserve => "take the id: make its state directory and write the state \"creating\"".into(),
+        HostOp::Cgroup => "make the control group and write its limits".into(),
+        HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
+        HostOp::ConsoleSocket => "connect to the console socket".into(),
+        HostOp::Clone { flags, pid, wait } => {
+            let namespaces = if *flags == 0 { "no new namespace".into() } else { kind_names(*flags) };
+            let pid = if *pid == Ref::Nothing { "" } else { ", in the pid namespace to be joined" };
+            let wait = if *wait { "; it waits" } else { "" };
+            format!(
+                "clone the container's first process into its control group, with {namespaces}{pid}{wait}"
+            )
+        }
+        HostOp::Adopt => "take over the process that the first one cloned".into(),
+        HostOp::IdMaps => "write the id mappings of the user namespace".into(),
+        HostOp::Place => "put the process into its control group".into(),
+        HostOp::OomScoreAdj(score) => format!("write {score} to the process's oom_score_adj"),
+        HostOp::Release => "let the process go on".into(),
+        HostOp::Await(which) => format!("wait until the process is at barrier {}", barrier_name(*which)),
+        HostOp::Hooks => "run the prestart and createRuntime hooks".into(),
+        HostOp::Listener => "hand the seccomp listener to its agent".into(),
+        HostOp::Rlimits => "set the resource limits".into(),
+        HostOp::Schedule => "set scheduler, I/O priority and CPU affinity where asked for".into(),
+        HostOp::Console => "hand over the terminal's master".into(),
+        HostOp::Record => "write the state \"created\" and the pid file".into(),
+        HostOp::Outcome => "wait for the outcome of the exec".into(),
+        HostOp::Poststart => "run the poststart hooks".into(),
+    }
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Tree(tree) => self::tree(tree),
+        Source::Namespace { path, kind } => format!("open the {} namespace {path}", kind.name()),
+        Source::Proc => "open the host's /proc".into(),
+        Source::Gate => "bind and listen on the gate, the socket at which `start` will knock".into(),
+        Source::Init => "open the container's init by pidfd and check that it is the one in the state".into(),
+        Source::InitRoot => "open the root directory of the container's init".into(),
+    }
+}
+
+fn tree(tree: &Tree) -> String {
+    let mut text = format!("copy the mount tree at {}", tree.path.display());
+    text.push_str(if tree.recursive { ", with all below it" } else { ", its top mount only" });
+    text.push_str(&attributes(tree.attrs, ""));
+    text.push_str(&attributes(tree.all_attrs, " (whole tree)"));
+    for change in &tree.propagation {
+        text.push_str(&format!(", made {}", propagation(*change)));
+    }
+    if tree.idmap.is_some() {
+        text.push_str(", id-mapped");
+    }
+    if tree.must == Must::Proc {
+        text.push_str("; it must be a procfs");
+    }
+    text
+}
+
+fn attributes(attrs: Attrs, suffix: &str) -> String {
+    const NAMES: [(u64, &str); 8] = [
+        (0x1, "ro"),
+        (0x2, "nosuid"),
+        (0x4, "nodev"),
+        (0x8, "noexec"),
+        (0x10, "noatime"),
+        (0x20, "strictatime"),
+        (0x80, "nodiratime"),
+        (0x20_0000, "nosymfollow"),
+    ];
+    let mut text = String::new();
+    for (bit, name) in NAMES.iter().filter(|(bit, _)| attrs.set & bit != 0) {
+        let _ = bit;
+        text.push_str(&format!(", {name}{suffix}"));
+    }
+    for (_, name) in NAMES.iter().filter(|(bit, _)| attrs.clear & bit != 0 && attrs.set & bit == 0) {
+        text.push_str(&format!(", not {name}{suffix}"));
+    }
+    text
+}
+
+fn propagation(change: Propagation) -> String {
+    let name = match change.flag {
+        0x2_0000 => "unbindable",
+        0x4_0000 => "private",
+        0x8_0000 => "slave",
+        _ => "shared",
+    };
+    format!("{}{name}", if change.recursive { "recursively " } else { "" })
+}
+
+fn kind_names(flags: u64) -> String {
+    use crate::plan::namespaces::NsKind;
+    let names: Vec<&str> =
+        NsKind::ALL.iter().filter(|kind| flags & kind.flag() != 0).map(|kind| kind.name()).collect();
+    match names.len() {
+        1 => format!("{} namespace", names[0]),
+        _ => format!("{} namespaces", names.join(", ")),
+    }
+}
+
+fn barrier_name(which: u8) -> &'static str {
+    match which {
+        barrier::HOOKS => "Hooks",
+        barrier::LISTENER => "Listener",
+        barrier::READY => "Ready",
+        _ => "",
+    }
+}
+
+fn stage(program: &Program, op: &StageOp) -> String {
+    match op {
+        StageOp::Signals => "set all signals to their defaults".into(),
+        StageOp::Setns { kinds, .. } => format!("join the {}", kind_names(*kinds)),
+        StageOp::Unshare(kinds) => format!("make a new {}", kind_names(*kinds)),
+        StageOp::Hop(kinds) if *kinds == 0 => "clone the final process".into(),
+        StageOp::Hop(kinds) => format!("clone the final process into new {}", kind_names(*kinds)),
+        StageOp::BecomeRoot => "become root of the user namespace".into(),
+        StageOp::Keyring { name, .. } => format!("join the session keyring {name}"),
+        StageOp::Setsid => "start a session".into(),
+        StageOp::Loopback => "bring lo up".into(),
+        StageOp::Barrier { barrier, .. } => format!("come to barrier {} and wait", barrier_name(*barrier)),
+        StageOp::Hostname(name) => format!("set the host name {name}"),
+        StageOp::Domainname(name) => format!("set the domain name {name}"),
+        StageOp::Gate(_) => "wait at the gate for `start`".into(),
+        StageOp::Hook { kind, hook, .. } => format!("run the {kind} hook {}", hook.path),
+        StageOp::Close(from) => format!("close every descriptor from {from} on"),
+        StageOp::CloseFd(_) => "close the source's descriptor".into(),
+        StageOp::Console { size, .. } => {
+            let size = size
+                .map_or_else(String::new, |(rows, columns)| format!(" of {rows} rows and {columns} columns"));
+            format!("open a terminal{size} in the container's devpts")
+        }
+        StageOp::ConsoleBind(_) => "bind the terminal onto /dev/console".into(),
+        StageOp::ConsoleStdio(_) => "make the terminal stdin, stdout, stderr and controlling terminal".into(),
+        StageOp::ChownStdio(uid) => format!("give stdin, stdout and stderr to user {uid}"),
+        StageOp::Write { path, data, .. } => format!("write {data:?} to /proc/{path}"),
+        other => mount(program, other),
+    }
+}
+
+fn mount(program: &Program, op: &StageOp) -> String {
+    match op {
+        StageOp::Propagate(change) => format!("make the copied host tree {}", propagation(*change)),
+        StageOp::Attach { mount, .. } => match mount {
+            Ref::Source(n) => match program.sources.get(*n) {
+                Some(Source::Tree(tree)) => format!("attach the copy of {} there", tree.path.display()),
+                _ => "attach it there".into(),
+            },
+            _ => "attach the new mount there".into(),
+        },
+        StageOp::AttachHost { path, .. } => {
+            format!("attach the root file system at {path} of the host's tree")
+        }
+        StageOp::Root(Ref::Nothing) => "look up paths from the container's root".into(),
+        StageOp::Root(_) => "look up paths inside the root file system from here on".into(),
+        StageOp::Target { path, flags, .. } if flags & wire::TARGET_EXISTING != 0 => format!("find {path}"),
+        StageOp::Target { path, .. } => format!("find or make the mount point {path}"),
+        StageOp::FsOpen { fstype, .. } => format!("prepare a {fstype} file system"),
+        StageOp::FsSet { key, value: Some(value), .. } => format!("set its {key} to {value}"),
+        StageOp::FsSet { key, value: None, .. } => format!("set {key}"),
+        StageOp::FsMode { .. } => "give it the mode of the directory that it covers".into(),
+        StageOp::FsMount { attrs, .. } => {
+            format!("make the mount{}", attributes(Attrs { set: *attrs, clear: 0 }, ""))
+        }
+        StageOp::MountClassic { fstype, data, .. } => format!("mount a {fstype} with {data}"),
+        StageOp::SetAttr { attrs, propagation: 0, recursive, .. } => {
+            let text = attributes(*attrs, if *recursive { " (whole tree)" } else { "" });
+            format!("make it {}", text.trim_start_matches(", "))
+        }
+        StageOp::SetAttr { propagation: flag, recursive, .. } => {
+            format!("make it {}", propagation(Propagation { flag: *flag, recursive: *recursive }))
+        }
+        StageOp::CopyUp { .. } => "copy the content of the covered directory into it".into(),
+        StageOp::Mknod { path, mode, rdev, .. } => {
+            let kind = match mode & 0o170_000 {
+                0o060_000 => "block device",
+                0o010_000 => "FIFO",
+                _ => "character device",
+            };
+            let (major, minor) = (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xfff_ff00);
+            format!("make the {kind} {path} ({major}:{minor}, mode {:04o})", mode & 0o7777)
+        }
+        StageOp::Symlink { path, target } => format!("link {path} to {target}"),
+        StageOp::Mask(path) => format!("mask {path}"),
+        StageOp::Readonly(path) => format!("make {path} read-only"),
+        StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
+        StageOp::MoveRoot => "move the root file system over / and chroot into it".into(),
+        StageOp::Chroot(_) => "chroot into the container's root".into(),
+        other => identity(other),
+    }
+}
+
+fn identity(op: &StageOp) -> String {
+    match op {
+        StageOp::Umask(mask) => format!("set the umask {mask:03o}"),
+        StageOp::Personality(persona) => format!("set the execution domain {persona:#x}"),
+        StageOp::NoNewPrivs => "set no_new_privs".into(),
+        StageOp::Chdir { path, again: false } => format!("change to the directory {path}, made if missing"),
+        StageOp::Chdir { again: true, .. } => "check that the working directory is inside the root".into(),
+        StageOp::Groups(groups) if groups.is_empty() => "drop all supplementary groups".into(),
+        StageOp::Groups(groups) => format!("set the supplementary groups {groups:?}"),
+        StageOp::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
+        StageOp::Bound { keep, .. } => format!("bound the capabilities to {}", caps(*keep)),
+        StageOp::Capset { effective, permitted, inheritable } => format!(
+            "set the capabilities: effective {}, permitted {}, inheritable {}",
+            caps(*effective),
+            caps(*permitted),
+            caps(*inheritable)
+        ),
+        StageOp::Ambient(set) => format!("raise the ambient capabilities {}", caps(*set)),
+        StageOp::Seccomp { filter, .. } => {
+            format!("load the seccomp filter of {} instructions", filter.len())
+        }
+        StageOp::Lookup(candidates) => format!("find the executable: {}", candidates.join(", ")),
+        StageOp::Home(uid) => format!("find the home directory of user {uid} in /etc/passwd"),
+        StageOp::Exec { args, .. } => format!("execute {}", args.join(" ")),
+        _ => String::new(),
+    }
+}
+
+fn caps(mask: u64) -> String {
+    if mask == 0 { "none".into() } else { crate::plan::caps::names(mask).join(" ") }
+}

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program: what is done to make a container (or to exec in one), as one flat list in order.
+//!
+//! `op` is the vocabulary, `compile` THE ORDER, `check` its invariants, `encode` the bytes that the stage reads,
+//! `explain` the sentences that `corten plan` prints. All of it is pure. The list holds the host's half too:
+//! `host/launch.rs` walks it from the top, doing what is the host's and meeting the stage at barriers.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod compile;
+pub mod encode;
+pub mod explain;
+pub mod op;
+
+pub use op::{HostOp, Op, Ref, Source, StageOp, Step};
+
+/// The whole list.
+#[derive(Debug, Clone, Default)]
+pub struct Program {
+    /// Descriptors that the host opens and the stage inherits; [`Ref::Source`] counts from 0 here.
+    pub sources: Vec<Source>,
+    /// Every step, in order.
+    pub steps: Vec<Step>,
+}

@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The vocabulary of programs.
+//!
+//! A stage operation cannot hold a free path: it names a descriptor ([`Ref`]) or a path that is looked up below
+//! the container's root; the two exceptions, [`StageOp::Propagate`] and [`StageOp::AttachHost`], name the host's
+//! own tree and are refused by `check` after the change of root.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use crate::plan::hooks::Hook;
+use crate::plan::mounts::{Attrs, Idmap, Propagation};
+use crate::plan::namespaces::NsKind;
+
+/// A descriptor as a program names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ref {
+    /// None.
+    Nothing,
+    /// One that the stage opened: a slot.
+    Slot(usize),
+    /// One that the host opened: an index into `Program::sources`.
+    Source(usize),
+}
+
+/// What the host opens for the stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A detached copy of a mount tree (open_tree(2) with OPEN_TREE_CLONE), with its attributes already set.
+    Tree(Tree),
+    /// A namespace file, whose kind is checked.
+    Namespace {
+        /// Absolute path.
+        path: String,
+        /// What it must be.
+        kind: NsKind,
+    },
+    /// The host's /proc, for writes about the stage itself before the container's namespaces exist.
+    Proc,
+    /// The listening socket at which the stage waits for `start`.
+    Gate,
+    /// The pidfd of the container's init.
+    Init,
+    /// The root directory of the container's init (for containers made without pivot_root).
+    InitRoot,
+}
+
+/// A mount tree to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// Absolute path on the host.
+    pub path: PathBuf,
+    /// With everything mounted below.
+    pub recursive: bool,
+    /// Do not follow a symbolic link at the end.
+    pub nofollow: bool,
+    /// Attributes of the top mount.
+    pub attrs: Attrs,
+    /// Attributes of the whole tree.
+    pub all_attrs: Attrs,
+    /// Propagation changes, in order.
+    pub propagation: Vec<Propagation>,
+    /// Id mapping.
+    pub idmap: Option<Idmap>,
+    /// Must be a directory (the root file system) or a device node of this number.
+    pub must: Must,
+}
+
+/// What a tree's top must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Must {
+    /// Anything.
+    Anything,
+    /// A directory.
+    Directory,
+    /// A procfs (a bind onto /proc).
+    Proc,
+    /// No symbolic link (`copy-symlink`, which would make the same link instead).
+    NoLink,
+}
+
+/// One step: the operation and what in the configuration asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// JSON pointer; empty when no field did.
+    pub at: String,
+    /// What is done.
+    pub op: Op,
+}
+
+/// Whose operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Done by the host side, in its own namespaces.
+    Host(HostOp),
+    /// Done by the stage.
+    Stage(StageOp),
+}
+
+/// What the host does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostOp {
+    /// Take the id: make the state directory and write the state "creating", with the control group's path.
+    Reserve,
+    /// Make the control group and write its limits.
+    Cgroup,
+    /// Open a source.
+    Open(usize),
+    /// Connect the console socket, so that a missing one is told before anything runs.
+    ConsoleSocket,
+    /// clone3(2): the first process, with these CLONE_NEW* flags; `pid` is the pid namespace it is born into;
+    /// with `wait` it holds still before the stage until it is mapped and placed.
+    Clone {
+        /// CLONE_NEW* flags.
+        flags: u64,
+        /// A pid namespace to be born into.
+        pid: Ref,
+        /// Whether it waits.
+        wait: bool,
+    },
+    /// Take over the final process that the first one cloned.
+    Adopt,
+    /// Write uid_map and gid_map.
+    IdMaps,
+    /// Put the process into its control group (where clone3 could not).
+    Place,
+    /// Write oom_score_adj.
+    OomScoreAdj(i32),
+    /// Let the process go on.
+    Release,
+    /// Wait until the stage reaches this barrier (wire::barrier).
+    Await(u8),
+    /// Run the prestart and createRuntime hooks.
+    Hooks,
+    /// Hand the seccomp listener to its agent.
+    Listener,
+    /// Set the resource limits.
+    Rlimits,
+    /// Set scheduler, I/O priority and CPU affinity.
+    Schedule,
+    /// Hand the terminal's master to the console socket, or keep it.
+    Console,
+    /// Write the state, the pid file and the pidfd socket: the container is created.
+    Record,
+    /// Wait for the outcome of the exec.
+    Outcome,
+    /// Run the poststart hooks.
+    Poststart,
+}
+
+/// What the stage does. Paths are absolute below the container's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageOp {
+    /// Default all signals, unblock them.
+    Signals,
+    /// Join a namespace (CLONE_NEW* flags when `from` is a pidfd).
+    Setns {
+        /// Namespace file or pidfd.
+        from: Ref,
+        /// CLONE_NEW* flags.
+        kinds: u64,
+    },
+    /// unshare(2).
+    Unshare(u64),
+    /// Clone the final process into these new namespaces.
+    Hop(u64),
+    /// Become root of the user namespace.
+    BecomeRoot,
+    /// A session keyring; the number is the permission bits added for others.
+    Keyring {
+        /// Its name.
+        name: String,
+        /// Permission bits.
+        permissions: u32,
+        /// An `exec`: the keyring exists already.
+        join: bool,
+    },
+    /// A session of its own.
+    Setsid,
+    /// Bring `lo` up.
+    Loopback,
+    /// Tell the host, with a descriptor if any, and wait.
+    Barrier {
+        /// wire::barrier
+        barrier: u8,
+        /// What goes with it.
+        fd: Ref,
+    },
+    /// sethostname(2)
+    Hostname(String),
+    /// setdomainname(2)
+    Domainname(String),
+    /// Change the propagation of the host's tree in the new mount namespace.
+    Propagate(Propagation),
+    /// Attach a mount to a target.
+    Attach {
+        /// The mount.
+        mount: Ref,
+        /// The target.
+        target: Ref,
+    },
+    /// Attach a mount to a path of the host's tree.
+    AttachHost {
+        /// The mount.
+        mount: Ref,
+        /// Absolute host path.
+        path: String,
+    },
+    /// Look-ups start here (`Nothing`: at our own root).
+    Root(Ref),
+    /// Find or make a mount target.
+    Target {
+        /// Where the descriptor goes.
+        slot: usize,
+        /// The path.
+        path: String,
+        /// wire::TARGET_*
+        flags: u16,
+        /// A mount whose type (directory or not) the target takes.
+        like: Ref,
+    },
+    /// fsopen(2)
+    FsOpen {
+        /// Where the context goes.
+        slot: usize,
+        /// File system type.
+        fstype: String,
+    },
+    /// fsconfig(2) with a string, or a flag.
+    FsSet {
+        /// The context.
+        slot: usize,
+        /// Parameter.
+        key: String,
+        /// Value; `None` for a flag.
+        value: Option<String>,
+    },
+    /// Take over the mode of the target.
+    FsMode {
+        /// The context.
+        slot: usize,
+        /// The target's slot.
+        target: usize,
+    },
+    /// fsmount(2): the context becomes a mount with these MOUNT_ATTR_* bits.
+    FsMount {
+        /// The context.
+        slot: usize,
+        /// MOUNT_ATTR_*
+        attrs: u64,
+    },
+    /// mount(2) on a target, for options that fsconfig(2) cannot carry.
+    MountClassic {
+        /// The target.
+        slot: usize,
+        /// File system type.
+        fstype: String,
+        /// Source.
+        source: String,
+        /// MS_* flags.
+        flags: u64,
+        /// Options.
+        data: String,
+    },
+    /// mount_setattr(2); `Nothing` is the root.
+    SetAttr {
+        /// The mount.
+        mount: Ref,
+        /// Attributes.
+        attrs: Attrs,
+        /// MS_* propagation flag, or 0.
+        propagation: u64,
+        /// For the whole tree.
+        recursive: bool,
+    },
+    /// Copy the content of the target into the new tmpfs.
+    CopyUp {
+        /// The tmpfs.
+        slot: usize,
+        /// The target.
+        target: usize,
+    },
+    /// A device node.
+    Mknod {
+        /// The path.
+        path: String,
+        /// Type and permission bits.
+        mode: u32,
+        /// Device number.
+        rdev: u64,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// The path.
+        path: String,
+        /// What it says.
+        target: String,
+    },
+    /// Hide a path.
+    Mask(String),
+    /// Make a path read-only.
+    Readonly(String),
+    /// pivot_root(2).
+    Pivot,
+    /// MS_MOVE and chroot(2).
+    MoveRoot,
+    /// Write to a file below a descriptor.
+    Write {
+        /// Where.
+        dir: Ref,
+        /// Relative path.
+        path: String,
+        /// What.
+        data: String,
+    },
+    /// Open a terminal.
+    Console {
+        /// Slot of the master.
+        master: usize,
+        /// Slot of the other side.
+        terminal: usize,
+        /// Rows and columns.
+        size: Option<(u16, u16)>,
+    },
+    /// Bind the terminal onto /dev/console.
+    ConsoleBind(usize),
+    /// Make it stdin, stdout, stderr and the controlling terminal.
+    ConsoleStdio(usize),
+    /// Give stdin, stdout and stderr to this user.
+    ChownStdio(u32),
+    /// umask(2)
+    Umask(u32),
+    /// personality(2)
+    Personality(u32),
+    /// PR_SET_NO_NEW_PRIVS
+    NoNewPrivs,
+    /// Change to the working directory; `again`: after the change of ids, where root was refused before.
+    Chdir {
+        /// The path.
+        path: String,
+        /// Second attempt, and check.
+        again: bool,
+    },
+    /// setgroups(2)
+    Groups(Vec<u32>),
+    /// setresgid(2), setresuid(2)
+    SetIds {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+    /// Drop from the bounding set all but these.
+    Bound {
+        /// What stays.
+        keep: u64,
+        /// The kernel's last capability.
+        last: u32,
+    },
+    /// capset(2)
+    Capset {
+        /// Effective.
+        effective: u64,
+        /// Permitted.
+        permitted: u64,
+        /// Inheritable.
+        inheritable: u64,
+    },
+    /// Raise ambient capabilities.
+    Ambient(u64),
+    /// Load the filter.
+    Seccomp {
+        /// Instructions, each as the kernel's 8 bytes.
+        filter: Vec<u64>,
+        /// SECCOMP_FILTER_FLAG_*
+        flags: u64,
+        /// Slot of the listener.
+        listener: Option<usize>,
+    },
+    /// Choose the executable.
+    Lookup(Vec<String>),
+    /// Find HOME for this user and put it at the end of the environment.
+    Home(u32),
+    /// Wait for `start`.
+    Gate(Ref),
+    /// Run a hook inside.
+    Hook {
+        /// Its number among its kind, from 0.
+        number: u16,
+        /// Which kind, for messages.
+        kind: &'static str,
+        /// The hook.
+        hook: Hook,
+        /// The state on stdin up to the pid, and after it.
+        state: (String, String),
+    },
+    /// Keep descriptors below this one only.
+    Close(u32),
+    /// chroot(2) to a directory.
+    Chroot(Ref),
+    /// close(2)
+    CloseFd(Ref),
+    /// execve(2)
+    Exec {
+        /// argv
+        args: Vec<String>,
+        /// Environment (HOME is appended by `Home`).
+        env: Vec<String>,
+        /// Room for HOME is needed.
+        home: bool,
+    },
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a policy says of each call of one ABI. Everything that is not obvious in the meaning of a profile is decided
+//! here, and decided as libseccomp (driven by runc) decides it:
+//!
+//! - Unconditional beats conditional, wherever it stands; of several unconditional rules the first.
+//! - Conditional rules are asked in this order: those whose first argument has the higher index; tests for equality
+//!   (EQ, NE, MASKED_EQ), then LT and LE, then GT and GE; the larger value (for LT and LE the smaller). Then the same
+//!   for their second argument, and so on; at the end, as they stand in the profile.
+//! - A rule that repeats an earlier one with further conditions is never asked. One that repeats an earlier one, or
+//!   its beginning, with another action is a contradiction, and refused.
+//! - Where arguments have 32 bits, so have values and masks; a mask of zero is no condition.
+//! - On i386 a rule for a socket or System V IPC call also holds for socketcall(2) or ipc(2) with its number as
+//!   first argument. A condition on the first argument cannot be asked there (it is in memory) and is left out. If
+//!   that makes two rules contradict each other the stricter one stands.
+
+#![forbid(unsafe_code)]
+
+use std::cmp::Ordering;
+
+use super::arch::Abi;
+use super::names;
+use super::profile::{Op, Policy, Test, Use};
+use crate::error::{Error, Result};
+
+/// What one ABI's calls come to.
+#[derive(Debug)]
+pub(super) struct Calls {
+    /// Every call the table knows, by number.
+    pub known: Vec<(u32, Verdict)>,
+    /// What `Verdict::Ask` refers to.
+    pub chains: Vec<Vec<Rule>>,
+    /// The highest number that the profile names.
+    pub last: Option<u32>,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This `SECCOMP_RET_*`.
+    Return(u32),
+    /// The first rule that holds in this chain (by index), else the default.
+    Ask(usize),
+}
+
+/// An action under conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// All must hold; sorted by argument, no argument twice, never empty.
+    pub tests: Vec<Test>,
+    /// `SECCOMP_RET_*` with its data.
+    pub action: u32,
+}
+
+/// The slots of the table while rules are added.
+struct Slots {
+    verdicts: Vec<Option<Verdict>>,
+    chains: Vec<Vec<Rule>>,
+}
+
+impl Calls {
+    /// Applies `policy` to `abi`.
+    pub(super) fn new(policy: &Policy, abi: &Abi) -> Result<Calls> {
+        let mut slots = Slots { verdicts: vec![None; names::ROWS], chains: Vec::new() };
+        let mut last = None;
+        for call in &policy.uses {
+            last = last.max(abi.number(call.row));
+            if let Some((name, number)) = abi.multiplexer(call.row) {
+                let row = names::row(name).unwrap_or_default();
+                last = last.max(abi.number(row));
+                slots.apply(policy, abi, Use { row, ..*call }, Some(number))?;
+            }
+            slots.apply(policy, abi, *call, None)?;
+        }
+        let default = Verdict::Return(policy.default);
+        let mut known: Vec<_> = (slots.verdicts.iter().enumerate())
+            .filter_map(|(row, verdict)| Some((abi.number(row)?, verdict.unwrap_or(default))))
+            .collect();
+        known.sort_unstable_by_key(|(nr, _)| *nr);
+        Ok(Calls { known, chains: slots.chains, last })
+    }
+}
+
+impl Slots {
+    /// Adds the rules of a block to one call, or to the one that multiplexes it.
+    fn apply(&mut self, policy: &Policy, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
+        let block = &policy.blocks[call.block];
+        if block.redundant || abi.number(call.row).is_none() {
+            return Ok(());
+        }
+        for tests in &block.alternatives {
+            let mut tests: Vec<Test> = tests.iter().filter_map(|test| narrow(*test, abi.wide)).collect();
+            if let Some(value) = multiplexed {
+                tests.retain(|test| test.arg != 0);
+                tests.insert(0, Test { arg: 0, op: Op::Eq, mask: width(abi.wide), value });
+            }
+            let rule = Rule { tests, action: block.action };
+            if !self.add(call.row, rule, multiplexed.is_some()) {
+                let at = format!("/linux/seccomp/syscalls/{}", call.block);
+                let name = String::from_utf8_lossy(names::name(call.row));
+                let text = format!("contradicts an earlier rule for {name} ({})", abi.name);
+                return Err(Error::invalid(at, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one rule; false if it contradicts an earlier one.
+    fn add(&mut self, row: usize, rule: Rule, multiplexed: bool) -> bool {
+        match self.verdicts[row] {
+            Some(Verdict::Return(_)) => true,
+            _ if rule.tests.is_empty() => {
+                self.verdicts[row] = Some(Verdict::Return(rule.action));
+                true
+            }
+            Some(Verdict::Ask(chain)) => insert(&mut self.chains[chain], rule, multiplexed),
+            None => {
+                self.verdicts[row] = Some(Verdict::Ask(self.chains.len()));
+                self.chains.push(vec![rule]);
+                true
+            }
+        }
+    }
+}
+
+/// Puts a rule into its place in a chain; false if it contradicts an earlier one.
+fn insert(chain: &mut Vec<Rule>, rule: Rule, multiplexed: bool) -> bool {
+    for old in chain.iter_mut() {
+        if old.tests == rule.tests && old.action != rule.action {
+            // As signed numbers the actions stand in the kernel's order of strictness.
+            old.action = (old.action as i32).min(rule.action as i32) as u32;
+            return multiplexed;
+        }
+        if rule.tests.starts_with(&old.tests) {
+            return true;
+        }
+        if old.tests.starts_with(&rule.tests) && old.action != rule.action && !multiplexed {
+            return false;
+        }
+    }
+    chain.retain(|old| !old.tests.starts_with(&rule.tests));
+    let at = chain.partition_point(|old| order(&old.tests, &rule.tests) != Ordering::Greater);
+    chain.insert(at, rule);
+    true
+}
+
+/// The order in which rules are asked.
+fn order(a: &[Test], b: &[Test]) -> Ordering {
+    let key = |test: &Test| match test.op {
+        Op::Eq | Op::Ne | Op::Masked => (u8::MAX - test.arg, 0, !test.value),
+        Op::Lt | Op::Le => (u8::MAX - test.arg, 1, test.value),
+        Op::Gt | Op::Ge => (u8::MAX - test.arg, 2, !test.value),
+    };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+fn width(wide: bool) -> u64 {
+    if wide { u64::MAX } else { u64::from(u32::MAX) }
+}
+
+/// The condition on arguments of this width; `None` if it always holds.
+fn narrow(test: Test, wide: bool) -> Option<Test> {
+    let (mask, value) = (test.mask & width(wide), test.value & width(wide));
+    (mask != 0).then_some(Test { mask, value, ..test })
+}

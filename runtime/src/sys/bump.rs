@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line's allocator: memory is handed out upwards and comes back when the process ends.
+//!
+//! A call of `corten` lives for a millisecond. musl's allocator maps and unmaps pages for every growing vector,
+//! which is a quarter of a `create`'s own work; here an allocation is an addition. The newest block can grow,
+//! shrink and be freed in place, so a vector that is filled alone costs what it holds. Never for the shim, which
+//! lives for months.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
+use std::ptr::{self, NonNull, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes in the executable's .bss: pages that are not touched cost nothing.
+const ARENA: usize = 256 * 1024;
+/// Least size of what is mapped when the arena is used up.
+const CHUNK: usize = 1024 * 1024;
+
+/// The allocator. There may be any number; each has an arena of its own.
+pub struct Bump {
+    locked: AtomicBool,
+    region: UnsafeCell<Region>,
+    arena: UnsafeCell<Arena>,
+}
+
+#[repr(align(4096))]
+struct Arena {
+    _bytes: [u8; ARENA],
+}
+
+/// Where the next block goes. `next` and `end` belong to one object: the arena or one mapping.
+struct Region {
+    next: *mut u8,
+    end: *mut u8,
+}
+
+// SAFETY: `region` is touched only between `lock` and the guard's drop, which exclude each other. `arena` is never
+// accessed by Bump itself after its address was taken, only handed out in disjoint blocks.
+unsafe impl Sync for Bump {}
+
+impl Bump {
+    /// An allocator that has handed out nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Bump {
+            locked: AtomicBool::new(false),
+            region: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
+            arena: UnsafeCell::new(Arena { _bytes: [0; ARENA] }),
+        }
+    }
+
+    /// Runs `work` on the region, alone. The lock is held for a few instructions (once in a while for one mmap),
+    /// so waiting for it is spinning.
+    fn with<T>(&self, work: impl FnOnce(&mut Region) -> T) -> T {
+        while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            std::hint::spin_loop();
+        }
+        // SAFETY: the lock is held, so this is the only reference; `work` cannot reach the region in another way,
+        // and does not allocate.
+        let region = unsafe { &mut *self.region.get() };
+        if region.end.is_null() {
+            region.next = self.arena.get().cast();
+            // SAFETY: one past the end of the arena, which is ARENA bytes long.
+            region.end = unsafe { region.next.add(ARENA) };
+        }
+        let result = work(region);
+        self.locked.store(false, Ordering::Release);
+        result
+    }
+}
+
+impl Default for Bump {
+    fn default() -> Self {
+        Bump::new()
+    }
+}
+
+impl Region {
+    fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        let found = self.take(layout);
+        if !found.is_null() {
+            return found;
+        }
+        match map(layout) {
+            Some((start, size)) => {
+                self.next = start.as_ptr();
+                // SAFETY: one past the end of the mapping of `size` bytes.
+                self.end = unsafe { self.next.add(size) };
+                self.take(layout)
+            }
+            None => null_mut(),
+        }
+    }
+
+    /// From what is left; null when that is too little.
+    fn take(&mut self, layout: Layout) -> *mut u8 {
+        let padding = self.next.align_offset(layout.align());
+        let left = self.end.addr() - self.next.addr();
+        match padding.checked_add(layout.size()) {
+            Some(needed) if needed <= left => {
+                // SAFETY: padding <= needed <= left, so both pointers stay within the object or one past its end.
+                unsafe {
+                    let block = self.next.add(padding);
+                    self.next = block.add(layout.size());
+                    block
+                }
+            }
+            _ => null_mut(),
+        }
+    }
+
+    /// Makes the newest block `new` bytes long, where it lies. False when it is another block, or does not fit.
+    fn resize(&mut self, block: *mut u8, old: usize, new: usize) -> bool {
+        let newest = block.wrapping_add(old) == self.next;
+        if !newest || new > self.end.addr() - block.addr() {
+            return false;
+        }
+        // SAFETY: `block` ends at `next` and, as GlobalAlloc demands, is not empty. A block was taken from every
+        // object as soon as it was the current one, so `next` is past the object's first byte and `block` lies in
+        // the same object; `new` bytes from it reach at most to `end`.
+        self.next = unsafe { block.add(new) };
+        true
+    }
+}
+
+/// New memory that fits `layout`, never given back.
+fn map(layout: Layout) -> Option<(NonNull<u8>, usize)> {
+    let size = layout.size().checked_add(layout.align())?.max(CHUNK).checked_next_multiple_of(4096)?;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new private mapping at an address of the kernel's choice disturbs nothing.
+    let start = unsafe { libc::mmap(null_mut(), size, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED { None } else { Some((NonNull::new(start.cast())?, size)) }
+}
+
+// SAFETY: blocks come from memory that lives as long as the allocator (its arena) or for ever (mappings), are
+// aligned and sized as asked, and are disjoint: `next` only moves past what was handed out, and moves back only
+// over the newest block when that block is freed or shrunk by its owner. No method unwinds.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.with(|region| region.allocate(layout))
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        self.with(|region| region.resize(block, layout.size(), 0));
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if self.with(|region| region.resize(block, layout.size(), new_size)) {
+            return block;
+        }
+        // SAFETY: the caller guarantees that `new_size` rounded up to the alignment does not overflow isize.
+        let layout_new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let moved = self.with(|region| region.allocate(layout_new));
+        if !moved.is_null() {
+            // SAFETY: both blocks are at least this long, and the new one overlaps no live block.
+            unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(new_size)) };
+        }
+        moved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    /// Hands out, fills, and checks that nothing overlaps, across the arena's end and through mappings.
+    #[test]
+    fn blocks_are_aligned_and_disjoint() {
+        let bump = Bump::new();
+        let mut blocks = Vec::new();
+        for n in 0..3000_usize {
+            let layout = layout(1 + n % 700, 1 << (n % 8));
+            // SAFETY: the size is not zero.
+            let block = unsafe { bump.alloc(layout) };
+            assert!(!block.is_null() && block.align_offset(layout.align()) == 0);
+            // SAFETY: the block is ours and this long.
+            unsafe { block.write_bytes(n as u8, layout.size()) };
+            blocks.push((block, layout.size(), n as u8));
+        }
+        for (block, size, byte) in blocks {
+            // SAFETY: the block is still ours.
+            let content = unsafe { std::slice::from_raw_parts(block, size) };
+            assert!(content.iter().all(|b| *b == byte));
+        }
+    }
+
+    #[test]
+    fn the_newest_block_grows_shrinks_and_is_freed_in_place() {
+        let bump = Bump::new();
+        // SAFETY: every block is used with the layout it was last given.
+        unsafe {
+            let first = bump.alloc(layout(10, 1));
+            assert_eq!(bump.realloc(first, layout(10, 1), 5000), first);
+            assert_eq!(bump.realloc(first, layout(5000, 1), 20), first);
+            let second = bump.alloc(layout(8, 1));
+            assert_eq!(second, first.add(20));
+            first.write_bytes(7, 20);
+            let moved = bump.realloc(first, layout(20, 1), 40);
+            assert_ne!(moved, first);
+            assert!(std::slice::from_raw_parts(moved, 20).iter().all(|b| *b == 7));
+            bump.dealloc(moved, layout(40, 1));
+            assert_eq!(bump.alloc(layout(1, 1)), moved);
+            // Not the newest: freeing it gives nothing back.
+            bump.dealloc(second, layout(8, 1));
+            assert_ne!(bump.alloc(layout(8, 1)), second);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_mapped_and_what_cannot_be_is_null() {
+        let bump = Bump::new();
+        // SAFETY: as above; the impossible block is never touched.
+        unsafe {
+            let big = bump.alloc(layout(3 * CHUNK, 4096));
+            assert_eq!(big.align_offset(4096), 0);
+            big.write_bytes(1, 3 * CHUNK);
+            let grown = bump.realloc(big, layout(3 * CHUNK, 4096), 5 * CHUNK);
+            assert!(std::slice::from_raw_parts(grown, 3 * CHUNK).iter().all(|b| *b == 1));
+            assert!(bump.alloc(layout(isize::MAX as usize - 8192, 8)).is_null());
+            assert!(!bump.alloc(layout(8, 8)).is_null());
+        }
+    }
+
+    #[test]
+    fn threads_get_different_blocks() {
+        let bump = Bump::new();
+        let mut all: Vec<usize> = std::thread::scope(|scope| {
+            let take = || {
+                // SAFETY: as above.
+                (0..2000).map(|_| unsafe { bump.alloc(layout(16, 16)) }.addr()).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 8000);
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+//! clone3(2) and the launch window: the few system calls that the new process makes before it is the stage.
+//!
+//! The window must be sound in a child of a threaded process: it allocates nothing, locks nothing, formats nothing
+//! and touches no Rust runtime state; all it uses was prepared before the clone. CLONE_VM is never used.
+
+use std::ffi::{CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use crate::error::{Context, RawErrno, Result};
+use crate::stage::wire::{Message, kind};
+
+/// How the stage comes to run.
+pub enum Stage<'a> {
+    /// The sealed program in this memfd, and the memfd with its operations.
+    Sealed {
+        /// The stage's own executable.
+        image: BorrowedFd<'a>,
+        /// The encoded program.
+        program: BorrowedFd<'a>,
+    },
+    /// The interpreter linked into this binary, on these words (the child has its own copy).
+    Linked(&'a mut [u64]),
+}
+
+/// Everything that the launch window needs.
+pub struct Window<'a> {
+    /// CLONE_NEW* flags.
+    pub flags: u64,
+    /// Directory of the v2 group to be born into.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Wait for the host's word before anything else.
+    pub wait: bool,
+    /// Become root of the new user namespace: the exec of the stage would lose all capabilities otherwise.
+    pub become_root: bool,
+    /// The child's end of the socket to the host.
+    pub sync: BorrowedFd<'a>,
+    /// What becomes descriptors 0, 1 and 2, when not the caller's own. Each is 3 or above.
+    pub stdio: Option<[BorrowedFd<'a>; 3]>,
+    /// Descriptors that survive the exec of the stage.
+    pub inherit: &'a [BorrowedFd<'a>],
+}
+
+/// Launches the stage; returns its pid (in this process's pid namespace) and its pidfd.
+///
+/// # Errors
+/// The errno of clone3(2): ENOSYS before Linux 5.7 or behind a filter, ENOSPC at a namespace limit, EAGAIN or EBUSY
+/// from the control group, EPERM without privilege.
+pub fn launch(window: &Window<'_>, stage: Stage<'_>) -> Result<(i32, OwnedFd)> {
+    // Everything that allocates comes before the clone.
+    let inherit: Vec<RawFd> = window.inherit.iter().map(AsRawFd::as_raw_fd).collect();
+    let number = match &stage {
+        Stage::Sealed { program, .. } => program.as_raw_fd().to_string(),
+        Stage::Linked(_) => String::new(),
+    };
+    let argument = CString::new(number).unwrap_or_default();
+    let argv: [*const c_char; 3] = [c"corten".as_ptr(), argument.as_ptr(), std::ptr::null()];
+    let env: [*const c_char; 1] = [std::ptr::null()];
+    let image = match &stage {
+        Stage::Sealed { image, .. } => image.as_raw_fd(),
+        Stage::Linked(_) => -1,
+    };
+    let linked = match stage {
+        Stage::Linked(words) => Some((words.as_mut_ptr().cast::<u8>(), size_of_val(words))),
+        Stage::Sealed { .. } => None,
+    };
+    let (pid, pidfd) = clone3(window)?;
+    if let Some(pidfd) = pidfd {
+        return Ok((pid, pidfd));
+    }
+    // The child, from here on.
+    before_stage(window, &inherit);
+    if let Some((base, length)) = linked {
+        // SAFETY: the words are this process's own copy, 8-byte aligned, and used by nothing else any more.
+        unsafe { crate::stage::run(base, length) }
+    }
+    // SAFETY: an empty path with AT_EMPTY_PATH, and two NULL-terminated arrays that live on this stack.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            image,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    give_up(window.sync, libc::SYS_execveat)
+}
+
+/// Of linux/sched.h, beyond libc's 32-bit flags: all handlers to their defaults.
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+/// Of linux/sched.h: born into the group of `clone_args.cgroup`.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// The raw clone: `Some(pidfd)` in the parent, `None` in the child.
+fn clone3(window: &Window<'_>) -> Result<(i32, Option<OwnedFd>)> {
+    let mut pidfd: RawFd = -1;
+    let cgroup = if window.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let args = libc::clone_args {
+        flags: window.flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | cgroup,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: window.cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: without CLONE_VM the child has a copy of everything, this frame included; the structure is passed
+    // with its size and `pidfd` outlives the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    match pid {
+        0 => Ok((0, None)),
+        pid if pid > 0 => {
+            // SAFETY: CLONE_PIDFD stored a new descriptor there, which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd((&raw const pidfd).read_volatile()) };
+            Ok((pid as i32, Some(pidfd)))
+        }
+        _ => Err(RawErrno::from(std::io::Error::last_os_error())).call(|| "clone3"),
+    }
+}
+
+/// In the child: waits for the host's word and puts descriptors where the stage expects them.
+fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
+    let sync = window.sync;
+    if window.wait {
+        let mut word = [0_u8; 16];
+        // SAFETY: reads at most 16 bytes into a buffer of 16.
+        let length = unsafe { libc::read(sync.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
+        if length != 16 || word[0] != kind::GO {
+            // SAFETY: ends this process without running anything.
+            unsafe { libc::_exit(1) }
+        }
+    }
+    if window.become_root {
+        // SAFETY: raw calls with numbers: libc's wrappers would signal threads that this process does not have.
+        let failed = unsafe {
+            libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
+                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
+        };
+        if failed {
+            give_up(sync, libc::SYS_setresuid)
+        }
+    }
+    if let Some(stdio) = window.stdio {
+        for (to, from) in (0..).zip(stdio) {
+            // SAFETY: dup3 of descriptors that this process owns a copy of.
+            if unsafe { libc::syscall(libc::SYS_dup3, from.as_raw_fd(), to, 0) } < 0 {
+                give_up(sync, libc::SYS_dup3)
+            }
+        }
+    }
+    for &fd in inherit {
+        // SAFETY: clears the close-on-exec flag of a descriptor that this process owns a copy of.
+        if unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) } < 0 {
+            give_up(sync, libc::SYS_fcntl)
+        }
+    }
+}
+
+/// Tells the host which call failed, in the stage's own words, and ends.
+fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
+    // SAFETY: errno is this thread's own; on both C libraries it is a plain thread-local integer.
+    let errno = unsafe { *libc::__errno_location() };
+    let bytes =
+        Message { kind: kind::FAULT, op: u32::MAX, errno, aux: call as u32, ..Default::default() }.bytes();
+    // SAFETY: writes 16 bytes of a buffer of 16 and ends this process without running anything.
+    unsafe {
+        libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(1)
+    }
+}
+
+/// A process that only sleeps, in a new user namespace: to write mappings to, and to hold on to the namespace.
+///
+/// # Errors
+/// The errno of clone3(2).
+pub fn sleeper_in_userns() -> Result<(i32, OwnedFd)> {
+    let stdin = rustix::stdio::stdin();
+    let window = Window {
+        flags: libc::CLONE_NEWUSER as u64,
+        cgroup: None,
+        wait: false,
+        become_root: false,
+        sync: stdin,
+        stdio: None,
+        inherit: &[],
+    };
+    match clone3(&window)? {
+        (pid, Some(pidfd)) => Ok((pid, pidfd)),
+        (_, None) => loop {
+            // SAFETY: pause(2) takes nothing; the process ends by SIGKILL.
+            unsafe { libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0) };
+        },
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a foreground `run` or `exec` shares with its caller: the terminal, signals, orphans, descriptors.
+//!
+//! Its user is `cli/foreground.rs`; the container's own terminal is made by the stage.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, Result};
+use rustix::process::getpgrp;
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+    tcsetwinsize,
+};
+
+/// A terminal in raw mode; dropping it restores what was.
+#[derive(Debug)]
+pub struct Raw {
+    tty: OwnedFd,
+    before: Termios,
+}
+
+impl Raw {
+    /// Puts `tty` into raw mode. `None` when it is no terminal, or we are in its background: then it belongs to
+    /// somebody else (and with SIGTTOU blocked the kernel would not keep us from changing it).
+    ///
+    /// # Errors
+    /// Those of tcsetattr(3) and fcntl(2).
+    pub fn enter(tty: BorrowedFd<'_>) -> Result<Option<Raw>> {
+        let in_background = tcgetpgrp(tty).is_ok_and(|group| group != getpgrp());
+        if !isatty(tty) || in_background {
+            return Ok(None);
+        }
+        let before = tcgetattr(tty)?;
+        let raw = Raw { tty: fcntl_dupfd_cloexec(tty, 3)?, before };
+        let mut modes = raw.before.clone();
+        modes.make_raw();
+        tcsetattr(tty, OptionalActions::Now, &modes)?;
+        Ok(Some(raw))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that has hung up has nothing to restore.
+        let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.before);
+    }
+}
+
+/// Lets a pseudoterminal end its lines with a bare newline, for a reader that is no terminal.
+///
+/// # Errors
+/// Those of tcgetattr(3) and tcsetattr(3).
+pub fn plain_newlines(console: impl AsFd) -> Result<()> {
+    let mut modes = tcgetattr(&console)?;
+    modes.output_modes.remove(OutputModes::ONLCR);
+    tcsetattr(&console, OptionalActions::Now, &modes)
+}
+
+/// Gives `console` the size of `tty`; a terminal without a size (0 × 0) has none to give.
+///
+/// # Errors
+/// Those of tcgetwinsize(3) and tcsetwinsize(3): ENOTTY when either is no terminal.
+pub fn copy_size(tty: impl AsFd, console: impl AsFd) -> Result<()> {
+    let size = tcgetwinsize(tty)?;
+    if size.ws_row == 0 && size.ws_col == 0 {
+        return Ok(());
+    }
+    tcsetwinsize(console, size)
+}
+
+/// Whether the caller handed down descriptor `number`: it is open, and without FD_CLOEXEC, which no descriptor
+/// that came through execve(2) can have and every one of ours has.
+pub fn handed_down(number: u32) -> bool {
+    let Ok(fd) = i32::try_from(number) else { return false };
+    // SAFETY: F_GETFD takes no pointer and changes nothing; a number that is not open gives EBADF.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Makes ended children wait to be waited for, even if our caller ignores SIGCHLD: an ignored one (it is inherited
+/// through execve) would let them vanish with their exit codes.
+pub fn keep_zombies() {
+    // SAFETY: SIG_DFL installs no code of ours. SIGCHLD is a valid signal, so the call cannot fail.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Sends `signal`, any number from 0 to 64.
+///
+/// # Errors
+/// Those of pidfd_send_signal(2): ESRCH when the process has been waited for.
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: the descriptor is open for the duration of the borrow, a null info means "as kill(2) would fill it
+    // in", and no flags are defined. (rustix takes only signals that have a name: no real-time ones.)
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    if result < 0 { Err(last_error()) } else { Ok(()) }
+}
+
+/// Reaps ended children until there are none, or the next one is `spared`.
+pub fn reap_all_but(spared: i32) {
+    loop {
+        // SAFETY: all zeroes is a valid siginfo_t (plain integers and pointers).
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: `info` is a writable siginfo_t of ours.
+        let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, peek) };
+        // SAFETY: waitid fills in the SIGCHLD member, or leaves the zeroes.
+        let pid = unsafe { info.si_pid() };
+        if result < 0 || pid <= 0 || pid == spared {
+            return;
+        }
+        // SAFETY: a null status is allowed; the pid is that of our own zombie, so it cannot have been reused.
+        unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::io::{FdFlags, fcntl_setfd};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{LocalModes, Winsize};
+
+    use super::*;
+
+    fn pty() -> (OwnedFd, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (master, slave)
+    }
+
+    #[test]
+    fn raw_mode_ends_with_its_guard() {
+        let (_master, tty) = pty();
+        let local = |tty: &OwnedFd| tcgetattr(tty).unwrap().local_modes;
+        let before = local(&tty);
+        assert!(before.contains(LocalModes::ICANON));
+        let raw = Raw::enter(tty.as_fd()).unwrap().unwrap();
+        assert!(!local(&tty).intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+        drop(raw);
+        assert_eq!(local(&tty), before);
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        assert!(Raw::enter(null.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn sizes_are_copied_unless_there_is_none() {
+        let ((_a, tty), (console, _b)) = (pty(), pty());
+        let size = |ws_row, ws_col| Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&tty, size(7, 9)).unwrap();
+        copy_size(&tty, &console).unwrap();
+        tcsetwinsize(&tty, size(0, 0)).unwrap();
+        copy_size(&tty, &console).unwrap();
+        let got = tcgetwinsize(&console).unwrap();
+        assert_eq!((got.ws_row, got.ws_col), (7, 9));
+    }
+
+    #[test]
+    fn handed_down_means_open_and_not_ours() {
+        let fd = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let number = u32::try_from(fd.as_raw_fd()).unwrap();
+        assert!(!handed_down(number));
+        fcntl_setfd(&fd, FdFlags::empty()).unwrap();
+        assert!(handed_down(number));
+        assert!(!handed_down(u32::MAX));
+    }
+
+    #[test]
+    fn any_signal_is_sent_and_the_spared_child_is_left() {
+        keep_zombies();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        send(pidfd.as_fd(), 0).unwrap();
+        send(pidfd.as_fd(), 40).unwrap();
+        assert_eq!(send(pidfd.as_fd(), 65), Err(Errno::INVAL));
+        // Other tests of this process have children too, so only the spared one can be asserted on.
+        while {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, None).unwrap() == 0
+        } {}
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(40));
+    }
+}

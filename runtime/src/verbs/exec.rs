@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `exec`.
+
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use crate::ask::{Exec, Home, Launched, Stdio};
+use crate::cgroup::Placement;
+use crate::container::{Container, Phase};
+use crate::error::{Context, Error, Kind, Result};
+use crate::facts::Facts;
+use crate::host::{Launch, Subject, Task};
+use crate::plan::ids;
+use crate::plan::namespaces::{self, Namespaces, NsKind};
+use crate::plan::process::{self, Place, Process};
+use crate::program::compile::Entry;
+use crate::program::{check, compile};
+use crate::spec::{self, Spec};
+
+/// `exec`: launches another process in a container; the exec of the user's program has succeeded on return.
+///
+/// # Errors
+/// `Kind::Status` for a container that is stopped or paused; as `create` for the process.
+pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
+    let container = Container::open(home, &ask.id)?;
+    let (phase, pidfd) = container.phase()?;
+    let status = |text: &'static str| Err(Error::new(Kind::Status, text));
+    let init = match (phase, pidfd) {
+        (Phase::Paused, _) if !ask.ignore_paused => {
+            return status("cannot exec in a paused container (use --ignore-paused to override)");
+        }
+        (Phase::Stopped | Phase::Creating, _) | (_, None) => {
+            return status("cannot exec in a stopped container");
+        }
+        (_, Some(pidfd)) => pidfd,
+    };
+    let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
+    let spec = container.spec()?;
+    let facts = Facts::probe()?;
+    let namespaces = namespaces::decide(&spec)?;
+    let process = decide(home, &ask, &spec, &facts, &namespaces)?;
+    terminal_rules(&process, &ask)?;
+    let placement = place(&container, &ask, pid)?;
+    let mut warnings = Vec::new();
+    let seccomp = process::seccomp(&spec, &mut warnings)?;
+    let entry = Entry {
+        id: container.state.id.clone(),
+        kinds: entered(&namespaces),
+        pid: namespaces.has(NsKind::Pid),
+        user: namespaces.has(NsKind::User),
+        chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
+        keyring: !container.state.no_keyring,
+        place: placement.at_birth().is_none(),
+        last_cap: facts.last_cap,
+        seccomp,
+        keep_fds: ask.preserve_fds,
+    };
+    let program = compile::exec(&entry, &process);
+    check::check(&program)?;
+    let subject = Subject {
+        id: &container.state.id,
+        bundle: &container.state.bundle,
+        process: Some(&process),
+        listener: entry.seccomp.as_ref().and_then(|filter| filter.listener.as_ref()),
+        stdio: std::mem::take(&mut ask.stdio),
+        pid_file: ask.pid_file.take(),
+        pidfd_socket: ask.pidfd_socket.take(),
+    };
+    Launch::run(home, &program, Task::Exec { init, pid, placement }, subject)
+}
+
+fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
+    let object = match &ask.process {
+        Some(path) => read_process(path)?,
+        None => spec.process.clone().unwrap_or_default(),
+    };
+    let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
+    let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
+    let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
+    let mut warnings = Vec::new();
+    let at = if ask.process.is_some() { "" } else { "/process" };
+    let process = process::of(&object, at, &place, &mut warnings)?;
+    warnings.iter().for_each(|warning| (home.warn)(warning));
+    Ok(process)
+}
+
+fn read_process(path: &Path) -> Result<spec::Process> {
+    let bytes = std::fs::read(path).call(|| format!("open({})", path.display()))?;
+    spec::read(&path.display().to_string(), &bytes)
+}
+
+/// All namespaces of the container but its pid namespace, into which the process is born.
+fn entered(namespaces: &Namespaces) -> u64 {
+    let kinds = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Pid && namespaces.has(*kind));
+    kinds.fold(0, |flags, kind| flags | kind.flag())
+}
+
+/// The container's group, the sub-group asked for, or (when the container made groups below its own, so that its
+/// own takes no process) the one that init is in.
+fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
+    let group = container.group();
+    match ask.cgroup.as_deref() {
+        Some(sub) => group.exec_placement(&[sub]),
+        None => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
+    }
+}
+
+/// Which descriptors a terminal may have (reference E15).
+fn terminal_rules(process: &Process, ask: &Exec) -> Result<()> {
+    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
+    match (process.terminal.is_some(), socket) {
+        (true, false) if ask.detach => Err(Error::new(
+            Kind::Invalid,
+            "cannot allocate tty if corten will detach without setting console socket",
+        )),
+        (false, true) => Err(Error::new(
+            Kind::Invalid,
+            "cannot use console socket if corten will not detach or allocate tty",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `kill`.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::ask::Home;
+use crate::container::{Container, Phase};
+use crate::error::{Context, Error, Kind, Result};
+
+/// `kill`: sends `signal` to init, or with `all` to every process.
+///
+/// # Errors
+/// `Kind::Status` for a container that does not run (with `all`, that is success, as in runc).
+pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
+    let container = Container::open(home, id)?;
+    let (phase, pidfd) = container.phase()?;
+    let kill = Signal::KILL;
+    let Some(signal) = named(signal) else {
+        return Err(Error::new(Kind::Invalid, format!("signal {signal} is not known")));
+    };
+    if all {
+        return if signal == kill { container.group().kill() } else { everybody(&container, signal) };
+    }
+    let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
+        return Err(Error::new(Kind::Status, format!("container not running: {id}")));
+    };
+    // Without a pid namespace of its own the others would outlive init.
+    if signal == kill && !own_pid_namespace(&container) {
+        container.group().kill()?;
+    }
+    match pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(rustix::io::Errno::SRCH) => Err(Error::new(Kind::Status, format!("container not running: {id}"))),
+        other => other.call(|| format!("pidfd_send_signal({})", signal.as_raw())),
+    }
+}
+
+/// Every signal that the kernel knows, real-time ones included.
+fn named(signal: i32) -> Option<Signal> {
+    Signal::from_named_raw(signal).or_else(|| crate::sys::prctl::signal(signal))
+}
+
+fn own_pid_namespace(container: &Container) -> bool {
+    container.spec().is_ok_and(|spec| {
+        spec.linux
+            .namespaces
+            .iter()
+            .any(|ns| ns.kind == "pid" && ns.path.as_ref().is_none_or(String::is_empty))
+    })
+}
+
+fn everybody(container: &Container, signal: Signal) -> Result<()> {
+    for pid in container.group().pids()? {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        // The pidfd is opened, then the group is asked again: a pid that was taken over meanwhile is not in it.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if container.group().pids()?.contains(&pid.as_raw_nonzero().get()) {
+            let _ = pidfd_send_signal(pidfd.as_fd(), signal);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `plan`: what `create` would do.
+
+#![forbid(unsafe_code)]
+
+use super::create::load;
+use crate::ask::{Create, Home};
+use crate::error::Result;
+use crate::facts::Facts;
+use crate::plan::Plan;
+use crate::program::{HostOp, Op, check, compile, explain};
+
+/// One line of `corten plan`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PlanLine {
+    /// `host` or `stage`.
+    pub side: &'static str,
+    /// JSON pointer into config.json of the value that asked for this; empty when no field did.
+    pub field: String,
+    /// What is done, in words.
+    pub step: String,
+}
+
+/// `plan`: every step of a `create`, in order. Touches nothing and needs no privileges.
+///
+/// # Errors
+/// As `create` before it makes anything.
+pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
+    let (spec, _, bundle) = load(ask)?;
+    let facts = Facts::probe()?;
+    let plan = Plan::new(&spec, &facts, home, ask, bundle)?;
+    let program = compile::create(&plan, facts.last_cap);
+    check::check(&program)?;
+    plan.warnings.iter().for_each(|warning| (home.warn)(warning));
+    let mut lines = Vec::new();
+    for step in &program.steps {
+        let side = match step.op {
+            Op::Host(_) => "host",
+            Op::Stage(_) => "stage",
+        };
+        if step.op == Op::Host(HostOp::Cgroup) {
+            lines.push(PlanLine { side, field: step.at.clone(), step: explain::sentence(&program, step) });
+            let writes = plan.cgroup.explain().into_iter();
+            lines.extend(writes.map(|(field, step)| PlanLine { side: "host", field, step }));
+            continue;
+        }
+        lines.push(PlanLine { side, field: step.at.clone(), step: explain::sentence(&program, step) });
+    }
+    Ok(lines)
+}

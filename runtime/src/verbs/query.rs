@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `state`, `list` and `ps`.
+
+#![forbid(unsafe_code)]
+
+use crate::ask::Home;
+use crate::container::Container;
+use crate::error::{Context, Error, Kind, Result};
+use crate::state::Status;
+
+/// `state`: one container (reference J1).
+///
+/// # Errors
+/// `Kind::NotFound`.
+pub fn state(home: &Home, id: &str) -> Result<Status> {
+    Container::open(home, id)?.status()
+}
+
+/// `list`: every container of the root, by id; unreadable entries are warned about.
+///
+/// # Errors
+/// A root that is not there, or cannot be read.
+pub fn list(home: &Home) -> Result<Vec<Status>> {
+    let root = &home.root;
+    let entries = std::fs::read_dir(root).call(|| format!("open({})", root.display()))?;
+    let mut ids: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    ids.sort_unstable();
+    let mut all = Vec::with_capacity(ids.len());
+    for id in ids {
+        match state(home, &id) {
+            Ok(status) => all.push(status),
+            // Deleted meanwhile, or not made yet.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => (home.warn)(&format!("container {id}: {error}")),
+        }
+    }
+    Ok(all)
+}
+
+/// `ps`: the pids of every process in the container's cgroup tree, ascending.
+///
+/// # Errors
+/// `Kind::Unsupported` for a container without a control group.
+pub fn pids(home: &Home, id: &str) -> Result<Vec<i32>> {
+    let container = Container::open(home, id)?;
+    if container.state.cgroup.groups.is_empty() {
+        return Err(Error::new(Kind::Unsupported, "the container has no control group to list"));
+    }
+    container.group().pids()
+}

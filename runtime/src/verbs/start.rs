@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `start`.
+
+#![forbid(unsafe_code)]
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::ask::{Create, Home};
+use crate::container::{Container, Phase, end};
+use crate::error::{Context, Error, Kind, Result};
+use crate::facts::Facts;
+use crate::host::{Channel, Incoming, hooks, word};
+use crate::plan::{self, Plan};
+use crate::program::{Op, compile};
+use crate::spec::Spec;
+
+/// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
+///
+/// # Errors
+/// The errno of the user's program's exec; `Kind::Status` when the container is not in the state "created".
+pub fn start(home: &Home, id: &str) -> Result<()> {
+    let container = Container::open_locked(home, id)?;
+    let status = |text: &'static str| Err(Error::new(Kind::Status, text));
+    match container.phase()?.0 {
+        Phase::Created => {}
+        Phase::Stopped => return status("cannot start a container that has stopped"),
+        Phase::Creating => return status("cannot start a container that is being created"),
+        Phase::Running | Phase::Paused => return status("cannot start an already running container"),
+    }
+    let spec = container.spec()?;
+    if spec.process.is_none() {
+        return Err(Error::invalid("/process", "process property must not be empty"));
+    }
+    let channel = knock(&container)?;
+    // Gone before the word is given: should we die in between, the stage ends, and nobody is told "created".
+    container.dir.remove_file("gate")?;
+    channel.go()?;
+    if let Some(incoming) = channel.receive()? {
+        return Err(failed(home, &container, &spec, &incoming));
+    }
+    poststart(home, &container, &spec)
+}
+
+fn knock(container: &Container) -> Result<Channel> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .call(|| "socket(AF_UNIX)")?;
+    let address = SocketAddrUnix::new(container.dir.short_path("gate")).call(|| "gate address")?;
+    rustix::net::connect(&socket, &address)
+        .call(|| format!("connect({}/gate)", container.dir.path().display()))?;
+    Ok(Channel::over(socket))
+}
+
+/// Words the stage's fault: the program that it ran is compiled once more, from the same configuration.
+fn failed(home: &Home, container: &Container, spec: &Spec, incoming: &Incoming) -> Error {
+    let state = &container.state;
+    let ask = Create {
+        id: state.id.clone(),
+        no_pivot: state.no_pivot,
+        no_new_keyring: state.no_keyring,
+        preserve_fds: state.keep_fds - state.listen_fds,
+        listen_fds: state.listen_fds,
+        ..Create::default()
+    };
+    let worded = Facts::probe().and_then(|facts| {
+        let plan = Plan::new(spec, &facts, home, &ask, state.bundle.clone())?;
+        let program = compile::create(&plan, facts.last_cap);
+        let stage =
+            |(index, step): (usize, &crate::program::Step)| matches!(step.op, Op::Stage(_)).then_some(index);
+        let records: Vec<usize> = program.steps.iter().enumerate().filter_map(stage).collect();
+        Ok(word(&program, &records, incoming))
+    });
+    worded.unwrap_or_else(|error| error).at("unable to start container process")
+}
+
+/// A failing poststart hook ends the container (runtime.md#lifecycle, step 10).
+fn poststart(home: &Home, container: &Container, spec: &Spec) -> Result<()> {
+    if spec.hooks.poststart.is_empty() {
+        return Ok(());
+    }
+    let state = &container.state;
+    let pid = state.init.as_ref().map_or(0, |init| init.pid);
+    let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
+    let hooks = plan::hooks::decide(&spec.hooks)?;
+    hooks::run("poststart", &hooks.poststart, &text, &state.bundle).inspect_err(|_| {
+        let (_, pidfd) = container.phase().unwrap_or((Phase::Stopped, None));
+        if let Err(error) = end(container, pidfd) {
+            (home.warn)(&error.to_string());
+        }
+    })
+}

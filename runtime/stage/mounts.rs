@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mount operations (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)) and the change of root.
+//! Counterpart: `host/sources.rs` opens what is bound.
+
+use core::ffi::CStr;
+
+use super::sys::{self, Fault, Result};
+use super::wire::{self, Rec, aux};
+use super::{Stage, fault, slot_index};
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
+const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+const MS_REC: u64 = 0x4000;
+const MS_SLAVE: u64 = 1 << 19;
+const MS_MOVE: u64 = 0x2000;
+
+impl Stage {
+    /// From here on, look-ups start at r; without r, at our own root directory.
+    pub(super) fn set_root(&mut self, rec: &Rec) -> Result<()> {
+        self.root = match rec.r {
+            wire::NONE => sys::openat2(sys::AT_FDCWD, c"/", sys::O_PATH | sys::O_DIRECTORY, 0, 0)?,
+            reference => self.fd(reference)?,
+        };
+        // A slot would be closed when it is filled again.
+        if rec.r < 0
+            && let Some(slot) = self.slots.get_mut(slot_index(rec.r))
+        {
+            *slot = -1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fs_mount(&mut self, rec: &Rec) -> Result<()> {
+        let fs = self.fd(rec.r)?;
+        sys::fsconfig_create(fs)?;
+        let mount = sys::fsmount(fs, rec.a)?;
+        self.put(rec.r, mount);
+        Ok(())
+    }
+
+    /// A tmpfs takes the mode of the directory that it covers; one that we made for it has nothing to say.
+    pub(super) fn fs_mode(&self, rec: &Rec) -> Result<()> {
+        if self.made.get(slot_index(rec.q)) == Some(&true) {
+            return Ok(());
+        }
+        let mode = sys::fstat(self.fd(rec.q)?)?.mode;
+        let digit = |shift: u16| b'0' + (mode >> shift & 7) as u8;
+        let octal = [digit(9), digit(6), digit(3), digit(0), 0];
+        let octal = CStr::from_bytes_until_nul(&octal).unwrap_or_default();
+        sys::fsconfig_string(self.fd(rec.r)?, c"mode", octal)
+    }
+
+    pub(super) fn set_attr(&self, rec: &Rec) -> Result<()> {
+        let mut attr = sys::MountAttr { set: rec.a, clear: rec.b, propagation: u64::from(rec.x), userns: 0 };
+        if rec.q != wire::NONE {
+            attr.set |= MOUNT_ATTR_IDMAP;
+            attr.userns = self.fd(rec.q)? as u64;
+        }
+        let flags = if rec.y != 0 { sys::AT_RECURSIVE } else { 0 };
+        let mount = if rec.r == wire::NONE { self.root } else { self.fd(rec.r)? };
+        sys::mount_setattr(mount, flags, &attr)
+    }
+
+    /// mount(2) onto the target's own directory: for options longer than the 255 bytes that fsconfig(2) takes.
+    pub(super) fn mount_classic(&self, rec: &Rec) -> Result<()> {
+        sys::fchdir(self.fd(rec.r)?)?;
+        sys::mount(self.text(rec.t)?, c".", self.text(rec.s)?, rec.a, self.text(rec.b as u32)?)
+    }
+
+    /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
+    pub(super) fn mknod(&self, rec: &Rec) -> Result<()> {
+        let (parent, name) = self.parent(self.text(rec.s)?)?;
+        let done = match sys::mknodat(parent, name, rec.x, rec.a) {
+            Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent, name, rec),
+            Err(fault) => Err(fault),
+            Ok(()) if rec.b == 0 => Ok(()),
+            Ok(()) => {
+                sys::fchownat(parent, name, (rec.b >> 32) as u32, rec.b as u32, sys::AT_SYMLINK_NOFOLLOW)
+                    // chown(2) clears what it finds dangerous in a mode; a device keeps the one it was given.
+                    .and_then(|()| sys::fchmodat(parent, name, rec.x & 0o7777))
+            }
+        };
+        sys::close(parent);
+        done
+    }
+
+    /// A symbolic link, unless something is there already (an image may bring its own).
+    pub(super) fn symlink(&self, rec: &Rec) -> Result<()> {
+        let (parent, name) = self.parent(self.text(rec.s)?)?;
+        let done = sys::symlinkat(self.text(rec.t)?, parent, name);
+        sys::close(parent);
+        match done {
+            Err(Fault { errno: sys::EEXIST, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The directory (made if missing) that holds the last component of `path`, and that component.
+    fn parent(&self, path: &'static CStr) -> Result<(i32, &'static CStr)> {
+        let bytes = path.to_bytes_with_nul();
+        let slash = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        let name = CStr::from_bytes_until_nul(&bytes[slash + 1..]).map_err(|_| super::MALFORMED)?;
+        let mut parent = [0; 4096];
+        if slash >= parent.len() {
+            return Err(fault(sys::ENAMETOOLONG, aux::MISMATCH));
+        }
+        parent[..slash].copy_from_slice(&bytes[..slash]);
+        let parent = if slash == 0 { c"/" } else { CStr::from_bytes_until_nul(&parent).unwrap_or_default() };
+        Ok((self.directory(parent, 0o755)?, name))
+    }
+
+    /// Hides a file behind the container's /dev/null and a directory behind an empty read-only tmpfs, one for all.
+    /// Only a path that does not exist may stay unmasked (CVE-2025-31133).
+    pub(super) fn mask(&mut self, rec: &Rec) -> Result<()> {
+        let target = match self.find(self.text(rec.s)?, 0, 0) {
+            Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
+            other => other?,
+        };
+        let is_directory = sys::fstat(target)?.kind() == sys::S_IFDIR;
+        let cover = if is_directory { self.empty_directory() } else { self.null_device() }?;
+        let done = sys::move_mount(cover, target, c"");
+        sys::close(target);
+        if !is_directory {
+            sys::close(cover);
+        } else if self.mask.is_none() {
+            // Attached now, so that it can be cloned for the next one.
+            self.mask = Some(cover);
+        }
+        done
+    }
+
+    /// A clone of the container's /dev/null: checked after the clone, so that what is checked is what is mounted.
+    fn null_device(&self) -> Result<i32> {
+        let null = self.find(c"/dev/null", 0, sys::RESOLVE_NO_SYMLINKS)?;
+        let clone = sys::open_tree(null, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH);
+        sys::close(null);
+        let clone = clone?;
+        if sys::fstat(clone)?.is_char(1, 3) { Ok(clone) } else { Err(fault(sys::EINVAL, aux::MISMATCH)) }
+    }
+
+    fn empty_directory(&self) -> Result<i32> {
+        if let Some(first) = self.mask {
+            return sys::open_tree(first, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH);
+        }
+        let fs = sys::fsopen(c"tmpfs")?;
+        sys::fsconfig_string(fs, c"mode", c"0555")?;
+        sys::fsconfig_string(fs, c"nr_inodes", c"1")?;
+        sys::fsconfig_flag(fs, c"ro")?;
+        sys::fsconfig_create(fs)?;
+        let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+        let mount = sys::fsmount(fs, attributes);
+        sys::close(fs);
+        mount
+    }
+
+    /// Binds a path onto itself, read-only.
+    pub(super) fn readonly(&self, rec: &Rec) -> Result<()> {
+        let target = match self.find(self.text(rec.s)?, 0, 0) {
+            Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
+            other => other?,
+        };
+        let clone =
+            sys::open_tree(target, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH | sys::AT_RECURSIVE)?;
+        let attr = sys::MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+        let done = sys::mount_setattr(clone, 0, &attr).and_then(|()| sys::move_mount(clone, target, c""));
+        sys::close(clone);
+        sys::close(target);
+        done
+    }
+
+    /// pivot_root(".", ".") and the old root away: no directory is needed in the new one (pivot_root(2), NOTES).
+    pub(super) fn pivot(&mut self) -> Result<()> {
+        let old = sys::openat2(sys::AT_FDCWD, c"/", sys::O_PATH | sys::O_DIRECTORY, 0, 0)?;
+        sys::fchdir(self.root)?;
+        sys::pivot_root(c".", c".")?;
+        sys::fchdir(old)?;
+        // The detach must not travel to the host.
+        sys::mount(c"", c".", c"", MS_SLAVE | MS_REC, c"")?;
+        sys::umount_detach(c".")?;
+        sys::close(old);
+        sys::fchdir(self.root)
+    }
+
+    /// For roots that cannot be pivoted from (a ramdisk): the new root covers the old one.
+    pub(super) fn move_root(&mut self) -> Result<()> {
+        sys::fchdir(self.root)?;
+        sys::mount(c".", c"/", c"", MS_MOVE, c"")?;
+        sys::chroot(c".")
+    }
+
+    /// chroot to a directory of the host's choosing.
+    pub(super) fn chroot(&mut self, rec: &Rec) -> Result<()> {
+        sys::fchdir(self.fd(rec.r)?)?;
+        sys::chroot(c".")
+    }
+}
+
+/// Whether what is at `name` is the device asked for.
+fn same_device(parent: i32, name: &CStr, rec: &Rec) -> Result<()> {
+    let found = sys::statx(parent, name)?;
+    // The kernel's encoding of a device number (linux/kdev_t.h: new_encode_dev).
+    let minor = u64::from(found.rdev_minor);
+    let rdev = minor & 0xff | u64::from(found.rdev_major) << 8 | (minor & !0xff) << 12;
+    let wants = rec.x & sys::S_IFMT;
+    if found.kind() == wants && (wants == sys::S_IFIFO || rdev == rec.a) {
+        Ok(())
+    } else {
+        Err(fault(sys::EEXIST, aux::MISMATCH))
+    }
+}

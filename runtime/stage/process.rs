@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Operations of the process's life: descriptors, namespaces, session, gate, exec.
+
+use super::sys::{self, Fault, Result};
+use super::wire::{Message, Rec, aux, barrier, kind};
+use super::{MALFORMED, Stage, fault};
+
+impl Stage {
+    /// Closes every descriptor from 3 on but the listed ones (ascending).
+    pub(super) fn keep_only(&self, keep: &[i64]) -> Result<()> {
+        let mut next = 3_u32;
+        for &fd in keep {
+            let fd = fd as u32;
+            if fd > next {
+                sys::close_range(next, fd - 1)?;
+            }
+            next = next.max(fd + 1);
+        }
+        sys::close_range(next, u32::MAX)
+    }
+
+    /// Clones the final process as a child of our parent and leaves it the program. CLONE_PARENT wants exit
+    /// signal 0 (clone(2)); the pidfd goes to the host before we exit, so that it never holds a bare pid.
+    pub(super) fn hop(&mut self, rec: &Rec) -> Result<()> {
+        const CLONE_PARENT: u64 = 0x8000;
+        let (pid, pidfd) = sys::clone3(rec.a | CLONE_PARENT, 0)?;
+        if pid != 0 {
+            let message =
+                Message { kind: kind::REACHED, barrier: barrier::HOP, op: self.op, ..Default::default() };
+            let told = sys::send(self.host, &message.bytes(), Some(pidfd));
+            if told.is_err() {
+                sys::pidfd_kill(pidfd);
+            }
+            sys::exit(i32::from(told.is_err()));
+        }
+        self.wait_for_go();
+        Ok(())
+    }
+
+    /// A session keyring of the container's own; `x` adds search permission as runc does, so that processes that
+    /// `exec` brings can find it by name.
+    pub(super) fn keyring(&self, rec: &Rec) -> Result<()> {
+        // What KEYCTL_JOIN_SESSION_KEYRING gives (security/keys/process_keys.c): possessor all, user view, read, link.
+        const JOINED: usize = 0x3f13_0000;
+        const KEYCTL_SETPERM: u32 = 5;
+        match sys::join_session_keyring(self.text(rec.s)?) {
+            // A kernel without keyrings has nothing to isolate.
+            Err(Fault { errno: sys::ENOSYS, .. }) => Ok(()),
+            Err(fault) => Err(fault),
+            Ok(serial) => match sys::keyctl(KEYCTL_SETPERM, serial, JOINED | rec.x as usize) {
+                // Joined, not made: it is another user namespace's to change.
+                Err(Fault { errno: sys::EACCES, .. }) if rec.y == 1 => Ok(()),
+                other => other.map(drop),
+            },
+        }
+    }
+
+    /// Waits for `start`; the socket that it comes by replaces the launcher's.
+    pub(super) fn gate(&mut self, rec: &Rec) -> Result<()> {
+        let listener = self.fd(rec.r)?;
+        // The launcher goes away by design; its end is not ours to watch any more.
+        sys::close(self.host);
+        self.host = sys::accept(listener).unwrap_or_else(|_| sys::exit(1));
+        sys::close(listener);
+        self.wait_for_go();
+        Ok(())
+    }
+
+    /// Leaves 0 to x - 1 and, at x, the socket to the host, which the exec will close.
+    pub(super) fn close_from(&mut self, x: u32) -> Result<()> {
+        if self.host != x as i32 {
+            sys::dup3(self.host, x as i32, true)?;
+            self.host = x as i32;
+        }
+        self.slots = [-1; super::wire::SLOTS];
+        sys::close_range(x + 1, u32::MAX)
+    }
+
+    /// Changes to the working directory, making it if it is missing. The first attempt is root's; where that is
+    /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
+    pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
+        const FIRST: u16 = 1;
+        if rec.y == FIRST || self.chdir_refused {
+            let path = self.text(rec.s)?;
+            match self.directory(path, 0o755).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd))) {
+                Err(Fault { errno: sys::EACCES, .. }) if rec.y == FIRST => self.chdir_refused = true,
+                other => other?,
+            }
+        }
+        if rec.y == FIRST { Ok(()) } else { inside() }
+    }
+
+    /// Chooses the first candidate that may be executed; says why none could, as execvp(3) would.
+    pub(super) fn lookup(&mut self, rec: &Rec) -> Result<()> {
+        const EISDIR: i32 = 21;
+        let mut errno = sys::ENOENT;
+        for &offset in self.program.slice::<u64>(rec.s, rec.x as usize)? {
+            let path = self.text(offset as u32)?;
+            match sys::executable(path).and_then(|()| sys::openat2(sys::AT_FDCWD, path, sys::O_PATH, 0, 0)) {
+                Err(fault) if fault.errno == sys::EACCES => errno = sys::EACCES,
+                Err(fault) if fault.errno == sys::ENOENT => {}
+                // What is no file on the way to a PATH entry is just not there; alone, it is the answer.
+                Err(fault) => errno = if rec.x == 1 { fault.errno } else { errno },
+                Ok(fd) => {
+                    let stat = sys::fstat(fd);
+                    sys::close(fd);
+                    if stat?.kind() != sys::S_IFDIR {
+                        self.chosen = Some(path);
+                        return Ok(());
+                    }
+                    errno = if rec.x == 1 { EISDIR } else { sys::EACCES };
+                }
+            }
+        }
+        Err(fault(errno, aux::LOOKUP))
+    }
+
+    /// Becomes the user's program; returns only with why not.
+    pub(super) fn exec(&mut self, rec: &Rec) -> Result<()> {
+        let path = self.chosen.ok_or(MALFORMED)?;
+        Err(sys::execve(path, self.program.pointers(rec.s)?, self.program.pointers(rec.t)?))
+    }
+
+    /// Loads the filter; a listener, if asked for, goes into a slot.
+    pub(super) fn seccomp(&mut self, rec: &Rec) -> Result<()> {
+        let filter = self.program.slice::<u64>(rec.s, rec.x as usize)?;
+        let listener = sys::seccomp(filter, rec.a)?;
+        if rec.r != super::wire::NONE {
+            self.put(rec.r, listener as i32);
+        }
+        Ok(())
+    }
+
+    /// Writes t into the file s below r, which must be the file system of r itself.
+    pub(super) fn write(&self, rec: &Rec) -> Result<()> {
+        let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_XDEV | sys::RESOLVE_NO_MAGICLINKS;
+        let file = sys::openat2(self.fd(rec.r)?, self.text(rec.s)?, sys::O_WRONLY, 0, resolve)?;
+        let written = sys::write(file, self.text(rec.t)?.to_bytes());
+        sys::close(file);
+        written.map(drop)
+    }
+}
+
+/// The working directory is below the root: getcwd(2) says `(unreachable)` otherwise (CVE-2024-21626).
+fn inside() -> Result<()> {
+    let mut path = [0; 4096];
+    sys::getcwd(&mut path)?;
+    if path[0] == b'/' { Ok(()) } else { Err(fault(sys::ENOENT, aux::OUTSIDE)) }
+}
+
+/// Brings `lo` up: a fresh network namespace has it down.
+pub(super) fn loopback_up() -> Result<()> {
+    const SIOCSIFFLAGS: u32 = 0x8914;
+    const IFF_UP: u8 = 1;
+    // struct ifreq: 16 bytes of name, then the flags.
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16] = IFF_UP;
+    let socket = sys::socket_inet_dgram()?;
+    let done = sys::ioctl_on(socket, SIOCSIFFLAGS, &mut request);
+    sys::close(socket);
+    done.map(drop)
+}
+
+/// Every signal at its default and none blocked: Rust ignores SIGPIPE, and a caller under nohup(1) others, which
+/// execve(2) would keep.
+pub(super) fn default_signals() -> Result<()> {
+    for signal in 1..=64 {
+        sys::default_signal(signal);
+    }
+    sys::unblock_signals()
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The compiler against libseccomp, driven as runc drives it and with runc's ENOSYS stub in front.
+//!
+//! Runs where a C compiler and libseccomp with its header are installed; elsewhere it says that it did not run.
+//! Compares verdicts on random calls. What differs must be one of the deliberate differences (`Difference`); each is
+//! counted and printed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use corten::seccomp::{Host, Insn, compile, known_operators};
+use corten::spec::{Seccomp, SyscallArg};
+
+use crate::bpf::{Call, check, run, verdict};
+use crate::model::{AUDIT_X86_64, Model, abis, action};
+use crate::random::{INTERESTING, Random, Taste, call, profile};
+use crate::{docker_like, order};
+
+/// libseccomp in a process of its own.
+pub struct Oracle {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    resolved: HashMap<String, [i64; 4]>,
+}
+
+const ARCHS: [(&str, u32); 3] =
+    [("SCMP_ARCH_X86_64", AUDIT_X86_64), ("SCMP_ARCH_X86", 0x4000_0003), ("SCMP_ARCH_X32", 0x4000_003e)];
+
+impl Oracle {
+    /// Builds and starts it; `None`, having said so, where that is impossible.
+    pub fn start() -> Option<Oracle> {
+        if !cfg!(target_arch = "x86_64") {
+            println!("not run: the comparison with libseccomp is written for x86_64");
+            return None;
+        }
+        let program =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/oracle.c");
+        let built = Command::new("cc")
+            .args(["-O2", "-Wall", "-o"])
+            .arg(&program)
+            .args([source, "-lseccomp"])
+            .stderr(Stdio::null())
+            .status();
+        if !built.is_ok_and(|status| status.success()) {
+            println!("not run: libseccomp-dev is not installed (or no C compiler)");
+            return None;
+        }
+        let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::fs::remove_file(&program).unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Some(Oracle { child, input, output: BufReader::new(output), resolved: HashMap::new() })
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "libseccomp died: {:?}", self.child.wait());
+        line
+    }
+
+    /// Numbers of a name: native, X86_64, X86, X32; negative if there is none.
+    pub fn resolve(&mut self, name: &str) -> [i64; 4] {
+        if let Some(known) = self.resolved.get(name) {
+            return *known;
+        }
+        writeln!(self.input, "resolve {name}").unwrap();
+        let line = self.line();
+        let mut numbers = line.split_whitespace().map(|word| word.parse().unwrap());
+        let numbers = std::array::from_fn(|_| numbers.next().unwrap());
+        self.resolved.insert(name.to_owned(), numbers);
+        numbers
+    }
+
+    /// The program that libseccomp makes of a profile when runc asks it to, or the errno.
+    pub fn compile(&mut self, profile: &Seccomp) -> Result<Vec<Insn>, i32> {
+        let default = action(&profile.default_action, profile.default_errno_ret);
+        let calls: usize = profile.syscalls.iter().map(|block| block.names.len()).sum();
+        let mut text = format!("begin {default:x} {}\n", if calls > 32 { 2 } else { 1 });
+        for (name, token) in ARCHS {
+            if profile.architectures.iter().any(|arch| arch == name) {
+                text += &format!("arch {token:x}\n");
+            }
+        }
+        for block in &profile.syscalls {
+            let action = action(&block.action, block.errno_ret);
+            if action == default {
+                continue;
+            }
+            let repeated = block
+                .args
+                .iter()
+                .enumerate()
+                .any(|(i, a)| block.args[..i].iter().any(|b| a.index == b.index));
+            for name in &block.names {
+                if repeated {
+                    for arg in &block.args {
+                        text += &rule(action, name, std::slice::from_ref(arg));
+                    }
+                } else {
+                    text += &rule(action, name, &block.args);
+                }
+            }
+        }
+        text += "end\n";
+        self.input.write_all(text.as_bytes()).unwrap();
+        let line = self.line();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0] == "error" {
+            return Err(words[2].parse().unwrap());
+        }
+        let mut bytes = vec![0; words[1].parse().unwrap()];
+        self.output.read_exact(&mut bytes).unwrap();
+        let insns = bytes.chunks_exact(8).map(|raw| Insn {
+            code: u16::from_ne_bytes([raw[0], raw[1]]),
+            jt: raw[2],
+            jf: raw[3],
+            k: u32::from_ne_bytes([raw[4], raw[5], raw[6], raw[7]]),
+        });
+        Ok(insns.collect())
+    }
+
+    /// runc's stub (libcontainer/seccomp/patchbpf): does it answer this call with ENOSYS?
+    pub fn stub(&mut self, profile: &Seccomp, call: &Call) -> bool {
+        if matches!(profile.default_action.as_str(), "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE") {
+            return false;
+        }
+        let x32 = call.nr & 0x4000_0000 != 0;
+        let column = match call.arch {
+            AUDIT_X86_64 if x32 => 3,
+            AUDIT_X86_64 => 1,
+            0x4000_0003 => 2,
+            _ => return false,
+        };
+        if !profile.architectures.iter().any(|arch| arch == ARCHS[column - 1].0) {
+            return false;
+        }
+        let names = profile.syscalls.iter().flat_map(|block| &block.names);
+        let last = names.map(|name| self.resolve(name)[column]).max().unwrap_or(0);
+        last > 0 && i64::from(call.nr) > last
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn rule(action: u32, name: &str, args: &[SyscallArg]) -> String {
+    let mut text = format!("rule {action:x} {name} {}", args.len());
+    for arg in args {
+        // enum scmp_compare
+        let op = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+        let op = op.iter().position(|op| arg.op == format!("SCMP_CMP_{op}")).unwrap() + 1;
+        text += &format!(" {} {op} {:x} {:x}", arg.index, arg.value, arg.value_two);
+    }
+    text + "\n"
+}
+
+/// Why a verdict may differ from runc's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Difference {
+    /// Numbers without a call below the highest one named: ENOSYS (runc: the default action).
+    Hole,
+    /// runc overlooks that i386 can also make socket and IPC calls directly, and takes a lower number for the highest.
+    LastMultiplexed,
+    /// Bit 31 set, no x32 in the profile: killed like every number from bit 30 on (runc's stub says ENOSYS).
+    Bit31,
+    /// Several rules with different actions hold.
+    Overlap,
+    /// LE with 32-bit arguments behind another condition.
+    NarrowLe,
+}
+
+/// Sorts a mismatch into its class; none if there is no excuse.
+fn excuse(profile: &Seccomp, model: &Model, call: &Call) -> Option<Difference> {
+    let actions: Vec<u32> = model.holding(call).iter().map(|rule| rule.action).collect();
+    let narrow = call.arch != AUDIT_X86_64 || call.nr >= 0x4000_0000;
+    if call.arch == AUDIT_X86_64 && (0x8000_0000..0xc000_0000).contains(&call.nr) {
+        Some(Difference::Bit31)
+    } else if model.last(call).is_some_and(|last| call.nr <= last) && model.beyond(call) {
+        Some(Difference::Hole)
+    } else if call.arch == 0x4000_0003 && matches!(model.last(call), Some(102 | 117 | 359..=373 | 393..=402))
+    {
+        Some(Difference::LastMultiplexed)
+    } else if actions.iter().any(|action| *action != actions[0]) {
+        Some(Difference::Overlap)
+    } else if narrow && profile.syscalls.iter().any(|b| b.args.iter().any(|a| a.op == "SCMP_CMP_LE")) {
+        Some(Difference::NarrowLe)
+    } else {
+        None
+    }
+}
+
+/// Counts of a comparison.
+#[derive(Debug, Default)]
+struct Tally {
+    profiles: usize,
+    refused_by_both: usize,
+    refused_by_us: usize,
+    refused_by_them: usize,
+    tuples: usize,
+    overlaps: usize,
+    different: BTreeMap<Difference, usize>,
+    instructions: [usize; 2],
+    steps: [usize; 2],
+}
+
+fn compare(oracle: &mut Oracle, random: &mut Random, tally: &mut Tally, profile: &Seccomp, tuples: usize) {
+    let abis = abis(Host::X86_64);
+    let model = Model::new(profile, &abis);
+    tally.profiles += 1;
+    let (ours, theirs) = match (compile(profile), oracle.compile(profile)) {
+        (Ok(ours), Ok(theirs)) => (ours.unwrap().insns, theirs),
+        (Err(_), Err(_)) => return tally.refused_by_both += 1,
+        (Err(_), Ok(_)) => return tally.refused_by_us += 1,
+        (Ok(_), Err(_)) => return tally.refused_by_them += 1,
+    };
+    assert_eq!(check(&ours), Ok(()));
+    let numbers: Vec<u32> = profile
+        .syscalls
+        .iter()
+        .flat_map(|block| &block.names)
+        .flat_map(|name| oracle.resolve(name))
+        .filter_map(|nr| u32::try_from(nr).ok())
+        .chain([0, 102, 117, 335, 359])
+        .collect();
+    tally.instructions[0] += ours.len();
+    tally.instructions[1] += theirs.len();
+    for _ in 0..tuples {
+        let call = call(random, profile, &[AUDIT_X86_64, AUDIT_X86_64, 0x4000_0003], &numbers);
+        let (ours, steps) = run(&ours, &call);
+        let (filter, their_steps) = run(&theirs, &call);
+        let theirs = if oracle.stub(profile, &call) { 0x0005_0026 } else { filter };
+        tally.steps[0] += steps;
+        tally.steps[1] += their_steps;
+        let holding = model.holding(&call);
+        tally.overlaps += usize::from(holding.iter().any(|rule| rule.action != holding[0].action));
+        if ours != theirs {
+            let Some(difference) = excuse(profile, &model, &call) else {
+                panic!("{ours:#x} is not {theirs:#x} on {call:#x?} with {profile:#?}");
+            };
+            *tally.different.entry(difference).or_default() += 1;
+        }
+    }
+    tally.tuples += tuples;
+}
+
+fn tuples() -> usize {
+    std::env::var("CORTEN_SECCOMP_TUPLES").map_or(300_000, |n| n.parse().unwrap())
+}
+
+/// Names that both know.
+fn common(oracle: &mut Oracle, names: &[&'static str]) -> Vec<&'static str> {
+    names.iter().copied().filter(|name| oracle.resolve(name)[0] != -1).collect()
+}
+
+#[test]
+fn random_profiles_mean_what_libseccomp_makes_of_them() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    let mut random = Random(0x005e_cc09);
+    let archs: Vec<&str> = ARCHS.iter().map(|(name, _)| *name).collect();
+    let mut all: Vec<&str> = abis(Host::X86_64).iter().flat_map(|abi| abi.numbers.keys().copied()).collect();
+    all.sort_unstable();
+    let (few, all) = (common(&mut oracle, INTERESTING), common(&mut oracle, &all));
+    let without_le: Vec<&str> = known_operators().iter().copied().filter(|op| *op != "SCMP_CMP_LE").collect();
+    for (one_action, operators) in [(true, &without_le[..]), (false, &without_le), (true, known_operators())]
+    {
+        let mut tally = Tally::default();
+        while tally.tuples < tuples() / 3 {
+            let taste = Taste {
+                names: if random.one_in(2) { &few } else { &all },
+                archs: &archs,
+                blocks: *random.pick(&[2, 8, 40]),
+                one_action,
+                operators,
+                repeat: true,
+            };
+            let mut profile = profile(&mut random, &taste);
+            // Without this runc leaves the stub out for the native architecture.
+            profile.architectures.push("SCMP_ARCH_X86_64".into());
+            compare(&mut oracle, &mut random, &mut tally, &profile, 100);
+        }
+        println!("one action for all conditions {one_action}, LE {}: {tally:?}", operators.len() == 7);
+    }
+}
+
+#[test]
+fn a_docker_like_profile_means_what_libseccomp_makes_of_it() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    let mut profile = docker_like();
+    for block in &mut profile.syscalls {
+        block.names.retain(|name| oracle.resolve(name)[0] != -1);
+    }
+    let (mut random, mut tally) = (Random(7), Tally::default());
+    compare(&mut oracle, &mut random, &mut tally, &profile, tuples() / 3);
+    println!("{tally:?}");
+    assert_eq!(tally.profiles, 1);
+    assert!(tally.different.keys().all(|d| matches!(d, Difference::Hole | Difference::Bit31)), "{tally:?}");
+}
+
+#[test]
+fn the_order_of_rules_is_that_of_libseccomp() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    for case in order::CASES {
+        let profile = case.profile();
+        for (arg0, arg1, expected) in case.calls {
+            let theirs =
+                oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
+            let call = Call { arch: AUDIT_X86_64, nr: 41, args: [*arg0, *arg1, 0, 0, 0, 0] };
+            assert_eq!(verdict(&theirs, &call), *expected, "{}: {arg0:#x} {arg1:#x}", case.why);
+        }
+    }
+    for case in order::CONTRADICTIONS {
+        assert_eq!(oracle.compile(&order::profile(case)).unwrap_err(), 17, "{case}");
+    }
+}
+
+#[test]
+fn numbers_are_those_of_libseccomp() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    let (mut compared, mut unknown) = (0, 0);
+    for (column, abi) in abis(Host::X86_64).iter().enumerate() {
+        for (name, nr) in &abi.numbers {
+            let theirs = oracle.resolve(name)[column + 1];
+            if theirs >= 0 {
+                assert_eq!(theirs, i64::from(*nr), "{name} {}", abi.name);
+                compared += 1;
+            } else if theirs == -1 {
+                unknown += 1;
+            } else {
+                // Pseudo numbers: i386's multiplexed calls only.
+                assert!(column == 1 && (-300..=-100).contains(&theirs), "{name} {} {theirs}", abi.name);
+            }
+        }
+    }
+    println!("{compared} numbers compared, {unknown} unknown to the libseccomp installed");
+}

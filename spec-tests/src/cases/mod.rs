@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cases, a file per chapter of the OCI runtime specification or of runc's command line.
+//!
+//! A case's name is `chapter/what-holds`. It must assert something, must pass on runc and crun unless it carries the
+//! reason why not, and leaves the host as it found it: the warden checks that after every case.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod credentials;
+mod exec;
+mod lifecycle;
+mod process;
+mod signals;
+mod terminal;
+
+use crate::harness::case::Case;
+
+/// Every case, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    let chapters = [
+        lifecycle::cases,
+        signals::cases,
+        exec::cases,
+        cli::cases,
+        terminal::cases,
+        process::cases,
+        credentials::cases,
+    ];
+    chapters.into_iter().flat_map(|chapter| chapter()).collect()
+}

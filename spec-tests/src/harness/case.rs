@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A case: its name, what it needs, which peers are known to fail it and why, and its body.
+
+#![forbid(unsafe_code)]
+
+use super::host::{Host, Need};
+use super::test::Test;
+
+/// Why a case did not pass.
+#[derive(Debug, Clone)]
+pub enum Trouble {
+    /// The runtime did something else than the case says.
+    Fail(String),
+    /// The environment cannot show it.
+    NotRun(String),
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self::Fail(text)
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(text: &str) -> Self {
+        Self::Fail(text.to_owned())
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self::Fail(format!("harness: {error}"))
+    }
+}
+
+impl From<nix::errno::Errno> for Trouble {
+    fn from(error: nix::errno::Errno) -> Self {
+        Self::Fail(format!("harness: {error}"))
+    }
+}
+
+impl From<serde_json::Error> for Trouble {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Fail(format!("not the expected JSON: {error}"))
+    }
+}
+
+/// What a case's body answers.
+pub type Verdict = Result<(), Trouble>;
+
+type Body = Box<dyn Fn(&Test) -> Verdict + Send + Sync>;
+
+/// One case.
+pub struct Case {
+    pub name: String,
+    pub needs: Vec<Need>,
+    /// Peers that are known not to pass, each with the reason.
+    pub peers: Vec<(&'static str, &'static str)>,
+    pub body: Body,
+}
+
+/// A case with nothing special about it.
+pub fn case(name: impl Into<String>, body: impl Fn(&Test) -> Verdict + Send + Sync + 'static) -> Case {
+    Case { name: name.into(), needs: Vec::new(), peers: Vec::new(), body: Box::new(body) }
+}
+
+impl Case {
+    /// Only where the host has all of these.
+    pub fn needs(mut self, needs: &[Need]) -> Self {
+        self.needs.extend_from_slice(needs);
+        self
+    }
+
+    /// runc is known not to pass, because of this.
+    pub fn runc(self, reason: &'static str) -> Self {
+        self.peer("runc", reason)
+    }
+
+    /// crun is known not to pass, because of this.
+    pub fn crun(self, reason: &'static str) -> Self {
+        self.peer("crun", reason)
+    }
+
+    /// Both peers are known not to pass.
+    pub fn both(self, reason: &'static str) -> Self {
+        self.runc(reason).crun(reason)
+    }
+
+    /// A peer is known not to pass; an empty reason means that it passes.
+    pub fn peer(mut self, name: &'static str, reason: &'static str) -> Self {
+        if !reason.is_empty() {
+            self.peers.push((name, reason));
+        }
+        self
+    }
+
+    /// Why this host cannot run the case, if so.
+    pub fn obstacle(&self, host: &Host) -> Option<String> {
+        self.needs.iter().find_map(|need| host.lacks(*need))
+    }
+
+    /// Why this runtime is known not to pass, if so.
+    pub fn excuse(&self, runtime: &str) -> Option<&'static str> {
+        self.peers.iter().find(|(name, _)| *name == runtime).map(|(_, reason)| *reason)
+    }
+}
+
+/// Fails with the formatted text unless the condition holds.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err($crate::harness::case::Trouble::Fail(format!($($text)+)));
+        }
+    };
+}
+
+/// Fails unless both are the same.
+pub fn same<A: PartialEq<B> + std::fmt::Debug, B: std::fmt::Debug>(what: &str, got: A, want: B) -> Verdict {
+    check!(got == want, "{what} is {got:?}, not {want:?}");
+    Ok(())
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the machine and the runtime under test are, and what cases may need of them.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How cgroups are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroups {
+    V1,
+    V2,
+}
+
+/// Something a case cannot do without.
+#[derive(Debug, Clone, Copy)]
+pub enum Need {
+    CgroupV1,
+    CgroupV2,
+    /// This controller, on v1 or v2.
+    Controller(&'static str),
+    /// The harness itself holds this capability (its bit).
+    Capability(u8),
+    /// The runtime is of this name.
+    Runtime(&'static str),
+    /// The kernel has this file.
+    File(&'static str),
+    /// This kernel or newer.
+    Kernel(u32, u32),
+    /// A rootfs with busybox.
+    Busybox,
+    /// A Debian rootfs.
+    Debian,
+    /// More than one processor.
+    Processors(usize),
+}
+
+/// The machine, the runtime and the options of this run.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Absolute path of the runtime.
+    pub runtime: PathBuf,
+    /// `runc`, `crun`, `corten` …: the first word of `--version`.
+    pub name: String,
+    pub cgroups: Cgroups,
+    pub controllers: BTreeSet<String>,
+    pub busybox: Option<PathBuf>,
+    pub debian: Option<PathBuf>,
+    /// Where the cases' directories go.
+    pub tmp: PathBuf,
+    /// Nobody else uses this machine: compare the whole of it.
+    pub alone: bool,
+    /// Seconds until a case is given up.
+    pub patience: f64,
+    capabilities: u64,
+    kernel: (u32, u32),
+}
+
+impl Host {
+    /// Looks at the machine, and asks the runtime its name.
+    pub fn look(runtime: &Path) -> Result<Self, String> {
+        let runtime = fs::canonicalize(runtime).map_err(|e| format!("{}: {e}", runtime.display()))?;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let cap_line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
+        let v2 = !Path::new("/sys/fs/cgroup/devices").exists()
+            && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        Ok(Self {
+            name: name_of(&runtime)?,
+            runtime,
+            cgroups: if v2 { Cgroups::V2 } else { Cgroups::V1 },
+            controllers: controllers(v2),
+            busybox: None,
+            debian: None,
+            tmp: std::env::temp_dir(),
+            alone: false,
+            patience: 20.0,
+            capabilities: u64::from_str_radix(cap_line, 16).unwrap_or(0),
+            kernel: kernel(),
+        })
+    }
+
+    /// True on cgroup v2.
+    pub fn is_v2(&self) -> bool {
+        self.cgroups == Cgroups::V2
+    }
+
+    /// What of `need` is not here, in words.
+    pub fn lacks(&self, need: Need) -> Option<String> {
+        let (there, words) = match need {
+            Need::CgroupV1 => (!self.is_v2(), "needs cgroup v1".to_owned()),
+            Need::CgroupV2 => (self.is_v2(), "needs cgroup v2".to_owned()),
+            Need::Controller(name) => (self.controllers.contains(name), format!("no {name} controller here")),
+            Need::Capability(bit) => {
+                (self.capabilities >> bit & 1 == 1, format!("the harness lacks capability {bit}"))
+            }
+            Need::Runtime(name) => (self.name == name, format!("only for {name}")),
+            Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
+            Need::Kernel(major, minor) => {
+                (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
+            }
+            Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
+            Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
+            Need::Processors(n) => {
+                let have = std::thread::available_parallelism().map_or(1, |n| n.get());
+                (have >= n, format!("fewer than {n} processors"))
+            }
+        };
+        (!there).then_some(words)
+    }
+
+    /// Directories in which a controller's groups appear: one per hierarchy on v1.
+    pub fn hierarchies(&self) -> Vec<PathBuf> {
+        let base = Path::new("/sys/fs/cgroup");
+        if self.is_v2() {
+            return vec![base.to_owned()];
+        }
+        let dirs = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink()).collect()
+    }
+}
+
+fn name_of(runtime: &Path) -> Result<String, String> {
+    let out = Command::new(runtime).arg("--version").output();
+    let out = out.map_err(|e| format!("{}: {e}", runtime.display()))?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let first = text.split_whitespace().next();
+    first.map(str::to_owned).ok_or_else(|| format!("{} --version says nothing", runtime.display()))
+}
+
+fn controllers(v2: bool) -> BTreeSet<String> {
+    if v2 {
+        let text = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+        return text.split_whitespace().map(str::to_owned).collect();
+    }
+    let dirs = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+fn kernel() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Gives each case a process of its own and collects what they say.
+
+#![forbid(unsafe_code)]
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::case::{Case, Trouble, Verdict};
+use super::host::Host;
+
+/// How many cases ended how.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Count {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+}
+
+/// What the runner has found out about a case.
+enum Outcome {
+    Passed,
+    /// It passed although the peer is listed as not passing, with this reason.
+    Surprised(&'static str),
+    Failed(String),
+    Skipped(String),
+}
+
+/// Runs `cases`, `jobs` at a time, printing a line for each. `options` are those this program was given.
+pub fn run(cases: &[Case], host: &Host, options: &[String], jobs: usize) -> Count {
+    let queue = Mutex::new(cases.iter());
+    let count = Mutex::new(Count::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(case) = locked(&queue).next() {
+                    let outcome = judge(case, host, options);
+                    tell(&case.name, outcome, &mut locked(&count));
+                }
+            });
+        }
+    });
+    let total = *locked(&count);
+    total
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn tell(name: &str, outcome: Outcome, count: &mut Count) {
+    match outcome {
+        Outcome::Passed => {
+            count.passed += 1;
+            println!("PASS {name}");
+        }
+        Outcome::Surprised(reason) => {
+            count.passed += 1;
+            println!("PASS {name} (although listed: {reason})");
+        }
+        Outcome::Failed(reason) => {
+            count.failed += 1;
+            println!("FAIL {name}: {reason}");
+        }
+        Outcome::Skipped(reason) => {
+            count.skipped += 1;
+            println!("NOT RUN {name}: {reason}");
+        }
+    }
+}
+
+fn judge(case: &Case, host: &Host, options: &[String]) -> Outcome {
+    if let Some(obstacle) = case.obstacle(host) {
+        return Outcome::Skipped(obstacle);
+    }
+    match (in_a_process(case, host, options), case.excuse(&host.name)) {
+        (Ok(()), None) => Outcome::Passed,
+        (Ok(()), Some(reason)) => Outcome::Surprised(reason),
+        (Err(Trouble::Fail(text)), None) => Outcome::Failed(text),
+        (Err(Trouble::Fail(_)), Some(reason)) => Outcome::Skipped(format!("{} differs: {reason}", host.name)),
+        (Err(Trouble::NotRun(text)), _) => Outcome::Skipped(text),
+    }
+}
+
+fn in_a_process(case: &Case, host: &Host, options: &[String]) -> Verdict {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("run").args(options).args(["--one", &case.name]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn()?;
+    let finished = wait(&mut child, Duration::from_secs_f64(host.patience + 60.0));
+    let mut text = String::new();
+    if finished && let Some(mut out) = child.stdout.take() {
+        out.read_to_string(&mut text)?;
+    }
+    match text.split_once(' ').unwrap_or((text.trim(), "")) {
+        ("pass", _) => Ok(()),
+        ("fail", reason) => Err(Trouble::Fail(reason.trim().to_owned())),
+        ("skip", reason) => Err(Trouble::NotRun(reason.trim().to_owned())),
+        _ => Err(format!("the case's process gave no verdict: {text:?}").into()),
+    }
+}
+
+/// Prints a verdict for the process above.
+pub fn hand_up(verdict: Verdict) {
+    match verdict {
+        Ok(()) => println!("pass"),
+        Err(Trouble::Fail(text)) => println!("fail {}", text.replace('\n', "\\n")),
+        Err(Trouble::NotRun(text)) => println!("skip {text}"),
+    }
+}
+
+fn wait(child: &mut Child, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+            Ok(None) | Err(_) => {
+                child.kill().ok();
+                child.wait().ok();
+                return false;
+            }
+            Ok(Some(_)) => return true,
+        }
+    }
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a case holds in its hands: bundles, the runtime's commands, and waiting.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::bundle::Bundle;
+use super::case::{Trouble, Verdict};
+use super::done::Done;
+use super::host::Host;
+use super::hostdiff::{Place, Process, Snapshot, all_processes};
+use super::report::Report;
+use crate::check;
+
+/// The tools of one case.
+pub struct Test {
+    pub host: Host,
+    pub place: Place,
+    count: Cell<usize>,
+    /// Children this case started itself and waits for; all others are orphans of the runtime.
+    own: RefCell<HashSet<i32>>,
+    ended: RefCell<HashMap<i32, i32>>,
+}
+
+/// A command of the runtime that is still running.
+pub struct Running {
+    pub child: Child,
+    words: String,
+    started: Instant,
+    out: PathBuf,
+}
+
+impl Running {
+    /// Its output so far and to come.
+    pub fn log(&self) -> Log {
+        Log(self.out.clone())
+    }
+}
+
+impl Test {
+    /// For the warden.
+    pub fn new(host: Host, place: Place) -> Self {
+        Self { host, place, count: Cell::new(0), own: RefCell::default(), ended: RefCell::default() }
+    }
+
+    fn number(&self) -> usize {
+        self.count.set(self.count.get() + 1);
+        self.count.get()
+    }
+
+    /// A path in the case's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.dir.join(name)
+    }
+
+    /// The same as text.
+    pub fn file(&self, name: &str) -> String {
+        self.path(name).to_string_lossy().into_owned()
+    }
+
+    /// A new bundle with an id and a cgroup path of its own, whose container reports what it sees.
+    pub fn bundle(&self) -> Result<Bundle, Trouble> {
+        let n = self.number();
+        let id = format!("{}-{n}", self.place.mark);
+        let cgroup = format!("/{id}");
+        Bundle::make(self.path(&format!("bundle-{n}")), id, &cgroup, &std::env::current_exe()?)
+    }
+
+    /// The runtime with this case's state root, ready for more words.
+    pub fn runtime(&self) -> Command {
+        let mut command = Command::new(&self.host.runtime);
+        command.arg("--root").arg(&self.place.root);
+        command.env("SPEC_TESTS", &self.place.mark);
+        command
+    }
+
+    /// Starts a command with its output going to files (a container may keep them open for ever).
+    pub fn spawn(&self, mut command: Command) -> Result<Running, Trouble> {
+        let out = self.path("out").join(self.number().to_string());
+        command.stdin(Stdio::null());
+        command.stdout(fs::File::create(out.with_extension("out"))?);
+        command.stderr(fs::File::create(out.with_extension("err"))?);
+        self.spawn_as_it_is(command, out)
+    }
+
+    /// Starts a command whose standard input, output and error the case has set up itself.
+    pub fn spawn_as_it_is(&self, mut command: Command, out: PathBuf) -> Result<Running, Trouble> {
+        let words = command.get_args().skip(2).map(|word| word.to_string_lossy().into_owned());
+        let words = words.collect::<Vec<_>>().join(" ").replace(&*self.place.dir.to_string_lossy(), "DIR");
+        let child = command.spawn()?;
+        self.own.borrow_mut().insert(child.id() as i32);
+        Ok(Running { child, words, started: Instant::now(), out })
+    }
+
+    /// Waits for a command of this case.
+    pub fn finish(&self, mut running: Running) -> Result<Done, Trouble> {
+        let what = format!("the end of `{}`", running.words);
+        let status = self.until(
+            || what.clone(),
+            || {
+                let status = running.child.try_wait()?;
+                // A first process ends only when the others of its pid namespace have been waited for.
+                if status.is_none() && running.started.elapsed() > Duration::from_millis(30) {
+                    self.reap();
+                }
+                Ok(status)
+            },
+        )?;
+        self.own.borrow_mut().remove(&(running.child.id() as i32));
+        use std::os::unix::process::ExitStatusExt;
+        let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap_or(0));
+        let read = |kind| {
+            let bytes = fs::read(running.out.with_extension(kind)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        Ok(Done {
+            words: running.words,
+            code,
+            stdout: read("out"),
+            stderr: read("err"),
+            took: running.started.elapsed(),
+        })
+    }
+
+    /// Runs a command to its end.
+    pub fn complete(&self, command: Command) -> Result<Done, Trouble> {
+        self.spawn(command).and_then(|running| self.finish(running))
+    }
+
+    /// Runs the runtime with these words.
+    pub fn cli_words(&self, words: &[&str]) -> Result<Done, Trouble> {
+        let mut command = self.runtime();
+        command.args(words);
+        self.complete(command)
+    }
+
+    /// Runs the runtime with these words, split at white space.
+    pub fn cli(&self, words: &str) -> Result<Done, Trouble> {
+        self.cli_words(&words.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// `VERB [options] -b BUNDLE ID` after writing config.json.
+    pub fn bundle_command(&self, verb: &str, bundle: &Bundle) -> Result<Command, Trouble> {
+        bundle.write()?;
+        let mut command = self.runtime();
+        command.args(verb.split_whitespace()).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+        Ok(command)
+    }
+
+    /// `create`, with options after the verb when given: `create --no-pivot`.
+    pub fn try_create(&self, verb: &str, bundle: &Bundle) -> Result<Done, Trouble> {
+        self.complete(self.bundle_command(verb, bundle)?)
+    }
+
+    /// A successful `create`; its output is where the container's goes.
+    pub fn create(&self, bundle: &Bundle) -> Result<Log, Trouble> {
+        let running = self.spawn(self.bundle_command("create", bundle)?)?;
+        let log = running.log();
+        self.finish(running)?.ok()?;
+        Ok(log)
+    }
+
+    /// A successful `create` and `start`.
+    pub fn launch(&self, bundle: &Bundle) -> Result<Log, Trouble> {
+        let log = self.create(bundle)?;
+        self.cli(&format!("start {}", bundle.id))?.ok()?;
+        Ok(log)
+    }
+
+    /// `run` to its end, whatever that is.
+    pub fn run(&self, bundle: &Bundle) -> Result<Done, Trouble> {
+        self.try_create("run", bundle)
+    }
+
+    /// `run` of a probe that reports; it must succeed.
+    pub fn report(&self, bundle: &Bundle) -> Result<Report, Trouble> {
+        let done = self.run(bundle)?;
+        Report::read(&done.ok()?.stdout)
+    }
+
+    /// `exec` of words in a container.
+    pub fn exec(&self, bundle: &Bundle, options: &str, words: &str) -> Result<Done, Trouble> {
+        self.cli(&format!("exec {options} {} {words}", bundle.id))
+    }
+
+    /// Runs the container with these operations; each must have the outcome beside it, `ok` or an errno.
+    pub fn expect(&self, bundle: Bundle, table: &[(&str, &str)]) -> Result<Vec<Value>, Trouble> {
+        let bundle = bundle.tries(table.iter().map(|(op, _)| *op));
+        let done = self.run(&bundle)?;
+        self.compare(&done.ok()?.stdout, table)
+    }
+
+    /// Compares a probe's attempts with a table, and gives the data they brought.
+    pub fn compare(&self, stdout: &str, table: &[(&str, &str)]) -> Result<Vec<Value>, Trouble> {
+        let lines: Vec<Value> = stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        check!(lines.len() == table.len(), "{} answers to {} questions: {stdout}", lines.len(), table.len());
+        for (line, (op, want)) in lines.iter().zip(table) {
+            let got = line["errno"].as_str().unwrap_or_default();
+            check!(want.split('|').any(|one| one == got), "`{op}` gave {got}, not {want}");
+        }
+        Ok(lines.into_iter().map(|mut line| line["data"].take()).collect())
+    }
+
+    /// The container's `state`.
+    pub fn state(&self, bundle: &Bundle) -> Result<Value, Trouble> {
+        self.cli(&format!("state {}", bundle.id))?.ok()?.json()
+    }
+
+    /// The container must have this status.
+    pub fn has_status(&self, bundle: &Bundle, want: &str) -> Verdict {
+        let got = self.state(bundle)?;
+        check!(got["status"] == want, "status is {}, not {want}", got["status"]);
+        Ok(())
+    }
+
+    /// The container must come to have this status.
+    pub fn await_status(&self, bundle: &Bundle, want: &str) -> Verdict {
+        self.until(
+            || format!("status {want}"),
+            || {
+                self.reap();
+                Ok((self.state(bundle)?["status"] == want).then_some(()))
+            },
+        )
+    }
+
+    /// The host's pid of the container's first process.
+    pub fn pid(&self, bundle: &Bundle) -> Result<i32, Trouble> {
+        let pid = self.state(bundle)?["pid"].as_i64().unwrap_or(0) as i32;
+        check!(pid > 0, "state tells no pid");
+        Ok(pid)
+    }
+
+    /// The exit code of an orphan of the runtime, as a shim or conmon would get it: a signal counts 128 more.
+    pub fn exit_code(&self, pid: i32) -> Result<i32, Trouble> {
+        self.until(
+            || format!("the end of process {pid}"),
+            || {
+                self.reap();
+                Ok(self.ended.borrow().get(&pid).copied())
+            },
+        )
+    }
+
+    /// Waits for the orphans of the runtime that have ended, as whoever starts a runtime must.
+    pub fn reap(&self) {
+        let own = self.own.borrow();
+        self.ended.borrow_mut().extend(reap_orphans(|pid| own.contains(&pid)));
+    }
+
+    /// Asks again and again until there is an answer; fails after half the case's time.
+    pub fn until<T>(
+        &self,
+        what: impl Fn() -> String,
+        mut ask: impl FnMut() -> Result<Option<T>, Trouble>,
+    ) -> Result<T, Trouble> {
+        let begin = Instant::now();
+        loop {
+            if let Some(answer) = ask()? {
+                return Ok(answer);
+            }
+            let waited = begin.elapsed();
+            check!(waited.as_secs_f64() < self.host.patience / 2.0, "waited in vain for {}", what());
+            std::thread::sleep(Duration::from_millis(if waited.as_millis() < 50 { 1 } else { 10 }));
+        }
+    }
+
+    /// Waits until a file has some text in it that ends with a newline.
+    pub fn await_file(&self, path: &std::path::Path) -> Result<String, Trouble> {
+        self.until(
+            || format!("a line in {}", path.display()),
+            || Ok(fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))),
+        )
+    }
+
+    /// The host as it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.host, &self.place)
+    }
+
+    /// The host must be as it was, at once but for what the kernel finishes by itself.
+    pub fn unchanged_since(&self, before: &Snapshot) -> Verdict {
+        let end = Instant::now() + Duration::from_millis(500);
+        loop {
+            self.reap();
+            let left = before.differences(&self.snapshot());
+            if left.is_empty() {
+                return Ok(());
+            }
+            check!(Instant::now() < end, "not as before: {}", left.join("; "));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Waits for children that have ended and are not the case's own: their pids and exit codes.
+pub fn reap_orphans(is_own: impl Fn(i32) -> bool) -> Vec<(i32, i32)> {
+    let this = std::process::id() as i32;
+    let ended = all_processes().into_iter().filter(|p| p.zombie && p.parent == this && !is_own(p.pid));
+    let code = |process: Process| match waitpid(Pid::from_raw(process.pid), None) {
+        Ok(WaitStatus::Exited(_, code)) => Some((process.pid, code)),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some((process.pid, 128 + signal as i32)),
+        _ => None,
+    };
+    ended.filter_map(code).collect()
+}
+
+/// Where the output of a detached container goes.
+pub struct Log(PathBuf);
+
+impl Log {
+    /// What is there by now.
+    pub fn text(&self) -> String {
+        fs::read_to_string(self.0.with_extension("out")).unwrap_or_default()
+    }
+
+    /// Waits for this many lines, and gives them all.
+    pub fn lines(&self, test: &Test, count: usize) -> Result<Vec<String>, Trouble> {
+        test.until(
+            || format!("{count} lines of output, there is {:?}", self.text()),
+            || {
+                let text = self.text();
+                let complete = text.matches('\n').count() >= count;
+                Ok(complete.then(|| text.lines().map(str::to_owned).collect()))
+            },
+        )
+    }
+
+    /// Waits for a report among the output.
+    pub fn report(&self, test: &Test) -> Result<Report, Trouble> {
+        self.lines(test, 1).and_then(|lines| Report::read(&lines.join("\n")))
+    }
+}

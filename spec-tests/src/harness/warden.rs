@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The process of one case: private mounts, a time limit, cleaning up, and the comparison of the host.
+//!
+//! The body runs in a second thread, so that the first can give it up. All that the runtime leaves behind becomes a
+//! child of this process (it is a subreaper): nothing can hide, and nobody else's process is ever touched.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::case::{Case, Trouble, Verdict};
+use super::host::Host;
+use super::hostdiff::{Place, Snapshot, descendants};
+use super::test::{Test, reap_orphans};
+use crate::sys;
+
+/// Runs the case in this process, which must be single-threaded and is of no use afterwards.
+pub fn run(case: Case, host: &Host) -> Verdict {
+    let place = prepare(host)?;
+    let before = Snapshot::take(host, &place);
+    let (send, receive) = mpsc::channel();
+    let (its_host, its_place) = (host.clone(), place.clone());
+    std::thread::spawn(move || {
+        let test = Test::new(its_host, its_place);
+        let verdict = catch_unwind(AssertUnwindSafe(|| (case.body)(&test)));
+        send.send(verdict.unwrap_or_else(|_| Err("the case panicked".into())))
+    });
+    let verdict = receive.recv_timeout(Duration::from_secs_f64(host.patience));
+    let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
+    clean_up(host, &place);
+    let left = settle(host, &place, &before);
+    fs::remove_dir_all(&place.dir).ok();
+    match (verdict, left.is_empty()) {
+        (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
+        (Err(Trouble::Fail(text)), false) => Err(format!("{text}; left: {}", left.join("; ")).into()),
+        (_, false) => Err(format!("left: {}", left.join("; ")).into()),
+        (verdict, true) => verdict,
+    }
+}
+
+/// A mount namespace in which everything is shared, as systemd makes it, so that whatever spreads is seen.
+fn prepare(host: &Host) -> Result<Place, Trouble> {
+    sys::die_with_parent()?;
+    sys::becomes_subreaper()?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
+        mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>)?;
+    }
+    let mark = format!("corten-test-{}", std::process::id());
+    let dir = host.tmp.join(&mark);
+    let place = Place { root: dir.join("root"), dir, mark };
+    for dir in [&place.dir, &place.dir.join("out"), &place.outside(), &place.outside().join("sub")] {
+        fs::create_dir(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    }
+    for name in ["null", "ptmx", "console", "fd", "marker", "sub/marker"] {
+        fs::write(place.outside().join(name), "untouched")?;
+    }
+    Ok(place)
+}
+
+/// Removes every container in the state root, and kills what lives on below this process.
+fn clean_up(host: &Host, place: &Place) {
+    let entries = fs::read_dir(&place.root).into_iter().flatten().flatten();
+    for id in entries.map(|e| e.file_name()).filter(|id| !id.to_string_lossy().starts_with('.')) {
+        let mut command = Command::new(&host.runtime);
+        command.arg("--root").arg(&place.root).args(["delete", "--force"]).arg(id);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        wait_briefly(command);
+        reap();
+    }
+}
+
+fn wait_briefly(mut command: Command) {
+    let Ok(mut child) = command.spawn() else { return };
+    let end = Instant::now() + Duration::from_secs(10);
+    while child.try_wait().is_ok_and(|status| status.is_none()) {
+        if Instant::now() > end {
+            child.kill().ok();
+        }
+        let id = child.id() as i32;
+        reap_orphans(|pid| pid == id);
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn reap() {
+    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+}
+
+/// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
+fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        reap();
+        let left = before.differences(&Snapshot::take(host, place));
+        if left.is_empty() || Instant::now() > end {
+            for process in descendants() {
+                kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+            }
+            if !left.is_empty() {
+                std::thread::sleep(Duration::from_millis(50));
+                reap();
+                remove_groups(host, &place.mark);
+            }
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Removes cgroups that bear the mark, so that a failed case does not disturb the machine.
+fn remove_groups(host: &Host, mark: &str) {
+    for top in host.hierarchies() {
+        let entries = fs::read_dir(&top).into_iter().flatten().flatten();
+        let ours = entries.filter(|e| e.file_name().to_string_lossy().contains(mark));
+        ours.for_each(|entry| remove_group(&entry.path()));
+    }
+}
+
+fn remove_group(dir: &Path) {
+    fs::write(dir.join("freezer.state"), "THAWED").ok();
+    fs::write(dir.join("cgroup.freeze"), "0").ok();
+    let below = fs::read_dir(dir).into_iter().flatten().flatten();
+    below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| remove_group(&e.path()));
+    fs::remove_dir(dir).ok();
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the containers of the cases run: a program that tells what it sees and does as it is told.
+//!
+//! `probe ACTION [ARG…] [-- ACTION [ARG…]]…` performs the actions in order:
+//!
+//! | action | does |
+//! |---|---|
+//! | `report` | prints everything it sees as one line of JSON |
+//! | `try OP…` | performs one operation of [`ops`] and prints `{"op","errno","data"}` as one line |
+//! | `print TEXT…`, `complain TEXT…` | prints a line on stdout, stderr |
+//! | `put FILE TEXT…`, `report-to FILE` | writes the text, the report, to a file |
+//! | `keep-stdin FILE` | copies stdin to a file |
+//! | `echo` | copies stdin to stdout until its end |
+//! | `sleep SECONDS`, `exit CODE`, `die SIGNAL` | that |
+//! | `forever` | waits for a signal that ends it |
+//! | `await` | waits for one signal, prints `got SIGNAL`, goes on |
+//! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
+//! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
+//! | `sizes N` | prints the terminal's size now and after each of N changes |
+//! | `wait-for FILE` | waits until the file exists |
+//!
+//! Must never depend on anything but the kernel: it is alone in the container.
+
+#![forbid(unsafe_code)]
+
+mod ops;
+mod report;
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode, exit};
+use std::time::Duration;
+
+use nix::sys::signal::{self, SigSet, Signal};
+
+use crate::sys;
+
+/// Performs the actions in `args`; exit code 0, or that of `exit`; 99 for an action it does not know or that fails.
+pub fn main(args: &[String]) -> ExitCode {
+    for action in args.split(|arg| arg == "--") {
+        if let Err(error) = act(action) {
+            eprintln!("probe {}: {error}", action.join(" "));
+            return ExitCode::from(99);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+type Outcome = Result<(), String>;
+
+fn act(action: &[String]) -> Outcome {
+    let Some((verb, args)) = action.split_first() else { return Ok(()) };
+    let text = args.join(" ");
+    let first = args.first().map(String::as_str).unwrap_or_default();
+    match verb.as_str() {
+        "report" => say(&report::everything().to_string()),
+        "report-to" => put(first, &report::everything().to_string()),
+        "try" => say(&ops::attempt(&text).to_string()),
+        "print" => say(&text),
+        "complain" => writeln!(std::io::stderr(), "{text}").map_err(shown),
+        "put" => put(first, &args.get(1..).unwrap_or_default().join(" ")),
+        "keep-stdin" => keep_stdin(first),
+        "echo" => echo(),
+        "sleep" => sleep(first),
+        "exit" => exit(first.parse().map_err(shown)?),
+        "die" => signal::raise(named(first)?).map_err(shown),
+        "forever" => forever(),
+        "await" => await_signal().and_then(|signal| say(&format!("got {signal}"))),
+        "block" => block(args),
+        "spawn" => spawn(args),
+        "sizes" => sizes(first.parse().map_err(shown)?),
+        "wait-for" => wait_for(first),
+        _ => Err("no such action".into()),
+    }
+}
+
+fn shown(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn say(line: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(shown)
+}
+
+fn put(file: &str, text: &str) -> Outcome {
+    std::fs::write(file, text).map_err(shown)
+}
+
+fn keep_stdin(file: &str) -> Outcome {
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(shown)?;
+    std::fs::write(file, text).map_err(shown)
+}
+
+fn echo() -> Outcome {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::stdout()).map(drop).map_err(shown)
+}
+
+fn sleep(seconds: &str) -> Outcome {
+    std::thread::sleep(Duration::from_secs_f64(seconds.parse().map_err(shown)?));
+    Ok(())
+}
+
+/// Waits without end; TERM, INT and HUP end it with 128 + the signal, which pid 1 would not get by default.
+fn forever() -> Outcome {
+    let signal = await_signal()?;
+    exit(128 + signal as i32)
+}
+
+/// The signals `await` and `forever` wait for.
+const AWAITED: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGQUIT,
+];
+
+fn awaited() -> SigSet {
+    AWAITED.iter().fold(SigSet::empty(), |mut set, signal| {
+        set.add(*signal);
+        set
+    })
+}
+
+fn await_signal() -> Result<Signal, String> {
+    let set = awaited();
+    set.thread_block().map_err(shown)?;
+    let mut set = set;
+    if std::env::var_os("PROBE_IGNORES_WINCH").is_some() {
+        set.remove(Signal::SIGWINCH);
+    }
+    set.wait().map_err(shown)
+}
+
+fn block(names: &[String]) -> Outcome {
+    let mut set = SigSet::empty();
+    for name in names {
+        set.add(named(name)?);
+    }
+    set.thread_block().map_err(shown)
+}
+
+fn named(name: &str) -> Result<Signal, String> {
+    name.parse().map_err(|_| format!("no signal {name}"))
+}
+
+fn spawn(args: &[String]) -> Outcome {
+    let args = args.iter().map(|arg| if arg == "++" { "--" } else { arg });
+    let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
+    Command::new(this).args(args).spawn().map(drop).map_err(shown)
+}
+
+fn sizes(changes: usize) -> Outcome {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGWINCH);
+    set.thread_block().map_err(shown)?;
+    let stdin = std::io::stdin();
+    let print = || match sys::window_size(stdin.as_fd()) {
+        Some((rows, columns)) => say(&format!("size {rows} {columns}")),
+        None => Err("stdin is no terminal".into()),
+    };
+    print()?;
+    for _ in 0..changes {
+        set.wait().map_err(shown)?;
+        print()?;
+    }
+    Ok(())
+}
+
+fn wait_for(file: &str) -> Outcome {
+    while !std::path::Path::new(file).exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
