@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use caps::Capability;
 
+use super::text::printable;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::spec;
@@ -73,7 +74,7 @@ fn bit(name: &str, facts: &Facts, ignored: &mut Vec<String>) -> u64 {
     if let Some(cap) = known {
         return cap.bitmask();
     }
-    let name = name.escape_default().to_string();
+    let name = printable(name);
     if !ignored.contains(&name) {
         ignored.push(name);
     }

@@ -10,7 +10,7 @@ use super::caps::{self, Caps};
 use super::ids::IdMaps;
 use super::rlimits::{self, Rlimit};
 use super::sched::{self, Affinity, SchedAttr};
-use super::text::{clean, filled, plain};
+use super::text::{clean, filled, plain, printable};
 use crate::ask::{self, Create};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
@@ -170,7 +170,10 @@ pub fn seccomp(spec: &Spec, warnings: &mut Vec<String>) -> Result<Option<seccomp
     let Some(profile) = &spec.linux.seccomp else { return Ok(None) };
     let filter = seccomp::compile(profile)?;
     if let Some(filter) = filter.as_ref().filter(|filter| !filter.unknown.is_empty()) {
-        warnings.push(format!("seccomp: unknown system calls are ignored: {}", filter.unknown.join(", ")));
+        warnings.push(format!(
+            "seccomp: unknown system calls are ignored: {}",
+            printable(&filter.unknown.join(", "))
+        ));
     }
     Ok(filter)
 }

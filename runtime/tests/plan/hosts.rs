@@ -26,6 +26,9 @@ pub fn v1() -> Facts {
     let v1 = vec![
         hierarchy("/sys/fs/cgroup/systemd", &["name=systemd"]),
         hierarchy("/sys/fs/cgroup/memory", &["memory"]),
+        hierarchy("/sys/fs/cgroup/devices", &["devices"]),
+        hierarchy("/sys/fs/cgroup/pids", &["pids"]),
+        hierarchy("/sys/fs/cgroup/blkio", &["blkio"]),
         hierarchy("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
     ];
     Facts { cgroups: Hierarchies { v1, v2: None }, ..v2() }
