@@ -6,11 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+mod attacks;
 mod cli;
 mod credentials;
 mod exec;
+mod hooks;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod process;
+mod rootfs;
 mod signals;
 mod terminal;
 
@@ -26,6 +31,11 @@ pub fn all() -> Vec<Case> {
         terminal::cases,
         process::cases,
         credentials::cases,
+        mounts::cases,
+        namespaces::cases,
+        hooks::cases,
+        rootfs::cases,
+        attacks::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

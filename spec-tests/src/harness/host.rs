@@ -24,10 +24,14 @@ pub enum Need {
     Controller(&'static str),
     /// The harness itself holds this capability (its bit).
     Capability(u8),
+    /// The harness itself lacks this capability.
+    NoCapability(u8),
     /// The runtime is of this name.
     Runtime(&'static str),
     /// The kernel has this file.
     File(&'static str),
+    /// This file does not exist.
+    NoFile(&'static str),
     /// This kernel or newer.
     Kernel(u32, u32),
     /// A rootfs with busybox.
@@ -96,6 +100,10 @@ impl Host {
             Need::Capability(bit) => {
                 (self.capabilities >> bit & 1 == 1, format!("the harness lacks capability {bit}"))
             }
+            Need::NoCapability(bit) => {
+                (self.capabilities >> bit & 1 == 0, format!("the harness has capability {bit}"))
+            }
+            Need::NoFile(path) => (!Path::new(path).exists(), format!("there is {path}")),
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
             Need::Kernel(major, minor) => {

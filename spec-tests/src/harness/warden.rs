@@ -35,6 +35,7 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     std::thread::spawn(move || {
         let test = Test::new(its_host, its_place);
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.body)(&test)));
+        drop(test);
         send.send(verdict.unwrap_or_else(|_| Err("the case panicked".into())))
     });
     let verdict = receive.recv_timeout(Duration::from_secs_f64(host.patience));
