@@ -64,6 +64,15 @@ pub struct Process {
     pub selinux: Option<Field<String>>,
 }
 
+impl Process {
+    /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.
+    pub fn size_of(&mut self, console: Option<(u16, u16)>) {
+        if self.terminal == Some(None) {
+            self.terminal = Some(console);
+        }
+    }
+}
+
 /// Where a process object is read for: what of the container and the host it may depend on.
 #[derive(Debug)]
 pub struct Place<'a> {
