@@ -120,8 +120,8 @@ fn capability_sets_are_exactly_the_asked_ones() {
         |bits: u64| (0..4).filter(move |n| bits & (1 << n) != 0).map(|n| caps::names(1 << (n * 5)).remove(0));
     let mask = |bits: u64| (0..4).filter(|n| bits & (1 << n) != 0).fold(0, |mask, n| mask | 1_u64 << (n * 5));
     for seed in 0..16 * 16 * 16 {
-        let (bounding, permitted, inheritable) = (seed & 15, seed >> 4 & 15, seed >> 8 & 15);
-        let (effective, ambient) = (permitted & !(seed & 5), (seed * 7 >> 2) & 15);
+        let (bounding, permitted, inheritable) = (seed & 15, (seed >> 4) & 15, (seed >> 8) & 15);
+        let (effective, ambient) = (permitted & !(seed & 5), ((seed * 7) >> 2) & 15);
         let set = |bits| json!(pick(bits).collect::<Vec<_>>());
         let sets: spec::Capabilities = serde_json::from_value(json!({
             "bounding": set(bounding), "permitted": set(permitted), "inheritable": set(inheritable),
