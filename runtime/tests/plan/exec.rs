@@ -112,6 +112,37 @@ fn capabilities() {
     assert_eq!(plan.process.unwrap().caps.bounding, 1 << 5);
 }
 
+/// Sets are what was asked for and nothing else, in every combination (S25): inheritable and ambient stay empty
+/// unless named; ambient is cut to what the kernel takes.
+#[test]
+fn capability_sets_are_exactly_the_asked_ones() {
+    let pick =
+        |bits: u64| (0..4).filter(move |n| bits & (1 << n) != 0).map(|n| caps::names(1 << (n * 5)).remove(0));
+    let mask = |bits: u64| (0..4).filter(|n| bits & (1 << n) != 0).fold(0, |mask, n| mask | 1_u64 << (n * 5));
+    for seed in 0..16 * 16 * 16 {
+        let (bounding, permitted, inheritable) = (seed & 15, (seed >> 4) & 15, (seed >> 8) & 15);
+        let (effective, ambient) = (permitted & !(seed & 5), ((seed * 7) >> 2) & 15);
+        let set = |bits| json!(pick(bits).collect::<Vec<_>>());
+        let sets: spec::Capabilities = serde_json::from_value(json!({
+            "bounding": set(bounding), "permitted": set(permitted), "inheritable": set(inheritable),
+            "effective": set(effective), "ambient": set(ambient),
+        }))
+        .unwrap();
+        let mut warnings = Vec::new();
+        let caps = caps::decide(Some(&sets), "", &hosts::v2(), &mut warnings).unwrap();
+        let kept = ambient & permitted & inheritable;
+        let want = Caps {
+            bounding: mask(bounding),
+            effective: mask(effective),
+            permitted: mask(permitted),
+            inheritable: mask(inheritable),
+            ambient: mask(kept),
+        };
+        assert_eq!(caps, want, "{seed:#x}");
+        assert_eq!(warnings.len() as u32, (ambient & !kept).count_ones(), "{warnings:?}");
+    }
+}
+
 /// Every name of the `caps` crate reads as the bit that is printed by that name.
 #[test]
 fn capability_names_go_both_ways() {

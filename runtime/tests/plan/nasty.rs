@@ -70,7 +70,7 @@ fn nasty_values_everywhere() {
                 let Ok(spec) = spec::read::<Spec>("config.json", config.to_string().as_bytes()) else {
                     continue;
                 };
-                match try_one(&spec) {
+                match try_one(&spec, &value) {
                     Ok(()) => made += 1,
                     Err(text) => {
                         refused += 1;
@@ -83,7 +83,7 @@ fn nasty_values_everywhere() {
     assert!(made > 1000 && refused > 1000, "{made} made, {refused} refused: the test tests nothing");
 }
 
-fn try_one(spec: &Spec) -> Result<(), String> {
+fn try_one(spec: &Spec, value: &Value) -> Result<(), String> {
     let ask = Create { no_pivot: true, listen_fds: 1, ..Create::default() };
     let plan = hosts::plan_for(spec, &hosts::v1(), &ask).map_err(|error| {
         assert!(matches!(error.kind(), Kind::Invalid | Kind::Unsupported), "{error}");
@@ -91,10 +91,12 @@ fn try_one(spec: &Spec) -> Result<(), String> {
         error.to_string()
     })?;
     assert!(!plan.warnings.iter().any(|line| line.contains(char::is_control)), "{:?}", plan.warnings);
-    // Without the annotations, which no kernel sees.
-    let annotations = std::collections::BTreeMap::new();
-    let plan = corten::plan::Plan { annotations, ..plan };
-    assert!(!format!("{plan:?}").contains("\\0"), "a NUL byte came through: {}", show::plan(&plan));
+    if value.to_string().contains("\\u0000") {
+        // Without the annotations, which no kernel sees.
+        let mut plan = plan.clone();
+        plan.annotations.clear();
+        assert!(!format!("{plan:?}").contains("\\0"), "a NUL byte came through: {}", show::plan(&plan));
+    }
     if let Some(process) = &plan.process {
         assert!(process.uid != u32::MAX && process.gid != u32::MAX && !process.gids.contains(&u32::MAX));
         assert!(process.cwd.starts_with('/') && !process.args.is_empty() && !process.candidates.is_empty());

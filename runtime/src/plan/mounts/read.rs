@@ -29,6 +29,10 @@ const COVERABLE: [&str; 10] = [
     "/proc/uptime",
 ];
 
+/// The kernel copies at most 256 bytes of a key or value, NUL included (fs/fsopen.c). mount(2) took a page: overlays
+/// of many layers are what does not fit.
+const LONGEST: usize = 255;
+
 /// One entry, read and half understood.
 pub(super) struct Reading<'a> {
     /// JSON pointer.
@@ -264,6 +268,12 @@ impl<'a> Reading<'a> {
     pub(super) fn data(&self, kind: &str) -> Result<Vec<(String, Option<String>)>> {
         let mut data = Vec::with_capacity(self.options.data.len());
         for (index, key, value) in &self.options.data {
+            let length = key.len().max(value.as_ref().map_or(0, String::len));
+            if length > LONGEST {
+                let text = format!("{length} bytes are more than fsconfig(2) takes, {LONGEST}");
+                let error = Error::invalid(format_args!("{}/options/{index}", self.at), text);
+                return Err(error.with_kind(Kind::Unsupported));
+            }
             if self.mapped(key, value.as_deref()) {
                 data.push((key.clone(), value.clone()));
             } else if kind != "devpts" {
