@@ -219,8 +219,14 @@ impl Group {
     /// # Errors
     /// `Kind::Os` (EBUSY) while a process does not die; calling again later is fine.
     pub fn destroy(&self) -> Result<()> {
+        // On v1 the freezer's group comes first: what is frozen in it dies in none of the others. And when it cannot be
+        // emptied, the processes are in the others as well.
+        let freezer = if self.record.version == Version::V1 { self.record.index_of("freezer") } else { None };
+        if let Some(index) = freezer {
+            self.destroy_one(index)?;
+        }
         let mut first = None;
-        for index in 0..self.dirs.len() {
+        for index in (0..self.dirs.len()).filter(|index| Some(*index) != freezer) {
             if let Err(error) = self.destroy_one(index) {
                 first.get_or_insert(error);
             }

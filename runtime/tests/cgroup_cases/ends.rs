@@ -19,6 +19,8 @@ pub const CASES: &[Case] = &[
     ("a vanished group", vanished),
     ("a group made anew by somebody else", somebody_elses),
     ("removing kills what is left", destroy_kills),
+    ("removing what is frozen", destroy_frozen),
+    ("removing what does not die", destroy_stuck),
 ];
 
 fn kill_one(host: &Host) {
@@ -164,4 +166,40 @@ fn destroy_kills(host: &Host) {
     group.place(process.pid()).unwrap();
     group.destroy().unwrap();
     assert!(process.dies_within(Duration::from_secs(1)));
+}
+
+fn destroy_frozen(host: &Host) {
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    if group.freeze(true).is_err() {
+        return host.not_run("no freezer");
+    }
+    let start = Instant::now();
+    Group::open(group.record().clone()).destroy().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(process.dies_within(Duration::from_secs(1)));
+}
+
+/// On v1 a process frozen from above does not die: removing says so in bounded time, and works later.
+fn destroy_stuck(host: &Host) {
+    if host.v2() || !host.has("freezer") {
+        return host.not_run("v2 lets frozen processes die");
+    }
+    let (group, _) = host.group("a", "{}");
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    let above = host.dir("freezer", "") + "freezer.state";
+    std::fs::write(&above, "FROZEN").unwrap();
+    let start = Instant::now();
+    let error = group.destroy();
+    let took = start.elapsed();
+    std::fs::write(&above, "THAWED").unwrap();
+    let error = error.unwrap_err();
+    assert!(
+        error.to_string().starts_with("container's cgroup is not empty: 1 process(es) found: rmdir("),
+        "{error}"
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    group.destroy().unwrap();
 }
