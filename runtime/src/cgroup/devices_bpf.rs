@@ -6,10 +6,10 @@
 //! the letters not yet decided and goes through the policy's rules, the deciding one first: a deny that meets an
 //! undecided letter ends in 0, an allow decides its letters, and when none is left it ends in 1.
 //!
-//! Its shape is for the verifier, whose time grows with the conditional jumps: with three a rule, loading the usual
-//! twelve rules and attaching them took 85 µs; now it is 25, of which 10 are there without any rule. Rules in a row that differ only in the device commute, so they become one
-//! test without jumps: `(number ^ rule's number) - 1` is negative if and only if the two are equal, and the
-//! bitwise or of all of them is negative if any is.
+//! Its shape is for the verifier, whose time grows with the conditional jumps: with three a rule, loading and attaching
+//! the usual twelve rules took 85 µs; now it is 25, of which 10 are there without any rule. Rules in a row that differ
+//! only in the device commute, so they become one test without jumps: `(number ^ rule's number) - 1` is negative if and
+//! only if the two are equal, and the bitwise or of all of them is negative if any is.
 
 #![forbid(unsafe_code)]
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use corten::cgroup::{Group, Record};
 
 use super::children::{Waiting, role};
+use super::hung::Hung;
 use super::{Case, Host, read};
 
 pub const CASES: &[Case] = &[
@@ -21,6 +22,7 @@ pub const CASES: &[Case] = &[
     ("removing kills what is left", destroy_kills),
     ("removing what is frozen", destroy_frozen),
     ("removing what does not die", destroy_stuck),
+    ("uninterruptible sleep", uninterruptible),
 ];
 
 fn kill_one(host: &Host) {
@@ -201,5 +203,35 @@ fn destroy_stuck(host: &Host) {
         "{error}"
     );
     assert!(took < Duration::from_secs(4), "{took:?}");
+    group.destroy().unwrap();
+}
+
+/// Every operation ends in bounded time, and works once the process can die.
+fn uninterruptible(host: &Host) {
+    let Some(mut hung) = Hung::new(&host.base) else { return host.not_run("no FUSE") };
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new(&format!(": < {}/x", hung.path().display()));
+    group.place(process.pid()).unwrap();
+    process.go();
+    hung.take_request();
+    let timed = |what: &str, result: corten::Result<()>, start: Instant| {
+        println!("  {what} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(4), "{what}");
+        result
+    };
+    if host.v2() || host.has("freezer") {
+        let start = Instant::now();
+        let error = timed("freeze", group.freeze(true), start).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ETIMEDOUT), "{error}");
+        assert!(!group.is_frozen().unwrap());
+    }
+    let start = Instant::now();
+    timed("kill", group.kill(), start).unwrap();
+    let start = Instant::now();
+    let error = timed("destroy", group.destroy(), start).unwrap_err();
+    assert_eq!(error.errno(), Some(libc::EBUSY), "{error}");
+    assert_eq!(group.pids().unwrap(), [process.pid()]);
+    hung.release();
+    assert!(process.dies_within(Duration::from_secs(1)));
     group.destroy().unwrap();
 }

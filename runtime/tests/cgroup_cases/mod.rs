@@ -5,6 +5,7 @@ pub mod children;
 pub mod cost;
 mod devices;
 mod ends;
+mod hung;
 mod limits;
 pub mod makes;
 
