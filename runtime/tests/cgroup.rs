@@ -46,6 +46,18 @@ fn in_pure_v2() {
 #[test]
 fn role() {
     if let Ok(role) = std::env::var("CORTEN_TEST_ROLE") {
-        cgroup_cases::children::play(&role);
+        match role.strip_prefix("lifecycle=") {
+            Some(path) => cgroup_cases::makes::lifecycle(path),
+            None => cgroup_cases::children::play(&role),
+        }
+    }
+}
+
+/// What the steps cost, in microseconds (median and minimum): to be run alone, on a quiet machine.
+#[test]
+#[ignore = "measures"]
+fn cost() {
+    if root() {
+        cgroup_cases::cost::print();
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use corten::cgroup::{Group, Record};
 
 use super::children::{Waiting, role};
+use super::hung::Hung;
 use super::{Case, Host, read};
 
 pub const CASES: &[Case] = &[
@@ -19,6 +20,9 @@ pub const CASES: &[Case] = &[
     ("a vanished group", vanished),
     ("a group made anew by somebody else", somebody_elses),
     ("removing kills what is left", destroy_kills),
+    ("removing what is frozen", destroy_frozen),
+    ("removing what does not die", destroy_stuck),
+    ("uninterruptible sleep", uninterruptible),
 ];
 
 fn kill_one(host: &Host) {
@@ -164,4 +168,70 @@ fn destroy_kills(host: &Host) {
     group.place(process.pid()).unwrap();
     group.destroy().unwrap();
     assert!(process.dies_within(Duration::from_secs(1)));
+}
+
+fn destroy_frozen(host: &Host) {
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    if group.freeze(true).is_err() {
+        return host.not_run("no freezer");
+    }
+    let start = Instant::now();
+    Group::open(group.record().clone()).destroy().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert!(process.dies_within(Duration::from_secs(1)));
+}
+
+/// On v1 a process frozen from above does not die: removing says so in bounded time, and works later.
+fn destroy_stuck(host: &Host) {
+    if host.v2() || !host.has("freezer") {
+        return host.not_run("v2 lets frozen processes die");
+    }
+    let (group, _) = host.group("a", "{}");
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    let above = host.dir("freezer", "") + "freezer.state";
+    std::fs::write(&above, "FROZEN").unwrap();
+    let start = Instant::now();
+    let error = group.destroy();
+    let took = start.elapsed();
+    std::fs::write(&above, "THAWED").unwrap();
+    let error = error.unwrap_err();
+    assert!(
+        error.to_string().starts_with("container's cgroup is not empty: 1 process(es) found: rmdir("),
+        "{error}"
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    group.destroy().unwrap();
+}
+
+/// Every operation ends in bounded time, and works once the process can die.
+fn uninterruptible(host: &Host) {
+    let Some(mut hung) = Hung::new(&host.base) else { return host.not_run("no FUSE") };
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new(&format!(": < {}/x", hung.path().display()));
+    group.place(process.pid()).unwrap();
+    process.go();
+    hung.take_request();
+    let timed = |what: &str, result: corten::Result<()>, start: Instant| {
+        println!("  {what} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(4), "{what}");
+        result
+    };
+    if host.v2() || host.has("freezer") {
+        let start = Instant::now();
+        let error = timed("freeze", group.freeze(true), start).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ETIMEDOUT), "{error}");
+        assert!(!group.is_frozen().unwrap());
+    }
+    let start = Instant::now();
+    timed("kill", group.kill(), start).unwrap();
+    let start = Instant::now();
+    let error = timed("destroy", group.destroy(), start).unwrap_err();
+    assert_eq!(error.errno(), Some(libc::EBUSY), "{error}");
+    assert_eq!(group.pids().unwrap(), [process.pid()]);
+    hung.release();
+    assert!(process.dies_within(Duration::from_secs(1)));
+    group.destroy().unwrap();
 }

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("further processes", exec),
     ("freezing", freezing),
     ("disabled", disabled),
+    ("in a user namespace", user_namespace),
 ];
 
 fn made_and_gone(host: &Host) {
@@ -160,10 +161,10 @@ fn exec(host: &Host) {
     group.placement_of(process.pid()).unwrap().place(process.pid()).unwrap();
     assert_eq!(within("a/sub"), all);
     assert_eq!(group.placement_of(1).unwrap_err().kind(), Kind::NotFound);
-    if !host.v2() {
-        group.exec_placement(&["memory:/"]).unwrap().place(process.pid()).unwrap();
+    if !host.v2() && host.has("pids") && host.has("name=systemd") {
+        group.exec_placement(&["pids:/"]).unwrap().place(process.pid()).unwrap();
         assert_eq!(within("a"), all);
-        group.exec_placement(&["memory,systemd:sub"]).unwrap().place(process.pid()).unwrap();
+        group.exec_placement(&["pids,systemd:sub"]).unwrap().place(process.pid()).unwrap();
         assert_eq!((within("a"), within("a/sub")), (all - 2, 2));
     }
     for (subs, words) in [
@@ -212,4 +213,28 @@ fn disabled(host: &Host) {
     assert!(group.pids().unwrap().is_empty() && !group.is_frozen().unwrap());
     assert_eq!(group.freeze(true).unwrap_err().kind(), Kind::Unsupported);
     group.destroy().unwrap();
+}
+
+/// bpf(2) and trusted attributes are refused there; neither is needed.
+fn user_namespace(host: &Host) {
+    if !host.v2() {
+        return host.not_run("v1");
+    }
+    let path = format!("/{}/a", host.base);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-U", "-r"]).arg(std::env::current_exe().unwrap()).args(["--exact", "role", "--nocapture"]);
+    let output = command.env("CORTEN_TEST_ROLE", format!("lifecycle={path}")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A group's life, from its record as after a crash.
+pub fn lifecycle(path: &str) {
+    let h = corten::cgroup::Hierarchies::probe().unwrap();
+    let plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
+    let (group, _) = Group::create(&plan).unwrap();
+    group.apply(&plan).unwrap();
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    Group::open(plan.record).destroy().unwrap();
+    assert!(group.pids().unwrap().is_empty());
 }

@@ -2,10 +2,12 @@
 //! The cases. Each gets a [`Host`] of its own, whose groups lie below one directory that must be empty at the end.
 
 pub mod children;
+pub mod cost;
 mod devices;
 mod ends;
+mod hung;
 mod limits;
-mod makes;
+pub mod makes;
 
 use std::path::Path;
 
