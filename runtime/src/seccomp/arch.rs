@@ -59,14 +59,8 @@ pub(super) struct Abi {
 /// What x32 adds to every number (`__X32_SYSCALL_BIT`); it shares AUDIT_ARCH_X86_64.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-const X86_64: Abi = Abi {
-    name: "SCMP_ARCH_X86_64",
-    audit: 0xc000_003e,
-    column: 0,
-    wide: true,
-    base: 0,
-    multiplexed: false,
-};
+const X86_64: Abi =
+    Abi { name: "SCMP_ARCH_X86_64", audit: 0xc000_003e, column: 0, wide: true, base: 0, multiplexed: false };
 const X86: Abi =
     Abi { name: "SCMP_ARCH_X86", audit: 0x4000_0003, column: 1, wide: false, multiplexed: true, ..X86_64 };
 const X32: Abi = Abi { name: "SCMP_ARCH_X32", column: 2, wide: false, base: X32_BIT, ..X86_64 };

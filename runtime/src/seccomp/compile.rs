@@ -86,8 +86,7 @@ impl Writer<'_> {
         // What the author cannot have known: the numbers above the last he named, and those without a name. A
         // program (glibc above all) falls back to an older call on ENOSYS, and on nothing else.
         let last = calls.last.filter(|_| self.policy.enosys);
-        let (unknown, last) =
-            last.map_or((default, u32::MAX), |last| (Target::Return(ENOSYS), last));
+        let (unknown, last) = last.map_or((default, u32::MAX), |last| (Target::Return(ENOSYS), last));
         let chains: Vec<Target> = calls.chains.into_iter().map(|chain| self.chain(chain, abi.wide)).collect();
         ranges.from(abi.base, unknown);
         for (nr, verdict) in calls.known.into_iter().filter(|(nr, _)| *nr <= last) {

@@ -21,7 +21,7 @@ impl Call {
             0 => self.nr,
             4 => self.arch,
             8 | 12 => 0,
-            16..64 if offset % 8 == 0 => self.args[(offset as usize - 16) / 8] as u32,
+            16..64 if offset.is_multiple_of(8) => self.args[(offset as usize - 16) / 8] as u32,
             16..64 => (self.args[(offset as usize - 16) / 8] >> 32) as u32,
             _ => panic!("load at {offset}"),
         }
@@ -39,8 +39,7 @@ pub fn check(program: &[Insn]) -> Result<(), String> {
             0x20 if insn.k % 4 == 0 && insn.k < 64 => {}
             0x54 | 0x06 => {}
             0x05 if (insn.k as usize) < left => {}
-            0x15 | 0x25 | 0x35 | 0x45
-                if usize::from(insn.jt) < left && usize::from(insn.jf) < left => {}
+            0x15 | 0x25 | 0x35 | 0x45 if usize::from(insn.jt) < left && usize::from(insn.jf) < left => {}
             _ => return Err(format!("instruction {pc}: {insn:?}")),
         }
     }

@@ -25,7 +25,14 @@ fn wanted() -> usize {
     std::env::var("CORTEN_SECCOMP_TUPLES").map_or(1_500_000, |n| n.parse().unwrap())
 }
 
-fn compare(random: &mut Random, tally: &mut Tally, host: Host, abis: &[Abi], profile: &Seccomp, tuples: usize) {
+fn compare(
+    random: &mut Random,
+    tally: &mut Tally,
+    host: Host,
+    abis: &[Abi],
+    profile: &Seccomp,
+    tuples: usize,
+) {
     let model = Model::new(profile, abis);
     tally.profiles += 1;
     let filter = match compile_for(host, profile) {

@@ -14,8 +14,8 @@ use corten::seccomp::{Host, Insn, compile, known_operators};
 use corten::spec::{Seccomp, SyscallArg};
 
 use crate::bpf::{Call, check, run, verdict};
+use crate::model::{AUDIT_X86_64, Abi, Model, Rule, abis, action};
 use crate::pfc::Pfc;
-use crate::model::{Abi, AUDIT_X86_64, Model, Rule, abis, action};
 use crate::random::{INTERESTING, Random, Taste, call, profile};
 use crate::{docker_like, order};
 
@@ -47,7 +47,8 @@ impl Oracle {
             println!("not run: the comparison with libseccomp is written for x86_64");
             return None;
         }
-        let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
+        let program =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/oracle.c");
         let built = Command::new("cc")
             .args(["-O2", "-Wall", "-o"])
@@ -100,7 +101,11 @@ impl Oracle {
             if action == default {
                 continue;
             }
-            let repeated = block.args.iter().enumerate().any(|(i, a)| block.args[..i].iter().any(|b| a.index == b.index));
+            let repeated = block
+                .args
+                .iter()
+                .enumerate()
+                .any(|(i, a)| block.args[..i].iter().any(|b| a.index == b.index));
             for name in &block.names {
                 if repeated {
                     for arg in &block.args {
@@ -208,7 +213,9 @@ fn excuse(model: &Model, call: &Call) -> Option<Difference> {
         Some(Difference::Bit31)
     } else if model.last(call).is_some_and(|last| call.nr <= last) && model.beyond(call) {
         Some(Difference::Hole)
-    } else if call.arch == 0x4000_0003 && matches!(model.last(call), Some(102 | 117 | 337 | 345 | 359..=373 | 393..=402)) {
+    } else if call.arch == 0x4000_0003
+        && matches!(model.last(call), Some(102 | 117 | 337 | 345 | 359..=373 | 393..=402))
+    {
         Some(Difference::LastMultiplexed)
     } else if matches!(model.last(call), Some(0 | 0x4000_0000)) && model.beyond(call) {
         Some(Difference::LastZero)
@@ -223,7 +230,8 @@ fn excuse(model: &Model, call: &Call) -> Option<Difference> {
 
 fn shared_tail(rules: &[Rule]) -> bool {
     let unequal = |rule: &Rule| -> Vec<(u32, u64)> {
-        let tests = rule.conditions.iter().filter(|c| !matches!(c.op.as_str(), "SCMP_CMP_EQ" | "SCMP_CMP_MASKED_EQ"));
+        let tests =
+            rule.conditions.iter().filter(|c| !matches!(c.op.as_str(), "SCMP_CMP_EQ" | "SCMP_CMP_MASKED_EQ"));
         tests.map(|c| (c.index, c.value >> 32)).collect()
     };
     rules.iter().enumerate().any(|(i, a)| {
@@ -328,7 +336,11 @@ fn shrink(mut profile: Seccomp, mut bad: impl FnMut(&Seccomp) -> bool) -> Seccom
                 if at >= left {
                     break;
                 }
-                if part { drop(entry.names.remove(at)) } else { drop(entry.args.remove(at)) }
+                if part {
+                    drop(entry.names.remove(at))
+                } else {
+                    drop(entry.args.remove(at))
+                }
                 if bad(&less) { profile = less } else { at += 1 }
             }
         }
@@ -396,7 +408,8 @@ fn the_order_of_rules_is_that_of_libseccomp() {
     for case in order::CASES {
         let profile = case.profile();
         for (arg0, arg1, expected) in case.calls {
-            let theirs = oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
+            let theirs =
+                oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
             let call = Call { arch: AUDIT_X86_64, nr: 41, args: [*arg0, *arg1, 0, 0, 0, 0] };
             assert_eq!(theirs.pfc.verdict(&call), *expected, "{}: {arg0:#x} {arg1:#x}", case.why);
         }

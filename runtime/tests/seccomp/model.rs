@@ -27,25 +27,95 @@ pub const AUDIT_X86_64: u32 = 0xc000_003e;
 
 /// Calls with a number of their own in x32, and calls that it does not have (Linux, syscall_64.tbl).
 const X32_OWN: [&str; 36] = [
-    "rt_sigaction", "rt_sigreturn", "ioctl", "readv", "writev", "recvfrom", "sendmsg", "recvmsg", "execve", "ptrace",
-    "rt_sigpending", "rt_sigtimedwait", "rt_sigqueueinfo", "sigaltstack", "timer_create", "mq_notify", "kexec_load",
-    "waitid", "set_robust_list", "get_robust_list", "vmsplice", "move_pages", "preadv", "pwritev",
-    "rt_tgsigqueueinfo", "recvmmsg", "sendmmsg", "process_vm_readv", "process_vm_writev", "setsockopt", "getsockopt",
-    "io_setup", "io_submit", "execveat", "preadv2", "pwritev2",
+    "rt_sigaction",
+    "rt_sigreturn",
+    "ioctl",
+    "readv",
+    "writev",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "execve",
+    "ptrace",
+    "rt_sigpending",
+    "rt_sigtimedwait",
+    "rt_sigqueueinfo",
+    "sigaltstack",
+    "timer_create",
+    "mq_notify",
+    "kexec_load",
+    "waitid",
+    "set_robust_list",
+    "get_robust_list",
+    "vmsplice",
+    "move_pages",
+    "preadv",
+    "pwritev",
+    "rt_tgsigqueueinfo",
+    "recvmmsg",
+    "sendmmsg",
+    "process_vm_readv",
+    "process_vm_writev",
+    "setsockopt",
+    "getsockopt",
+    "io_setup",
+    "io_submit",
+    "execveat",
+    "preadv2",
+    "pwritev2",
 ];
 const X32_NOT: [&str; 14] = [
-    "_sysctl", "create_module", "epoll_ctl_old", "epoll_wait_old", "get_kernel_syms", "get_thread_area",
-    "map_shadow_stack", "nfsservctl", "query_module", "set_thread_area", "uprobe", "uretprobe", "uselib", "vserver",
+    "_sysctl",
+    "create_module",
+    "epoll_ctl_old",
+    "epoll_wait_old",
+    "get_kernel_syms",
+    "get_thread_area",
+    "map_shadow_stack",
+    "nfsservctl",
+    "query_module",
+    "set_thread_area",
+    "uprobe",
+    "uretprobe",
+    "uselib",
+    "vserver",
 ];
 const ARM_PRIVATE: [&str; 6] = ["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"];
 const SOCKETCALL: [&str; 20] = [
-    "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
-    "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg",
+    "socket",
+    "bind",
+    "connect",
+    "listen",
+    "accept",
+    "getsockname",
+    "getpeername",
+    "socketpair",
+    "send",
+    "recv",
+    "sendto",
+    "recvfrom",
+    "shutdown",
+    "setsockopt",
+    "getsockopt",
+    "sendmsg",
+    "recvmsg",
+    "accept4",
+    "recvmmsg",
     "sendmmsg",
 ];
 const IPC: [(&str, u64); 12] = [
-    ("semop", 1), ("semget", 2), ("semctl", 3), ("semtimedop", 4), ("msgsnd", 11), ("msgrcv", 12), ("msgget", 13),
-    ("msgctl", 14), ("shmat", 21), ("shmdt", 22), ("shmget", 23), ("shmctl", 24),
+    ("semop", 1),
+    ("semget", 2),
+    ("semctl", 3),
+    ("semtimedop", 4),
+    ("msgsnd", 11),
+    ("msgrcv", 12),
+    ("msgget", 13),
+    ("msgctl", 14),
+    ("shmat", 21),
+    ("shmdt", 22),
+    ("shmget", 23),
+    ("shmctl", 24),
 ];
 
 macro_rules! numbers {
@@ -139,7 +209,8 @@ impl<'a> Model<'a> {
     pub fn new(profile: &Seccomp, abis: &'a [Abi]) -> Model<'a> {
         let default = action(&profile.default_action, profile.default_errno_ret);
         let allowing = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
-        let listed = |abi: &&Abi| abi.name == abis[0].name || profile.architectures.iter().any(|a| a == abi.name);
+        let listed =
+            |abi: &&Abi| abi.name == abis[0].name || profile.architectures.iter().any(|a| a == abi.name);
         Model {
             default,
             native: abis.first(),
@@ -179,7 +250,9 @@ impl<'a> Model<'a> {
 
     fn view(&self, call: &Call) -> Option<&View<'a>> {
         let x32 = call.arch == AUDIT_X86_64 && call.nr >= 0x4000_0000;
-        self.views.iter().find(|view| view.abi.audit == call.arch && (view.abi.name == "SCMP_ARCH_X32") == x32)
+        self.views
+            .iter()
+            .find(|view| view.abi.audit == call.arch && (view.abi.name == "SCMP_ARCH_X32") == x32)
     }
 
     /// SECCOMP_RET_* for a call.
@@ -213,8 +286,7 @@ impl<'a> View<'a> {
         let mut view = View { abi, rules: HashMap::new(), known, last: None };
         for block in &profile.syscalls {
             let action = action(&block.action, block.errno_ret);
-            let repeated =
-                (0..6).any(|index| block.args.iter().filter(|arg| arg.index == index).count() > 1);
+            let repeated = (0..6).any(|index| block.args.iter().filter(|arg| arg.index == index).count() > 1);
             let ways: Vec<Vec<SyscallArg>> = if repeated {
                 block.args.iter().map(|arg| vec![arg.clone()]).collect()
             } else {
@@ -293,7 +365,8 @@ fn contradict(rules: &[Rule]) -> bool {
             }
             continue;
         }
-        if standing.iter().any(|known| same(rule, known) && known.action != rule.action) && !rule.multiplexed {
+        if standing.iter().any(|known| same(rule, known) && known.action != rule.action) && !rule.multiplexed
+        {
             return true;
         }
         standing.retain(|known| !same(rule, known));

@@ -37,7 +37,10 @@ pub fn profile(rules: &str) -> Seccomp {
         let args = conditions.split('&').filter(|text| !text.is_empty()).map(|text| {
             let words: Vec<&str> = text.split_whitespace().collect();
             let two = words.get(3).unwrap_or(&"0");
-            format!(r#"{{"index":{},"op":"SCMP_CMP_{}","value":{},"valueTwo":{two}}}"#, words[0], words[1], words[2])
+            format!(
+                r#"{{"index":{},"op":"SCMP_CMP_{}","value":{},"valueTwo":{two}}}"#,
+                words[0], words[1], words[2]
+            )
         });
         let args: Vec<String> = args.collect();
         format!(r#"{{"names":["socket"],"action":"SCMP_ACT_{action}","args":[{}]}}"#, args.join(","))
@@ -140,7 +143,12 @@ pub const CASES: &[Case] = &[
     Case {
         why: "high and low words",
         rules: "ALLOW 0 EQ 4294967297; LOG 1 MASKED_EQ 1095216660480 4294967296",
-        calls: &[(0x1_0000_0001, 0, ALLOW), (1, 0, EPERM), (0, 0x1_0000_0000, LOG), (0, 0x101_0000_0005, LOG)],
+        calls: &[
+            (0x1_0000_0001, 0, ALLOW),
+            (1, 0, EPERM),
+            (0, 0x1_0000_0000, LOG),
+            (0, 0x101_0000_0005, LOG),
+        ],
     },
 ];
 

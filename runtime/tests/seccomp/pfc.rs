@@ -43,8 +43,11 @@ pub struct Pfc {
 impl Pfc {
     /// Reads the text.
     pub fn parse(text: &str) -> Pfc {
-        let x32: Vec<bool> =
-            text.lines().filter(|l| l.starts_with("# filter for arch")).map(|l| l.contains(" x32 ")).collect();
+        let x32: Vec<bool> = text
+            .lines()
+            .filter(|l| l.starts_with("# filter for arch"))
+            .map(|l| l.contains(" x32 "))
+            .collect();
         let lines: Vec<(usize, &str)> = text
             .lines()
             .map(|line| (line.len() - line.trim_start().len(), line.trim()))
