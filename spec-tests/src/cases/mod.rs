@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod attacks;
+mod bad_files;
+mod bad_input;
+mod cgroups;
 mod cli;
 mod credentials;
 mod exec;
@@ -16,6 +19,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rootfs;
+mod seccomp;
 mod signals;
 mod terminal;
 
@@ -34,6 +38,9 @@ pub fn all() -> Vec<Case> {
         mounts::cases,
         namespaces::cases,
         hooks::cases,
+        bad_input::cases,
+        seccomp::cases,
+        cgroups::cases,
         rootfs::cases,
         attacks::cases,
     ];

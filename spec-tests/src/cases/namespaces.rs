@@ -91,8 +91,9 @@ fn joined((kind, kernel): &'static (&str, &str)) -> Case {
             let done = t.run(&t.bundle()?.namespace("mount", Some(&path)))?;
             check!(done.code == 0 || done.errors().len() == 1, "{done}");
             Ok(())
-        }),
-        "time" => case("namespace/time-joined-by-path", body).runc("joins it for children only"),
+        })
+        .crun("fails, and leaves its cgroup"),
+        "time" => case("namespace/time-joined-by-path", body).crun("fails, and leaves its cgroup"),
         _ => case(format!("namespace/{kind}-joined-by-path"), body),
     }
 }
@@ -226,8 +227,7 @@ fn user() -> Vec<Case> {
             let r = t.report(&b)?;
             same("the namespace", r.text("/ns/user"), theirs.text("/ns/user"))?;
             r.is("/uid_map", json!(["0 100000 65536"]))
-        })
-        .crun("needs the mappings"),
+        }),
         case("userns/joined-with-others", |t| {
             let first = t.bundle()?.user_namespace().probe("report -- forever");
             let theirs = t.launch(&first)?.report(t)?;
@@ -274,7 +274,7 @@ fn user() -> Vec<Case> {
             fs::create_dir(t.path("src"))?;
             fs::write(t.path("src/file"), "x")?;
             let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-            let b = t.bundle()?.user_namespace().push(
+            let b = t.bundle()?.dir("m", 0o755)?.user_namespace().push(
                 "/mounts",
                 json!({
                     "type": "bind", "source": t.file("src"), "destination": "/m", "options": ["bind"],

@@ -82,9 +82,9 @@ impl Done {
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "`{}` ended with {}", self.words, self.code)?;
-        for (name, text) in [("stderr", &self.stderr), ("stdout", &self.stdout)] {
+        for (name, text, most) in [("stderr", &self.stderr, 600), ("stdout", &self.stdout, 100)] {
             if !text.trim().is_empty() {
-                let start = text.len().saturating_sub(500);
+                let start = text.len().saturating_sub(most);
                 let tail = text.get(start..).unwrap_or(text).trim();
                 write!(f, ", {name} {tail:?}")?;
             }

@@ -22,6 +22,8 @@ pub enum Need {
     CgroupV2,
     /// This controller, on v1 or v2.
     Controller(&'static str),
+    /// No such controller.
+    NoController(&'static str),
     /// The harness itself holds this capability (its bit).
     Capability(u8),
     /// The harness itself lacks this capability.
@@ -97,6 +99,9 @@ impl Host {
             Need::CgroupV1 => (!self.is_v2(), "needs cgroup v1".to_owned()),
             Need::CgroupV2 => (self.is_v2(), "needs cgroup v2".to_owned()),
             Need::Controller(name) => (self.controllers.contains(name), format!("no {name} controller here")),
+            Need::NoController(name) => {
+                (!self.controllers.contains(name), format!("there is a {name} controller"))
+            }
             Need::Capability(bit) => {
                 (self.capabilities >> bit & 1 == 1, format!("the harness lacks capability {bit}"))
             }
