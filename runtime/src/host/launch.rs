@@ -409,16 +409,11 @@ impl<'a> Launch<'a> {
         };
         let refused = |error: Error| error.at("failed to connect with seccomp agent");
         let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
-        let state = hooks::state_of(
-            self.subject.id,
-            "creating",
-            self.pid(),
-            self.subject.bundle,
-            match &self.task {
-                Task::Create { plan, .. } => &plan.annotations,
-                Task::Exec { .. } => &EMPTY,
-            },
-        );
+        let (status, annotations) = match &self.task {
+            Task::Create { plan, .. } => ("creating", &plan.annotations),
+            Task::Exec { .. } => ("running", &EMPTY),
+        };
+        let state = hooks::state_of(self.subject.id, status, self.pid(), self.subject.bundle, annotations);
         let quoted = serde_json::Value::from(listener.metadata.as_str());
         let version = crate::state::OCI_VERSION;
         let pid = self.pid();

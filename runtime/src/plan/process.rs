@@ -289,7 +289,7 @@ fn oom_score_adj(process: &spec::Process, at: &str) -> Result<Option<i32>> {
         None => Ok(None),
         Some(Ok(value @ -1000..=1000)) => Ok(Some(value)),
         Some(_) => {
-            let text = "oomScoreAdj is not between -1000 and 1000";
+            let text = "oomScoreAdj is out of range (-1000 to 1000)";
             Err(Error::invalid(format_args!("{at}/oomScoreAdj"), text))
         }
     }

@@ -25,6 +25,9 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);
     }
+    if ask.run && plan.process.is_none() {
+        return Err(Error::invalid("/process", "process property must not be empty"));
+    }
     terminal_rules(&plan, &ask)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

@@ -55,7 +55,10 @@ impl Done {
         check!(errors.len() == 1, "{self}; expected one line of error, got {}", errors.len());
         let line = errors[0].to_lowercase();
         for say in says {
-            let found = say.split('|').any(|one| line.contains(&one.to_lowercase()));
+            let found = say.split('|').any(|one| {
+                let one = one.to_lowercase();
+                line.contains(&one) || line.contains(&pointer(&one))
+            });
             check!(found, "the error {:?} does not say {say:?}", errors[0]);
         }
         Ok(self)
@@ -91,4 +94,9 @@ impl std::fmt::Display for Done {
         }
         Ok(())
     }
+}
+
+/// A field as a JSON pointer, which names it just as well: `mounts[7].type` is `/mounts/7/type`.
+fn pointer(field: &str) -> String {
+    format!("/{}", field.replace('[', "/").replace(']', "").replace('.', "/"))
 }
