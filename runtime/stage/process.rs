@@ -60,7 +60,7 @@ impl Stage {
         let listener = self.gate;
         // The launcher goes away by design; its end is not ours to watch any more.
         sys::close(self.host);
-        self.host = sys::accept(listener).unwrap_or_else(|_| sys::exit(1));
+        self.host = sys::accept(listener)?;
         sys::close(listener);
         self.wait_for_go();
         Ok(())
@@ -95,13 +95,14 @@ impl Stage {
         sys::close_range(end, u32::MAX)
     }
 
-    /// Changes to the working directory, making it if it is missing. The first attempt is root's; where that is
+    /// Changes to the working directory. The first attempt is root's; where that is
     /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
     pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
         const FIRST: u16 = 1;
         if rec.y == FIRST || self.chdir_refused {
             let path = self.text(rec.s)?;
-            match self.directory(path, 0o755).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd))) {
+            match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd)))
+            {
                 Err(Fault { errno: sys::EACCES, .. }) if rec.y == FIRST => self.chdir_refused = true,
                 other => other?,
             }

@@ -136,7 +136,7 @@ pub mod code {
     pub const PERSONALITY: u16 = 35;
     /// PR_SET_NO_NEW_PRIVS.
     pub const NO_NEW_PRIVS: u16 = 36;
-    /// Change to directory s, made if missing; y = 1: a refusal is tried again later; y = 2: this is that later.
+    /// Change to directory s; y = 1: a refusal is tried again later; y = 2: this is that later.
     pub const CHDIR: u16 = 37;
     /// setgroups(array s of x u32).
     pub const GROUPS: u16 = 38;
@@ -175,6 +175,8 @@ pub mod code {
     pub const RLIMITS: u16 = 54;
     /// chdir(host path s), before pivot_root only.
     pub const CHDIR_HOST: u16 = 55;
+    /// Make directory s and what is missing before it, if that can be done.
+    pub const MKDIR: u16 = 56;
 }
 
 /// The target must be a directory.

@@ -244,6 +244,7 @@ impl<'a> Launch<'a> {
             wait,
             become_root: user,
             sync: sync.as_fd(),
+            host: Some(channel.as_fd()),
             stdio,
             inherit: &inherit,
         };
@@ -276,10 +277,11 @@ impl<'a> Launch<'a> {
             None => birth(),
         };
         let ((pid, pidfd), late) = born.step(|| STARTING)?;
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
             self.journal.push(Undo::Poststop(plan));
         }
+        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
         if late {
             if let Some(placement) = placement {
                 placement.place(pid)?;

@@ -132,6 +132,9 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.mounts(plan, &binds);
     b.devices(plan, &binds);
     b.terminal(plan);
+    if let Some(process) = plan.process.as_ref().filter(|process| process.cwd != "/") {
+        b.stage("/process/cwd", StageOp::Mkdir(process.cwd.clone()));
+    }
     b.late_remounts(plan);
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
@@ -178,6 +181,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
+    }
+    if let Some(score) = process.oom_score_adj {
+        b.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
     }
     b.stage("", StageOp::Signals);
     if entry.kinds != 0 {

@@ -235,6 +235,7 @@ impl Encoder<'_> {
             StageOp::Symlink { path, target } => {
                 Rec { code: code::SYMLINK, s: self.text(path), t: self.text(target), ..none }
             }
+            StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
             StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
             StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },

@@ -269,6 +269,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
             format!("make the {kind} {path} ({major}:{minor}, mode {:04o})", mode & 0o7777)
         }
         StageOp::Symlink { path, target } => format!("link {path} to {target}"),
+        StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
         StageOp::Mask(path) => format!("mask {path}"),
         StageOp::Readonly(path) => format!("make {path} read-only"),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
@@ -283,7 +284,7 @@ fn identity(op: &StageOp) -> String {
         StageOp::Umask(mask) => format!("set the umask {mask:03o}"),
         StageOp::Personality(persona) => format!("set the execution domain {persona:#x}"),
         StageOp::NoNewPrivs => "set no_new_privs".into(),
-        StageOp::Chdir { path, again: false } => format!("change to the directory {path}, made if missing"),
+        StageOp::Chdir { path, again: false } => format!("change to the directory {path}"),
         StageOp::Chdir { again: true, .. } => "check that the working directory is inside the root".into(),
         StageOp::Groups(groups) if groups.is_empty() => "drop all supplementary groups".into(),
         StageOp::Groups(groups) => format!("set the supplementary groups {groups:?}"),

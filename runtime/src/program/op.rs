@@ -304,6 +304,8 @@ pub enum StageOp {
         /// What it says.
         target: String,
     },
+    /// Make a directory with its parents, if that can be done.
+    Mkdir(String),
     /// Hide a path.
     Mask(String),
     /// Make a path read-only.

@@ -46,7 +46,7 @@ impl Builder {
         if process.needs_home {
             self.stage(&user, StageOp::Home(process.uid));
         }
-        // Root first: it may have to make the directory.
+        // Root first: the user may not be allowed to.
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: false });
         self.labels(process);
         if let Some(persona) = &process.personality {
@@ -71,7 +71,8 @@ impl Builder {
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
         self.stage(&field("capabilities"), StageOp::Capset { effective, permitted, inheritable });
-        if caps.ambient != 0 {
+        // Without both there can be none; else the caller's must go.
+        if permitted & inheritable != 0 {
             self.stage(&field("capabilities/ambient"), StageOp::Ambient(caps.ambient));
         }
         self.stage(&field("args"), StageOp::Lookup(process.candidates.clone()));
