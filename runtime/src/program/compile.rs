@@ -229,8 +229,11 @@ impl Builder {
 
     fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
         let mut files = Vec::new();
+        let foreign = crate::plan::sysctl::foreign(&plan.sysctl, &plan.namespaces);
         for join in &plan.namespaces.join {
-            let source = Source::Namespace { path: join.path.clone(), kind: join.kind };
+            let demand = foreign.iter().find(|(other, _)| other.kind == join.kind);
+            let foreign = demand.map(|(_, at)| (*at).to_owned());
+            let source = Source::Namespace { path: join.path.clone(), kind: join.kind, foreign };
             files.push((join.kind, self.open(&join.at, source), join.at.clone()));
         }
         files

@@ -117,7 +117,7 @@ fn host(program: &Program, op: &HostOp) -> String {
 fn source(source: &Source) -> String {
     match source {
         Source::Tree(tree) => self::tree(tree),
-        Source::Namespace { path, kind } => format!("open the {} namespace {path}", kind.name()),
+        Source::Namespace { path, kind, .. } => format!("open the {} namespace {path}", kind.name()),
         Source::Proc => "open the host's /proc".into(),
         Source::Gate => "bind and listen on the gate, the socket at which `start` will knock".into(),
         Source::Init => "open the container's init by pidfd and check that it is the one in the state".into(),

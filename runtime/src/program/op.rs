@@ -36,6 +36,8 @@ pub enum Source {
         path: String,
         /// What it must be.
         kind: NsKind,
+        /// JSON pointer of the kernel parameter on whose account it must not be the runtime's own.
+        foreign: Option<String>,
     },
     /// The host's /proc, for writes about the stage itself before the container's namespaces exist.
     Proc,
