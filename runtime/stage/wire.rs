@@ -158,7 +158,8 @@ pub mod code {
     pub const GATE: u16 = 46;
     /// Run the hook described at s ([`HookRec`]); y: its number.
     pub const HOOK: u16 = 47;
-    /// Keep descriptors below x, the one to the host (at x) and r, if any (at x + 1); close all others.
+    /// Keep descriptors below x, the one to the host (at x), the gate r, if any (at x + 1), and what slot q holds, if
+    /// any (at x + 2); close all others.
     pub const CLOSE: u16 = 48;
     /// execve(the chosen string, argv array s, environment array t).
     pub const EXEC: u16 = 49;

@@ -149,11 +149,12 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.harden(plan);
     // Who the process is; then it waits.
     match &plan.process {
-        Some(process) => b.become_user(plan, process, last_cap),
-        None => b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]),
+        Some(process) => b.become_user(plan, process, last_cap, gate),
+        None => {
+            b.stage("", StageOp::Close { from: 3, gate, slot: None });
+            b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]);
+        }
     }
-    // Nothing of the host's stays open while it waits, or in the user's program.
-    b.stage("", StageOp::Close { from: 3 + plan.ask.keep_fds, gate });
     if !plan.ask.run {
         b.stage("", StageOp::Gate);
     }
@@ -201,7 +202,6 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Setsid);
     b.enter_as(entry, process);
-    b.stage("", StageOp::Close { from: 3 + entry.keep_fds, gate: Ref::Nothing });
     b.exec(process, entry.seccomp.as_ref());
     b.host("", HostOp::Outcome);
     b.program

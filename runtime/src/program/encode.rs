@@ -162,7 +162,10 @@ impl Encoder<'_> {
             StageOp::Hostname(name) => Rec { code: code::HOSTNAME, s: self.text(name), ..none },
             StageOp::Domainname(name) => Rec { code: code::DOMAINNAME, s: self.text(name), ..none },
             StageOp::Hook { number, hook, state, .. } => self.hook(*number, hook, state),
-            StageOp::Close { from, gate } => Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), ..none },
+            StageOp::Close { from, gate, slot: kept } => {
+                let q = kept.map_or(wire::NONE, slot);
+                Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), q, ..none }
+            }
             StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
             StageOp::Gate => Rec { code: code::GATE, ..none },
             StageOp::Write { dir, path, data } => {

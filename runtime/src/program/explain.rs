@@ -209,7 +209,7 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Domainname(name) => format!("set the domain name {name}"),
         StageOp::Gate => "wait at the gate for `start`".into(),
         StageOp::Hook { kind, hook, .. } => format!("run the {kind} hook {}", hook.path),
-        StageOp::Close { from, gate: Ref::Nothing } => format!("close every descriptor from {from} on"),
+        StageOp::Close { from, gate: Ref::Nothing, .. } => format!("close every descriptor from {from} on"),
         StageOp::Close { from, .. } => format!("close every descriptor from {from} on, but for the gate"),
         StageOp::CloseFd(_) => "close the source's descriptor".into(),
         StageOp::Console { size, .. } => {

@@ -410,8 +410,10 @@ pub enum StageOp {
     Close {
         /// The first one.
         from: u32,
-        /// The gate, if there is one still.
+        /// The gate, if there is one.
         gate: Ref,
+        /// A slot that is kept, too.
+        slot: Option<usize>,
     },
     /// Resource limits: raise the hard ones (`set` false), set them.
     Rlimits {
