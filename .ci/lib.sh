@@ -48,3 +48,12 @@ apt_install() {
         { as_root timeout 300 apt-get update -qq && as_root "${install[@]}" "${missing[@]}" </dev/null >/dev/null; } ||
         die "apt-get could not install: ${missing[*]}"
 }
+
+# One build for all that runs containers here. The package set never varies: with another one cargo would choose other
+# features for shared dependencies and build them again.
+build_fast() {
+    local words
+    say "building corten and spec-tests (profile fast; a minute or two the first time)"
+    words=$(timeout 1200 "$cargo" build --locked --quiet --profile fast --target "$target" -p corten -p spec-tests \
+        --color always 2>&1 </dev/null) || { echo "$words" >&2 && return 1; } # warnings are for `make lint`
+}
