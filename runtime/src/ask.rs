@@ -53,6 +53,8 @@ pub struct Create {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Size (rows, columns) of a terminal for which the configuration gives none.
+    pub console_size: Option<(u16, u16)>,
     /// How many descriptors from 3 (after LISTEN_FDS) on the process keeps.
     pub preserve_fds: u32,
     /// How many socket-activation descriptors from 3 on the process keeps (LISTEN_FDS).
@@ -78,6 +80,8 @@ pub struct Exec {
     pub pid_file: Option<PathBuf>,
     /// Receives the pidfd by SCM_RIGHTS (payload `setns`).
     pub pidfd_socket: Option<PathBuf>,
+    /// Size (rows, columns) of a terminal for which the process object gives none.
+    pub console_size: Option<(u16, u16)>,
     /// How many descriptors from 3 on the process keeps.
     pub preserve_fds: u32,
     /// `--detach`.

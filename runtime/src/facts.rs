@@ -18,6 +18,8 @@ pub struct Facts {
     pub in_userns: bool,
     /// The kernel's last capability number (`CAP_LAST_CAP`).
     pub last_cap: u32,
+    /// The capabilities that this process can hand on: its bounding set, bit n = capability n.
+    pub bounding: u64,
     /// The mounted control groups and our place in them.
     pub cgroups: Hierarchies,
 }
@@ -37,9 +39,15 @@ impl Facts {
             euid: rustix::process::geteuid().as_raw(),
             in_userns,
             last_cap: last_cap(),
+            bounding: bounding(),
             cgroups: Hierarchies::probe()?,
         })
     }
+}
+
+fn bounding() -> u64 {
+    let held = |cap: &u32| crate::sys::prctl::bounding_set_has(*cap) == Some(true);
+    (0..64).take_while(|cap| *cap <= 40 || held(cap)).filter(held).fold(0, |set, cap| set | 1 << cap)
 }
 
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the

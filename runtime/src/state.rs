@@ -94,7 +94,7 @@ pub struct Status {
     /// The configuration's annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Name of the user who created it, or the uid.
+    /// Name of the user who created it, or the uid; `state` leaves it empty, as runc does.
     pub owner: String,
 }
 

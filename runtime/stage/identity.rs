@@ -2,7 +2,7 @@
 //! Who the process is: ids and capabilities (credentials(7), capabilities(7)).
 
 use super::sys::{self, Fault, Result};
-use super::wire::kind;
+use super::wire::{Rec, RlimitRec, kind};
 use super::{Stage, fault};
 
 /// Sets all group ids, then all user ids, keeping the permitted set until capset(2).
@@ -25,6 +25,29 @@ pub(super) fn bound(keep: u64, last: u32) -> Result<()> {
 }
 
 impl Stage {
+    /// First (with the privileges of root) hard limits are raised where they are too low; what is refused, because
+    /// that takes CAP_SYS_RESOURCE in the initial user namespace, is left to the host. Second, just before the exec,
+    /// the limits are set: lowering is everybody's right, and nothing of ours runs into them any more.
+    pub(super) fn rlimits(&mut self, rec: &Rec) -> Result<()> {
+        const RAISE: u16 = 1;
+        let limits = self.program.slice::<RlimitRec>(rec.s, rec.x as usize)?;
+        for (index, limit) in limits.iter().enumerate() {
+            if rec.y != RAISE {
+                sys::rlimit(limit.resource, Some([limit.soft, limit.hard]))?;
+                continue;
+            }
+            let [soft, hard] = sys::rlimit(limit.resource, None)?;
+            if limit.hard <= hard {
+                continue;
+            }
+            match sys::rlimit(limit.resource, Some([soft, limit.hard])) {
+                Err(Fault { errno: sys::EPERM, .. }) => self.deferred |= 1 << index,
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
     /// Raises ambient capabilities; one that cannot be raised is a warning (config.md: SHOULD NOT fail).
     pub(super) fn ambient(&self, set: u64) -> Result<()> {
         const PR_CAP_AMBIENT: u32 = 47;

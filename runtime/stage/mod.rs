@@ -42,12 +42,16 @@ struct Stage {
     root: i32,
     /// The socket to the host: first the launcher's, later that of `start`.
     host: i32,
+    /// The listening socket at which `start` knocks, once CLOSE has put it in its place.
+    gate: i32,
     /// Index of the operation under way.
     op: u32,
     /// The program's path, chosen by LOOKUP.
     chosen: Option<&'static CStr>,
     /// The first CHDIR was refused.
     chdir_refused: bool,
+    /// Resource limits that only the host may raise, a bit each.
+    deferred: u32,
     /// The tmpfs that covers masked directories.
     mask: Option<i32>,
 }
@@ -124,9 +128,11 @@ pub unsafe fn run(base: *mut u8, length: usize) -> ! {
         made: [false; wire::SLOTS],
         root: -1,
         host: header.sync,
+        gate: -1,
         op: 0,
         chosen: None,
         chdir_refused: false,
+        deferred: 0,
         mask: None,
     };
     if let Err(fault) = stage.perform(&header) {
@@ -176,6 +182,7 @@ impl Stage {
             code::PROPAGATE => sys::mount(c"", self.text(rec.s)?, c"", rec.a, c""),
             code::ATTACH => sys::move_mount(self.fd(rec.r)?, self.fd(rec.q)?, c""),
             code::ATTACH_HOST => sys::move_mount(self.fd(rec.r)?, sys::AT_FDCWD, self.text(rec.s)?),
+            code::CHDIR_HOST => sys::chdir(self.text(rec.s)?),
             code::ROOT => self.set_root(rec),
             code::TARGET => self.target(rec),
             code::FS_OPEN => sys::fsopen(self.text(rec.s)?).map(|fd| self.put(rec.r, fd)),
@@ -216,13 +223,14 @@ impl Stage {
             code::SET_IDS => identity::set_ids(rec.a as u32, rec.b as u32),
             code::BOUND => identity::bound(rec.a, rec.x),
             code::CAPSET => sys::capset(rec.a, rec.b, u64::from(rec.s) | u64::from(rec.t) << 32),
+            code::RLIMITS => self.rlimits(rec),
             code::AMBIENT => self.ambient(rec.a),
             code::SECCOMP => self.seccomp(rec),
             code::LOOKUP => self.lookup(rec),
             code::HOME => self.home(rec),
-            code::GATE => self.gate(rec),
+            code::GATE => self.gate(),
             code::HOOK => self.hook(rec),
-            code::CLOSE => self.close_from(rec.x),
+            code::CLOSE => self.close_from(rec),
             code::EXEC => self.exec(rec),
             code::CHROOT => self.chroot(rec),
             code::CLOSE_FD => Ok(self.close_ref(rec.r)),
@@ -284,7 +292,8 @@ impl Stage {
     /// Meets the host: says what was reached (with a descriptor, if any) and waits for its word.
     fn barrier(&mut self, barrier: u8, reference: i32) -> Result<()> {
         let fd = if reference == wire::NONE { None } else { Some(self.fd(reference)?) };
-        let message = Message { kind: kind::REACHED, barrier, op: self.op, ..Default::default() };
+        let message =
+            Message { kind: kind::REACHED, barrier, op: self.op, aux: self.deferred, ..Default::default() };
         sys::send(self.host, &message.bytes(), fd)?;
         self.wait_for_go();
         Ok(())

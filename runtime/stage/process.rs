@@ -2,7 +2,7 @@
 //! Operations of the process's life: descriptors, namespaces, session, gate, exec.
 
 use super::sys::{self, Fault, Result};
-use super::wire::{Message, Rec, aux, barrier, kind};
+use super::wire::{self, Message, Rec, aux, barrier, kind};
 use super::{MALFORMED, Stage, fault};
 
 impl Stage {
@@ -56,8 +56,8 @@ impl Stage {
     }
 
     /// Waits for `start`; the socket that it comes by replaces the launcher's.
-    pub(super) fn gate(&mut self, rec: &Rec) -> Result<()> {
-        let listener = self.fd(rec.r)?;
+    pub(super) fn gate(&mut self) -> Result<()> {
+        let listener = self.gate;
         // The launcher goes away by design; its end is not ours to watch any more.
         sys::close(self.host);
         self.host = sys::accept(listener).unwrap_or_else(|_| sys::exit(1));
@@ -66,14 +66,33 @@ impl Stage {
         Ok(())
     }
 
-    /// Leaves 0 to x - 1 and, at x, the socket to the host, which the exec will close.
-    pub(super) fn close_from(&mut self, x: u32) -> Result<()> {
-        if self.host != x as i32 {
-            sys::dup3(self.host, x as i32, true)?;
-            self.host = x as i32;
+    /// Leaves 0 to x - 1, at x the socket to the host, which the exec will close, and at x + 1 the gate, if there
+    /// is one still.
+    pub(super) fn close_from(&mut self, rec: &Rec) -> Result<()> {
+        let (host, gate) = (rec.x as i32, rec.x as i32 + 1);
+        let mut end = rec.x + 1;
+        let mut listener = match rec.r {
+            wire::NONE => None,
+            reference => Some(self.fd(reference)?),
+        };
+        if listener == Some(host) {
+            // In the way of the other one; a copy anywhere above both serves as well.
+            const F_DUPFD_CLOEXEC: u32 = 1030;
+            listener = Some(sys::fcntl(host, F_DUPFD_CLOEXEC, gate as usize + 1)? as i32);
         }
-        self.slots = [-1; super::wire::SLOTS];
-        sys::close_range(x + 1, u32::MAX)
+        if self.host != host {
+            sys::dup3(self.host, host, true)?;
+            self.host = host;
+        }
+        if let Some(listener) = listener {
+            if listener != gate {
+                sys::dup3(listener, gate, true)?;
+            }
+            self.gate = gate;
+            end += 1;
+        }
+        self.slots = [-1; wire::SLOTS];
+        sys::close_range(end, u32::MAX)
     }
 
     /// Changes to the working directory, making it if it is missing. The first attempt is root's; where that is
@@ -125,7 +144,7 @@ impl Stage {
     pub(super) fn seccomp(&mut self, rec: &Rec) -> Result<()> {
         let filter = self.program.slice::<u64>(rec.s, rec.x as usize)?;
         let listener = sys::seccomp(filter, rec.a)?;
-        if rec.r != super::wire::NONE {
+        if rec.r != wire::NONE {
             self.put(rec.r, listener as i32);
         }
         Ok(())

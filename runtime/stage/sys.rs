@@ -366,6 +366,10 @@ pub fn chroot(path: &CStr) -> Result<()> {
     sys!(CHROOT, path.as_ptr()).map(drop)
 }
 
+pub fn chdir(path: &CStr) -> Result<()> {
+    sys!(CHDIR, path.as_ptr()).map(drop)
+}
+
 pub fn fchdir(fd: i32) -> Result<()> {
     sys!(FCHDIR, fd).map(drop)
 }
@@ -384,8 +388,9 @@ pub fn open_tree(dir: i32, path: &CStr, flags: u32) -> Result<i32> {
 /// move_mount(2) of a mount descriptor onto a path below `dir`; an empty path means `dir` itself.
 pub fn move_mount(mount: i32, dir: i32, path: &CStr) -> Result<()> {
     const F_EMPTY_PATH: usize = 4;
+    const T_SYMLINKS: usize = 0x10;
     const T_EMPTY_PATH: usize = 0x40;
-    let flags = if path.is_empty() { F_EMPTY_PATH | T_EMPTY_PATH } else { F_EMPTY_PATH };
+    let flags = F_EMPTY_PATH | if path.is_empty() { T_EMPTY_PATH } else { T_SYMLINKS };
     sys!(MOVE_MOUNT, mount, c"".as_ptr(), dir, path.as_ptr(), flags).map(drop)
 }
 
@@ -528,6 +533,14 @@ pub fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let half = |shift: u32| [effective, permitted, inheritable].map(|set| (set >> shift) as u32);
     let data = [half(0), half(32)];
     sys!(CAPSET, header.as_ptr(), data.as_ptr()).map(drop)
+}
+
+/// prlimit(2) of this process: sets `new` if given, returns what was before.
+pub fn rlimit(resource: u64, new: Option<[u64; 2]>) -> Result<[u64; 2]> {
+    let mut old = [0_u64; 2];
+    let new = new.as_ref().map_or(core::ptr::null(), |new| new.as_ptr());
+    sys!(PRLIMIT64, 0, resource, new, old.as_mut_ptr())?;
+    Ok(old)
 }
 
 pub fn setgroups(groups: &[u32]) -> Result<()> {

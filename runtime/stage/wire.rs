@@ -154,11 +154,11 @@ pub mod code {
     pub const LOOKUP: u16 = 44;
     /// Find the home directory of user x in /etc/passwd and put it at index a of the string array s.
     pub const HOME: u16 = 45;
-    /// Wait on listening socket r for `start`; from here on talk to it.
+    /// Wait at the gate that CLOSE kept for `start`; from here on talk to it.
     pub const GATE: u16 = 46;
     /// Run the hook described at s ([`HookRec`]); y: its number.
     pub const HOOK: u16 = 47;
-    /// Keep descriptors below x and the one to the host; close all others.
+    /// Keep descriptors below x, the one to the host (at x) and r, if any (at x + 1); close all others.
     pub const CLOSE: u16 = 48;
     /// execve(the chosen string, argv array s, environment array t).
     pub const EXEC: u16 = 49;
@@ -170,6 +170,11 @@ pub mod code {
     pub const SIGNALS: u16 = 52;
     /// mount(source t, on r, type s, flags a, data b as offset): for options that fsconfig cannot carry.
     pub const MOUNT_CLASSIC: u16 = 53;
+    /// Resource limits: array s of x [`RlimitRec`]s. y = 1: raise hard limits that are too low, and leave to the
+    /// host what is refused (a bit for each in the next barrier's `aux`); y = 2: set them.
+    pub const RLIMITS: u16 = 54;
+    /// chdir(host path s), before pivot_root only.
+    pub const CHDIR_HOST: u16 = 55;
 }
 
 /// The target must be a directory.
@@ -199,6 +204,18 @@ pub struct HookRec {
     pub after: u32,
     /// Milliseconds; 0 for no limit.
     pub timeout: u32,
+}
+
+/// A resource limit for the stage.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct RlimitRec {
+    /// RLIMIT_* number.
+    pub resource: u64,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
 }
 
 /// Barriers: where host and stage meet.

@@ -137,8 +137,11 @@ pub fn decide(
         return if *resources == nothing {
             Ok(none)
         } else {
-            Err(Error::new(Kind::Unsupported, "no cgroups are mounted")
-                .at(format!("config.json {RESOURCES}")))
+            Err(Error::new(
+                Kind::Unsupported,
+                "no cgroups are mounted (--cgroup-manager=disabled does without)",
+            )
+            .at(format!("config.json {RESOURCES}")))
         };
     }
     let groups = groups(h, version, id, cgroups_path)?;
@@ -221,6 +224,11 @@ impl Plan {
         let mut steps: Vec<(String, String)> = Vec::new();
         for group in &self.record.groups {
             steps.push(("/linux/cgroupsPath".into(), format!("make the cgroup {}", group.full())));
+        }
+        for (controller, write) in self.needs() {
+            if self.record.version == Version::V2 {
+                steps.push((write.at.clone(), format!("enable {controller} in the groups above")));
+            }
         }
         for write in &self.writes {
             let mut step = format!("write {:?} to {}", write.value, write.file);

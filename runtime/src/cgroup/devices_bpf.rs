@@ -2,13 +2,18 @@
 //! Device rules as an eBPF program (cgroup v2). Pure; loaded by `v2` through `sys::bpf`.
 //!
 //! The kernel calls the program for every open and mknod with the type, the numbers and the letters that are asked for,
-//! several at once for an open for reading and writing. The program keeps the letters not yet decided and goes
-//! through the policy's rules, the deciding one first: a deny that meets an undecided letter ends in 0, an allow
-//! decides its letters, and when none is left it ends in 1.
+//! several at once for an open for reading and writing. The program has one section for each type. A section keeps
+//! the letters not yet decided and goes through the policy's rules, the deciding one first: a deny that meets an
+//! undecided letter ends in 0, an allow decides its letters, and when none is left it ends in 1.
+//!
+//! Its shape is for the verifier, whose time grows with the conditional jumps: with three a rule, loading and attaching
+//! the usual twelve rules took 85 µs; now it is 25, of which 10 are there without any rule. Rules in a row that differ
+//! only in the device commute, so they become one test without jumps: `(number ^ rule's number) - 1` is negative if and
+//! only if the two are equal, and the bitwise or of all of them is negative if any is.
 
 #![forbid(unsafe_code)]
 
-use super::devices::{Policy, RWM, Rule};
+use super::devices::{Devices, Policy, RWM, Rule, Type};
 use crate::sys::bpf::Insn;
 
 // Registers: the context comes in r1, the answer goes out in r0.
@@ -18,86 +23,124 @@ const TYPE: u8 = 2;
 const LETTERS: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+const BOTH: u8 = 6;
+const FOUND: u8 = 7;
 
-// Operations (linux/bpf_common.h, linux/bpf.h). The jumps compare 32 bits (Linux 5.1).
-const LOAD_U32: u8 = 0x61;
+// Operations (linux/bpf_common.h, linux/bpf.h): on 32 bits, which clears the upper half, unless they say 64.
+const LOAD: u8 = 0x61;
 const MOVE: u8 = 0xbc;
 const MOVE_IMM: u8 = 0xb4;
+const OR: u8 = 0x4c;
 const AND_IMM: u8 = 0x54;
+const XOR_IMM: u8 = 0xa4;
+const SHIFT_LEFT: u8 = 0x64;
 const SHIFT_RIGHT: u8 = 0x74;
-const JUMP_NE: u8 = 0x56;
+const ADD_IMM_64: u8 = 0x07;
+const OR_64: u8 = 0x4f;
 const JUMP_EQ: u8 = 0x16;
+const JUMP_NE: u8 = 0x56;
+const JUMP_NOT_NEGATIVE_64: u8 = 0x75;
 const EXIT: u8 = 0x95;
 
-const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
-    Insn { code, regs: src << 4 | dst, off, imm }
+/// How many devices one test holds at most, so that jumps over it fit their 15 bits.
+const RUN: usize = 1000;
+/// The kernel's device numbers have 12 and 20 bits (linux/kdev_t.h).
+const MINOR_BITS: u32 = 20;
+
+const fn insn(code: u8, dst: u8, src: u8, imm: i32) -> Insn {
+    Insn { code, regs: src << 4 | dst, off: 0, imm }
 }
 
 /// The program that enforces `policy`.
 #[must_use]
 pub fn compile(policy: &Policy) -> Vec<Insn> {
+    let section = |kind| {
+        let rules: Vec<&Rule> = policy.rules.iter().filter(|r| r.devices.kind == kind && exists(r)).collect();
+        let mut section = Vec::with_capacity(16 + 4 * rules.len());
+        for run in rules.chunk_by(|a, b| (a.allow, a.access) == (b.allow, b.access)) {
+            run.chunks(RUN).for_each(|run| emit(&mut section, run));
+        }
+        section.extend(answer(policy.otherwise));
+        section
+    };
+    let (block, char) = (section(Type::Block), section(Type::Char));
     let mut program = vec![
         // struct bpf_cgroup_dev_ctx { u32 access_type: letters << 16 | type; u32 major; u32 minor; }
-        insn(LOAD_U32, TYPE, CONTEXT, 0, 0),
-        insn(MOVE, LETTERS, TYPE, 0, 0),
-        insn(SHIFT_RIGHT, LETTERS, 0, 0, 16),
-        insn(AND_IMM, TYPE, 0, 0, 0xffff),
-        insn(LOAD_U32, MAJOR, CONTEXT, 4, 0),
-        insn(LOAD_U32, MINOR, CONTEXT, 8, 0),
+        insn(LOAD, TYPE, CONTEXT, 0),
+        insn(MOVE, LETTERS, TYPE, 0),
+        insn(SHIFT_RIGHT, LETTERS, 0, 16),
+        insn(AND_IMM, TYPE, 0, 0xffff),
+        Insn { off: 4, ..insn(LOAD, MAJOR, CONTEXT, 0) },
+        Insn { off: 8, ..insn(LOAD, MINOR, CONTEXT, 0) },
+        insn(MOVE, BOTH, MAJOR, 0),
+        insn(SHIFT_LEFT, BOTH, 0, MINOR_BITS.cast_signed()),
+        insn(OR, BOTH, MINOR, 0),
     ];
-    for rule in &policy.rules {
-        emit(&mut program, rule);
+    if block == char {
+        program.extend(char);
+        return program;
     }
-    program.extend(answer(policy.otherwise));
+    // `MOST_RULES` keeps the distance within 15 bits.
+    let off = i16::try_from(block.len()).unwrap_or(i16::MAX);
+    program.push(Insn { off, ..insn(JUMP_NE, TYPE, 0, Type::Block as i32) });
+    program.extend(block);
+    program.extend(char);
     program
 }
 
-fn answer(allow: bool) -> [Insn; 2] {
-    [insn(MOVE_IMM, ANSWER, 0, 0, i32::from(allow)), insn(EXIT, 0, 0, 0, 0)]
+/// Whether there can be such a device.
+fn exists(rule: &Rule) -> bool {
+    let Devices { major, minor, .. } = rule.devices;
+    major.is_none_or(|n| n >> (32 - MINOR_BITS) == 0) && minor.is_none_or(|n| n >> MINOR_BITS == 0)
 }
 
-fn emit(program: &mut Vec<Insn>, rule: &Rule) {
-    let then: &[Insn] = &match (rule.allow, rule.access) {
-        (allow, RWM) => answer(allow).to_vec(),
-        (false, letters) => {
-            let mut then = vec![
-                insn(MOVE, ANSWER, LETTERS, 0, 0),
-                insn(AND_IMM, ANSWER, 0, 0, letters.into()),
-                insn(JUMP_EQ, ANSWER, 0, 2, 0),
-            ];
-            then.extend(answer(false));
-            then
-        }
-        (true, letters) => {
-            let mut then =
-                vec![insn(AND_IMM, LETTERS, 0, 0, (!letters & RWM).into()), insn(JUMP_NE, LETTERS, 0, 2, 0)];
-            then.extend(answer(true));
-            then
-        }
-    };
-    let conditions = [
-        Some((TYPE, rule.devices.kind as u32)),
-        rule.devices.major.map(|n| (MAJOR, n)),
-        rule.devices.minor.map(|n| (MINOR, n)),
-    ];
-    // Few instructions follow, so the distances fit.
-    let mut left = conditions.iter().flatten().count() + then.len();
-    for (register, number) in conditions.into_iter().flatten() {
-        left -= 1;
-        program.push(insn(
-            JUMP_NE,
-            register,
-            0,
-            i16::try_from(left).unwrap_or(i16::MAX),
-            number.cast_signed(),
-        ));
+fn answer(allow: bool) -> [Insn; 2] {
+    [insn(MOVE_IMM, ANSWER, 0, allow.into()), insn(EXIT, 0, 0, 0)]
+}
+
+/// Rules that differ in their device only.
+fn emit(section: &mut Vec<Insn>, run: &[&Rule]) {
+    let Some(Rule { allow, access, .. }) = run.first() else { return };
+    let letters = i32::from(*access);
+    let mut then = Vec::with_capacity(5);
+    match (allow, *access) {
+        (_, RWM) => {}
+        (false, _) => then.extend([
+            insn(MOVE, ANSWER, LETTERS, 0),
+            insn(AND_IMM, ANSWER, 0, letters),
+            Insn { off: 2, ..insn(JUMP_EQ, ANSWER, 0, 0) },
+        ]),
+        (true, _) => then.extend([
+            insn(AND_IMM, LETTERS, 0, !letters & i32::from(RWM)),
+            Insn { off: 2, ..insn(JUMP_NE, LETTERS, 0, 0) },
+        ]),
     }
-    program.extend_from_slice(then);
+    then.extend(answer(*allow));
+    if !run.iter().any(|rule| rule.devices.major.is_none() && rule.devices.minor.is_none()) {
+        section.push(insn(MOVE_IMM, FOUND, 0, 0));
+        for rule in run {
+            let (register, number) = match (rule.devices.major, rule.devices.minor) {
+                (Some(major), Some(minor)) => (BOTH, major << MINOR_BITS | minor),
+                (Some(major), None) => (MAJOR, major),
+                (None, minor) => (MINOR, minor.unwrap_or_default()),
+            };
+            section.extend([
+                insn(MOVE, ANSWER, register, 0),
+                insn(XOR_IMM, ANSWER, 0, number.cast_signed()),
+                insn(ADD_IMM_64, ANSWER, 0, -1),
+                insn(OR_64, FOUND, ANSWER, 0),
+            ]);
+        }
+        let off = i16::try_from(then.len()).unwrap_or_default();
+        section.push(Insn { off, ..insn(JUMP_NOT_NEGATIVE_64, FOUND, 0, 0) });
+    }
+    section.extend(then);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::devices::MOST_RULES;
     use crate::cgroup::devices::tests::{LETTERS, Random, model, random_list};
     use crate::spec::DeviceRule;
 
@@ -123,17 +166,37 @@ mod tests {
                     let operand = if from_register { r[src] as u32 } else { insn.imm as u32 };
                     let value = r[dst] as u32;
                     r[dst] = u64::from(match insn.code >> 4 {
+                        0x4 => value | operand,
                         0x5 => value & operand,
+                        0x6 => value << operand,
                         0x7 => value >> operand,
+                        0xa => value ^ operand,
                         0xb => operand,
                         other => panic!("operation {other:x}"),
                     });
                 }
-                // JMP: only exit
-                5 => {
-                    assert_eq!(insn.code, 0x95);
-                    return r[0];
+                // ALU64
+                7 => {
+                    let operand = if from_register { r[src] } else { i64::from(insn.imm) as u64 };
+                    r[dst] = match insn.code >> 4 {
+                        0x0 => r[dst].wrapping_add(operand),
+                        0x4 => r[dst] | operand,
+                        other => panic!("operation {other:x}"),
+                    };
                 }
+                // JMP
+                5 => match insn.code {
+                    0x95 => return r[0],
+                    0x75 => {
+                        assert!(insn.off >= 0);
+                        at += if r[dst] as i64 >= insn.imm.into() {
+                            usize::try_from(insn.off).unwrap()
+                        } else {
+                            0
+                        };
+                    }
+                    other => panic!("jump {other:x}"),
+                },
                 // JMP32
                 6 => {
                     assert!(!from_register && insn.off >= 0);
@@ -174,24 +237,46 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_list_is_short() {
+    fn the_usual_program_has_few_jumps() {
         let list = [DeviceRule { allow: false, access: "rwm".into(), ..DeviceRule::default() }];
         let program = compile(&Policy::of(&list).unwrap());
-        assert!(program.len() <= 70, "{}", program.len());
+        let jumps = program.iter().filter(|i| matches!(i.code & 7, 5 | 6) && i.code != EXIT).count();
+        assert_eq!(jumps, 4, "{program:x?}");
     }
 
     #[test]
-    fn large_numbers_compare_as_unsigned() {
-        let rule = DeviceRule {
-            allow: true,
-            kind: "c".into(),
-            major: Some(u32::MAX.into()),
-            minor: Some(1 << 31),
-            access: "r".into(),
-        };
-        let program = compile(&Policy::of(&[rule]).unwrap());
-        assert_eq!(run(&program, 2, 2, u32::MAX, 1 << 31), 1);
-        assert_eq!(run(&program, 2, 2, u32::MAX, 1 << 30), 0);
-        assert_eq!(run(&program, 2, 6, u32::MAX, 1 << 31), 0);
+    fn long_lists() {
+        let most = u32::try_from(MOST_RULES).unwrap();
+        // The worst for the distances: no two in a row are alike, and all have letters left over. Then the best.
+        for every in [2, most + 1] {
+            let rule = |n: u32| DeviceRule {
+                allow: !n.is_multiple_of(every),
+                kind: "b".into(),
+                major: Some((n % 4000).into()),
+                minor: Some(n.into()),
+                access: "rw".into(),
+            };
+            let list: Vec<_> = (0..most).map(rule).collect();
+            let program = compile(&Policy::of(&list).unwrap());
+            assert!(program.len() < 1 << 15, "{}", program.len());
+            for n in 0..most {
+                assert_eq!(run(&program, 1, 2, n % 4000, n), u64::from(n % every != 0), "{n}");
+            }
+            assert_eq!((run(&program, 2, 2, 1, 3), run(&program, 2, 2, 1, 4)), (1, 0));
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_device_has_match_none() {
+        for (major, minor) in [(4096, 3), (1, 1 << 20), (u32::MAX, 0), (0x1001, 3)] {
+            let rule = DeviceRule {
+                allow: true,
+                kind: "c".into(),
+                major: Some(major.into()),
+                minor: Some(minor.into()),
+                access: "r".into(),
+            };
+            assert_eq!(compile(&Policy::of(&[rule]).unwrap()), compile(&Policy::of(&[]).unwrap()));
+        }
     }
 }

@@ -187,6 +187,10 @@ fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         }
+        // Such files come in one piece, unless they are lists, which come in pieces of a page or so.
+        if filled < 512 {
+            break;
+        }
         if bytes.len() - filled < 1024 {
             bytes.resize(bytes.len() * 2, 0);
         }

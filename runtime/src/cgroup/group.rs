@@ -219,8 +219,14 @@ impl Group {
     /// # Errors
     /// `Kind::Os` (EBUSY) while a process does not die; calling again later is fine.
     pub fn destroy(&self) -> Result<()> {
+        // On v1 the freezer's group comes first: what is frozen in it dies in none of the others. And when it cannot be
+        // emptied, the processes are in the others as well.
+        let freezer = if self.record.version == Version::V1 { self.record.index_of("freezer") } else { None };
+        if let Some(index) = freezer {
+            self.destroy_one(index)?;
+        }
         let mut first = None;
-        for index in 0..self.dirs.len() {
+        for index in (0..self.dirs.len()).filter(|index| Some(*index) != freezer) {
             if let Err(error) = self.destroy_one(index) {
                 first.get_or_insert(error);
             }
@@ -383,16 +389,18 @@ impl Made {
     /// Makes one group with what is missing above it. Whether the group itself is new.
     fn group(&mut self, group: &GroupDir) -> Result<bool> {
         let full = group.full();
-        match self.dir(&full) {
-            Err(error) if error.errno() == Some(libc::ENOENT) => {}
-            other => return other,
-        }
         let start = full.len() - group.path.len() + 1;
-        let slashes: Vec<usize> = full[start..].match_indices('/').map(|(at, _)| start + at).collect();
-        for slash in slashes {
-            self.dir(&full[..slash])?;
+        let mut tries = 0;
+        loop {
+            match self.dir(&full) {
+                // Again, because another create that failed may take a common parent away between these two steps.
+                Err(error) if error.errno() == Some(libc::ENOENT) && tries < 3 => tries += 1,
+                other => return other,
+            }
+            for (slash, _) in full[start..].match_indices('/') {
+                self.dir(&full[..start + slash])?;
+            }
         }
-        self.dir(&full)
     }
 
     fn dir(&mut self, path: &str) -> Result<bool> {

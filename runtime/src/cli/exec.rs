@@ -127,6 +127,7 @@ impl Exec {
             id: std::mem::take(&mut self.id),
             overlay: self.overlay()?,
             stdio,
+            console_size: corten::sys::tty::size_of_stdio(),
             preserve_fds,
         })
     }

@@ -8,6 +8,7 @@ pub mod flags;
 pub mod globals;
 pub mod help;
 pub mod log;
+
 pub mod root;
 pub mod values;
 
@@ -22,8 +23,10 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
 mod plan;
 mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;

@@ -115,12 +115,13 @@ pub fn handed_down(what: &str, first: u32, count: u32) -> Result<(), Failure> {
     }
 }
 
-/// How many socket-activation descriptors this very process was given (sd_listen_fds(3)).
+/// How many socket-activation descriptors this very process was given (sd_listen_fds(3)); a caller that does not
+/// know our pid beforehand may leave LISTEN_PID out.
 pub fn listen_fds() -> u32 {
     let variable = |name| std::env::var(name).ok().and_then(|text| number(&text));
     match variable("LISTEN_PID") {
-        Some(pid) if pid == std::process::id() => variable("LISTEN_FDS").unwrap_or(0),
-        _ => 0,
+        Some(pid) if pid != std::process::id() => 0,
+        _ => variable("LISTEN_FDS").unwrap_or(0),
     }
 }
 

@@ -186,6 +186,7 @@ pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, 
     };
     let output = if output.is_empty() { String::new() } else { format!(", output: {output}") };
     Error::new(Kind::Peer, format!("error running {kind} hook #{number} ({}): {what}{output}", hook.path))
+        .at(format!("config.json {}", hook.at))
 }
 
 fn call_name(number: u32) -> String {

@@ -81,6 +81,8 @@ pub struct Launch<'a> {
     records: Vec<usize>,
     child: Option<(i32, OwnedFd)>,
     received: Option<OwnedFd>,
+    /// Resource limits that the stage could not raise, a bit each.
+    deferred: u32,
     kept_console: Option<OwnedFd>,
 }
 
@@ -108,6 +110,7 @@ impl<'a> Launch<'a> {
             records: Vec::new(),
             child: None,
             received: None,
+            deferred: 0,
             kept_console: None,
         };
         if let Task::Create { dir, .. } = &launch.task {
@@ -295,7 +298,7 @@ impl<'a> Launch<'a> {
 
     fn kept_descriptors(&self) -> i32 {
         let closes = self.program.steps.iter().find_map(|step| match step.op {
-            Op::Stage(crate::program::StageOp::Close(from)) => Some(from),
+            Op::Stage(crate::program::StageOp::Close { from, .. }) => Some(from),
             _ => None,
         });
         closes.map_or(0, |from| from.saturating_sub(3) as i32)
@@ -360,6 +363,7 @@ impl<'a> Launch<'a> {
             match incoming.message.kind {
                 kind::REACHED if incoming.message.barrier == barrier => {
                     self.received = incoming.fd;
+                    self.deferred = incoming.message.aux;
                     return Ok(());
                 }
                 kind::WARNING => self.warn(&incoming),
@@ -405,16 +409,11 @@ impl<'a> Launch<'a> {
         };
         let refused = |error: Error| error.at("failed to connect with seccomp agent");
         let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
-        let state = hooks::state_of(
-            self.subject.id,
-            "creating",
-            self.pid(),
-            self.subject.bundle,
-            match &self.task {
-                Task::Create { plan, .. } => &plan.annotations,
-                Task::Exec { .. } => &EMPTY,
-            },
-        );
+        let (status, annotations) = match &self.task {
+            Task::Create { plan, .. } => ("creating", &plan.annotations),
+            Task::Exec { .. } => ("running", &EMPTY),
+        };
+        let state = hooks::state_of(self.subject.id, status, self.pid(), self.subject.bundle, annotations);
         let quoted = serde_json::Value::from(listener.metadata.as_str());
         let version = crate::state::OCI_VERSION;
         let pid = self.pid();
@@ -426,7 +425,8 @@ impl<'a> Launch<'a> {
 
     fn rlimits(&mut self) -> Result<()> {
         let pid = self.pid();
-        for limit in self.subject.process.iter().flat_map(|process| &process.rlimits) {
+        let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
+        for (_, limit) in limits.filter(|(index, _)| self.deferred >> index & 1 == 1) {
             let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
             crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
                 .call(call)

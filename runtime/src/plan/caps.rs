@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use caps::Capability;
 
+use super::text::printable;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::spec;
@@ -70,10 +71,11 @@ pub fn decide(
 /// The capability's bit, or 0 with its name noted.
 fn bit(name: &str, facts: &Facts, ignored: &mut Vec<String>) -> u64 {
     let known = Capability::from_str(name).ok().filter(|cap| u32::from(cap.index()) <= facts.last_cap);
-    if let Some(cap) = known {
+    // Also those that we do not hold ourselves: capset(2) would refuse the whole.
+    if let Some(cap) = known.filter(|cap| facts.bounding & cap.bitmask() != 0) {
         return cap.bitmask();
     }
-    let name = name.escape_default().to_string();
+    let name = printable(name);
     if !ignored.contains(&name) {
         ignored.push(name);
     }

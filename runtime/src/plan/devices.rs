@@ -15,7 +15,8 @@ use crate::spec::{self, Spec};
 pub enum Via {
     /// mknod(2).
     Mknod,
-    /// Bind mount of the host's node at this absolute path.
+    /// Bind mount of the host's node at this absolute path; the host checks that it is the device that `mode` and
+    /// `rdev` say.
     Bind(String),
 }
 
@@ -87,7 +88,7 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces, facts: &Facts, own_dev: bool
             None => asked.push(device),
             Some(earlier) if same(earlier, &device) => *earlier = device,
             Some(earlier) => {
-                let text = format!("{} is another device already, by {}", device.path, earlier.at);
+                let text = format!("{:?} is another device already, by {}", device.path, earlier.at);
                 return Err(Error::invalid(device.at, text));
             }
         }

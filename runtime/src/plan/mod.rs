@@ -178,7 +178,7 @@ fn version(spec: &Spec, warnings: &mut Vec<String>) -> Result<()> {
         (Some(major), Some(minor)) if major == VERSION.0 => {
             if minor > VERSION.1 {
                 warnings.push(format!(
-                    "config.json /ociVersion: {version} is newer than {}.{}",
+                    "config.json /ociVersion: {version:?} is newer than {}.{}",
                     VERSION.0, VERSION.1
                 ));
             }

@@ -10,7 +10,7 @@ use super::caps::{self, Caps};
 use super::ids::IdMaps;
 use super::rlimits::{self, Rlimit};
 use super::sched::{self, Affinity, SchedAttr};
-use super::text::{clean, filled, plain};
+use super::text::{clean, filled, plain, printable};
 use crate::ask::{self, Create};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
@@ -62,6 +62,15 @@ pub struct Process {
     pub apparmor: Option<Field<String>>,
     /// SELinux label for the exec.
     pub selinux: Option<Field<String>>,
+}
+
+impl Process {
+    /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.
+    pub fn size_of(&mut self, console: Option<(u16, u16)>) {
+        if self.terminal == Some(None) {
+            self.terminal = Some(console);
+        }
+    }
 }
 
 /// Where a process object is read for: what of the container and the host it may depend on.
@@ -170,7 +179,10 @@ pub fn seccomp(spec: &Spec, warnings: &mut Vec<String>) -> Result<Option<seccomp
     let Some(profile) = &spec.linux.seccomp else { return Ok(None) };
     let filter = seccomp::compile(profile)?;
     if let Some(filter) = filter.as_ref().filter(|filter| !filter.unknown.is_empty()) {
-        warnings.push(format!("seccomp: unknown system calls are ignored: {}", filter.unknown.join(", ")));
+        warnings.push(format!(
+            "seccomp: unknown system calls are ignored: {}",
+            printable(&filter.unknown.join(", "))
+        ));
     }
     Ok(filter)
 }
@@ -277,7 +289,7 @@ fn oom_score_adj(process: &spec::Process, at: &str) -> Result<Option<i32>> {
         None => Ok(None),
         Some(Ok(value @ -1000..=1000)) => Ok(Some(value)),
         Some(_) => {
-            let text = "oomScoreAdj is not between -1000 and 1000";
+            let text = "oomScoreAdj is out of range (-1000 to 1000)";
             Err(Error::invalid(format_args!("{at}/oomScoreAdj"), text))
         }
     }

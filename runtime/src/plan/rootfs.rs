@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Field;
 use super::mounts::{Propagation, options};
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean, filled, plain};
+use super::text::{absolute, clean, filled, plain, printable};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
@@ -61,7 +61,7 @@ fn propagation(spec: &Spec, no_pivot: bool) -> Result<(Propagation, String)> {
         return Ok((Propagation { flag: libc::MS_SLAVE, recursive: true }, String::new()));
     };
     let Some(propagation) = options::propagation(name) else {
-        return Err(Error::invalid(AT, format!("rootfsPropagation={name} is not supported")));
+        return Err(Error::invalid(AT, format!("rootfsPropagation={} is not supported", printable(name))));
     };
     if no_pivot && propagation.flag == libc::MS_PRIVATE {
         // MS_MOVE leaves the host's root reachable above ours; as private it would never see the host unmount it.

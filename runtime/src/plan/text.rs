@@ -53,9 +53,18 @@ pub(super) fn clean(path: &str) -> String {
     names.iter().fold(String::with_capacity(path.len() + 1), |clean, name| clean + "/" + name)
 }
 
-/// A key as part of a JSON pointer (RFC 6901).
+/// A key as part of a JSON pointer (RFC 6901), fit for a line of a log.
 pub(super) fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
+    printable(&key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// The text with its control characters escaped: what the configuration says must not break a log's line.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -86,7 +95,7 @@ mod tests {
         );
         assert!(absolute("/x", "a").is_err());
         assert_eq!(absolute("/x", "/a").unwrap(), "/a");
-        assert_eq!(escape("a/b~c"), "a~1b~0c");
+        assert_eq!(escape("a/b~c\n"), "a~1b~0c\\n");
         assert_eq!((filled(Some("")), filled(Some("x"))), (None, Some("x")));
     }
 }

@@ -20,9 +20,9 @@ enum Rank {
     Bounding,
     Ids,
     Capabilities,
+    Close,
     Gate,
     StartHooks,
-    Close,
     Exec,
 }
 
@@ -46,9 +46,7 @@ pub fn check(program: &Program) -> Result<()> {
         last = Some(op);
     }
     match last {
-        Some(StageOp::Exec { .. } | StageOp::Gate(_) | StageOp::Hook { .. } | StageOp::Barrier { .. }) => {
-            Ok(())
-        }
+        Some(StageOp::Exec { .. } | StageOp::Gate | StageOp::Hook { .. } | StageOp::Barrier { .. }) => Ok(()),
         _ => Err(bug(program.steps.len(), "no exec at the end".into())),
     }
 }
@@ -65,16 +63,18 @@ fn rank(op: &StageOp) -> Option<Rank> {
         | StageOp::FsMode { .. }
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
-        StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::ConsoleBind(_) => Rank::Mount,
+        StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => {
+            Rank::Mount
+        }
         StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
         StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
         StageOp::SetIds { .. } | StageOp::Groups(_) => Rank::Ids,
         StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
-        StageOp::Gate(_) => Rank::Gate,
+        StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
-        StageOp::Close(_) => Rank::Close,
+        StageOp::Close { .. } => Rank::Close,
         StageOp::Exec { .. } => Rank::Exec,
         _ => return None,
     })

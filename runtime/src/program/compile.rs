@@ -11,6 +11,7 @@ mod process;
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
+use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Plan, process::Process};
 use crate::stage::wire::barrier;
@@ -30,6 +31,11 @@ pub(super) mod slots {
     /// A seccomp listener.
     pub const LISTENER: usize = 5;
 }
+
+/// mount(2): MS_SLAVE.
+const MS_SLAVE: u64 = 1 << 19;
+/// mount(2): MS_PRIVATE.
+const MS_PRIVATE: u64 = 1 << 18;
 
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
@@ -115,7 +121,8 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.names(plan);
     // The file system, seen from the host's tree.
     if plan.namespaces.has_new(NsKind::Mount) {
-        b.stage(&plan.rootfs.propagation_at, StageOp::Propagate(plan.rootfs.propagation));
+        // Never shared: what is mounted here must not appear on the host.
+        b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
         b.stage(
             "/root/path",
             StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
@@ -130,6 +137,9 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
     }
+    if !plan.hooks.create_container.is_empty() {
+        b.stage("/hooks/createContainer", StageOp::ChdirHost(plan.bundle.to_string_lossy().into()));
+    }
     b.hooks_inside(plan, "createContainer", &plan.hooks.create_container, "creating");
     // The change of root, and what hardens the new one.
     b.change_root(plan);
@@ -139,12 +149,14 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
         Some(process) => b.become_user(plan, process, last_cap),
         None => b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]),
     }
+    // Nothing of the host's stays open while it waits, or in the user's program.
+    b.stage("", StageOp::Close { from: 3 + plan.ask.keep_fds, gate });
     if !plan.ask.run {
-        b.stage("", StageOp::Gate(gate));
+        b.stage("", StageOp::Gate);
     }
     b.hooks_inside(plan, "startContainer", &plan.hooks.start_container, "created");
     if let Some(process) = &plan.process {
-        b.exec(process, plan.seccomp.as_ref(), plan.ask.keep_fds);
+        b.exec(process, plan.seccomp.as_ref());
     }
     if plan.ask.run {
         b.host("", HostOp::Outcome);
@@ -183,7 +195,8 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Setsid);
     b.enter_as(entry, process);
-    b.exec(process, entry.seccomp.as_ref(), entry.keep_fds);
+    b.stage("", StageOp::Close { from: 3 + entry.keep_fds, gate: Ref::Nothing });
+    b.exec(process, entry.seccomp.as_ref());
     b.host("", HostOp::Outcome);
     b.program
 }
@@ -197,7 +210,11 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            propagation: vec![plan.rootfs.propagation],
+            // Its top is private whatever was asked: pivot_root(2) refuses a shared one.
+            propagation: vec![
+                Propagation { flag: MS_SLAVE, recursive: true },
+                Propagation { flag: MS_PRIVATE, recursive: false },
+            ],
             idmap: None,
             must: Must::Directory,
         };
@@ -226,7 +243,9 @@ impl Builder {
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
         let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
         let wait = place || (user_new && !hop);
-        let flags = if hop { 0 } else { new };
+        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
+        let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
+        let flags = if hop { 0 } else { new & !late };
         self.host(
             "/linux/namespaces",
             HostOp::Clone { flags, pid: if hop { Ref::Nothing } else { pid }, wait },
@@ -241,6 +260,9 @@ impl Builder {
             self.host("", HostOp::Release);
         }
         self.stage("", StageOp::Signals);
+        if late != 0 {
+            self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
+        }
         if time {
             self.time_namespace(plan, proc);
         }
@@ -305,5 +327,17 @@ impl Builder {
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };
         self.stage("/root/path", op);
+        let wanted = plan.rootfs.propagation;
+        if !plan.rootfs.propagation_at.is_empty() && wanted.flag != MS_PRIVATE {
+            self.stage(
+                &plan.rootfs.propagation_at,
+                StageOp::SetAttr {
+                    mount: Ref::Nothing,
+                    attrs: Default::default(),
+                    propagation: wanted.flag,
+                    recursive: wanted.recursive,
+                },
+            );
+        }
     }
 }

@@ -162,9 +162,9 @@ impl Encoder<'_> {
             StageOp::Hostname(name) => Rec { code: code::HOSTNAME, s: self.text(name), ..none },
             StageOp::Domainname(name) => Rec { code: code::DOMAINNAME, s: self.text(name), ..none },
             StageOp::Hook { number, hook, state, .. } => self.hook(*number, hook, state),
-            StageOp::Close(from) => Rec { code: code::CLOSE, x: *from, ..none },
+            StageOp::Close { from, gate } => Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), ..none },
             StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
-            StageOp::Gate(fd) => Rec { code: code::GATE, r: self.fd(*fd), ..none },
+            StageOp::Gate => Rec { code: code::GATE, ..none },
             StageOp::Write { dir, path, data } => {
                 Rec { code: code::WRITE, r: self.fd(*dir), s: self.text(path), t: self.text(data), ..none }
             }
@@ -192,6 +192,7 @@ impl Encoder<'_> {
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
             }
+            StageOp::ChdirHost(path) => Rec { code: code::CHDIR_HOST, s: self.text(path), ..none },
             StageOp::Root(fd) => Rec { code: code::ROOT, r: self.fd(*fd), ..none },
             StageOp::Target { slot: n, path, flags, like } => Rec {
                 code: code::TARGET,
@@ -264,6 +265,12 @@ impl Encoder<'_> {
             StageOp::Capset { effective: a, permitted: b, inheritable } => {
                 let (s, t) = (*inheritable as u32, (*inheritable >> 32) as u32);
                 Rec { code: code::CAPSET, a: *a, b: *b, s, t, ..none }
+            }
+            StageOp::Rlimits { limits, set } => {
+                let words: Vec<u64> =
+                    limits.iter().flat_map(|limit| [limit.resource.into(), limit.soft, limit.hard]).collect();
+                let y = if *set { 2 } else { 1 };
+                Rec { code: code::RLIMITS, s: self.array(&words), x: limits.len() as u32, y, ..none }
             }
             StageOp::Ambient(set) => Rec { code: code::AMBIENT, a: *set, ..none },
             StageOp::Seccomp { filter, flags, listener } => {

@@ -105,7 +105,7 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::Await(which) => format!("wait until the process is at barrier {}", barrier_name(*which)),
         HostOp::Hooks => "run the prestart and createRuntime hooks".into(),
         HostOp::Listener => "hand the seccomp listener to its agent".into(),
-        HostOp::Rlimits => "set the resource limits".into(),
+        HostOp::Rlimits => "raise the hard limits that the stage was refused".into(),
         HostOp::Schedule => "set scheduler, I/O priority and CPU affinity where asked for".into(),
         HostOp::Console => "hand over the terminal's master".into(),
         HostOp::Record => "write the state \"created\" and the pid file".into(),
@@ -207,9 +207,10 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Barrier { barrier, .. } => format!("come to barrier {} and wait", barrier_name(*barrier)),
         StageOp::Hostname(name) => format!("set the host name {name}"),
         StageOp::Domainname(name) => format!("set the domain name {name}"),
-        StageOp::Gate(_) => "wait at the gate for `start`".into(),
+        StageOp::Gate => "wait at the gate for `start`".into(),
         StageOp::Hook { kind, hook, .. } => format!("run the {kind} hook {}", hook.path),
-        StageOp::Close(from) => format!("close every descriptor from {from} on"),
+        StageOp::Close { from, gate: Ref::Nothing } => format!("close every descriptor from {from} on"),
+        StageOp::Close { from, .. } => format!("close every descriptor from {from} on, but for the gate"),
         StageOp::CloseFd(_) => "close the source's descriptor".into(),
         StageOp::Console { size, .. } => {
             let size = size
@@ -237,6 +238,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::AttachHost { path, .. } => {
             format!("attach the root file system at {path} of the host's tree")
         }
+        StageOp::ChdirHost(path) => format!("change to the directory {path} of the host's tree"),
         StageOp::Root(Ref::Nothing) => "look up paths from the container's root".into(),
         StageOp::Root(_) => "look up paths inside the root file system from here on".into(),
         StageOp::Target { path, flags, .. } if flags & wire::TARGET_EXISTING != 0 => format!("find {path}"),
@@ -293,6 +295,12 @@ fn identity(op: &StageOp) -> String {
             caps(*permitted),
             caps(*inheritable)
         ),
+        StageOp::Rlimits { limits, set } => {
+            let names: Vec<String> =
+                limits.iter().map(|limit| format!("{} {}:{}", limit.name, limit.soft, limit.hard)).collect();
+            let verb = if *set { "set the resource limits" } else { "raise the hard limits that are below" };
+            format!("{verb} {}", names.join(", "))
+        }
         StageOp::Ambient(set) => format!("raise the ambient capabilities {}", caps(*set)),
         StageOp::Seccomp { filter, .. } => {
             format!("load the seccomp filter of {} instructions", filter.len())

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use crate::plan::hooks::Hook;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
+use crate::plan::rlimits::Rlimit;
 
 /// A descriptor as a program names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,7 @@ pub enum HostOp {
     Hooks,
     /// Hand the seccomp listener to its agent.
     Listener,
-    /// Set the resource limits.
+    /// Raise the hard limits that the stage was refused.
     Rlimits,
     /// Set scheduler, I/O priority and CPU affinity.
     Schedule,
@@ -207,6 +208,8 @@ pub enum StageOp {
         /// Absolute host path.
         path: String,
     },
+    /// Change to a directory of the host's tree (the bundle, for createContainer hooks).
+    ChdirHost(String),
     /// Look-ups start here (`Nothing`: at our own root).
     Root(Ref),
     /// Find or make a mount target.
@@ -386,8 +389,8 @@ pub enum StageOp {
     Lookup(Vec<String>),
     /// Find HOME for this user and put it at the end of the environment.
     Home(u32),
-    /// Wait for `start`.
-    Gate(Ref),
+    /// Wait for `start` at the gate that `Close` kept.
+    Gate,
     /// Run a hook inside.
     Hook {
         /// Its number among its kind, from 0.
@@ -399,8 +402,20 @@ pub enum StageOp {
         /// The state on stdin up to the pid, and after it.
         state: (String, String),
     },
-    /// Keep descriptors below this one only.
-    Close(u32),
+    /// Close every descriptor from `from` on, but for the gate.
+    Close {
+        /// The first one.
+        from: u32,
+        /// The gate, if there is one still.
+        gate: Ref,
+    },
+    /// Resource limits: raise the hard ones (`set` false), set them.
+    Rlimits {
+        /// The limits.
+        limits: Vec<Rlimit>,
+        /// Set, not only raise.
+        set: bool,
+    },
     /// chroot(2) to a directory.
     Chroot(Ref),
     /// close(2)

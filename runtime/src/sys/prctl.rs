@@ -10,10 +10,3 @@ pub fn bounding_set_has(cap: u32) -> Option<bool> {
         _ => None,
     }
 }
-
-/// A signal by number, the real-time ones included, of which `rustix` knows no names.
-pub fn signal(number: i32) -> Option<rustix::process::Signal> {
-    let known = (1..=libc::SIGRTMAX()).contains(&number);
-    // SAFETY: a number in the kernel's range; sending a signal that libc keeps to itself harms the receiver only.
-    known.then(|| unsafe { rustix::process::Signal::from_raw_unchecked(number) })
-}

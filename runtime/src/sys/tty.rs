@@ -57,6 +57,14 @@ pub fn plain_newlines(console: impl AsFd) -> Result<()> {
     tcsetattr(&console, OptionalActions::Now, &modes)
 }
 
+/// The size (rows, columns) of the first of our standard descriptors that is a terminal with a size.
+pub fn size_of_stdio() -> Option<(u16, u16)> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let mut sizes =
+        [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().filter_map(|fd| tcgetwinsize(fd).ok());
+    sizes.find(|size| size.ws_row != 0 || size.ws_col != 0).map(|size| (size.ws_row, size.ws_col))
+}
+
 /// Gives `console` the size of `tty`; a terminal without a size (0 × 0) has none to give.
 ///
 /// # Errors

@@ -21,7 +21,13 @@ use crate::state::{Dir, State, now};
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
     let facts = Facts::probe()?;
-    let plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
+    let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
+    if let Some(process) = &mut plan.process {
+        process.size_of(ask.console_size);
+    }
+    if ask.run && plan.process.is_none() {
+        return Err(Error::invalid("/process", "process property must not be empty"));
+    }
     terminal_rules(&plan, &ask)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

@@ -80,7 +80,8 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
     let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if ask.process.is_some() { "" } else { "/process" };
-    let process = process::of(&object, at, &place, &mut warnings)?;
+    let mut process = process::of(&object, at, &place, &mut warnings)?;
+    process.size_of(ask.console_size);
     warnings.iter().for_each(|warning| (home.warn)(warning));
     Ok(process)
 }

@@ -5,11 +5,12 @@
 
 use std::os::fd::AsFd;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::ask::Home;
 use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::tty::send;
 
 /// `kill`: sends `signal` to init, or with `all` to every process.
 ///
@@ -18,29 +19,24 @@ use crate::error::{Context, Error, Kind, Result};
 pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(home, id)?;
     let (phase, pidfd) = container.phase()?;
-    let kill = Signal::KILL;
-    let Some(signal) = named(signal) else {
-        return Err(Error::new(Kind::Invalid, format!("signal {signal} is not known")));
-    };
     if all {
-        return if signal == kill { container.group().kill() } else { everybody(&container, signal) };
+        return if signal == libc::SIGKILL {
+            container.group().kill()
+        } else {
+            everybody(&container, signal)
+        };
     }
     let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
         return Err(Error::new(Kind::Status, format!("container not running: {id}")));
     };
     // Without a pid namespace of its own the others would outlive init.
-    if signal == kill && !own_pid_namespace(&container) {
+    if signal == libc::SIGKILL && !own_pid_namespace(&container) {
         container.group().kill()?;
     }
-    match pidfd_send_signal(pidfd.as_fd(), signal) {
+    match send(pidfd.as_fd(), signal) {
         Err(rustix::io::Errno::SRCH) => Err(Error::new(Kind::Status, format!("container not running: {id}"))),
-        other => other.call(|| format!("pidfd_send_signal({})", signal.as_raw())),
+        other => other.call(|| format!("pidfd_send_signal({signal})")),
     }
-}
-
-/// Every signal that the kernel knows, real-time ones included.
-fn named(signal: i32) -> Option<Signal> {
-    Signal::from_named_raw(signal).or_else(|| crate::sys::prctl::signal(signal))
 }
 
 fn own_pid_namespace(container: &Container) -> bool {
@@ -52,13 +48,13 @@ fn own_pid_namespace(container: &Container) -> bool {
     })
 }
 
-fn everybody(container: &Container, signal: Signal) -> Result<()> {
+fn everybody(container: &Container, signal: i32) -> Result<()> {
     for pid in container.group().pids()? {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The pidfd is opened, then the group is asked again: a pid that was taken over meanwhile is not in it.
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
         if container.group().pids()?.contains(&pid.as_raw_nonzero().get()) {
-            let _ = pidfd_send_signal(pidfd.as_fd(), signal);
+            let _ = send(pidfd.as_fd(), signal);
         }
     }
     Ok(())

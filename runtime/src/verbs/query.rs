@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::ask::Home;
-use crate::container::Container;
+use crate::container::{Container, owner};
 use crate::error::{Context, Error, Kind, Result};
 use crate::state::Status;
 
@@ -31,7 +31,9 @@ pub fn list(home: &Home) -> Result<Vec<Status>> {
     ids.sort_unstable();
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
-        match state(home, &id) {
+        let told = Container::open(home, &id)
+            .and_then(|container| Ok(Status { owner: owner(container.state.owner), ..container.status()? }));
+        match told {
             Ok(status) => all.push(status),
             // Deleted meanwhile, or not made yet.
             Err(error) if error.kind() == Kind::NotFound => {}

@@ -18,7 +18,7 @@ fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
 /// A plain host with the unified hierarchy.
 pub fn v2() -> Facts {
     let cgroups = Hierarchies { v1: Vec::new(), v2: Some(hierarchy("/sys/fs/cgroup", &[])) };
-    Facts { euid: 0, in_userns: false, last_cap: 40, cgroups }
+    Facts { euid: 0, in_userns: false, last_cap: 40, bounding: (1 << 41) - 1, cgroups }
 }
 
 /// A host with legacy hierarchies, two controllers sharing one.
@@ -26,6 +26,9 @@ pub fn v1() -> Facts {
     let v1 = vec![
         hierarchy("/sys/fs/cgroup/systemd", &["name=systemd"]),
         hierarchy("/sys/fs/cgroup/memory", &["memory"]),
+        hierarchy("/sys/fs/cgroup/devices", &["devices"]),
+        hierarchy("/sys/fs/cgroup/pids", &["pids"]),
+        hierarchy("/sys/fs/cgroup/blkio", &["blkio"]),
         hierarchy("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
     ];
     Facts { cgroups: Hierarchies { v1, v2: None }, ..v2() }

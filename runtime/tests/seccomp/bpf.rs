@@ -21,7 +21,7 @@ impl Call {
             0 => self.nr,
             4 => self.arch,
             8 | 12 => 0,
-            16..64 if offset % 8 == 0 => self.args[(offset as usize - 16) / 8] as u32,
+            16..64 if offset.is_multiple_of(8) => self.args[(offset as usize - 16) / 8] as u32,
             16..64 => (self.args[(offset as usize - 16) / 8] >> 32) as u32,
             _ => panic!("load at {offset}"),
         }

@@ -6,6 +6,8 @@
 //! All randomness is a fixed sequence; `CORTEN_SECCOMP_TUPLES` sets how many calls `differential` asks about.
 
 #![forbid(unsafe_code)]
+// A test may fail anywhere; clippy sees tests only in functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bpf;
 mod differential;
@@ -13,7 +15,9 @@ mod kernel;
 mod libseccomp;
 mod model;
 mod order;
+mod pfc;
 mod random;
+mod refused;
 mod seccompiler;
 mod speed;
 mod tables;

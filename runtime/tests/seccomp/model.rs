@@ -181,7 +181,8 @@ const ENOSYS: u32 = 0x0005_0000 + 38;
 /// One way for a rule to hold.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    conditions: Vec<SyscallArg>,
+    /// All must hold; as the ABI asks them, sorted by argument.
+    pub conditions: Vec<SyscallArg>,
     /// SECCOMP_RET_*.
     pub action: u32,
     multiplexed: bool,
@@ -225,9 +226,14 @@ impl<'a> Model<'a> {
 
     /// The rules that hold for a call, and so could decide.
     pub fn holding(&self, call: &Call) -> Vec<&Rule> {
-        let Some(view) = self.view(call) else { return Vec::new() };
-        let rules = view.rules.get(&call.nr).into_iter().flatten();
-        rules.filter(|rule| rule.conditions.iter().all(|c| holds(c, call, view.abi.wide))).collect()
+        let wide = self.view(call).is_some_and(|view| view.abi.wide);
+        let rules = self.rules(call).iter();
+        rules.filter(|rule| rule.conditions.iter().all(|c| holds(c, call, wide))).collect()
+    }
+
+    /// All rules for the number of a call.
+    pub fn rules(&self, call: &Call) -> &[Rule] {
+        self.view(call).and_then(|view| view.rules.get(&call.nr)).map_or(&[], Vec::as_slice)
     }
 
     /// Is the number one that fails with ENOSYS because the author cannot have known it?

@@ -6,9 +6,11 @@
  *   begin ACTION OPTIMIZE   a filter with this default action (hexadecimal)
  *   arch TOKEN              one more architecture (hexadecimal)
  *   rule ACTION NAME N (ARG OP A B)*N
- *   end                     "filter BYTES" and that many bytes, or "error LINE ERRNO" for the first that failed
+ *   end                     "filter BYTES" and that many bytes, then "description BYTES" and so on (seccomp_export_bpf
+ *                           and _pfc); or "error LINE ERRNO" for the first command that failed
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,25 +56,31 @@ static void rule(const char *rest)
 		note(seccomp_rule_add_array(filter, action, used, n, args));
 }
 
-static void end(void)
+static void answer(const char *what, int (*export)(const scmp_filter_ctx, int))
 {
-	static char bytes[1 << 20];
-	int fd = memfd_create("filter", 0);
+	static char bytes[1 << 22];
+	int fd = memfd_create(what, 0);
 	long size;
 
-	if (!failure)
-		note(seccomp_export_bpf(filter, fd));
-	seccomp_release(filter);
+	if (fd < 0 || export(filter, fd) < 0)
+		exit(3);
 	size = lseek(fd, 0, SEEK_END);
+	if (size < 0 || size > (long)sizeof(bytes) || pread(fd, bytes, size, 0) != size)
+		exit(3);
+	printf("%s %ld\n", what, size);
+	fwrite(bytes, 1, size, stdout);
+	close(fd);
+}
+
+static void end(void)
+{
 	if (failure) {
 		printf("error %d %d\n", failed_line, failure);
-	} else if (size < 0 || size > (long)sizeof(bytes) || pread(fd, bytes, size, 0) != size) {
-		exit(3);
 	} else {
-		printf("filter %ld\n", size);
-		fwrite(bytes, 1, size, stdout);
+		answer("filter", seccomp_export_bpf);
+		answer("description", seccomp_export_pfc);
 	}
-	close(fd);
+	seccomp_release(filter);
 	fflush(stdout);
 }
 
@@ -87,9 +95,12 @@ int main(void)
 		line++;
 		if (sscanf(text, "begin %x %u", &a, &b) == 2) {
 			line = failure = 0;
+			/* It takes no errno from 4096 on. */
 			filter = seccomp_init(a);
-			if (!filter)
-				exit(4);
+			if (!filter) {
+				filter = seccomp_init(SCMP_ACT_ALLOW);
+				note(-EINVAL);
+			}
 			note(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, b));
 			note(seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0));
 		} else if (sscanf(text, "arch %x", &a) == 1) {

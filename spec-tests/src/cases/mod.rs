@@ -6,11 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+mod attacks;
+mod bad_files;
+mod bad_input;
+mod cgroups;
 mod cli;
 mod credentials;
 mod exec;
+mod hooks;
 mod lifecycle;
+mod mounts;
+mod namespaces;
 mod process;
+mod rootfs;
+mod seccomp;
 mod signals;
 mod terminal;
 
@@ -26,6 +35,14 @@ pub fn all() -> Vec<Case> {
         terminal::cases,
         process::cases,
         credentials::cases,
+        mounts::cases,
+        namespaces::cases,
+        hooks::cases,
+        bad_input::cases,
+        seccomp::cases,
+        cgroups::cases,
+        rootfs::cases,
+        attacks::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

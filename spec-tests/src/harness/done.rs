@@ -55,7 +55,10 @@ impl Done {
         check!(errors.len() == 1, "{self}; expected one line of error, got {}", errors.len());
         let line = errors[0].to_lowercase();
         for say in says {
-            let found = say.split('|').any(|one| line.contains(&one.to_lowercase()));
+            let found = say.split('|').any(|one| {
+                let one = one.to_lowercase();
+                line.contains(&one) || line.contains(&pointer(&one))
+            });
             check!(found, "the error {:?} does not say {say:?}", errors[0]);
         }
         Ok(self)
@@ -82,13 +85,18 @@ impl Done {
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "`{}` ended with {}", self.words, self.code)?;
-        for (name, text) in [("stderr", &self.stderr), ("stdout", &self.stdout)] {
+        for (name, text, most) in [("stderr", &self.stderr, 600), ("stdout", &self.stdout, 100)] {
             if !text.trim().is_empty() {
-                let start = text.len().saturating_sub(500);
+                let start = text.len().saturating_sub(most);
                 let tail = text.get(start..).unwrap_or(text).trim();
                 write!(f, ", {name} {tail:?}")?;
             }
         }
         Ok(())
     }
+}
+
+/// A field as a JSON pointer, which names it just as well: `mounts[7].type` is `/mounts/7/type`.
+fn pointer(field: &str) -> String {
+    format!("/{}", field.replace('[', "/").replace(']', "").replace('.', "/"))
 }

@@ -22,12 +22,18 @@ pub enum Need {
     CgroupV2,
     /// This controller, on v1 or v2.
     Controller(&'static str),
+    /// No such controller.
+    NoController(&'static str),
     /// The harness itself holds this capability (its bit).
     Capability(u8),
+    /// The harness itself lacks this capability.
+    NoCapability(u8),
     /// The runtime is of this name.
     Runtime(&'static str),
     /// The kernel has this file.
     File(&'static str),
+    /// This file does not exist.
+    NoFile(&'static str),
     /// This kernel or newer.
     Kernel(u32, u32),
     /// A rootfs with busybox.
@@ -93,9 +99,16 @@ impl Host {
             Need::CgroupV1 => (!self.is_v2(), "needs cgroup v1".to_owned()),
             Need::CgroupV2 => (self.is_v2(), "needs cgroup v2".to_owned()),
             Need::Controller(name) => (self.controllers.contains(name), format!("no {name} controller here")),
+            Need::NoController(name) => {
+                (!self.controllers.contains(name), format!("there is a {name} controller"))
+            }
             Need::Capability(bit) => {
                 (self.capabilities >> bit & 1 == 1, format!("the harness lacks capability {bit}"))
             }
+            Need::NoCapability(bit) => {
+                (self.capabilities >> bit & 1 == 0, format!("the harness has capability {bit}"))
+            }
+            Need::NoFile(path) => (!Path::new(path).exists(), format!("there is {path}")),
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
             Need::Kernel(major, minor) => {

@@ -84,11 +84,13 @@ impl Mount<'_> {
         Ok(self)
     }
 
-    /// The mount's propagation must be exactly this: `shared`, `master`, `unbindable`, or nothing for private.
+    /// The mount's propagation must be exactly this: `shared`, `master`, `unbindable`, or nothing for private. What is
+    /// shared may be a slave as well.
     pub fn propagates(self, want: &[&str]) -> Verdict {
         let kinds = self.0["propagation"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let kinds: Vec<_> = kinds.map(|kind| kind.split(':').next().unwrap_or(kind)).collect();
-        check!(kinds == want, "propagation of {} is {kinds:?}, not {want:?}", self.0["dest"]);
+        let also_slave = want == ["shared"] && kinds == ["shared", "master"];
+        check!(kinds == want || also_slave, "propagation of {} is {kinds:?}, not {want:?}", self.0["dest"]);
         Ok(())
     }
 

@@ -30,6 +30,7 @@ pub struct Test {
     /// Children this case started itself and waits for; all others are orphans of the runtime.
     own: RefCell<HashSet<i32>>,
     ended: RefCell<HashMap<i32, i32>>,
+    at_end: RefCell<Vec<Box<dyn FnOnce()>>>,
 }
 
 /// A command of the runtime that is still running.
@@ -50,7 +51,19 @@ impl Running {
 impl Test {
     /// For the warden.
     pub fn new(host: Host, place: Place) -> Self {
-        Self { host, place, count: Cell::new(0), own: RefCell::default(), ended: RefCell::default() }
+        Self {
+            host,
+            place,
+            count: Cell::new(0),
+            own: RefCell::default(),
+            ended: RefCell::default(),
+            at_end: RefCell::default(),
+        }
+    }
+
+    /// Undoes something the case itself did to the host, when the case is over.
+    pub fn at_end(&self, undo: impl FnOnce() + 'static) {
+        self.at_end.borrow_mut().push(Box::new(undo));
     }
 
     fn number(&self) -> usize {
@@ -234,6 +247,18 @@ impl Test {
         )
     }
 
+    /// The container must come to be stopped, or be no more.
+    pub fn await_status_or_gone(&self, bundle: &Bundle) -> Verdict {
+        self.until(
+            || "the end of the container".into(),
+            || {
+                self.reap();
+                let done = self.cli(&format!("state {}", bundle.id))?;
+                Ok((done.code != 0 || done.json()?["status"] == "stopped").then_some(()))
+            },
+        )
+    }
+
     /// The host's pid of the container's first process.
     pub fn pid(&self, bundle: &Bundle) -> Result<i32, Trouble> {
         let pid = self.state(bundle)?["pid"].as_i64().unwrap_or(0) as i32;
@@ -300,6 +325,12 @@ impl Test {
             check!(Instant::now() < end, "not as before: {}", left.join("; "));
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        self.at_end.take().into_iter().rev().for_each(|undo| undo());
     }
 }
 

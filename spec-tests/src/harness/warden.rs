@@ -35,13 +35,17 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     std::thread::spawn(move || {
         let test = Test::new(its_host, its_place);
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.body)(&test)));
+        drop(test);
         send.send(verdict.unwrap_or_else(|_| Err("the case panicked".into())))
     });
     let verdict = receive.recv_timeout(Duration::from_secs_f64(host.patience));
     let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
     clean_up(host, &place);
     let left = settle(host, &place, &before);
-    fs::remove_dir_all(&place.dir).ok();
+    unmount_below(&place.dir);
+    if !is_mounted_below(&place.dir) {
+        fs::remove_dir_all(&place.dir).ok();
+    }
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
         (Err(Trouble::Fail(text)), false) => Err(format!("{text}; left: {}", left.join("; ")).into()),
@@ -118,6 +122,21 @@ fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
             return left;
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_mounted_below(dir: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at).starts_with(dir))
+}
+
+/// Removes what is still mounted below `dir`, so that deleting `dir` cannot reach anything else.
+fn unmount_below(dir: &Path) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places =
+        table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|at| Path::new(at).starts_with(dir));
+    for place in places.collect::<Vec<_>>().into_iter().rev() {
+        nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH).ok();
     }
 }
 

@@ -346,13 +346,20 @@ fn explains_every_write() {
         r#"{"memory":{"limit":-1},"pids":{"limit":5},"blockIO":{"weight":500},"devices":[{"allow":false}]}"#;
     let steps = plan(&v2("/"), json).unwrap().explain();
     let text: Vec<String> = steps.iter().map(|(at, step)| format!("{at}: {step}")).collect();
-    assert_eq!(text[0], "/linux/cgroupsPath: make the cgroup /sys/fs/cgroup/id");
-    assert_eq!(
-        text[1],
-        "/linux/resources/memory/limit: write \"max\" to memory.max, if the group was there before"
-    );
-    assert!(text[3].ends_with("write \"5\" to pids.max"), "{text:?}");
-    assert!(text[5].starts_with("/linux/resources/devices: attach an eBPF program of "), "{text:?}");
+    let starts = [
+        "/linux/cgroupsPath: make the cgroup /sys/fs/cgroup/id",
+        "/linux/resources/pids/limit: enable pids in the groups above",
+        "/linux/resources/blockIO/weight: enable io in the groups above",
+        "/linux/resources/memory/limit: write \"max\" to memory.max, if the group was there before",
+        "/linux/resources/memory/swap: write \"max\" to memory.swap.max, if the group was there before",
+        "/linux/resources/pids/limit: write \"5\" to pids.max",
+        "/linux/resources/blockIO/weight: write \"500\" to io.bfq.weight, or else \"4950\" to io.weight",
+        "/linux/resources/devices: attach an eBPF program of ",
+    ];
+    assert_eq!(text.len(), starts.len());
+    for (text, start) in text.iter().zip(starts) {
+        assert!(text.starts_with(start), "{text}");
+    }
     assert!(
         plan(&v1(), json).unwrap().explain().iter().any(|(_, s)| s == "write \"c 1:3 rwm\" to devices.allow")
     );

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::read::Reading;
+use super::read::{Reading, only_sets};
 use super::{Attrs, Mount, Source, Step};
 use crate::cgroup::{Version, View};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +16,9 @@ use crate::plan::namespaces::NsKind;
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
 pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
+    if entry.idmap.is_some() {
+        return Err(Error::invalid(&entry.at, "control groups cannot be id-mapped"));
+    }
     let host = &entry.context.facts.cgroups;
     let own = &entry.context.cgroup.record;
     // A container without groups of its own is in the runtime's.
@@ -27,7 +30,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
                 false => bind(&group),
             };
             let mut mount = entry.mount(source)?;
-            harden(&mut mount.attrs);
+            harden(&mut mount);
             steps.push(Step::Mount(mount));
             Ok(())
         }
@@ -44,7 +47,7 @@ fn v1(entry: &Reading, views: &[View], steps: &mut Vec<Step>) -> Result<()> {
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
     let mut top = entry.mount(fs("tmpfs", Some("tmpfs"), mode))?;
     let readonly = Attrs { set: top.attrs.set & libc::MOUNT_ATTR_RDONLY, clear: 0 };
-    harden(&mut top.attrs);
+    harden(&mut top);
     top.attrs.set &= !readonly.set;
     steps.push(Step::Mount(top));
     for view in views {
@@ -74,7 +77,7 @@ fn directory(entry: &Reading, view: &View) -> Result<Mount> {
         false => bind(&view.path),
     };
     let mut mount = entry.mount(source)?;
-    harden(&mut mount.attrs);
+    harden(&mut mount);
     mount.target = below(entry, &view.dir);
     Ok(mount)
 }
@@ -101,7 +104,9 @@ fn bind(group: &str) -> Source {
     Source::Bind { path: group.into(), recursive: true, nofollow: false, copy_symlink: false, procfs: false }
 }
 
-fn harden(attrs: &mut Attrs) {
-    attrs.set |= HARDENED;
-    attrs.clear &= !HARDENED;
+fn harden(mount: &mut Mount) {
+    if matches!(mount.source, Source::Bind { .. }) {
+        only_sets(&mut mount.attrs);
+    }
+    mount.attrs.set |= HARDENED;
 }

@@ -7,6 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+use libc::{
+    MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
+    MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID, MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW,
+    MOUNT_ATTR_RDONLY as RDONLY, MOUNT_ATTR_RELATIME as RELATIME, MOUNT_ATTR_STRICTATIME as STRICTATIME,
+};
+
 use super::{Attrs, Propagation};
 
 /// What an option does.
@@ -65,18 +71,12 @@ const fn propagate(flag: libc::c_ulong, tree: bool) -> Effect {
     Effect::Propagation { flag, tree }
 }
 
-use libc::{
-    MOUNT_ATTR_NOATIME as NOATIME, MOUNT_ATTR_NODEV as NODEV, MOUNT_ATTR_NODIRATIME as NODIRATIME,
-    MOUNT_ATTR_NOEXEC as NOEXEC, MOUNT_ATTR_NOSUID as NOSUID, MOUNT_ATTR_NOSYMFOLLOW as NOSYMFOLLOW,
-    MOUNT_ATTR_RDONLY as RDONLY, MOUNT_ATTR_RELATIME as RELATIME, MOUNT_ATTR_STRICTATIME as STRICTATIME,
-};
-
 /// Every option, by name.
 ///
 /// `silent` and `iversion` with their opposites have no fsconfig(2) parameter (EINVAL from every file system, Linux
 /// 6.18): the first is about log lines only, the second is decided by the file systems themselves. `defaults` and
-/// `acl` must not reach the file system, most of which refuse them (runc issues 1444 and 3738). The last
-/// three of the `nofollow` family are crun's.
+/// `acl` must not reach the file system, most of which refuse them (runc issues 1444 and 3738).
+/// `copy-symlink`, `src-nofollow` and `dest-nofollow` are crun's.
 const OPTIONS: &[(&str, Effect)] = &[
     ("acl", Effect::Nothing),
     ("async", superblock("sync", false)),

@@ -29,6 +29,10 @@ const COVERABLE: [&str; 10] = [
     "/proc/uptime",
 ];
 
+/// The kernel copies at most 256 bytes of a key or value, NUL included (fs/fsopen.c). mount(2) took a page: overlays
+/// of many layers are what does not fit.
+const LONGEST: usize = 255;
+
 /// One entry, read and half understood.
 pub(super) struct Reading<'a> {
     /// JSON pointer.
@@ -42,7 +46,7 @@ pub(super) struct Reading<'a> {
     /// The source, if one is given.
     pub(super) source: Option<&'a str>,
     /// The mapping of ids, if one is asked for.
-    idmap: Option<Idmap>,
+    pub(super) idmap: Option<Idmap>,
     /// `mountLabel`.
     label: Option<&'a str>,
     /// What else decides.
@@ -115,7 +119,7 @@ impl<'a> Reading<'a> {
 
     /// A mount with this entry's options.
     pub(super) fn mount(&self, source: Source) -> Result<Mount> {
-        let in_proc = self.in_proc(&source)?;
+        let in_proc = self.in_proc(Some(&source))?;
         let fs = match &source {
             Source::Fs { fstype, .. } => Some(fstype.as_str()),
             Source::Bind { .. } => None,
@@ -138,7 +142,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether the target may be in /proc, or an error if it may not be but is.
-    fn in_proc(&self, source: &Source) -> Result<bool> {
+    fn in_proc(&self, source: Option<&Source>) -> Result<bool> {
         let target = self.target.as_str();
         let refuse = |text: &str| {
             let text = format!("{target:?} cannot be mounted because it is {text}");
@@ -146,8 +150,8 @@ impl<'a> Reading<'a> {
         };
         if target == "/proc" {
             return match source {
-                Source::Fs { fstype, .. } if fstype != "proc" => refuse("not of type proc"),
-                // Whether the source of a bind is a procfs is for the host to see.
+                Some(Source::Fs { fstype, .. }) if fstype != "proc" => refuse("not of type proc"),
+                // Whether the source of a bind is a procfs is for the host to see; a remount changes no source.
                 _ => Ok(true),
             };
         }
@@ -203,11 +207,11 @@ impl<'a> Reading<'a> {
             procfs: false,
         };
         let mut mount = self.mount(source)?;
+        only_sets(&mut mount.attrs);
         mount.nofollow = path == "/sys";
         if path == "/sys" {
             mount.recursive.set |= libc::MOUNT_ATTR_RDONLY;
             mount.recursive.clear &= !libc::MOUNT_ATTR_RDONLY;
-            mount.attrs.clear &= !libc::MOUNT_ATTR_RDONLY;
         }
         Ok(mount)
     }
@@ -264,11 +268,19 @@ impl<'a> Reading<'a> {
     pub(super) fn data(&self, kind: &str) -> Result<Vec<(String, Option<String>)>> {
         let mut data = Vec::with_capacity(self.options.data.len());
         for (index, key, value) in &self.options.data {
+            let length = key.len().max(value.as_ref().map_or(0, String::len));
+            if length > LONGEST {
+                let text = format!("{length} bytes are more than fsconfig(2) takes, {LONGEST}");
+                let error = Error::invalid(format_args!("{}/options/{index}", self.at), text);
+                return Err(error.with_kind(Kind::Unsupported));
+            }
             if self.mapped(key, value.as_deref()) {
                 data.push((key.clone(), value.clone()));
             } else if kind != "devpts" {
-                let text =
-                    format!("{key}={} is not mapped in the user namespace", value.as_deref().unwrap_or(""));
+                let text = format!(
+                    "{key}={} is not mapped in the user namespace",
+                    value.as_deref().unwrap_or_default()
+                );
                 return Err(Error::invalid(format_args!("{}/options/{index}", self.at), text));
             }
             // Every generated configuration asks for gid=5 on devpts; without that group the ptys keep the user's,
@@ -288,6 +300,7 @@ impl<'a> Reading<'a> {
 
     /// Changes the mount that an earlier entry made: its attributes only. Superblocks may be shared with the host.
     fn remount(&self) -> Result<Step> {
+        self.in_proc(None)?;
         if let Some((index, key, _)) = self.options.data.first() {
             let text =
                 format!("{key:?} cannot be changed by a remount, which is for the mount's own options");
@@ -303,6 +316,13 @@ impl<'a> Reading<'a> {
         let (at, target, attrs) = (self.at.clone(), self.target.clone(), self.options.attrs);
         Ok(Step::Remount { at, target, attrs, recursive: self.options.tree, late: false })
     }
+}
+
+/// Leaves of the attributes only what may be set on a tree of the host in any user namespace: what is cleared and the
+/// access time may be locked there (mount_namespaces(7)), and were meant for a file system of the container's own.
+pub(super) fn only_sets(attrs: &mut Attrs) {
+    attrs.set &= !libc::MOUNT_ATTR__ATIME;
+    attrs.clear = 0;
 }
 
 /// The mapping that the entry asks for, by option or by its own lines (which imply the option).

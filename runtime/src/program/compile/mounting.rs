@@ -23,6 +23,7 @@ pub(super) struct Binds {
 
 impl Builder {
     pub(super) fn bind_sources(&mut self, plan: &Plan) -> Binds {
+        // A shared root keeps binds in their peer groups; otherwise the host's mounts may come in, none goes out.
         let default = plan.rootfs.propagation;
         let mounts = plan.mounts.iter().map(|step| match step {
             MountStep::Mount(mount) => self.mount_source(mount, default),

@@ -59,6 +59,10 @@ impl Builder {
         if let Some(filter) = around.seccomp.filter(|filter| early(process, filter)) {
             self.filter(filter);
         }
+        if !process.rlimits.is_empty() {
+            let op = StageOp::Rlimits { limits: process.rlimits.clone(), set: false };
+            self.stage(&field("rlimits"), op);
+        }
         let caps = &process.caps;
         self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
         // Always, also when there are none: the caller's groups must not leak in.
@@ -104,8 +108,11 @@ impl Builder {
     }
 
     /// The end of every program.
-    pub(super) fn exec(&mut self, process: &Process, seccomp: Option<&Filter>, keep_fds: u32) {
-        self.stage("", StageOp::Close(3 + keep_fds));
+    pub(super) fn exec(&mut self, process: &Process, seccomp: Option<&Filter>) {
+        if !process.rlimits.is_empty() {
+            let op = StageOp::Rlimits { limits: process.rlimits.clone(), set: true };
+            self.stage(&format!("{}/rlimits", process.at), op);
+        }
         if let Some(filter) = seccomp.filter(|filter| !early(process, filter)) {
             self.filter(filter);
         }

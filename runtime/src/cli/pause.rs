@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `pause` (reference S10).
+
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+
+/// suspend all processes inside the container
+#[derive(Debug, clap::Parser)]
+pub struct Pause {
+    id: String,
+}
+
+impl Verb for Pause {
+    const NAME: &'static str = "pause";
+    const USAGE: &'static str = "<container-id>";
+    const ARITY: Arity = Arity::exactly(1);
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        verbs::pause(&session.home, &self.id)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `resume` (reference S10).
+
+use corten::{ask, verbs};
+
+use super::command::{Arity, Outcome, Session, Verb};
+
+/// resume all processes that have been paused
+#[derive(Debug, clap::Parser)]
+pub struct Resume {
+    id: String,
+}
+
+impl Verb for Resume {
+    const NAME: &'static str = "resume";
+    const USAGE: &'static str = "<container-id>";
+    const ARITY: Arity = Arity::exactly(1);
+
+    fn run(self, session: &Session<'_>) -> Outcome {
+        ask::check_id(&self.id)?;
+        verbs::resume(&session.home, &self.id)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `pause` and `resume`.
+
+#![forbid(unsafe_code)]
+
+use crate::ask::Home;
+use crate::container::{Container, Phase};
+use crate::error::{Error, Kind, Result};
+
+/// `pause`: freezes every process of the container, and waits until they are.
+///
+/// # Errors
+/// `Kind::Status` unless it is created or running; a freeze that does not come about is taken back.
+pub fn pause(home: &Home, id: &str) -> Result<()> {
+    let container = Container::open_locked(home, id)?;
+    match container.phase()?.0 {
+        Phase::Created | Phase::Running => container.group().freeze(true),
+        _ => Err(Error::new(Kind::Status, format!("container not running or created: {id}"))),
+    }
+}
+
+/// `resume`: thaws them.
+///
+/// # Errors
+/// `Kind::Status` unless it is paused.
+pub fn resume(home: &Home, id: &str) -> Result<()> {
+    let container = Container::open_locked(home, id)?;
+    match container.phase()?.0 {
+        // A frozen container that waits at its gate counts as created, and may be thawed as well.
+        Phase::Paused => container.group().freeze(false),
+        Phase::Created if container.group().is_frozen()? => container.group().freeze(false),
+        _ => Err(Error::new(Kind::Status, format!("container not paused: {id}"))),
+    }
+}

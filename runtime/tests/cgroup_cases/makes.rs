@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Making groups, putting processes in, finding them again.
+
+use std::path::Path;
+
+use corten::Kind;
+use corten::cgroup::{Group, Manager, Placement, decide};
+
+use super::children::{Waiting, born_in, reap};
+use super::{Case, Host, read};
+
+pub const CASES: &[Case] = &[
+    ("a group is made and goes", made_and_gone),
+    ("a used group is refused", used),
+    ("a frozen group is refused", frozen),
+    ("a failure leaves nothing", failure),
+    ("birth in the group", birth),
+    ("placing and listing", placing),
+    ("further processes", exec),
+    ("freezing", freezing),
+    ("disabled", disabled),
+    ("in a user namespace", user_namespace),
+];
+
+fn made_and_gone(host: &Host) {
+    let (group, placement) = host.group("a/b", "{}");
+    assert_eq!(matches!(placement, Placement::AtBirth(_)), host.v2());
+    assert_eq!(group.record().groups.len(), host.dirs("a/b").len());
+    assert!(group.record().groups.iter().all(|g| g.inode.is_some()));
+    for dir in host.dirs("a/b") {
+        assert!(Path::new(&dir).is_dir(), "{dir}");
+    }
+    if !host.v2() && host.has("cpuset") {
+        assert!(!read(host.dir("cpuset", "a/b") + "/cpuset.mems").is_empty());
+    }
+    let again = Group::open(group.record().clone());
+    again.destroy().unwrap();
+    again.destroy().unwrap();
+    assert!(group.pids().unwrap().is_empty() && !group.is_frozen().unwrap());
+    group.kill().unwrap();
+    group.destroy().unwrap();
+    for dir in host.dirs("a/b") {
+        assert!(!Path::new(&dir).exists(), "{dir}");
+        std::fs::remove_dir(Path::new(&dir).parent().unwrap()).unwrap();
+    }
+}
+
+fn used(host: &Host) {
+    let (group, _) = host.group("a", "{}");
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    for name in ["a", "a/below"] {
+        let error = Group::create(&host.plan(name, "{}")).err();
+        let expected = (name == "a").then_some("container's cgroup is not empty: 1 process(es) found");
+        assert_eq!(error.is_some(), expected.is_some());
+        assert!(error.iter().all(|e| e.to_string().ends_with(expected.unwrap())), "{error:?}");
+    }
+    // Without its mark and inode the group counts as somebody else's: nothing happens to it.
+    let mut stranger = host.plan("a", "{}").record;
+    stranger.id = "other".into();
+    let stranger = Group::open(stranger);
+    stranger.kill().unwrap();
+    stranger.destroy().unwrap();
+    assert_eq!(group.pids().unwrap(), [process.pid()]);
+    // After a crash in `create` the mark is what tells that it is ours.
+    Group::open(host.plan("a", "{}").record).destroy().unwrap();
+    assert!(group.pids().unwrap().is_empty());
+}
+
+fn frozen(host: &Host) {
+    if !host.v2() && !host.has("freezer") {
+        return host.not_run("no freezer");
+    }
+    let (group, _) = host.group("a", "{}");
+    group.freeze(true).unwrap();
+    let error = Group::create(&host.plan("a", "{}")).unwrap_err();
+    assert!(error.to_string().ends_with("container's cgroup unexpectedly frozen"), "{error}");
+    group.freeze(false).unwrap();
+    // Empty and thawed, it may be used.
+    let (second, _) = host.group("a", "{}");
+    second.destroy().unwrap();
+}
+
+fn failure(host: &Host) {
+    // No kernel has this controller, so v2 finds out after the directories are made; v1 refuses at once.
+    let error = match host.v2() {
+        true => Group::create(&host.plan("x/y/z", r#"{"unified":{"nosuch.max":"1"}}"#)).unwrap_err(),
+        false => host.try_plan("x/y/z", r#"{"rdma":{"mlx":{"hcaHandles":1}}}"#).unwrap_err(),
+    };
+    assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+    assert!(error.to_string().contains("controller is not available"), "{error}");
+    for dir in host.dirs("") {
+        assert!(!Path::new(&dir).exists(), "{dir}");
+    }
+    if host.v2() && !host.has("memory") {
+        let error = Group::create(&host.plan("x", r#"{"memory":{"limit":4096}}"#)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("config.json /linux/resources/memory/limit: "), "{text}");
+        assert!(text.contains("memory controller is not available for memory.max"), "{text}");
+    }
+}
+
+fn birth(host: &Host) {
+    let (group, placement) = host.group("a", "{}");
+    let Some(dir) = placement.at_birth() else {
+        host.not_run("v1");
+        return group.destroy().unwrap();
+    };
+    let pid = born_in(dir).unwrap();
+    assert_eq!(group.pids().unwrap(), [pid]);
+    assert!(read(format!("/proc/{pid}/cgroup")).ends_with(&format!("0::/{}/a", host.base)));
+    reap(pid);
+    group.destroy().unwrap();
+}
+
+fn placing(host: &Host) {
+    let (group, placement) = host.group("a", "{}");
+    let (one, two, three) = (Waiting::new("true"), Waiting::new("true"), Waiting::new("true"));
+    group.place(one.pid()).unwrap();
+    placement.place(two.pid()).unwrap();
+    for dir in host.dirs("a/b") {
+        std::fs::create_dir(&dir).unwrap();
+        if dir.contains("cpuset") {
+            continue; // it would want CPUs first
+        }
+        std::fs::write(dir + "/cgroup.procs", three.pid().to_string()).unwrap();
+    }
+    let mut all = [one.pid(), two.pid(), three.pid()];
+    all.sort_unstable();
+    assert_eq!(group.pids().unwrap(), all);
+    for pid in [one.pid(), two.pid()] {
+        let groups = read(format!("/proc/{pid}/cgroup"));
+        assert_eq!(groups.matches(&format!("/{}/a", host.base)).count(), host.dirs("a").len(), "{groups}");
+    }
+    let error = group.place(i32::MAX).unwrap_err();
+    assert!(error.to_string().starts_with("error adding pid 2147483647 to cgroups: write("), "{error}");
+    group.destroy().unwrap();
+}
+
+fn exec(host: &Host) {
+    let (group, _) = host.group("a", "{}");
+    for dir in host.dirs("a/sub") {
+        std::fs::create_dir(&dir).unwrap();
+    }
+    if !host.v2() && host.has("cpuset") {
+        let dir = host.dir("cpuset", "a");
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            std::fs::write(format!("{dir}/sub/{file}"), read(format!("{dir}/{file}"))).unwrap();
+        }
+    }
+    let process = Waiting::new("true");
+    let within = |end: &str| {
+        let groups = read(format!("/proc/{}/cgroup", process.pid()));
+        groups.lines().filter(|line| line.ends_with(&format!("/{}/{end}", host.base))).count()
+    };
+    let all = host.dirs("a").len();
+    for (subs, end) in [(&[][..], "a"), (&["sub"], "a/sub"), (&["/"], "a"), (&["/sub/"], "a/sub")] {
+        group.exec_placement(subs).unwrap().place(process.pid()).unwrap();
+        assert_eq!(within(end), all, "{subs:?}");
+    }
+    group.placement_of(process.pid()).unwrap().place(process.pid()).unwrap();
+    assert_eq!(within("a/sub"), all);
+    assert_eq!(group.placement_of(1).unwrap_err().kind(), Kind::NotFound);
+    if !host.v2() && host.has("pids") && host.has("name=systemd") {
+        group.exec_placement(&["pids:/"]).unwrap().place(process.pid()).unwrap();
+        assert_eq!(within("a"), all);
+        group.exec_placement(&["pids,systemd:sub"]).unwrap().place(process.pid()).unwrap();
+        assert_eq!((within("a"), within("a/sub")), (all - 2, 2));
+    }
+    for (subs, words) in [
+        (&[".."][..], "bad sub cgroup path"),
+        (&["sub/../../x"], "bad sub cgroup path"),
+        (&["whaaat:/"], "unknown controller whaaat"),
+    ] {
+        let error = group.exec_placement(subs).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let error = group.exec_placement(&["nonexistent"]).unwrap_err().to_string();
+    let words =
+        (error.find(" adding pid "), error.find(" to cgroups"), error.find("/nonexistent: no such file"));
+    assert!(matches!(words, (Some(a), Some(b), Some(c)) if a < b && b < c), "{error}");
+    group.destroy().unwrap();
+}
+
+fn freezing(host: &Host) {
+    if !host.v2() && !host.has("freezer") {
+        return host.not_run("no freezer");
+    }
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new("exit 0");
+    group.place(process.pid()).unwrap();
+    group.freeze(true).unwrap();
+    assert!(group.is_frozen().unwrap());
+    process.go();
+    assert!(!process.dies_within(std::time::Duration::from_millis(50)), "it ran while frozen");
+    group.freeze(true).unwrap();
+    group.freeze(false).unwrap();
+    assert!(!group.is_frozen().unwrap());
+    assert!(process.dies_within(std::time::Duration::from_secs(2)));
+    group.destroy().unwrap();
+    assert_eq!(group.freeze(true).unwrap_err().kind(), Kind::Os);
+    assert!(!Group::open(group.record().clone()).is_frozen().unwrap());
+}
+
+fn disabled(host: &Host) {
+    let plan = decide(&host.h, Manager::Disabled, "id", Some(&format!("/{}/a", host.base)), None).unwrap();
+    let (group, placement) = Group::create(&plan).unwrap();
+    group.apply(&plan).unwrap();
+    assert!(placement.at_birth().is_none());
+    placement.place(1).unwrap();
+    group.place(1).unwrap();
+    group.kill().unwrap();
+    assert!(group.pids().unwrap().is_empty() && !group.is_frozen().unwrap());
+    assert_eq!(group.freeze(true).unwrap_err().kind(), Kind::Unsupported);
+    group.destroy().unwrap();
+}
+
+/// bpf(2) and trusted attributes are refused there; neither is needed.
+fn user_namespace(host: &Host) {
+    if !host.v2() {
+        return host.not_run("v1");
+    }
+    let path = format!("/{}/a", host.base);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-U", "-r"]).arg(std::env::current_exe().unwrap()).args(["--exact", "role", "--nocapture"]);
+    let output = command.env("CORTEN_TEST_ROLE", format!("lifecycle={path}")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A group's life, from its record as after a crash.
+pub fn lifecycle(path: &str) {
+    let h = corten::cgroup::Hierarchies::probe().unwrap();
+    let plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
+    let (group, _) = Group::create(&plan).unwrap();
+    group.apply(&plan).unwrap();
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    Group::open(plan.record).destroy().unwrap();
+    assert!(group.pids().unwrap().is_empty());
+}

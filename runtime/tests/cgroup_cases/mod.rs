@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The cases. Each gets a [`Host`] of its own, whose groups lie below one directory that must be empty at the end.
+
+pub mod children;
+pub mod cost;
+mod devices;
+mod ends;
+mod hung;
+mod limits;
+pub mod makes;
+
+use std::path::Path;
+
+use corten::cgroup::{Group, Hierarchies, Manager, Placement, Plan, Version, decide};
+use corten::spec::Resources;
+
+type Case = (&'static str, fn(&Host));
+
+/// Runs every case.
+pub fn all() {
+    let h = Hierarchies::probe().unwrap();
+    if h.version() == Version::None {
+        return println!("not run: no cgroups are mounted");
+    }
+    println!("cgroup {:?}: {} hierarchies", h.version(), h.v1.len() + usize::from(h.v2.is_some()));
+    for (number, (name, case)) in
+        makes::CASES.iter().chain(limits::CASES).chain(devices::CASES).chain(ends::CASES).enumerate()
+    {
+        println!("case {name}");
+        let host = Host { h: h.clone(), base: format!("corten-test-{}-{number}", std::process::id()), name };
+        case(&host);
+        host.must_be_clean();
+    }
+}
+
+/// What a case works with.
+pub struct Host {
+    pub h: Hierarchies,
+    /// The directory below which the case's groups lie.
+    pub base: String,
+    name: &'static str,
+}
+
+impl Host {
+    pub fn v2(&self) -> bool {
+        self.h.version() == Version::V2
+    }
+
+    /// Says that a part was not run.
+    pub fn not_run(&self, why: &str) {
+        println!("not run: {}: {why}", self.name);
+    }
+
+    pub fn try_plan(&self, group: &str, json: &str) -> corten::Result<Plan> {
+        let resources: Resources = corten::spec::read("resources", json.as_bytes()).unwrap();
+        let path = format!("/{}/{group}", self.base);
+        decide(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))
+    }
+
+    pub fn plan(&self, group: &str, json: &str) -> Plan {
+        self.try_plan(group, json).unwrap()
+    }
+
+    /// A group with its limits.
+    pub fn group(&self, group: &str, json: &str) -> (Group, Placement) {
+        let plan = self.plan(group, json);
+        let (group, placement) = Group::create(&plan).unwrap();
+        group.apply(&plan).unwrap();
+        (group, placement)
+    }
+
+    /// Whether limits of this controller can be set here.
+    pub fn has(&self, controller: &str) -> bool {
+        match &self.h.v2 {
+            Some(v2) if self.v2() => {
+                let text = std::fs::read_to_string(format!("{}/cgroup.controllers", v2.mount)).unwrap();
+                text.split_whitespace().any(|c| c == controller)
+            }
+            _ => self.h.of(controller).is_some(),
+        }
+    }
+
+    /// The mount points that groups are made in.
+    fn mounts(&self) -> Vec<&str> {
+        match &self.h.v2 {
+            Some(v2) if self.v2() => vec![&v2.mount],
+            _ => self.h.v1.iter().map(|h| h.mount.as_str()).collect(),
+        }
+    }
+
+    /// The directories of a group, on every hierarchy.
+    pub fn dirs(&self, group: &str) -> Vec<String> {
+        self.mounts().iter().map(|mount| format!("{mount}/{}/{group}", self.base)).collect()
+    }
+
+    /// The directory of a group on the hierarchy of `controller`.
+    pub fn dir(&self, controller: &str, group: &str) -> String {
+        let mount = match &self.h.v2 {
+            Some(v2) if self.v2() => &v2.mount,
+            _ => &self.h.of(controller).unwrap().mount,
+        };
+        format!("{mount}/{}/{group}", self.base)
+    }
+
+    fn must_be_clean(&self) {
+        for mount in self.mounts() {
+            let base = format!("{mount}/{}", self.base);
+            if Path::new(&base).exists() {
+                let removed = std::fs::remove_dir(&base);
+                assert!(removed.is_ok(), "{} left something in {base}: {removed:?}", self.name);
+            }
+        }
+    }
+}
+
+/// A file's content, trimmed.
+pub fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Root file systems that lie: links out of the root in place of what the runtime mounts on, makes or masks.
+//!
+//! Each runs beside a tree (`outside`) that the warden compares afterwards, and with the host's mount table watched:
+//! a case may end in a container that runs or in a clean error, but nothing outside may change. The names S09 … are
+//! those of docs on advisories.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::check;
+use crate::harness::bundle::Bundle;
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::test::Test;
+
+/// The chapter.
+pub fn cases() -> Vec<Case> {
+    let mut all = mount_points();
+    all.extend(dev());
+    all.extend(null());
+    all.extend(others());
+    all
+}
+
+/// Ways to point out of the rootfs to the canary tree, and ways to point nowhere.
+fn ways(t: &Test) -> [(&'static str, String); 6] {
+    let outside = t.place.outside().to_string_lossy().into_owned();
+    [
+        ("absolute", outside.clone()),
+        ("relative", "../../outside".to_owned()),
+        ("many-dots", format!("{}{outside}", "../".repeat(32))),
+        ("through-proc", format!("/proc/self/root{outside}")),
+        ("dangling", "/no/such/place".to_owned()),
+        ("loop", "loop".to_owned()),
+    ]
+}
+
+/// Ends well or with one line of error; in no case is anything changed outside (also checked by the warden).
+fn contained(t: &Test, b: &Bundle) -> Verdict {
+    let before = t.snapshot();
+    let done = t.run(b)?;
+    if done.code != 0 {
+        check!(done.errors().len() == 1, "{done}");
+    }
+    t.unchanged_since(&before)
+}
+
+fn mount_points() -> Vec<Case> {
+    const TARGETS: [&str; 7] = ["proc", "sys", "dev/pts", "dev/shm", "dev/mqueue", "sys/fs/cgroup", "mnt"];
+    let with_links = |target: &'static str| {
+        case(format!("attack/S09-link-at-{}", target.replace('/', "-")), move |t: &Test| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?;
+                // What is below /dev or /sys can only be faked when nothing is mounted there.
+                let b = if target.starts_with("dev/") { b.without_mount("/dev") } else { b };
+                let b = if target.starts_with("sys/") { b.without_mount("/sys") } else { b };
+                let b = b.link(target, &way)?;
+                let b = if target == "mnt" { b.mount("tmpfs", "tmpfs", "/mnt", &[]) } else { b };
+                contained(t, &b)?;
+            }
+            Ok(())
+        })
+    };
+    let mut all: Vec<Case> = TARGETS.into_iter().map(with_links).collect();
+    all.extend([
+        case("attack/S09-proc-must-be-a-directory", |t| {
+            let b = t.bundle()?.dir("real-proc", 0o755)?.link("proc", "real-proc")?;
+            t.run(&b)?
+                .refuses(&["must be mounted on ordinary directory|/proc|`proc`|not a directory"])
+                .map(drop)
+        }),
+        case("attack/S09-sys-must-be-a-directory", |t| {
+            let b = t.bundle()?.dir("real-sys", 0o755)?.link("sys", "real-sys")?;
+            t.run(&b)?
+                .refuses(&["must be mounted on ordinary directory|/sys|`sys`|not a directory"])
+                .map(drop)
+        })
+        .crun("follows it inside the root"),
+        case("attack/mount-point-below-a-link-inside", |t| {
+            let b = t.bundle()?.dir("real", 0o755)?.link("alias", "/real")?.mount(
+                "tmpfs",
+                "tmpfs",
+                "/alias/m",
+                &[],
+            );
+            t.report(&b)?.mount("/real/m")?.fstype("tmpfs").map(drop)
+        }),
+        case("attack/mount-point-made-below-a-link-out", |t| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?.link("alias", &way)?.mount("tmpfs", "tmpfs", "/alias/new/dir", &[]);
+                contained(t, &b)?;
+                fs::write(t.path("src"), "")?;
+                let b = t.bundle()?.link("alias", &way)?.mount(
+                    "bind",
+                    &t.file("src"),
+                    "/alias/new/file",
+                    &["bind"],
+                );
+                contained(t, &b)?;
+            }
+            Ok(())
+        }),
+        case("attack/dots-in-a-destination", |t| {
+            let b = t.bundle()?.mount("tmpfs", "tmpfs", "/../../outside/made", &[]);
+            contained(t, &b)?;
+            let b = t.bundle()?.mount("tmpfs", "tmpfs", "/tmp/../../../../outside/sub", &[]);
+            contained(t, &b)
+        }),
+    ]);
+    all
+}
+
+/// S11: CVE-2026-41579, CVE-2026-47766.
+fn dev() -> Vec<Case> {
+    let row = |name: &'static str, with_tmpfs: bool| {
+        case(format!("attack/S11-dev-is-a-link-{name}"), move |t: &Test| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?.link("dev", &way)?;
+                let b = if with_tmpfs { b } else { without_dev_mounts(b) };
+                let b = b.push(
+                    "/linux/devices",
+                    json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}),
+                );
+                contained(t, &b)?;
+            }
+            Ok(())
+        })
+    };
+    let terminal = case("attack/S11-console-is-a-link", |t| {
+        for (_, way) in ways(t) {
+            let b = without_dev_mounts(t.bundle()?).link("dev/console", &way)?;
+            let b = b.mount("devpts", "devpts", "/dev/pts", &["newinstance", "ptmxmode=0666"]);
+            let b = b.set("/process/terminal", json!(true)).probe("exit 0");
+            let before = t.snapshot();
+            let terminal = crate::harness::terminal::Terminal::open(24, 80)?;
+            let running = terminal.spawn(t, t.bundle_command("run", &b)?)?;
+            t.finish(running)?;
+            drop(terminal);
+            t.unchanged_since(&before)?;
+        }
+        Ok(())
+    });
+    let nodes = case("attack/S11-default-nodes-are-links", |t| {
+        let outside = t.place.outside();
+        let mut b = without_dev_mounts(t.bundle()?);
+        for name in [
+            "null", "zero", "full", "random", "urandom", "tty", "ptmx", "fd", "stdin", "stdout", "stderr",
+            "core",
+        ] {
+            b = b.link(&format!("dev/{name}"), &outside.join("null").to_string_lossy())?;
+        }
+        contained(t, &b)
+    });
+    vec![row("with-tmpfs", true), row("without-tmpfs", false), terminal, nodes]
+}
+
+fn without_dev_mounts(b: Bundle) -> Bundle {
+    ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"].into_iter().fold(b, |b, dest| b.without_mount(dest))
+}
+
+/// S20: CVE-2025-31133. A `/dev/null` that is none must not unmask anything, nor make it writable.
+fn null() -> Vec<Case> {
+    const KINDS: [&str; 4] = ["link-to-core-pattern", "file", "other-device", "directory"];
+    let row = |kind: &'static str| {
+        case(format!("attack/S20-null-is-a-{kind}"), move |t: &Test| {
+            let b = without_dev_mounts(t.bundle()?).writable();
+            let null = b.rootfs("dev/null");
+            let b = match kind {
+                "file" => b.file("dev/null", "bait")?,
+                "directory" => b.dir("dev/null", 0o777)?,
+                "other-device" => {
+                    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+                    mknod(&null, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, 5))?;
+                    b
+                }
+                _ => b.link("dev/null", "/proc/sys/kernel/core_pattern")?,
+            };
+            let done = t.run(&b.tries(["read /proc/timer_list", "write /proc/timer_list x"]))?;
+            if done.code != 0 {
+                check!(done.errors().len() == 1, "{done}");
+                return Ok(());
+            }
+            // A started container must have its masks: nothing to read, and nothing of the host to write to.
+            let answers = [
+                ("read /proc/timer_list", "ok|EACCES|EISDIR"),
+                ("write /proc/timer_list x", "ok|EROFS|EACCES"),
+            ];
+            let got = t.compare(&done.stdout, &answers)?;
+            check!(got[0].is_null() || got[0] == "", "the masked file gives {}", got[0]);
+            Ok(())
+        })
+        .peer("crun", if kind == "file" { "sends the output into that file" } else { "" })
+    };
+    KINDS.into_iter().map(row).collect()
+}
+
+fn others() -> Vec<Case> {
+    vec![
+        case("attack/S16-mounts-over-proc-are-refused", |t| {
+            fs::create_dir(t.path("src"))?;
+            for dest in ["/proc/self", "/proc/sys/kernel", "/proc/1", "/proc/self/attr"] {
+                let b = t.bundle()?.mount("bind", &t.file("src"), dest, &["bind"]);
+                let done = t.run(&b)?;
+                check!(done.code != 0, "{dest} could be mounted over");
+                check!(done.errors().len() == 1, "{done}");
+            }
+            Ok(())
+        })
+        .crun("allows them"),
+        case("attack/S16-lxcfs-files-may-be-mounted", |t| {
+            for name in ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg"] {
+                fs::write(t.path("fake"), "fake")?;
+                let dest = format!("/proc/{name}");
+                let b = t.bundle()?.mount("bind", &t.file("fake"), &dest, &["bind"]);
+                same(name, &t.expect(b, &[(&format!("read {dest}"), "ok")])?[0], "fake")?;
+            }
+            Ok(())
+        }),
+        case("attack/S12-mount-point-file-is-a-link-or-a-pipe", |t| {
+            fs::write(t.path("src"), "content")?;
+            for (_, way) in ways(t) {
+                let way = if way.contains("outside") { format!("{way}/marker") } else { way };
+                let b = t.bundle()?.link("etc/hosts", &way)?.mount(
+                    "bind",
+                    &t.file("src"),
+                    "/etc/hosts",
+                    &["bind"],
+                );
+                contained(t, &b)?;
+            }
+            let b = t.bundle()?;
+            nix::unistd::mkfifo(&b.rootfs("etc/hosts"), nix::sys::stat::Mode::from_bits_truncate(0o644))?;
+            contained(t, &b.mount("bind", &t.file("src"), "/etc/hosts", &["bind"]))
+        }),
+        case("attack/cwd-is-a-link-out", |t| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?.writable().link("work", &way)?.set("/process/cwd", json!("/work/made"));
+                contained(t, &b)?;
+            }
+            Ok(())
+        }),
+        case("attack/S22-readonly-and-masked-paths-are-links-out", |t| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?.link("entry", &way)?;
+                contained(t, &b.clone().set("/linux/readonlyPaths", json!(["/entry", "/entry/sub"])))?;
+                contained(t, &b.set("/linux/maskedPaths", json!(["/entry", "/entry/marker"])))?;
+            }
+            Ok(())
+        }),
+        case("attack/tmpcopyup-of-a-link-out", |t| {
+            for (_, way) in ways(t) {
+                let b = t.bundle()?.link("data", &way)?.mount("tmpfs", "tmpfs", "/data", &["tmpcopyup"]);
+                let before = t.snapshot();
+                let done = t.run(&b.tries(["list /data"]))?;
+                check!(!done.stdout.contains("marker"), "it copied from outside: {}", done.stdout);
+                t.unchanged_since(&before)?;
+            }
+            Ok(())
+        }),
+        case("attack/passwd-is-a-link-out", |t| {
+            let outside = t.path("passwd");
+            fs::write(&outside, "root:x:0:0:root:/stolen:/x\n")?;
+            let b = t.bundle()?.link("etc/passwd", &outside.to_string_lossy())?;
+            let done = t.run(&b)?;
+            check!(!done.stdout.contains("/stolen"), "HOME came from outside");
+            Ok(())
+        }),
+        case("attack/exec-cwd-is-a-link-out", |t| {
+            let b = t.bundle()?.link("work", "/proc/1/cwd/../../../..")?.probe("forever");
+            t.launch(&b)?;
+            let done = t.exec(&b, "--cwd /work", "/probe try list .")?;
+            check!(done.code != 0 || done.stdout.contains("\"probe\""), "it saw {}", done.stdout);
+            Ok::<(), Trouble>(())
+        }),
+    ]
+}
