@@ -64,8 +64,10 @@ lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full ad
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) LAB=$(LAB) .ci/setup lab
 
-man: ## check the manual pages against the program's help
-	$(CARGO) test --locked --target $(TARGET) -p corten --test tidy man_pages
+man: ## write the manual pages anew, from the program's help and docs/man/*.more
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/man/make target/$(TARGET)/debug/corten
 
 install: ## binaries and manual pages below PREFIX
 	@test -x $(BIN)/corten || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
