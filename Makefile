@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# One entry point per task; what a task does stands in the script it calls. `make help` lists them.
+
+TARGET  ?= x86_64-unknown-linux-musl
+# What is installed. `make test` and `make demo` use the profile `fast` (Cargo.toml says why).
+PROFILE ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+V       ?=
+
+BIN      = target/$(TARGET)/$(PROFILE)
+BINDIR   = $(DESTDIR)$(PREFIX)/bin
+MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
+MANPAGES = $(wildcard docs/man/*.8)
+ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
+
+.DEFAULT_GOAL := build
+.PHONY: help demo build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
+        man install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo "variables: PREFIX=$(PREFIX) DESTDIR= PROFILE=$(PROFILE) TARGET=$(TARGET) BENCH=--quick V=1"
+
+demo: ## set up, build, and show a container from create to delete (as root, or through sudo)
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) demo/run
+
+build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --profile $(PROFILE) --target $(TARGET) -p corten -p containerd-shim-corten-v2
+
+test: ## set up, then every test in every environment that is here; the last line is the sum
+	@$(ENV) .ci/test all
+
+test-unit: ## unit and golden tests; needs no root
+	@$(ENV) .ci/test unit
+
+test-native-v1: ## black-box tests on the host's cgroup v1
+	@$(ENV) .ci/test native-v1
+
+test-native-v2: ## black-box tests on the host with a pure cgroup v2
+	@$(ENV) .ci/test native-v2
+
+test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
+	@$(ENV) .ci/test uml
+
+lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) .ci/lint all
+
+fmt: ## format the Rust sources
+	$(CARGO) fmt --all
+
+check-aarch64: ## type-check for aarch64
+	@$(ENV) .ci/lint aarch64
+
+bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
+	bench/run --corten $(BIN)/corten $(BENCH)
+
+lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman, systemd
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) LAB=$(LAB) .ci/setup lab
+
+man: ## write the manual pages anew, from the program's help and docs/man/*.more
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/man/make target/$(TARGET)/debug/corten
+
+install: ## binaries and manual pages below PREFIX
+	@test -x $(BIN)/corten || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
+	install -d $(BINDIR) $(MANDIR)
+	install -m 755 $(BIN)/corten $(BINDIR)/
+	install -m 644 $(MANPAGES) $(MANDIR)/
+
+uninstall: ## what install put there
+	rm -f $(BINDIR)/corten $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+
+clean: ## build results; the lab stays (rm -r ~/.cache/corten-lab)
+	$(CARGO) clean
