@@ -44,7 +44,8 @@ impl Facts {
             in_userns,
             last_cap: last_cap(),
             grantable: grantable(),
-            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y")),
+            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
+                .is_ok_and(|on| on.starts_with(b"Y")),
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups: Hierarchies::probe()?,
         })

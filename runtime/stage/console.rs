@@ -45,12 +45,14 @@ impl Stage {
     }
 }
 
-/// Makes the terminal descriptors 0, 1 and 2 and the controlling terminal of our session.
+/// Makes the terminal descriptors 0, 1 and 2.
 pub(super) fn stdio(terminal: i32) -> Result<()> {
+    (0..3).try_for_each(|fd| sys::dup3(terminal, fd, false))
+}
+
+/// Makes descriptor 0 the controlling terminal of our session.
+pub(super) fn control() -> Result<()> {
     const TIOCSCTTY: u32 = 0x540e;
-    for fd in 0..3 {
-        sys::dup3(terminal, fd, false)?;
-    }
     sys::ioctl(0, TIOCSCTTY, 0).map(drop)
 }
 

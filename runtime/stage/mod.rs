@@ -206,6 +206,7 @@ impl Stage {
             code::CONSOLE => self.console(rec),
             code::CONSOLE_BIND => self.console_bind(rec),
             code::CONSOLE_STDIO => console::stdio(self.fd(rec.r)?),
+            code::CONSOLE_CONTROL => console::control(),
             code::CHOWN_STDIO => console::chown_stdio(rec.x),
             code::MOUNT_CLASSIC => self.mount_classic(rec),
             _ => self.identity(rec),

@@ -24,7 +24,11 @@ impl Stage {
     #[inline(never)]
     pub(super) fn hop(&mut self, rec: &Rec) -> Result<()> {
         const CLONE_PARENT: u64 = 0x8000;
-        let (pid, pidfd) = sys::clone3(rec.a | CLONE_PARENT, 0)?;
+        // Filters that are loaded already allow clone(2) but not clone3(2), whose flags they cannot see.
+        let (pid, pidfd) = match rec.a {
+            0 => sys::clone(CLONE_PARENT),
+            flags => sys::clone3(flags | CLONE_PARENT, 0),
+        }?;
         if pid != 0 {
             let message =
                 Message { kind: kind::REACHED, barrier: barrier::HOP, op: self.op, ..Default::default() };
