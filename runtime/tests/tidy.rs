@@ -298,7 +298,9 @@ fn documents_name_what_exists() {
                 file.strip_prefix(base).is_some_and(|f| f == path || f.starts_with(&format!("{path}/")))
             })
         };
-        ["", "runtime/", "runtime/src/", "docs/", "spec-tests/src/"].iter().any(|base| found(base))
+        let somewhere = !path.contains('/') && paths.iter().any(|file| file.ends_with(&format!("/{path}")));
+        somewhere
+            || ["", "runtime/", "runtime/src/", "docs/", "spec-tests/src/"].iter().any(|base| found(base))
     };
     let mut broken = Vec::new();
     for file in files.iter().filter(|file| {
