@@ -123,7 +123,7 @@ fn files_are_short_or_say_why() {
         match (LONGER.contains(&path), head.contains("longer") && head.contains("because")) {
             (true, true) => {}
             _ if OWING.contains(&path) => {
-                println!("warning: {path} has {lines} lines and owes the reason at its top")
+                println!("tidy: {path} has {lines} lines and owes the reason at its top")
             }
             (true, false) => broken.push(format!("{path}: {lines} lines, and its top does not say why")),
             (false, _) => broken.push(format!("{path}: {lines} lines, and not in the list of longer files")),
@@ -164,7 +164,7 @@ fn files_forbid_unsafe_code() {
         let path = file.path.as_str();
         match OWING.contains(&path) {
             _ if covered(path) => {}
-            true => println!("warning: {path} lacks #![forbid(unsafe_code)]"),
+            true => println!("tidy: {path} lacks #![forbid(unsafe_code)]"),
             false => broken.push(path.to_owned()),
         }
     }
@@ -204,7 +204,7 @@ fn functions_are_short() {
             let text = format!("{}: fn {name} has {lines} lines", file.path);
             match lines > FUNCTION_MAX {
                 true => broken.push(text),
-                false => println!("warning: {text}"),
+                false => println!("tidy: {text}"),
             }
         }
     }
