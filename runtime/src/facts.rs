@@ -20,6 +20,10 @@ pub struct Facts {
     pub last_cap: u32,
     /// The capabilities that this process can hand on: its bounding set, bit n = capability n.
     pub bounding: u64,
+    /// AppArmor is enabled.
+    pub apparmor: bool,
+    /// SELinux is enabled.
+    pub selinux: bool,
     /// The mounted control groups and our place in them.
     pub cgroups: Hierarchies,
 }
@@ -40,6 +44,8 @@ impl Facts {
             in_userns,
             last_cap: last_cap(),
             bounding: bounding(),
+            apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|on| on.starts_with(b"Y")),
+            selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups: Hierarchies::probe()?,
         })
     }

@@ -165,11 +165,10 @@ impl Dir {
 
     /// Whether some verb is at work on this container.
     pub fn is_locked(&self) -> bool {
-        let free = rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared).is_ok();
-        if free {
-            let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
-        }
-        !free
+        // Through a description of its own: on ours, which may hold the lock, this would give it up.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+            .is_ok_and(|other| rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// The directory's path.

@@ -46,6 +46,7 @@ impl Stage {
         let [read, output] = sys::pipe()?;
         let (pid, pidfd) = sys::clone3(0, SIGCHLD)?;
         if pid == 0 {
+            sys::umask(self.umask);
             let done = sys::setsid()
                 .and_then(|()| sys::dup3(stdin, 0, false))
                 .and_then(|()| sys::dup3(output, 1, false))

@@ -44,6 +44,8 @@ struct Stage {
     host: i32,
     /// The listening socket at which `start` knocks, once CLOSE has put it in its place.
     gate: i32,
+    /// The caller's file mode mask, later the user's: for hooks, while our own is 0.
+    umask: u32,
     /// Index of the operation under way.
     op: u32,
     /// The program's path, chosen by LOOKUP.
@@ -129,6 +131,7 @@ pub unsafe fn run(base: *mut u8, length: usize) -> ! {
         root: -1,
         host: header.sync,
         gate: -1,
+        umask: 0o077,
         op: 0,
         chosen: None,
         chdir_refused: false,
@@ -157,7 +160,7 @@ impl Stage {
         const PR_SET_DUMPABLE: u32 = 4;
         sys::prctl(PR_SET_DUMPABLE, 0, 0)?;
         self.keep_only(self.program.slice::<i64>(header.keep, header.keep_len as usize)?)?;
-        sys::umask(0);
+        self.umask = sys::umask(0);
         let records = self.program.slice::<Rec>(size_of::<Header>() as u32, header.ops as usize)?;
         for (index, rec) in records.iter().enumerate() {
             self.op = index as u32;
@@ -194,6 +197,7 @@ impl Stage {
             code::COPY_UP => copy::tree(self.fd(rec.q)?, self.fd(rec.r)?),
             code::MKNOD => self.mknod(rec),
             code::SYMLINK => self.symlink(rec),
+            code::MKDIR => self.mkdir(rec),
             code::MASK => self.mask(rec),
             code::READONLY => self.readonly(rec),
             code::PIVOT => self.pivot(),
@@ -213,6 +217,7 @@ impl Stage {
         const PR_SET_NO_NEW_PRIVS: u32 = 38;
         match rec.code {
             code::UMASK => {
+                self.umask = rec.x;
                 sys::umask(rec.x);
                 Ok(())
             }

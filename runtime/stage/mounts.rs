@@ -78,9 +78,9 @@ impl Stage {
             Err(fault) => Err(fault),
             Ok(()) if rec.b == 0 => Ok(()),
             Ok(()) => {
+                // No chmod: it would follow a symbolic link that somebody put there meanwhile, and chown(2) takes only
+                // set-id bits away, which mean nothing on a device.
                 sys::fchownat(parent, name, (rec.b >> 32) as u32, rec.b as u32, sys::AT_SYMLINK_NOFOLLOW)
-                    // chown(2) clears what it finds dangerous in a mode; a device keeps the one it was given.
-                    .and_then(|()| sys::fchmodat(parent, name, rec.x & 0o7777))
             }
         };
         sys::close(parent);
@@ -96,6 +96,15 @@ impl Stage {
             Err(Fault { errno: sys::EEXIST, .. }) => Ok(()),
             other => other,
         }
+    }
+
+    /// The working directory, while the root can still be written to. What is refused here (to root, by a network
+    /// file system) is found out by CHDIR.
+    pub(super) fn mkdir(&self, rec: &Rec) -> Result<()> {
+        if let Ok(made) = self.directory(self.text(rec.s)?, 0o755) {
+            sys::close(made);
+        }
+        Ok(())
     }
 
     /// The directory (made if missing) that holds the last component of `path`, and that component.

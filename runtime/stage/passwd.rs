@@ -37,7 +37,14 @@ impl Stage {
 
     fn search(&self, uid: u32, home: &mut Home) -> Result<()> {
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
-        // Non-blocking: it may be a FIFO.
+        // Looked at before it is opened: opening a device can have effects.
+        let found = self.find(c"/etc/passwd", 0, 0)?;
+        let kind = sys::fstat(found)?.kind();
+        sys::close(found);
+        if kind != sys::S_IFREG {
+            return Ok(());
+        }
+        // Non-blocking: it may be a FIFO by now.
         let flags = sys::O_RDONLY | sys::O_NONBLOCK | sys::O_NOCTTY;
         let file = sys::openat2(self.root, c"/etc/passwd", flags, 0, resolve)?;
         let mut line = Line::default();
@@ -80,6 +87,8 @@ impl Line {
         const UID: u8 = 2;
         const HOME: u8 = 5;
         match byte {
+            // The shell may be missing, as for glibc and runc.
+            b'\n' if self.field == HOME && self.is(uid) => return true,
             b'\n' => {
                 *self = Line::default();
                 home.length = 0;
@@ -130,6 +139,7 @@ mod tests {
         assert_eq!(home_of(0, text).as_deref(), Some("/root"));
         assert_eq!(home_of(1, text).as_deref(), Some("/home/me"));
         assert_eq!(home_of(2, text), None);
+        assert_eq!(home_of(3, "a:x:3:3::/short\nb:x:4:4::/next:/bin/sh\n").as_deref(), Some("/short"));
     }
 
     #[test]

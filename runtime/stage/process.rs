@@ -60,48 +60,51 @@ impl Stage {
         let listener = self.gate;
         // The launcher goes away by design; its end is not ours to watch any more.
         sys::close(self.host);
-        self.host = sys::accept(listener).unwrap_or_else(|_| sys::exit(1));
+        self.host = sys::accept(listener)?;
         sys::close(listener);
         self.wait_for_go();
         Ok(())
     }
 
-    /// Leaves 0 to x - 1, at x the socket to the host, which the exec will close, and at x + 1 the gate, if there
-    /// is one still.
+    /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, and one descriptor of a
+    /// slot (a terminal on its way to the host). The exec closes what is still there of these.
     pub(super) fn close_from(&mut self, rec: &Rec) -> Result<()> {
-        let (host, gate) = (rec.x as i32, rec.x as i32 + 1);
-        let mut end = rec.x + 1;
-        let mut listener = match rec.r {
-            wire::NONE => None,
-            reference => Some(self.fd(reference)?),
-        };
-        if listener == Some(host) {
-            // In the way of the other one; a copy anywhere above both serves as well.
-            const F_DUPFD_CLOEXEC: u32 = 1030;
-            listener = Some(sys::fcntl(host, F_DUPFD_CLOEXEC, gate as usize + 1)? as i32);
-        }
-        if self.host != host {
-            sys::dup3(self.host, host, true)?;
-            self.host = host;
-        }
-        if let Some(listener) = listener {
-            if listener != gate {
-                sys::dup3(listener, gate, true)?;
+        const F_DUPFD_CLOEXEC: u32 = 1030;
+        let first = rec.x as i32;
+        let mut kept = [self.host, -1, -1];
+        for (place, reference) in [(1, rec.r), (2, rec.q)] {
+            if reference != wire::NONE {
+                kept[place] = self.fd(reference)?;
             }
-            self.gate = gate;
-            end += 1;
         }
+        // Out of each other's way first: copies above all places.
+        for fd in kept.iter_mut().filter(|fd| (first..first + 3).contains(*fd)) {
+            *fd = sys::fcntl(*fd, F_DUPFD_CLOEXEC, first as usize + 3)? as i32;
+        }
+        for (place, fd) in (first..).zip(kept) {
+            if fd >= 0 {
+                sys::dup3(fd, place, true)?;
+            } else {
+                sys::close(place);
+            }
+        }
+        self.host = first;
+        self.gate = first + 1;
         self.slots = [-1; wire::SLOTS];
-        sys::close_range(end, u32::MAX)
+        if let Some(slot) = self.slots.get_mut(super::slot_index(rec.q)).filter(|_| rec.q != wire::NONE) {
+            *slot = first + 2;
+        }
+        sys::close_range(rec.x + 3, u32::MAX)
     }
 
-    /// Changes to the working directory, making it if it is missing. The first attempt is root's; where that is
+    /// Changes to the working directory. The first attempt is root's; where that is
     /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
     pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
         const FIRST: u16 = 1;
         if rec.y == FIRST || self.chdir_refused {
             let path = self.text(rec.s)?;
-            match self.directory(path, 0o755).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd))) {
+            match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd)))
+            {
                 Err(Fault { errno: sys::EACCES, .. }) if rec.y == FIRST => self.chdir_refused = true,
                 other => other?,
             }

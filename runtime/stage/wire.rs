@@ -136,7 +136,7 @@ pub mod code {
     pub const PERSONALITY: u16 = 35;
     /// PR_SET_NO_NEW_PRIVS.
     pub const NO_NEW_PRIVS: u16 = 36;
-    /// Change to directory s, made if missing; y = 1: a refusal is tried again later; y = 2: this is that later.
+    /// Change to directory s; y = 1: a refusal is tried again later; y = 2: this is that later.
     pub const CHDIR: u16 = 37;
     /// setgroups(array s of x u32).
     pub const GROUPS: u16 = 38;
@@ -158,7 +158,8 @@ pub mod code {
     pub const GATE: u16 = 46;
     /// Run the hook described at s ([`HookRec`]); y: its number.
     pub const HOOK: u16 = 47;
-    /// Keep descriptors below x, the one to the host (at x) and r, if any (at x + 1); close all others.
+    /// Keep descriptors below x, the one to the host (at x), the gate r, if any (at x + 1), and what slot q holds, if
+    /// any (at x + 2); close all others.
     pub const CLOSE: u16 = 48;
     /// execve(the chosen string, argv array s, environment array t).
     pub const EXEC: u16 = 49;
@@ -175,6 +176,8 @@ pub mod code {
     pub const RLIMITS: u16 = 54;
     /// chdir(host path s), before pivot_root only.
     pub const CHDIR_HOST: u16 = 55;
+    /// Make directory s and what is missing before it, if that can be done.
+    pub const MKDIR: u16 = 56;
 }
 
 /// The target must be a directory.

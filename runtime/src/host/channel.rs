@@ -125,6 +125,11 @@ pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
             };
             Error::new(Kind::Os, format!("exec {program}: {}{hint}", Words(errno)))
         }
+        // runc's words, which podman's tests read.
+        (Some(Op::Stage(StageOp::Chdir { path, .. })), call) if call < aux::HOOK_STATUS => {
+            let text = format!("chdir to cwd ({path:?}) set in config.json failed: {}", Words(errno));
+            Error::new(Kind::Invalid, text)
+        }
         (_, aux::OUTSIDE) => {
             Error::new(Kind::Invalid, "the working directory is outside of the root").at(place)
         }

@@ -9,6 +9,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::undo::{Journal, Undo};
 use super::{Channel, channel, hooks, idmap, image, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
@@ -84,6 +86,8 @@ pub struct Launch<'a> {
     /// Resource limits that the stage could not raise, a bit each.
     deferred: u32,
     kept_console: Option<OwnedFd>,
+    /// The caller's limit of descriptors, if it was too low for the sources.
+    descriptors: Option<Rlimit>,
 }
 
 impl<'a> Launch<'a> {
@@ -112,11 +116,14 @@ impl<'a> Launch<'a> {
             received: None,
             deferred: 0,
             kept_console: None,
+            descriptors: make_room(program.sources.len())?,
         };
         if let Task::Create { dir, .. } = &launch.task {
             launch.journal.push(Undo::Dir(dir));
         }
-        match launch.walk() {
+        let walked = launch.walk();
+        launch.give_room_back();
+        match walked {
             Ok(launched) => {
                 launch.journal.keep();
                 Ok(launched)
@@ -199,7 +206,9 @@ impl<'a> Launch<'a> {
             (Source::Tree(tree), Task::Create { plan, .. }) => {
                 sources::tree(tree, plan.ids.as_ref().or(plan.expected_ids.as_ref()))
             }
-            (Source::Namespace { path, kind }, _) => sources::namespace(path, *kind),
+            (Source::Namespace { path, kind, foreign }, _) => {
+                sources::namespace(path, *kind, foreign.as_deref())
+            }
             (Source::Proc, _) => sources::directory("/proc"),
             (Source::Gate, Task::Create { dir, .. }) => sources::gate(dir),
             (Source::Init, Task::Exec { init, .. }) => init.try_clone().call(|| "dup(pidfd)"),
@@ -244,6 +253,7 @@ impl<'a> Launch<'a> {
             wait,
             become_root: user,
             sync: sync.as_fd(),
+            host: Some(channel.as_fd()),
             stdio,
             inherit: &inherit,
         };
@@ -276,10 +286,11 @@ impl<'a> Launch<'a> {
             None => birth(),
         };
         let ((pid, pidfd), late) = born.step(|| STARTING)?;
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
             self.journal.push(Undo::Poststop(plan));
         }
+        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
         if late {
             if let Some(placement) = placement {
                 placement.place(pid)?;
@@ -293,6 +304,7 @@ impl<'a> Launch<'a> {
         drop(inherit);
         // The stage has its own copies now.
         self.sources.clear();
+        self.give_room_back();
         Ok(())
     }
 
@@ -423,8 +435,20 @@ impl<'a> Launch<'a> {
         sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), fd.as_fd())
     }
 
+    /// Hooks must not get the raised limit.
+    fn give_room_back(&self) {
+        if let Some(limit) = &self.descriptors {
+            let _ = setrlimit(Resource::Nofile, limit.clone());
+        }
+    }
+
     fn rlimits(&mut self) -> Result<()> {
         let pid = self.pid();
+        if let Some(Rlimit { current, maximum }) = self.descriptors.clone() {
+            let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+            crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
+                .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
+        }
         let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
         for (_, limit) in limits.filter(|(index, _)| self.deferred >> index & 1 == 1) {
             let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
@@ -508,6 +532,24 @@ impl<'a> Launch<'a> {
 }
 
 static EMPTY: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+
+/// Every source is a descriptor for a while: hundreds of mounts are more than a low soft limit allows. Returns the
+/// limit as it was, if it had to be raised.
+fn make_room(sources: usize) -> Result<Option<Rlimit>> {
+    /// What we and the stage hold besides.
+    const OURS: u64 = 64;
+    let limit = getrlimit(Resource::Nofile);
+    let needed = sources as u64 + OURS;
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(None);
+    }
+    let soft = limit.maximum.map_or(needed, |hard| hard.min(needed.max(1024)));
+    if limit.current < Some(soft) {
+        let raised = Rlimit { current: Some(soft), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).call(|| format!("setrlimit(RLIMIT_NOFILE, {soft})"))?;
+    }
+    Ok(Some(limit))
+}
 
 /// Errors of clone3 that CLONE_INTO_CGROUP alone may have caused.
 fn refused_by_group(error: &Error) -> bool {

@@ -100,18 +100,27 @@ fn check(tree: &Tree, mount: &OwnedFd) -> Result<()> {
     }
 }
 
-/// A namespace file, checked to be of its kind.
-pub(super) fn namespace(path: &str, kind: NsKind) -> Result<OwnedFd> {
+/// A namespace file, checked to be of its kind, and (for the parameter at `foreign`) not to be the runtime's own.
+pub(super) fn namespace(path: &str, kind: NsKind, foreign: Option<&str>) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({path})"))?;
     match crate::sys::ns::kind(file.as_fd()) {
-        Ok(found) if found == kind.flag() => Ok(file),
-        Ok(_) => Err(Error::new(
-            Kind::Invalid,
-            format!("{path} is a namespace of another type than {}", kind.name()),
-        )),
-        Err(_) => Err(Error::new(Kind::Invalid, format!("{path} is no namespace"))),
+        Ok(found) if found == kind.flag() => {}
+        Ok(_) => {
+            let text = format!("{path} is a namespace of another type than {}", kind.name());
+            return Err(Error::new(Kind::Invalid, text));
+        }
+        Err(_) => return Err(Error::new(Kind::Invalid, format!("{path} is no namespace"))),
     }
+    let Some(at) = foreign else { return Ok(file) };
+    let own = format!("/proc/thread-self/ns/{}", kind.file());
+    let (found, own) =
+        (rustix::fs::fstat(&file).call(|| "fstat")?, rustix::fs::stat(&own).call(|| format!("stat({own})"))?);
+    if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) {
+        let text = format!("not allowed in host {} namespace, which {path} is", kind.name());
+        return Err(Error::invalid(at, text));
+    }
+    Ok(file)
 }
 
 /// The listening socket at which the stage waits for `start`.

@@ -52,7 +52,11 @@ impl<'a> Journal<'a> {
                 }
                 Undo::Child(pidfd) => {
                     identity::kill(pidfd.as_fd());
-                    crate::sys::wait::reap(pidfd.as_fd()).map(drop)
+                    match crate::sys::wait::reap(pidfd.as_fd()) {
+                        // Waited for already: it ended early, or made place for the one that it cloned.
+                        Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
+                        other => other.map(drop),
+                    }
                 }
                 Undo::Poststop(plan) => {
                     hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);

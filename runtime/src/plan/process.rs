@@ -12,7 +12,7 @@ use super::rlimits::{self, Rlimit};
 use super::sched::{self, Affinity, SchedAttr};
 use super::text::{clean, filled, plain, printable};
 use crate::ask::{self, Create};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::seccomp;
 use crate::spec::{self, Spec};
@@ -109,6 +109,9 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
     let env = environment(process, at, place.listen_fds)?;
     let args = args(process, at)?;
     let user = user(&process.user, &format!("{at}/user"), place.ids)?;
+    let no_apparmor = (!place.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
+    let no_selinux = (!place.facts.selinux)
+        .then_some("selinux label is specified in config, but selinux is disabled or not supported");
     let size = process.console_size.as_ref().map(|size| (size.height, size.width));
     let cpus =
         place.spec.linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).and_then(|cpu| cpu.cpus.as_deref());
@@ -131,8 +134,8 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
         io_priority: sched::io_priority(process.io_priority.as_ref(), at)?,
         personality: sched::personality(place.spec.linux.personality.as_ref())?,
         affinity: sched::affinity(process.exec_cpu_affinity.as_ref(), at)?,
-        apparmor: label(process.apparmor_profile.as_deref(), at, "apparmorProfile")?,
-        selinux: label(process.selinux_label.as_deref(), at, "selinuxLabel")?,
+        apparmor: label(process.apparmor_profile.as_deref(), at, "apparmorProfile", no_apparmor)?,
+        selinux: label(process.selinux_label.as_deref(), at, "selinuxLabel", no_selinux)?,
         at: at.to_owned(),
     })
 }
@@ -295,9 +298,13 @@ fn oom_score_adj(process: &spec::Process, at: &str) -> Result<Option<i32>> {
     }
 }
 
-fn label(label: Option<&str>, at: &str, field: &str) -> Result<Option<Field<String>>> {
+/// A label for the exec. One that nobody enforces must not seem to be (runc's words).
+fn label(label: Option<&str>, at: &str, field: &str, refuse: Option<&'static str>) -> Result<Option<Field<String>>> {
     let Some(label) = filled(label) else { return Ok(None) };
     let at = format!("{at}/{field}");
+    if let Some(text) = refuse {
+        return Err(Error::invalid(at, text).with_kind(Kind::Unsupported));
+    }
     let value = plain(&at, label)?.to_owned();
     Ok(Some(Field { at, value }))
 }

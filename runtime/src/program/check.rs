@@ -63,9 +63,8 @@ fn rank(op: &StageOp) -> Option<Rank> {
         | StageOp::FsMode { .. }
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
-        StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => {
-            Rank::Mount
-        }
+        StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
+        StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => Rank::Mount,
         StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
         StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
@@ -93,7 +92,7 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
         StageOp::Target { like, path, .. } => (vec![*like], Some(path)),
         StageOp::Write { dir, path, .. } => (vec![*dir], Some(path)),
         StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => (vec![], Some(path)),
-        StageOp::Mask(path) | StageOp::Readonly(path) => (vec![], Some(path)),
+        StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (vec![], Some(path)),
         _ => (vec![], None),
     };
     if let Some(fd) = refs.iter().find(|&&fd| !known(fd)) {

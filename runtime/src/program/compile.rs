@@ -132,6 +132,9 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.mounts(plan, &binds);
     b.devices(plan, &binds);
     b.terminal(plan);
+    if let Some(process) = plan.process.as_ref().filter(|process| process.cwd != "/") {
+        b.stage("/process/cwd", StageOp::Mkdir(process.cwd.clone()));
+    }
     b.late_remounts(plan);
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
@@ -146,11 +149,12 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.harden(plan);
     // Who the process is; then it waits.
     match &plan.process {
-        Some(process) => b.become_user(plan, process, last_cap),
-        None => b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]),
+        Some(process) => b.become_user(plan, process, last_cap, gate),
+        None => {
+            b.stage("", StageOp::Close { from: 3, gate, slot: None });
+            b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]);
+        }
     }
-    // Nothing of the host's stays open while it waits, or in the user's program.
-    b.stage("", StageOp::Close { from: 3 + plan.ask.keep_fds, gate });
     if !plan.ask.run {
         b.stage("", StageOp::Gate);
     }
@@ -179,6 +183,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
     }
+    if let Some(score) = process.oom_score_adj {
+        b.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
+    }
     b.stage("", StageOp::Signals);
     if entry.kinds != 0 {
         b.stage("", StageOp::Setns { from: init, kinds: entry.kinds });
@@ -195,7 +202,6 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Setsid);
     b.enter_as(entry, process);
-    b.stage("", StageOp::Close { from: 3 + entry.keep_fds, gate: Ref::Nothing });
     b.exec(process, entry.seccomp.as_ref());
     b.host("", HostOp::Outcome);
     b.program
@@ -223,8 +229,11 @@ impl Builder {
 
     fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
         let mut files = Vec::new();
+        let foreign = crate::plan::sysctl::foreign(&plan.sysctl, &plan.namespaces);
         for join in &plan.namespaces.join {
-            let source = Source::Namespace { path: join.path.clone(), kind: join.kind };
+            let demand = foreign.iter().find(|(other, _)| other.kind == join.kind);
+            let foreign = demand.map(|(_, at)| (*at).to_owned());
+            let source = Source::Namespace { path: join.path.clone(), kind: join.kind, foreign };
             files.push((join.kind, self.open(&join.at, source), join.at.clone()));
         }
         files

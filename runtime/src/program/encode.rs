@@ -162,7 +162,10 @@ impl Encoder<'_> {
             StageOp::Hostname(name) => Rec { code: code::HOSTNAME, s: self.text(name), ..none },
             StageOp::Domainname(name) => Rec { code: code::DOMAINNAME, s: self.text(name), ..none },
             StageOp::Hook { number, hook, state, .. } => self.hook(*number, hook, state),
-            StageOp::Close { from, gate } => Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), ..none },
+            StageOp::Close { from, gate, slot: kept } => {
+                let q = kept.map_or(wire::NONE, slot);
+                Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), q, ..none }
+            }
             StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
             StageOp::Gate => Rec { code: code::GATE, ..none },
             StageOp::Write { dir, path, data } => {
@@ -235,6 +238,7 @@ impl Encoder<'_> {
             StageOp::Symlink { path, target } => {
                 Rec { code: code::SYMLINK, s: self.text(path), t: self.text(target), ..none }
             }
+            StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
             StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
             StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },

@@ -117,7 +117,7 @@ fn host(program: &Program, op: &HostOp) -> String {
 fn source(source: &Source) -> String {
     match source {
         Source::Tree(tree) => self::tree(tree),
-        Source::Namespace { path, kind } => format!("open the {} namespace {path}", kind.name()),
+        Source::Namespace { path, kind, .. } => format!("open the {} namespace {path}", kind.name()),
         Source::Proc => "open the host's /proc".into(),
         Source::Gate => "bind and listen on the gate, the socket at which `start` will knock".into(),
         Source::Init => "open the container's init by pidfd and check that it is the one in the state".into(),
@@ -209,7 +209,7 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Domainname(name) => format!("set the domain name {name}"),
         StageOp::Gate => "wait at the gate for `start`".into(),
         StageOp::Hook { kind, hook, .. } => format!("run the {kind} hook {}", hook.path),
-        StageOp::Close { from, gate: Ref::Nothing } => format!("close every descriptor from {from} on"),
+        StageOp::Close { from, gate: Ref::Nothing, .. } => format!("close every descriptor from {from} on"),
         StageOp::Close { from, .. } => format!("close every descriptor from {from} on, but for the gate"),
         StageOp::CloseFd(_) => "close the source's descriptor".into(),
         StageOp::Console { size, .. } => {
@@ -269,6 +269,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
             format!("make the {kind} {path} ({major}:{minor}, mode {:04o})", mode & 0o7777)
         }
         StageOp::Symlink { path, target } => format!("link {path} to {target}"),
+        StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
         StageOp::Mask(path) => format!("mask {path}"),
         StageOp::Readonly(path) => format!("make {path} read-only"),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
@@ -283,7 +284,7 @@ fn identity(op: &StageOp) -> String {
         StageOp::Umask(mask) => format!("set the umask {mask:03o}"),
         StageOp::Personality(persona) => format!("set the execution domain {persona:#x}"),
         StageOp::NoNewPrivs => "set no_new_privs".into(),
-        StageOp::Chdir { path, again: false } => format!("change to the directory {path}, made if missing"),
+        StageOp::Chdir { path, again: false } => format!("change to the directory {path}"),
         StageOp::Chdir { again: true, .. } => "check that the working directory is inside the root".into(),
         StageOp::Groups(groups) if groups.is_empty() => "drop all supplementary groups".into(),
         StageOp::Groups(groups) => format!("set the supplementary groups {groups:?}"),

@@ -36,6 +36,8 @@ pub enum Source {
         path: String,
         /// What it must be.
         kind: NsKind,
+        /// JSON pointer of the kernel parameter on whose account it must not be the runtime's own.
+        foreign: Option<String>,
     },
     /// The host's /proc, for writes about the stage itself before the container's namespaces exist.
     Proc,
@@ -304,6 +306,8 @@ pub enum StageOp {
         /// What it says.
         target: String,
     },
+    /// Make a directory with its parents, if that can be done.
+    Mkdir(String),
     /// Hide a path.
     Mask(String),
     /// Make a path read-only.
@@ -406,8 +410,10 @@ pub enum StageOp {
     Close {
         /// The first one.
         from: u32,
-        /// The gate, if there is one still.
+        /// The gate, if there is one.
         gate: Ref,
+        /// A slot that is kept, too.
+        slot: Option<usize>,
     },
     /// Resource limits: raise the hard ones (`set` false), set them.
     Rlimits {

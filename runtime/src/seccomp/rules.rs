@@ -72,9 +72,11 @@ impl Calls {
             slots.apply(policy, abi, *call, None)?;
         }
         let default = Verdict::Return(policy.default);
-        let mut known: Vec<_> = (slots.verdicts.iter().enumerate())
-            .filter_map(|(row, verdict)| Some((abi.number(row)?, verdict.unwrap_or(default))))
-            .collect();
+        let mut known = Vec::with_capacity(names::ROWS);
+        known.extend(slots.verdicts.iter().enumerate().filter_map(|(row, verdict)| {
+            let nr = abi.number(row)?;
+            Some((nr, verdict.unwrap_or(default)))
+        }));
         known.sort_unstable_by_key(|(nr, _)| *nr);
         Ok(Calls { known, chains: slots.chains, last })
     }
@@ -84,7 +86,8 @@ impl Slots {
     /// Adds the rules of a block to one call, or to the one that multiplexes it.
     fn apply(&mut self, policy: &Policy, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
         let block = &policy.blocks[call.block];
-        if block.redundant || abi.number(call.row).is_none() {
+        let settled = matches!(self.verdicts[call.row], Some(Verdict::Return(_)));
+        if settled || block.redundant || abi.number(call.row).is_none() {
             return Ok(());
         }
         for tests in &block.alternatives {
@@ -107,6 +110,7 @@ impl Slots {
     /// Adds one rule; false if it contradicts an earlier one.
     fn add(&mut self, row: usize, rule: Rule, multiplexed: bool) -> bool {
         match self.verdicts[row] {
+            // The first alternative of a block has settled it.
             Some(Verdict::Return(_)) => true,
             _ if rule.tests.is_empty() => {
                 self.verdicts[row] = Some(Verdict::Return(rule.action));

@@ -35,6 +35,8 @@ pub struct Window<'a> {
     pub become_root: bool,
     /// The child's end of the socket to the host.
     pub sync: BorrowedFd<'a>,
+    /// The host's end: a child that waits holding it would never see the host end.
+    pub host: Option<BorrowedFd<'a>>,
     /// What becomes descriptors 0, 1 and 2, when not the caller's own. Each is 3 or above.
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// Descriptors that survive the exec of the stage.
@@ -127,6 +129,10 @@ fn clone3(window: &Window<'_>) -> Result<(i32, Option<OwnedFd>)> {
 /// In the child: waits for the host's word and puts descriptors where the stage expects them.
 fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
     let sync = window.sync;
+    if let Some(host) = window.host {
+        // SAFETY: closes this process's own copy.
+        unsafe { libc::syscall(libc::SYS_close, host.as_raw_fd()) };
+    }
     if window.wait {
         let mut word = [0_u8; 16];
         // SAFETY: reads at most 16 bytes into a buffer of 16.
@@ -181,20 +187,28 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
 /// The errno of clone3(2).
 pub fn sleeper_in_userns() -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
+    let parent = std::process::id();
     let window = Window {
         flags: libc::CLONE_NEWUSER as u64,
         cgroup: None,
         wait: false,
         become_root: false,
         sync: stdin,
+        host: None,
         stdio: None,
         inherit: &[],
     };
     match clone3(&window)? {
         (pid, Some(pidfd)) => Ok((pid, pidfd)),
         (_, None) => loop {
-            // SAFETY: pause(2) takes nothing; the process ends by SIGKILL.
-            unsafe { libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0) };
+            // SAFETY: numbers only; the process ends by SIGKILL, also when its parent does.
+            unsafe {
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                if libc::syscall(libc::SYS_getppid) != i64::from(parent) {
+                    libc::_exit(0)
+                }
+                libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+            }
         },
     }
 }

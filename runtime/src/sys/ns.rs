@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces: what kind a file is, and being born into a pid namespace.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use crate::error::{Context, RawErrno, Result};
+use crate::error::{Context, Error, Kind, RawErrno, Result};
 
 /// The CLONE_NEW* flag of a namespace file (ioctl_nsfs(2), NS_GET_NSTYPE).
 ///
@@ -19,21 +20,33 @@ pub fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
     if kind < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(kind as u64) }
 }
 
-/// Does `birth` while children of this thread are born into the pid namespace of `target` (a pidfd or a namespace
-/// file), and then as before. setns(2) with CLONE_NEWPID concerns the calling thread's children only, so this is
+/// Does `birth` while children of the calling thread are born into the pid namespace of `target` (a pidfd or a
+/// namespace file), and then as before. setns(2) with CLONE_NEWPID concerns one thread's children only, so this is
 /// sound in a threaded process.
+///
+/// Who lives in that namespace sees the child at once: this process is made non-dumpable before (for good; a copy is
+/// what its children get), so that not even CAP_SYS_PTRACE there reads its descriptors or executable (CVE-2016-9962).
 ///
 /// # Errors
 /// The errno of setns(2); an error on the way back is one too, since later children would go astray.
-pub fn born_into<T>(target: BorrowedFd<'_>, birth: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn born_into<T: Send>(target: BorrowedFd<'_>, birth: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let own =
         rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty()).call(|| "open(/proc/self/ns/pid)")?;
-    let enter = |fd| move_into_thread_name_spaces(fd, ThreadNameSpaceType::PROCESS_ID);
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .call(|| "prctl(PR_SET_DUMPABLE)")?;
     // A pidfd wants the flag; for a namespace file it is a check.
+    let enter = |fd| move_into_thread_name_spaces(fd, ThreadNameSpaceType::PROCESS_ID);
+    if enter(own.as_fd()).is_err() {
+        // In a user namespace whose pid namespace is its parent's there is no way back: only a thread goes, and ends.
+        let away = || enter(target).call(|| "setns(pid)").and_then(|()| birth());
+        return std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, away).call(|| "clone(thread)")?;
+            thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "the thread that clones has ended")))
+        });
+    }
     enter(target).call(|| "setns(pid)")?;
     let born = birth();
-    use std::os::fd::AsFd;
     enter(own.as_fd()).call(|| "setns(own pid)")?;
     born
 }

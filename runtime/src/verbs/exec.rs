@@ -71,10 +71,14 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
 }
 
 fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
-    let object = match &ask.process {
+    let mut object = match &ask.process {
         Some(path) => read_process(path)?,
         None => spec.process.clone().unwrap_or_default(),
     };
+    if object.oom_score_adj.is_none() {
+        // The container's, not ours, which may be containerd-shim's -998 (as runc).
+        object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
+    }
     let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
     let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };

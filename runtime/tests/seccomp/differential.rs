@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use corten::seccomp::{Host, compile_for, known_archs, known_operators};
-use corten::spec::Seccomp;
+use corten::spec::{Seccomp, Syscall, SyscallArg};
 
 use crate::bpf::{check, verdict};
 use crate::docker_like;
@@ -117,4 +117,43 @@ fn every_number_of_a_docker_like_profile() {
             }
         }
     }
+}
+
+#[test]
+fn long_chains_cross_the_reach_of_a_jump() {
+    let abis = abis(Host::X86_64);
+    let mut random = Random(0x10e6);
+    let mut tally = Tally::default();
+    for (names, operator) in [
+        (&["read", "socket", "uselib"][..], "SCMP_CMP_MASKED_EQ"),
+        (&["close", "semop"][..], "SCMP_CMP_EQ"),
+        (&["clone", "bind"][..], "SCMP_CMP_LT"),
+        (&["clone", "ioctl"][..], "SCMP_CMP_NE"),
+    ] {
+        let mut profile = docker_like();
+        profile.listener_path = Some("/run/agent".into());
+        profile.syscalls.retain(|block| block.names.iter().all(|name| !names.contains(&name.as_str())));
+        for value in 0..120 {
+            let action =
+                ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRAP"][value as usize % 4];
+            let arg = |index: u32, value: u64| SyscallArg {
+                index,
+                value: (value << 33) + value,
+                value_two: value << 33,
+                op: operator.into(),
+            };
+            profile.syscalls.push(Syscall {
+                names: names.iter().map(|name| (*name).into()).collect(),
+                action: action.into(),
+                errno_ret: None,
+                args: vec![arg(0, value + 1), arg(3, 7 * value + 1)],
+            });
+        }
+        let filter = compile_for(Host::X86_64, &profile).unwrap().unwrap();
+        assert!(filter.insns.len() > 1000, "{}", filter.insns.len());
+        assert!(filter.insns.iter().any(|insn| insn.code == 0x05), "no jump over a distance");
+        compare(&mut random, &mut tally, Host::X86_64, &abis, &profile, 20_000);
+    }
+    assert_eq!(tally.contradictory, 0);
+    println!("{tally:?}, 0 mismatches");
 }

@@ -118,6 +118,7 @@ fn own_environment(kind: &'static str) -> Case {
             matches!(kind, "createContainer" | "startContainer"),
         )
     })
+    .peer("runc", if matches!(kind, "createContainer" | "poststop") { "cwd is another" } else { "" })
 }
 
 fn failure(kind: &'static str) -> Case {

@@ -369,7 +369,6 @@ fn notify() -> Vec<Case> {
             check!(message["ociVersion"].is_string(), "ociVersion is {}", message["ociVersion"]);
             Ok(())
         })
-        .crun("tells another state")
     };
     vec![
         answered("seccomp/notify-with-nnp", true),
@@ -383,8 +382,7 @@ fn notify() -> Vec<Case> {
             let done = t.exec(&b, "", &format!("/probe try {}", call(GETPGRP)))?;
             t.compare(&done.ok()?.stdout, &[(&call(GETPGRP), "ENOANO")])?;
             same("state.status", &second.join()?["state"]["status"], "running")
-        })
-        .crun("tells another state"),
+        }),
         case("seccomp/notify-without-an-agent", |t| {
             let (b, before) = (notifying(t.bundle()?, &t.file("nobody")), t.snapshot());
             let text = "failed to connect with seccomp agent|nobody|listenerPath";

@@ -106,12 +106,13 @@ pub fn cases() -> Vec<Case> {
             t.launch(&b)?;
             let mut terminal = Terminal::open(31, 77)?;
             let mut command = t.runtime();
-            command.args(["exec", "--tty", &b.id, "/probe", "sizes", "1", "--", "exit", "6"]);
+            command.args(["exec", "--tty", &b.id, "/probe", "sizes", "5"]);
             let running = terminal.spawn(t, command)?;
             terminal.expect("size 31 77")?;
             terminal.resize(11, 22)?;
             terminal.expect("size 11 22")?;
-            t.finish(running)?.exits(6).map(drop)
+            t.cli(&format!("kill {} KILL", b.id))?.ok()?;
+            t.finish(running)?.exits(137).map(drop)
         }),
         case("terminal/no-terminal-cannot-inject-input", |t| {
             // CVE-2016-7545 and its kin: without a terminal of its own the container must not hold ours.

@@ -14,13 +14,14 @@ use crate::cases;
 /// How to call this program.
 pub const USAGE: &str = "\
 usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--jobs N] [--timeout SECONDS]
-                      [--tmp DIR] [--alone] [--no-excuses] [--rootfs-busybox DIR] [--rootfs-debian DIR]
+                      [--tmp DIR] [--alone] [--no-excuses] [--times] [--rootfs-busybox DIR] [--rootfs-debian DIR]
        spec-tests probe ACTION…
 
 --filter   only cases whose name contains one of the texts
 --env      a name for this environment, printed with the result
 --alone    nobody else uses this machine: any new cgroup, socket or keyring on it counts as left behind
 --no-excuses  a peer's known differences count as failures
+--times    prints the twenty slowest cases
 --one      (for its own use) runs one case in this process";
 
 #[derive(Default)]
@@ -35,6 +36,7 @@ struct Options {
     tmp: Option<PathBuf>,
     alone: bool,
     no_excuses: bool,
+    times: bool,
     busybox: Option<PathBuf>,
     debian: Option<PathBuf>,
 }
@@ -67,6 +69,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--rootfs-debian" => options.debian = Some(value()?.into()),
             "--list" => options.list = true,
             "--no-excuses" => options.no_excuses = true,
+            "--times" => options.times = true,
             "--alone" => options.alone = true,
             _ => return Err(format!("unknown argument {arg}")),
         }
@@ -100,7 +103,16 @@ fn run(options: Options, args: &[String]) -> Result<ExitCode, String> {
     }
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let jobs = options.jobs.unwrap_or(processors.min(2));
-    let count = runner::run(&cases, &host, args, jobs);
+    let mut count = runner::run(&cases, &host, args, jobs);
+    if options.times {
+        count.took.sort();
+        count
+            .took
+            .iter()
+            .rev()
+            .take(20)
+            .for_each(|(took, name)| println!("{:7.2} s {name}", took.as_secs_f64()));
+    }
     let place =
         if options.env.is_empty() { String::new() } else { format!(" ({} on {})", host.name, options.env) };
     println!("{} passed, {} failed, {} skipped{place}", count.passed, count.failed, count.skipped);

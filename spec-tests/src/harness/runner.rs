@@ -12,11 +12,13 @@ use super::case::{Case, Trouble, Verdict};
 use super::host::Host;
 
 /// How many cases ended how.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Count {
     pub passed: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// How long each took.
+    pub took: Vec<(Duration, String)>,
 }
 
 /// What the runner has found out about a case.
@@ -36,14 +38,16 @@ pub fn run(cases: &[Case], host: &Host, options: &[String], jobs: usize) -> Coun
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some(case) = locked(&queue).next() {
+                    let begin = Instant::now();
                     let outcome = judge(case, host, options);
-                    tell(&case.name, outcome, &mut locked(&count));
+                    let mut count = locked(&count);
+                    count.took.push((begin.elapsed(), case.name.clone()));
+                    tell(&case.name, outcome, &mut count);
                 }
             });
         }
     });
-    let total = *locked(&count);
-    total
+    count.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -104,9 +104,12 @@ fn reap() {
     while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
 }
 
+/// The kernel's OOM reaper holds on to what it killed, and so to its keyring, for two seconds.
+const SETTLING: Duration = Duration::from_secs(4);
+
 /// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
 fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
-    let end = Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + SETTLING;
     loop {
         reap();
         let left = before.differences(&Snapshot::take(host, place));

@@ -123,7 +123,10 @@ impl Builder {
     fn bind(&mut self, mount: &Mount, source: Ref) {
         self.target(mount, source);
         self.attach(mount, source);
-        self.stage(&mount.at, StageOp::CloseFd(source));
+        // As the root it stays open.
+        if mount.target != "/" {
+            self.stage(&mount.at, StageOp::CloseFd(source));
+        }
     }
 
     fn file_system(&mut self, mount: &Mount) {
@@ -167,6 +170,21 @@ impl Builder {
         let flags = mount.attrs.set & 0xf;
         let op = StageOp::MountClassic { slot: slots::TARGET, fstype, source, flags, data: data.join(",") };
         self.stage(&mount.at, op);
+        // The rest is the mount's that is there now.
+        let (path, slot) = (mount.target.clone(), slots::TARGET);
+        let flags = wire::TARGET_EXISTING | wire::TARGET_IN_PROC;
+        let set = mount.attrs.set & !0xf;
+        // The access time bits are one number, which mount_setattr(2) wants cleared before it is set.
+        let atime = if set & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
+        let attrs = Attrs { set, clear: mount.attrs.clear | atime };
+        if attrs != Attrs::default() || mount.recursive != Attrs::default() || !mount.propagation.is_empty() {
+            self.stage(&mount.at, StageOp::Target { slot, path, flags, like: Ref::Nothing });
+            self.set_attr(&mount.at, Ref::Slot(slot), attrs, 0, false);
+            self.set_attr(&mount.at, Ref::Slot(slot), mount.recursive, 0, true);
+            for change in &mount.propagation {
+                self.set_attr(&mount.at, Ref::Slot(slot), Attrs::default(), change.flag, change.recursive);
+            }
+        }
     }
 
     fn attach(&mut self, mount: &Mount, what: Ref) {

@@ -14,15 +14,18 @@ use crate::stage::wire::barrier;
 struct Around<'a> {
     seccomp: Option<&'a Filter>,
     last_cap: u32,
+    keep_fds: u32,
+    gate: Ref,
 }
 
 impl Builder {
     /// From the container's root to the user, up to the barrier Ready.
-    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32) {
+    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32, gate: Ref) {
         if process.terminal.is_some() {
             self.stage("/process/terminal", StageOp::ConsoleStdio(slots::TERMINAL));
         }
-        self.become_anybody(process, &Around { seccomp: plan.seccomp.as_ref(), last_cap });
+        let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
+        self.become_anybody(process, &Around { seccomp, last_cap, keep_fds, gate });
     }
 
     /// The same for a process that enters a container.
@@ -35,7 +38,12 @@ impl Builder {
         if process.apparmor.is_some() || process.selinux.is_some() {
             self.own_proc("");
         }
-        let around = Around { seccomp: entry.seccomp.as_ref(), last_cap: entry.last_cap };
+        let around = Around {
+            seccomp: entry.seccomp.as_ref(),
+            last_cap: entry.last_cap,
+            keep_fds: entry.keep_fds,
+            gate: Ref::Nothing,
+        };
         self.become_anybody(process, &around);
     }
 
@@ -46,7 +54,7 @@ impl Builder {
         if process.needs_home {
             self.stage(&user, StageOp::Home(process.uid));
         }
-        // Root first: it may have to make the directory.
+        // Root first: the user may not be allowed to.
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: false });
         self.labels(process);
         if let Some(persona) = &process.personality {
@@ -71,14 +79,21 @@ impl Builder {
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
         self.stage(&field("capabilities"), StageOp::Capset { effective, permitted, inheritable });
-        if caps.ambient != 0 {
+        // Without both there can be none; else the caller's must go.
+        if permitted & inheritable != 0 {
             self.stage(&field("capabilities/ambient"), StageOp::Ambient(caps.ambient));
         }
         self.stage(&field("args"), StageOp::Lookup(process.candidates.clone()));
         self.stage(&user, StageOp::Umask(process.umask));
         let terminal = process.terminal.is_some();
-        let fd = if terminal { Ref::Slot(slots::MASTER) } else { Ref::Nothing };
+        let slot = terminal.then_some(slots::MASTER);
+        // Nothing of the host's stays open while it waits, or in the user's program.
+        self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
+        let fd = slot.map_or(Ref::Nothing, Ref::Slot);
         self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
+        if terminal {
+            self.stage("", StageOp::CloseFd(fd));
+        }
     }
 
     /// LSM labels for the exec, through the procfs that nobody can mount over (CVE-2019-16884, CVE-2025-52881).
