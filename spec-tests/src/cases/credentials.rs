@@ -101,8 +101,8 @@ fn settings() -> Vec<Case> {
             t.report(&b)?.is(seen_at, serde_json::from_str::<Value>(seen)?)
         })
         .needs(match *name {
-            // With group scheduling of real-time tasks a new v1 group has no budget for them.
-            "sched-rr" | "sched-fifo" => &[Need::NoFile("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")],
+            // Where the kernel schedules real-time tasks by group, a new group has no budget for them.
+            "sched-rr" | "sched-fifo" => &[Need::NoController("cpu")],
             _ => &[],
         })
     };

@@ -32,8 +32,6 @@ pub enum Need {
     Runtime(&'static str),
     /// The kernel has this file.
     File(&'static str),
-    /// This file does not exist.
-    NoFile(&'static str),
     /// This kernel or newer.
     Kernel(u32, u32),
     /// A rootfs with busybox.
@@ -108,7 +106,6 @@ impl Host {
             Need::NoCapability(bit) => {
                 (self.capabilities >> bit & 1 == 0, format!("the harness has capability {bit}"))
             }
-            Need::NoFile(path) => (!Path::new(path).exists(), format!("there is {path}")),
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
             Need::Kernel(major, minor) => {
