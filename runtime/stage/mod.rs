@@ -206,6 +206,7 @@ impl Stage {
             code::CONSOLE => self.console(rec),
             code::CONSOLE_BIND => self.console_bind(rec),
             code::CONSOLE_STDIO => console::stdio(self.fd(rec.r)?),
+            code::CONSOLE_CONTROL => console::control(),
             code::CHOWN_STDIO => console::chown_stdio(rec.x),
             code::MOUNT_CLASSIC => self.mount_classic(rec),
             _ => self.identity(rec),
@@ -282,6 +283,7 @@ impl Stage {
         self.tell(kind::FAULT, fault, output);
     }
 
+    #[inline(never)]
     fn tell(&self, kind: u8, fault: Fault, output: &[u8]) {
         let message = Message { kind, op: self.op, errno: fault.errno, aux: fault.aux, ..Default::default() };
         let mut bytes = [0; 16 + hook::OUTPUT];
@@ -295,6 +297,7 @@ impl Stage {
     }
 
     /// Meets the host: says what was reached (with a descriptor, if any) and waits for its word.
+    #[inline(never)]
     fn barrier(&mut self, barrier: u8, reference: i32) -> Result<()> {
         let fd = if reference == wire::NONE { None } else { Some(self.fd(reference)?) };
         let message =

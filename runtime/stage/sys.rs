@@ -465,6 +465,15 @@ pub fn clone3(flags: u64, exit_signal: u64) -> Result<(i32, i32)> {
     Ok((pid as i32, unsafe { core::ptr::read_volatile(&raw const pidfd) }))
 }
 
+/// clone(2) without CLONE_VM, otherwise as [`clone3`].
+pub fn clone(flags: u64) -> Result<(i32, i32)> {
+    const CLONE_PIDFD: u64 = 0x1000;
+    let mut pidfd = -1_i32;
+    let pid = sys!(CLONE, flags | CLONE_PIDFD, 0, &raw mut pidfd, 0, 0)?;
+    // SAFETY: `pidfd` is a live local that the kernel may have written behind the compiler's back.
+    Ok((pid as i32, unsafe { core::ptr::read_volatile(&raw const pidfd) }))
+}
+
 pub fn unshare(flags: u64) -> Result<()> {
     sys!(UNSHARE, flags).map(drop)
 }

@@ -126,7 +126,7 @@ pub mod code {
     pub const CONSOLE: u16 = 30;
     /// Bind terminal q onto /dev/console.
     pub const CONSOLE_BIND: u16 = 31;
-    /// Make terminal q descriptors 0, 1, 2 and the controlling terminal.
+    /// Make terminal r descriptors 0, 1 and 2.
     pub const CONSOLE_STDIO: u16 = 32;
     /// Give descriptors 0, 1, 2 to user x.
     pub const CHOWN_STDIO: u16 = 33;
@@ -178,6 +178,8 @@ pub mod code {
     pub const CHDIR_HOST: u16 = 55;
     /// Make directory s and what is missing before it, if that can be done.
     pub const MKDIR: u16 = 56;
+    /// Make descriptor 0 the controlling terminal of our session.
+    pub const CONSOLE_CONTROL: u16 = 57;
 }
 
 /// The target must be a directory.

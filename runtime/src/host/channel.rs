@@ -128,7 +128,7 @@ pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
         // runc's words, which podman's tests read.
         (Some(Op::Stage(StageOp::Chdir { path, .. })), call) if call < aux::HOOK_STATUS => {
             let text = format!("chdir to cwd ({path:?}) set in config.json failed: {}", Words(errno));
-            Error::new(Kind::Invalid, text)
+            Error::new(Kind::Invalid, text).at(place)
         }
         (_, aux::OUTSIDE) => {
             Error::new(Kind::Invalid, "the working directory is outside of the root").at(place)

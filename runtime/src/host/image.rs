@@ -5,16 +5,18 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, memfd_create, openat};
 use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::error::{Context, Result};
 
 /// The stage, built by build.rs.
 static STAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage"));
 
-/// The stage's executable, sealed against every change; `None` where memfds cannot be executed
-/// (`vm.memfd_noexec=2`): the interpreter linked into this binary serves then.
+/// The stage's executable, sealed against every change. Where memfds cannot be executed (`vm.memfd_noexec=2`) it is
+/// [`private`]; `None` where that is refused as well (no CAP_SYS_ADMIN): the interpreter linked into this binary
+/// serves then, and /proc/self/exe is this binary while it runs (CVE-2019-5736), which only its owner can write to.
 ///
 /// # Errors
 /// ENOMEM and its like.
@@ -26,9 +28,25 @@ pub fn stage() -> Result<Option<OwnedFd>> {
         other => other,
     };
     match memfd {
-        Err(Errno::ACCESS) => Ok(None),
+        Err(Errno::ACCESS) => Ok(private().ok()),
         memfd => filled(memfd.call(|| "memfd_create(corten-stage)")?, STAGE).map(Some),
     }
+}
+
+/// The stage in a tmpfs that is mounted nowhere and is this launch's alone: not sealed, but whoever changes it changes
+/// nothing that anybody will run. So it must never be kept for a second launch.
+fn private() -> Result<OwnedFd> {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(tmpfs)")?;
+    fsconfig_create(&fs).call(|| "fsconfig(tmpfs)")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).call(|| "fsmount(tmpfs)")?;
+    let open = |flags| openat(&mount, "stage", flags | OFlags::CLOEXEC, Mode::RUSR);
+    let file = open(OFlags::WRONLY | OFlags::CREATE).call(|| "open(stage)")?;
+    // For everybody, whatever our umask: the root of a user namespace executes it.
+    fchmod(&file, Mode::from_raw_mode(0o555)).call(|| "fchmod(stage)")?;
+    // Closed before the exec, which refuses files that are open for writing (ETXTBSY).
+    drop(written(file, STAGE)?);
+    open(OFlags::RDONLY).call(|| "open(stage)")
 }
 
 /// The encoded program.
@@ -45,12 +63,17 @@ pub fn program(words: &[u64]) -> Result<OwnedFd> {
     filled(memfd.call(|| "memfd_create(corten-program)")?, &bytes)
 }
 
-fn filled(memfd: OwnedFd, mut bytes: &[u8]) -> Result<OwnedFd> {
-    while !bytes.is_empty() {
-        let count = rustix::io::write(&memfd, bytes).call(|| "write(memfd)")?;
-        bytes = &bytes[count..];
-    }
+fn filled(memfd: OwnedFd, bytes: &[u8]) -> Result<OwnedFd> {
+    let memfd = written(memfd, bytes)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_add_seals(&memfd, seals).call(|| "fcntl(memfd, F_ADD_SEALS)")?;
     Ok(memfd)
+}
+
+fn written(file: OwnedFd, mut bytes: &[u8]) -> Result<OwnedFd> {
+    while !bytes.is_empty() {
+        let count = rustix::io::write(&file, bytes).call(|| "write(stage)")?;
+        bytes = &bytes[count..];
+    }
+    Ok(file)
 }

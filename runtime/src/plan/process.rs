@@ -109,7 +109,8 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
     let env = environment(process, at, place.listen_fds)?;
     let args = args(process, at)?;
     let user = user(&process.user, &format!("{at}/user"), place.ids)?;
-    let no_apparmor = (!place.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
+    let no_apparmor =
+        (!place.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
     let no_selinux = (!place.facts.selinux)
         .then_some("selinux label is specified in config, but selinux is disabled or not supported");
     let size = process.console_size.as_ref().map(|size| (size.height, size.width));
@@ -299,7 +300,12 @@ fn oom_score_adj(process: &spec::Process, at: &str) -> Result<Option<i32>> {
 }
 
 /// A label for the exec. One that nobody enforces must not seem to be (runc's words).
-fn label(label: Option<&str>, at: &str, field: &str, refuse: Option<&'static str>) -> Result<Option<Field<String>>> {
+fn label(
+    label: Option<&str>,
+    at: &str,
+    field: &str,
+    refuse: Option<&'static str>,
+) -> Result<Option<Field<String>>> {
     let Some(label) = filled(label) else { return Ok(None) };
     let at = format!("{at}/{field}");
     if let Some(text) = refuse {

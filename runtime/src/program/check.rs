@@ -57,6 +57,8 @@ fn bug(step: usize, text: String) -> Error {
 
 fn rank(op: &StageOp) -> Option<Rank> {
     Some(match op {
+        // A hop into nothing new may come at any time: `exec` does it last.
+        StageOp::Hop(0) => return None,
         StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) => Rank::Join,
         StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
         StageOp::Attach { .. }

@@ -170,6 +170,10 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
 }
 
 /// `exec`: one more process in a container.
+///
+/// The first process joins everything, becomes the user and gives its privileges up; only then it hops into the pid
+/// namespace. What the container can see, and ptrace(2) if it has CAP_SYS_PTRACE, has no more than itself
+/// (CVE-2016-9962).
 pub fn exec(entry: &Entry, process: &Process) -> Program {
     let mut b = Builder::default();
     if process.terminal.is_some() {
@@ -177,18 +181,19 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     let init = b.open("", Source::Init);
     let root = if entry.chroot { b.open("", Source::InitRoot) } else { Ref::Nothing };
-    let pid = if entry.pid { init } else { Ref::Nothing };
-    b.host("", HostOp::Clone { flags: 0, pid, wait: entry.place });
+    // The label is written before the hop, by a process of our own pid namespace; our /proc is nobody else's.
+    let labelled = process.apparmor.is_some() || process.selinux.is_some();
+    let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
+    b.host("", HostOp::Clone { flags: 0, pid: Ref::Nothing, wait: entry.place });
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
     }
-    if let Some(score) = process.oom_score_adj {
-        b.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
-    }
     b.stage("", StageOp::Signals);
-    if entry.kinds != 0 {
-        b.stage("", StageOp::Setns { from: init, kinds: entry.kinds });
+    // The pid namespace is for the one that is cloned later.
+    let kinds = entry.kinds | if entry.pid { NsKind::Pid.flag() } else { 0 };
+    if kinds != 0 {
+        b.stage("", StageOp::Setns { from: init, kinds });
     }
     if entry.user {
         b.stage("", StageOp::BecomeRoot);
@@ -200,8 +205,7 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     if entry.keyring {
         b.keyring(&entry.id, entry.user, true);
     }
-    b.stage("", StageOp::Setsid);
-    b.enter_as(entry, process);
+    b.enter_as(entry, process, proc);
     b.exec(process, entry.seccomp.as_ref());
     b.host("", HostOp::Outcome);
     b.program

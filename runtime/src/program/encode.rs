@@ -178,6 +178,7 @@ impl Encoder<'_> {
             }
             StageOp::ConsoleBind(terminal) => Rec { code: code::CONSOLE_BIND, r: slot(*terminal), ..none },
             StageOp::ConsoleStdio(terminal) => Rec { code: code::CONSOLE_STDIO, r: slot(*terminal), ..none },
+            StageOp::ConsoleControl => Rec { code: code::CONSOLE_CONTROL, ..none },
             StageOp::ChownStdio(uid) => Rec { code: code::CHOWN_STDIO, x: *uid, ..none },
             other => self.mount_record(other, none),
         }

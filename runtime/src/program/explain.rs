@@ -218,7 +218,8 @@ fn stage(program: &Program, op: &StageOp) -> String {
             format!("open a terminal{size} in the container's devpts")
         }
         StageOp::ConsoleBind(_) => "bind the terminal onto /dev/console".into(),
-        StageOp::ConsoleStdio(_) => "make the terminal stdin, stdout, stderr and controlling terminal".into(),
+        StageOp::ConsoleStdio(_) => "make the terminal stdin, stdout and stderr".into(),
+        StageOp::ConsoleControl => "make stdin the controlling terminal".into(),
         StageOp::ChownStdio(uid) => format!("give stdin, stdout and stderr to user {uid}"),
         StageOp::Write { path, data, .. } => format!("write {data:?} to /proc/{path}"),
         other => mount(program, other),

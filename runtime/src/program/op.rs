@@ -336,8 +336,10 @@ pub enum StageOp {
     },
     /// Bind the terminal onto /dev/console.
     ConsoleBind(usize),
-    /// Make it stdin, stdout, stderr and the controlling terminal.
+    /// Make it stdin, stdout and stderr.
     ConsoleStdio(usize),
+    /// Make stdin the controlling terminal of our session.
+    ConsoleControl,
     /// Give stdin, stdout and stderr to this user.
     ChownStdio(u32),
     /// umask(2)

@@ -18,7 +18,15 @@ fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
 /// A plain host with the unified hierarchy.
 pub fn v2() -> Facts {
     let cgroups = Hierarchies { v1: Vec::new(), v2: Some(hierarchy("/sys/fs/cgroup", &[])) };
-    Facts { euid: 0, in_userns: false, last_cap: 40, bounding: (1 << 41) - 1, apparmor: true, selinux: true, cgroups }
+    Facts {
+        euid: 0,
+        in_userns: false,
+        last_cap: 40,
+        grantable: (1 << 41) - 1,
+        apparmor: true,
+        selinux: true,
+        cgroups,
+    }
 }
 
 /// A host with legacy hierarchies, two controllers sharing one.

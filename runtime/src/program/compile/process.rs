@@ -16,6 +16,21 @@ struct Around<'a> {
     last_cap: u32,
     keep_fds: u32,
     gate: Ref,
+    /// The procfs for labels.
+    proc: Ref,
+    /// It enters a container that exists (`exec`).
+    enters: Option<Enters>,
+}
+
+/// How the process gets into the container's pid namespace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Enters {
+    /// It is there: the container has none of its own.
+    There,
+    /// By a hop at the very end.
+    Last,
+    /// By a hop before the filter: the agent at its listener is told a pid.
+    BeforeFilter,
 }
 
 impl Builder {
@@ -23,26 +38,33 @@ impl Builder {
     pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32, gate: Ref) {
         if process.terminal.is_some() {
             self.stage("/process/terminal", StageOp::ConsoleStdio(slots::TERMINAL));
+            self.stage("/process/terminal", StageOp::ConsoleControl);
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
-        self.become_anybody(process, &Around { seccomp, last_cap, keep_fds, gate });
+        let proc = Ref::Slot(slots::PROC);
+        self.become_anybody(process, &Around { seccomp, last_cap, keep_fds, gate, proc, enters: None });
     }
 
     /// The same for a process that enters a container.
-    pub(super) fn enter_as(&mut self, entry: &Entry, process: &Process) {
+    pub(super) fn enter_as(&mut self, entry: &Entry, process: &Process, proc: Ref) {
         if let Some(size) = process.terminal {
             let (master, terminal) = (slots::MASTER, slots::TERMINAL);
             self.stage("/terminal", StageOp::Console { master, terminal, size });
             self.stage("/terminal", StageOp::ConsoleStdio(terminal));
         }
-        if process.apparmor.is_some() || process.selinux.is_some() {
-            self.own_proc("");
-        }
+        let listener = entry.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
+        let enters = match (entry.pid, listener) {
+            (false, _) => Enters::There,
+            (true, false) => Enters::Last,
+            (true, true) => Enters::BeforeFilter,
+        };
         let around = Around {
             seccomp: entry.seccomp.as_ref(),
             last_cap: entry.last_cap,
             keep_fds: entry.keep_fds,
             gate: Ref::Nothing,
+            proc,
+            enters: Some(enters),
         };
         self.become_anybody(process, &around);
     }
@@ -56,7 +78,7 @@ impl Builder {
         }
         // Root first: the user may not be allowed to.
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: false });
-        self.labels(process);
+        self.labels(process, around.proc);
         if let Some(persona) = &process.personality {
             self.stage(&persona.at, StageOp::Personality(persona.value));
         }
@@ -64,6 +86,9 @@ impl Builder {
             self.stage(&field("noNewPrivileges"), StageOp::NoNewPrivs);
         }
         // Without no_new_privs the filter needs CAP_SYS_ADMIN; a listener's agent must be ready before Ready.
+        if around.enters == Some(Enters::BeforeFilter) {
+            self.hop();
+        }
         if let Some(filter) = around.seccomp.filter(|filter| early(process, filter)) {
             self.filter(filter);
         }
@@ -89,6 +114,9 @@ impl Builder {
         let slot = terminal.then_some(slots::MASTER);
         // Nothing of the host's stays open while it waits, or in the user's program.
         self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
+        if let Some(enters) = around.enters {
+            self.enter(process, enters);
+        }
         let fd = slot.map_or(Ref::Nothing, Ref::Slot);
         self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
         if terminal {
@@ -96,9 +124,28 @@ impl Builder {
         }
     }
 
+    /// Into the pid namespace, with a session there.
+    fn enter(&mut self, process: &Process, enters: Enters) {
+        if enters == Enters::Last {
+            self.hop();
+        }
+        if let Some(score) = process.oom_score_adj {
+            self.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
+        }
+        self.stage("", StageOp::Setsid);
+        if process.terminal.is_some() {
+            self.stage("/terminal", StageOp::ConsoleControl);
+        }
+    }
+
+    fn hop(&mut self) {
+        self.stage("", StageOp::Hop(0));
+        self.host("", HostOp::Adopt);
+        self.host("", HostOp::Release);
+    }
+
     /// LSM labels for the exec, through the procfs that nobody can mount over (CVE-2019-16884, CVE-2025-52881).
-    fn labels(&mut self, process: &Process) {
-        let dir = Ref::Slot(slots::PROC);
+    fn labels(&mut self, process: &Process, dir: Ref) {
         if let Some(label) = &process.apparmor {
             let (path, data) = ("thread-self/attr/apparmor/exec".to_owned(), format!("exec {}", label.value));
             self.stage(&label.at, StageOp::Write { dir, path, data });
