@@ -17,7 +17,7 @@ MANPAGES = $(wildcard docs/man/*.8)
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
         man install uninstall clean
 
 help: ## this list
@@ -27,6 +27,11 @@ help: ## this list
 demo: ## set up, build, and show a container from create to delete (as root, or through sudo)
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) demo/run
+
+engines: ## podman, containerd and Docker run a container with corten, in a guest (sets up the full lab)
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) LAB=full .ci/setup lab
+	@$(ENV) demo/engines
 
 build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
 	@$(ENV) .ci/setup toolchain

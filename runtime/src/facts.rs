@@ -18,8 +18,8 @@ pub struct Facts {
     pub in_userns: bool,
     /// The kernel's last capability number (`CAP_LAST_CAP`).
     pub last_cap: u32,
-    /// The capabilities that this process can hand on: its bounding set, bit n = capability n.
-    pub bounding: u64,
+    /// The capabilities that this process can hand on, bit n = capability n.
+    pub grantable: u64,
     /// AppArmor is enabled.
     pub apparmor: bool,
     /// SELinux is enabled.
@@ -43,18 +43,13 @@ impl Facts {
             euid: rustix::process::geteuid().as_raw(),
             in_userns,
             last_cap: last_cap(),
-            bounding: bounding(),
+            grantable: grantable(),
             apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|on| on.starts_with(b"Y")),
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups: Hierarchies::probe()?,
         })
     }
-}
-
-fn bounding() -> u64 {
-    let held = |cap: &u32| crate::sys::prctl::bounding_set_has(*cap) == Some(true);
-    (0..64).take_while(|cap| *cap <= 40 || held(cap)).filter(held).fold(0, |set, cap| set | 1 << cap)
 }
 
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the
@@ -69,4 +64,12 @@ fn last_cap() -> u32 {
         last -= 1;
     }
     last
+}
+
+/// What root holds, it can hand on; for everybody else (`corten plan`) nothing is ruled out.
+fn grantable() -> u64 {
+    match rustix::thread::capabilities(None) {
+        Ok(sets) if rustix::process::geteuid().is_root() => sets.permitted.bits(),
+        _ => u64::MAX,
+    }
 }

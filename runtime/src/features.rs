@@ -29,8 +29,8 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 mod built {
     pub const CGROUP_SYSTEMD: bool = false;
     pub const CGROUP_RDMA: bool = true;
-    pub const APPARMOR: bool = false;
-    pub const SELINUX: bool = false;
+    pub const APPARMOR: bool = true;
+    pub const SELINUX: bool = true;
     pub const INTEL_RDT: bool = false;
     pub const NET_DEVICES: bool = false;
     pub const MEMORY_POLICY: bool = false;
@@ -121,7 +121,7 @@ pub fn features() -> Features {
         oci_version_min: OCI_VERSION_MIN,
         oci_version_max: OCI_VERSION_MAX,
         hooks: &["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        mount_options: mount_options(),
+        mount_options: crate::plan::mounts::option_names(),
         linux: linux(),
         annotations: BTreeMap::from([
             ("io.containerd.corten.version", VERSION.to_owned()),
@@ -198,20 +198,6 @@ fn supported_seccomp_flags() -> Vec<&'static str> {
     seccomp::known_flags().iter().copied().filter(supported).collect()
 }
 
-/// Every mount option that is not handed to the file system, sorted. To become `plan::mounts::option_names`, the
-/// parser's own table, as soon as that room is part of the library.
-fn mount_options() -> Vec<&'static str> {
-    let mut options: Vec<&str> = "acl async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud \
-        mand noacl noatime nodev nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid \
-        nosymfollow private ratime rbind rdev rdiratime relatime remount rexec ridmap rnoatime rnodev rnodiratime \
-        rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave \
-        rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup \
-        unbindable"
-        .split_whitespace()
-        .collect();
-    options.sort_unstable();
-    options
-}
 
 #[cfg(test)]
 mod tests {
@@ -231,7 +217,7 @@ mod tests {
     #[test]
     fn lists_are_sorted_and_without_doubles() {
         let rising = |list: &[&str]| list.windows(2).all(|pair| pair[0] < pair[1]);
-        assert!(rising(&mount_options()));
+        assert!(rising(&crate::plan::mounts::option_names()));
         let Linux { seccomp, namespaces, .. } = linux();
         for list in [seccomp.actions, seccomp.operators, seccomp.archs, seccomp.known_flags, namespaces] {
             assert!(rising(list), "{list:?}");

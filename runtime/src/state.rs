@@ -55,6 +55,15 @@ pub struct State {
     /// Of those, the socket-activation ones.
     #[serde(default)]
     pub listen_fds: u32,
+    /// The configuration has a process: `start` is possible.
+    #[serde(default)]
+    pub process: bool,
+    /// The configuration has poststart hooks.
+    #[serde(default)]
+    pub poststart: bool,
+    /// The configuration has poststop hooks.
+    #[serde(default)]
+    pub poststop: bool,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
 }

@@ -8,6 +8,7 @@ use super::{Stage, fault};
 impl Stage {
     /// Opens a terminal in the container's own devpts. What lies at /dev/pts/ptmx is checked to be the kernel's
     /// (CVE-2025-52565), and the other side is taken by TIOCGPTPEER, so that no name is looked up.
+    #[inline(never)]
     pub(super) fn console(&mut self, rec: &Rec) -> Result<()> {
         const DEVPTS: u64 = 0x1cd1;
         const TIOCSPTLCK: u32 = 0x4004_5431;
@@ -32,6 +33,7 @@ impl Stage {
     }
 
     /// Binds the terminal onto /dev/console, which must be no symbolic link.
+    #[inline(never)]
     pub(super) fn console_bind(&self, rec: &Rec) -> Result<()> {
         let terminal = self.fd(rec.r)?;
         let target = self.file_nofollow(c"/dev/console")?;
@@ -56,6 +58,7 @@ pub(super) fn control() -> Result<()> {
 
 /// Gives the standard descriptors to the user, so that `/dev/stderr` can be reopened. /dev/null stays everybody's;
 /// what cannot be given (a read-only file system, an unmapped owner, no privilege) stays as it is, as in runc.
+#[inline(never)]
 pub(super) fn chown_stdio(uid: u32) -> Result<()> {
     const KEEP_GROUP: u32 = u32::MAX;
     for fd in 0..3 {

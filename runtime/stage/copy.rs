@@ -12,6 +12,7 @@ use super::wire::aux;
 const DEPTH: usize = 64;
 
 /// Copies what is in `from` (may be opened with O_PATH) into `to`.
+#[inline(never)]
 pub(super) fn tree(from: i32, to: i32) -> Result<()> {
     directory(from, c".", to, c".", DEPTH)
 }

@@ -23,6 +23,7 @@ struct Running {
 
 impl Stage {
     /// Runs one hook and waits for it; a failure is reported here, with what the hook wrote, and ends the stage.
+    #[inline(never)]
     pub(super) fn hook(&self, rec: &Rec) -> Result<()> {
         let hook = self.program.get::<HookRec>(rec.s)?;
         let path = self.text(hook.path)?;

@@ -14,6 +14,7 @@ pub(super) fn set_ids(uid: u32, gid: u32) -> Result<()> {
 }
 
 /// Drops from the bounding set whatever is not in `keep`.
+#[inline(never)]
 pub(super) fn bound(keep: u64, last: u32) -> Result<()> {
     const PR_CAPBSET_DROP: u32 = 24;
     for capability in 0..=last {
@@ -28,6 +29,7 @@ impl Stage {
     /// First (with the privileges of root) hard limits are raised where they are too low; what is refused, because
     /// that takes CAP_SYS_RESOURCE in the initial user namespace, is left to the host. Second, just before the exec,
     /// the limits are set: lowering is everybody's right, and nothing of ours runs into them any more.
+    #[inline(never)]
     pub(super) fn rlimits(&mut self, rec: &Rec) -> Result<()> {
         const RAISE: u16 = 1;
         let limits = self.program.slice::<RlimitRec>(rec.s, rec.x as usize)?;
@@ -49,6 +51,7 @@ impl Stage {
     }
 
     /// Raises ambient capabilities; one that cannot be raised is a warning (config.md: SHOULD NOT fail).
+    #[inline(never)]
     pub(super) fn ambient(&self, set: u64) -> Result<()> {
         const PR_CAP_AMBIENT: u32 = 47;
         const RAISE: u64 = 2;

@@ -283,6 +283,7 @@ impl Stage {
         self.tell(kind::FAULT, fault, output);
     }
 
+    #[inline(never)]
     fn tell(&self, kind: u8, fault: Fault, output: &[u8]) {
         let message = Message { kind, op: self.op, errno: fault.errno, aux: fault.aux, ..Default::default() };
         let mut bytes = [0; 16 + hook::OUTPUT];
@@ -296,6 +297,7 @@ impl Stage {
     }
 
     /// Meets the host: says what was reached (with a descriptor, if any) and waits for its word.
+    #[inline(never)]
     fn barrier(&mut self, barrier: u8, reference: i32) -> Result<()> {
         let fd = if reference == wire::NONE { None } else { Some(self.fd(reference)?) };
         let message =

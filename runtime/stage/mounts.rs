@@ -53,6 +53,7 @@ impl Stage {
         sys::fsconfig_string(self.fd(rec.r)?, c"mode", octal)
     }
 
+    #[inline(never)]
     pub(super) fn set_attr(&self, rec: &Rec) -> Result<()> {
         let mut attr = sys::MountAttr { set: rec.a, clear: rec.b, propagation: u64::from(rec.x), userns: 0 };
         if rec.q != wire::NONE {
@@ -71,6 +72,7 @@ impl Stage {
     }
 
     /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
+    #[inline(never)]
     pub(super) fn mknod(&self, rec: &Rec) -> Result<()> {
         let (parent, name) = self.parent(self.text(rec.s)?)?;
         let done = match sys::mknodat(parent, name, rec.x, rec.a) {
@@ -108,6 +110,7 @@ impl Stage {
     }
 
     /// The directory (made if missing) that holds the last component of `path`, and that component.
+    #[inline(never)]
     fn parent(&self, path: &'static CStr) -> Result<(i32, &'static CStr)> {
         let bytes = path.to_bytes_with_nul();
         let slash = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
@@ -123,6 +126,7 @@ impl Stage {
 
     /// Hides a file behind the container's /dev/null and a directory behind an empty read-only tmpfs, one for all.
     /// Only a path that does not exist may stay unmasked (CVE-2025-31133).
+    #[inline(never)]
     pub(super) fn mask(&mut self, rec: &Rec) -> Result<()> {
         let target = match self.find(self.text(rec.s)?, 0, 0) {
             Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
@@ -166,6 +170,7 @@ impl Stage {
     }
 
     /// Binds a path onto itself, read-only.
+    #[inline(never)]
     pub(super) fn readonly(&self, rec: &Rec) -> Result<()> {
         let target = match self.find(self.text(rec.s)?, 0, 0) {
             Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
@@ -181,6 +186,7 @@ impl Stage {
     }
 
     /// pivot_root(".", ".") and the old root away: no directory is needed in the new one (pivot_root(2), NOTES).
+    #[inline(never)]
     pub(super) fn pivot(&mut self) -> Result<()> {
         let old = sys::openat2(sys::AT_FDCWD, c"/", sys::O_PATH | sys::O_DIRECTORY, 0, 0)?;
         sys::fchdir(self.root)?;

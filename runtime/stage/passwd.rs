@@ -11,6 +11,7 @@ const BOUND: usize = 1 << 20;
 
 impl Stage {
     /// Puts `HOME=…` into the buffer t (b bytes) and its offset at index a of the array s.
+    #[inline(never)]
     pub(super) fn home(&self, rec: &Rec) -> Result<()> {
         let room = rec.b as usize;
         let buffer = self.program.array::<u8>(rec.t, room)?;
@@ -35,6 +36,7 @@ impl Stage {
         Ok(())
     }
 
+    #[inline(never)]
     fn search(&self, uid: u32, home: &mut Home) -> Result<()> {
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
         // Looked at before it is opened: opening a device can have effects.

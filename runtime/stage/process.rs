@@ -21,6 +21,7 @@ impl Stage {
 
     /// Clones the final process as a child of our parent and leaves it the program. CLONE_PARENT wants exit
     /// signal 0 (clone(2)); the pidfd goes to the host before we exit, so that it never holds a bare pid.
+    #[inline(never)]
     pub(super) fn hop(&mut self, rec: &Rec) -> Result<()> {
         const CLONE_PARENT: u64 = 0x8000;
         // Filters that are loaded already allow clone(2) but not clone3(2), whose flags they cannot see.
@@ -43,6 +44,7 @@ impl Stage {
 
     /// A session keyring of the container's own; `x` adds search permission as runc does, so that processes that
     /// `exec` brings can find it by name.
+    #[inline(never)]
     pub(super) fn keyring(&self, rec: &Rec) -> Result<()> {
         // What KEYCTL_JOIN_SESSION_KEYRING gives (security/keys/process_keys.c): possessor all, user view, read, link.
         const JOINED: usize = 0x3f13_0000;
@@ -72,6 +74,7 @@ impl Stage {
 
     /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, and one descriptor of a
     /// slot (a terminal on its way to the host). The exec closes what is still there of these.
+    #[inline(never)]
     pub(super) fn close_from(&mut self, rec: &Rec) -> Result<()> {
         const F_DUPFD_CLOEXEC: u32 = 1030;
         let first = rec.x as i32;
@@ -103,6 +106,7 @@ impl Stage {
 
     /// Changes to the working directory. The first attempt is root's; where that is
     /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
+    #[inline(never)]
     pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
         const FIRST: u16 = 1;
         if rec.y == FIRST || self.chdir_refused {
@@ -117,6 +121,7 @@ impl Stage {
     }
 
     /// Chooses the first candidate that may be executed; says why none could, as execvp(3) would.
+    #[inline(never)]
     pub(super) fn lookup(&mut self, rec: &Rec) -> Result<()> {
         const EISDIR: i32 = 21;
         let mut errno = sys::ENOENT;
@@ -168,6 +173,7 @@ impl Stage {
 }
 
 /// The working directory is below the root: getcwd(2) says `(unreachable)` otherwise (CVE-2024-21626).
+#[inline(never)]
 fn inside() -> Result<()> {
     let mut path = [0; 4096];
     sys::getcwd(&mut path)?;

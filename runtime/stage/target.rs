@@ -61,6 +61,7 @@ impl Path {
     }
 
     /// The component at start..end is a symbolic link to `target`: put that in its place.
+    #[inline(never)]
     fn splice(&mut self, start: usize, end: usize, target: &[u8]) -> Result<()> {
         let mut whole = Path { bytes: [0; 8192], length: 0 };
         if target.first() != Some(&b'/') {
@@ -75,6 +76,7 @@ impl Path {
 
 impl Stage {
     /// Finds `path` inside the root without making anything.
+    #[inline(never)]
     pub(super) fn find(&self, path: &CStr, flags: u64, resolve: u64) -> Result<i32> {
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS | resolve;
         sys::openat2(self.root, path, sys::O_PATH | flags, 0, resolve)
@@ -101,6 +103,7 @@ impl Stage {
     }
 
     /// Makes `path` of the type and mode given, with all that is missing before it, and opens it.
+    #[inline(never)]
     fn make(&self, path: &CStr, mode: u32) -> Result<i32> {
         let mut path = Path::new(path)?;
         for _ in 0..LINKS {
@@ -149,6 +152,7 @@ impl Stage {
     }
 
     /// The TARGET operation: find or make a mount target and check that it is one.
+    #[inline(never)]
     pub(super) fn target(&mut self, rec: &Rec) -> Result<()> {
         let path = self.text(rec.s)?;
         let wants_directory = match rec.q {

@@ -72,7 +72,7 @@ pub fn decide(
 fn bit(name: &str, facts: &Facts, ignored: &mut Vec<String>) -> u64 {
     let known = Capability::from_str(name).ok().filter(|cap| u32::from(cap.index()) <= facts.last_cap);
     // Also those that we do not hold ourselves: capset(2) would refuse the whole.
-    if let Some(cap) = known.filter(|cap| facts.bounding & cap.bitmask() != 0) {
+    if let Some(cap) = known.filter(|cap| facts.grantable & cap.bitmask() != 0) {
         return cap.bitmask();
     }
     let name = printable(name);

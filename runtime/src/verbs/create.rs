@@ -46,6 +46,9 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         no_keyring: plan.ask.no_new_keyring,
         keep_fds: plan.ask.keep_fds,
         listen_fds: plan.ask.listen_fds,
+        process: plan.process.is_some(),
+        poststart: !plan.hooks.poststart.is_empty(),
+        poststop: !plan.hooks.poststop.is_empty(),
         init: None,
     };
     if let Err(error) = dir.write_file("config.json", &bytes) {

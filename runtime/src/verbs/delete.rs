@@ -39,6 +39,7 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
     container.group().destroy()?;
     // Read before the directory goes, run after: a failing hook must not keep the container (runtime.md, step 13).
     let hooks = match container.spec() {
+        _ if !container.state.poststop => Vec::new(),
         Ok(Spec { hooks, .. }) => plan::hooks::decide(&hooks).unwrap_or_default().poststop,
         Err(_) => Vec::new(),
     };

@@ -12,7 +12,6 @@ use crate::facts::Facts;
 use crate::host::{Channel, Incoming, hooks, word};
 use crate::plan::{self, Plan};
 use crate::program::{Op, compile};
-use crate::spec::Spec;
 
 /// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
 ///
@@ -27,8 +26,7 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
         Phase::Creating => return status("cannot start a container that is being created"),
         Phase::Running | Phase::Paused => return status("cannot start an already running container"),
     }
-    let spec = container.spec()?;
-    if spec.process.is_none() {
+    if !container.state.process {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
     let channel = knock(&container)?;
@@ -36,9 +34,9 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
     container.dir.remove_file("gate")?;
     channel.go()?;
     if let Some(incoming) = channel.receive()? {
-        return Err(failed(home, &container, &spec, &incoming));
+        return Err(failed(home, &container, &incoming));
     }
-    poststart(home, &container, &spec)
+    poststart(home, &container)
 }
 
 fn knock(container: &Container) -> Result<Channel> {
@@ -52,7 +50,7 @@ fn knock(container: &Container) -> Result<Channel> {
 }
 
 /// Words the stage's fault: the program that it ran is compiled once more, from the same configuration.
-fn failed(home: &Home, container: &Container, spec: &Spec, incoming: &Incoming) -> Error {
+fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
     let state = &container.state;
     let ask = Create {
         id: state.id.clone(),
@@ -63,7 +61,7 @@ fn failed(home: &Home, container: &Container, spec: &Spec, incoming: &Incoming) 
         ..Create::default()
     };
     let worded = Facts::probe().and_then(|facts| {
-        let plan = Plan::new(spec, &facts, home, &ask, state.bundle.clone())?;
+        let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
         let program = compile::create(&plan, facts.last_cap);
         let stage =
             |(index, step): (usize, &crate::program::Step)| matches!(step.op, Op::Stage(_)).then_some(index);
@@ -74,14 +72,14 @@ fn failed(home: &Home, container: &Container, spec: &Spec, incoming: &Incoming) 
 }
 
 /// A failing poststart hook ends the container (runtime.md#lifecycle, step 10).
-fn poststart(home: &Home, container: &Container, spec: &Spec) -> Result<()> {
-    if spec.hooks.poststart.is_empty() {
+fn poststart(home: &Home, container: &Container) -> Result<()> {
+    let state = &container.state;
+    if !state.poststart {
         return Ok(());
     }
-    let state = &container.state;
     let pid = state.init.as_ref().map_or(0, |init| init.pid);
     let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
-    let hooks = plan::hooks::decide(&spec.hooks)?;
+    let hooks = plan::hooks::decide(&container.spec()?.hooks)?;
     hooks::run("poststart", &hooks.poststart, &text, &state.bundle).inspect_err(|_| {
         let (_, pidfd) = container.phase().unwrap_or((Phase::Stopped, None));
         if let Err(error) = end(container, pidfd) {

@@ -22,7 +22,7 @@ pub fn v2() -> Facts {
         euid: 0,
         in_userns: false,
         last_cap: 40,
-        bounding: (1 << 41) - 1,
+        grantable: (1 << 41) - 1,
         apparmor: true,
         selinux: true,
         cgroups,

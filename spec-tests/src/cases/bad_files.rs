@@ -178,14 +178,12 @@ fn states() -> Vec<Case> {
 
 /// A tmpfs at `name` of the case's directory: read-only, or with these options.
 fn read_only(t: &Test, name: &str, options: &str) -> Verdict {
-    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    use nix::mount::MsFlags;
     let at = t.path(name);
     fs::create_dir(&at)?;
     fs::set_permissions(&at, fs::Permissions::from_mode(0o700))?;
     let flags = if options.is_empty() { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    mount(Some("tmpfs"), &at, Some("tmpfs"), flags, Some(options))?;
-    t.at_end(move || drop(umount2(&at, MntFlags::MNT_DETACH)));
-    Ok(())
+    t.mount("tmpfs", "tmpfs", &at, flags, options)
 }
 
 /// The file in which the runtime keeps a container's state, and its text.

@@ -371,7 +371,8 @@ fn words() -> Vec<Case> {
             let mut command = std::process::Command::new(&t.host.runtime);
             command.args(["list", "--format", "json"]).env_remove("PATH");
             t.complete(command)?.ok().map(drop)
-        }),
+        })
+        .runc("needs it"),
         case("cli/root-may-not-be-the-root-directory", |t| {
             let mut command = std::process::Command::new(&t.host.runtime);
             command.args(["--root", "/", "list"]);

@@ -293,8 +293,11 @@ fn detached(t: &Test) -> Verdict {
     done.ok()?;
     let text = fs::read_to_string(t.path("pid"))?;
     let pid: i32 = text.parse().map_err(|_| format!("the pid file holds {text:?}"))?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    check!(status.contains("Name:\tprobe"), "process {pid} is not the probe: {status}");
+    let name = format!("/proc/{pid}/comm");
+    t.until(
+        || "the process to be the probe".into(),
+        || Ok((fs::read_to_string(&name)?.trim() == "probe").then_some(())),
+    )?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     same("its exit code", t.exit_code(pid)?, 137)?;
     t.has_status(&b, "running")

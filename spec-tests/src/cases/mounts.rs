@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use nix::mount::MsFlags;
 use serde_json::{Value, json};
 
 use crate::check;
@@ -197,7 +198,7 @@ fn binds() -> Vec<Case> {
         }),
         case("mounts/bind-keeps-the-sources-own-flags", |t| {
             fs::create_dir(t.path("src"))?;
-            mount_tmpfs(t, "src", nix::mount::MsFlags::MS_NOSUID | nix::mount::MsFlags::MS_NODEV)?;
+            mount_tmpfs(t, "src", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
             let b = t.bundle()?.mount("bind", &t.file("src"), "/b", &["bind", "ro"]);
             let r = t.report(&b)?;
             r.mount("/b")?.has(&["ro"]).map(drop)
@@ -233,17 +234,14 @@ fn bind(name: &'static str, kind: &'static str, dest: &'static str, prepare: fn(
     })
 }
 
-fn mount_tmpfs(t: &Test, dir: &str, flags: nix::mount::MsFlags) -> Verdict {
-    let (kind, at) = (Some("tmpfs"), t.path(dir));
-    nix::mount::mount(kind, &at, kind, flags, None::<&str>)?;
-    t.at_end(move || drop(nix::mount::umount2(&at, nix::mount::MntFlags::MNT_DETACH)));
-    Ok(())
+fn mount_tmpfs(t: &Test, dir: &str, flags: MsFlags) -> Verdict {
+    t.mount("tmpfs", "tmpfs", &t.path(dir), flags, "")
 }
 
 /// `src` with a tmpfs on `src/sub` that holds `inner`.
 fn with_submount(t: &Test) -> Verdict {
     fs::create_dir_all(t.path("src/sub"))?;
-    mount_tmpfs(t, "src/sub", nix::mount::MsFlags::empty())?;
+    mount_tmpfs(t, "src/sub", MsFlags::empty())?;
     Ok(fs::write(t.path("src/sub/inner"), "")?)
 }
 
@@ -344,7 +342,7 @@ fn propagation() -> Vec<Case> {
     let mount = |(option, want, crun): &'static Row| {
         case(format!("mounts/propagation-{option}"), move |t: &Test| {
             fs::create_dir(t.path("src"))?;
-            mount_tmpfs(t, "src", nix::mount::MsFlags::empty())?;
+            mount_tmpfs(t, "src", MsFlags::empty())?;
             let r = t.report(&t.bundle()?.mount("bind", &t.file("src"), "/m", &["rbind", option]))?;
             r.mount("/m")?.propagates(want)
         })
@@ -393,12 +391,12 @@ fn tries_then_waits(b: Bundle, op: &str) -> Bundle {
 /// A mount made on the host after the start is seen inside through a slave, and only there.
 fn host_mount_reaches_slave(t: &Test) -> Verdict {
     fs::create_dir(t.path("src"))?;
-    mount_tmpfs(t, "src", nix::mount::MsFlags::empty())?;
+    mount_tmpfs(t, "src", MsFlags::empty())?;
     fs::create_dir(t.path("src/late"))?;
     let b = t.bundle()?.mount("bind", &t.file("src"), "/m", &["rbind", "rslave"]).writable();
     let b = b.probe("wait-for /m/late/inner -- print seen");
     let log = t.launch(&b)?;
-    mount_tmpfs(t, "src/late", nix::mount::MsFlags::empty())?;
+    mount_tmpfs(t, "src/late", MsFlags::empty())?;
     fs::write(t.path("src/late/inner"), "")?;
     same("it", log.lines(t, 1)?, vec!["seen"])
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::case::{Case, Trouble, case, same};
 use crate::harness::host::Need;
 use crate::harness::report::Report;
 use crate::harness::test::Test;
@@ -132,15 +132,7 @@ fn joining() -> Vec<Case> {
             let pin = t.path("pinned-netns");
             fs::write(&pin, "")?;
             let from = format!("/proc/{}/ns/net", t.pid(&first)?);
-            nix::mount::mount(
-                Some(from.as_str()),
-                &pin,
-                None::<&str>,
-                nix::mount::MsFlags::MS_BIND,
-                None::<&str>,
-            )?;
-            let at = pin.clone();
-            t.at_end(move || drop(nix::mount::umount2(&at, nix::mount::MntFlags::MNT_DETACH)));
+            t.mount("", &from, &pin, nix::mount::MsFlags::MS_BIND, "")?;
             t.cli(&format!("delete -f {}", first.id))?.ok()?;
             let r = t.report(&t.bundle()?.namespace("network", Some(&pin.to_string_lossy())))?;
             same("the namespace", r.text("/ns/net"), theirs.text("/ns/net"))

@@ -73,12 +73,11 @@ fn root() -> Vec<Case> {
         }),
         case("rootfs/on-a-mount-of-its-own", |t| {
             let b = t.bundle()?;
-            let (path, kind) = (b.rootfs(""), Some("tmpfs"));
+            let path = b.rootfs("");
             let aside = b.dir.join("aside");
             fs::rename(&path, &aside)?;
             fs::create_dir(&path)?;
-            nix::mount::mount(kind, &path, kind, nix::mount::MsFlags::empty(), None::<&str>)?;
-            t.at_end(move || drop(nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH)));
+            t.mount("tmpfs", "tmpfs", &path, nix::mount::MsFlags::empty(), "")?;
             fs::copy(aside.join("probe"), b.rootfs("probe"))?;
             t.report(&b)?.mount("/")?.fstype("tmpfs").map(drop)
         }),

@@ -109,8 +109,11 @@ impl Case {
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($text:tt)+) => {
-        if !$condition {
-            return Err($crate::harness::case::Trouble::Fail(format!($($text)+)));
+        {
+            let holds: bool = $condition;
+            if !holds {
+                return Err($crate::harness::case::Trouble::Fail(format!($($text)+)));
+            }
         }
     };
 }

@@ -18,7 +18,6 @@ pub enum Cgroups {
 /// Something a case cannot do without.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
-    CgroupV1,
     CgroupV2,
     /// This controller, on v1 or v2.
     Controller(&'static str),
@@ -32,16 +31,12 @@ pub enum Need {
     Runtime(&'static str),
     /// The kernel has this file.
     File(&'static str),
-    /// This file does not exist.
-    NoFile(&'static str),
     /// This kernel or newer.
     Kernel(u32, u32),
     /// A rootfs with busybox.
     Busybox,
     /// A Debian rootfs.
     Debian,
-    /// More than one processor.
-    Processors(usize),
 }
 
 /// The machine, the runtime and the options of this run.
@@ -96,7 +91,6 @@ impl Host {
     /// What of `need` is not here, in words.
     pub fn lacks(&self, need: Need) -> Option<String> {
         let (there, words) = match need {
-            Need::CgroupV1 => (!self.is_v2(), "needs cgroup v1".to_owned()),
             Need::CgroupV2 => (self.is_v2(), "needs cgroup v2".to_owned()),
             Need::Controller(name) => (self.controllers.contains(name), format!("no {name} controller here")),
             Need::NoController(name) => {
@@ -108,7 +102,6 @@ impl Host {
             Need::NoCapability(bit) => {
                 (self.capabilities >> bit & 1 == 0, format!("the harness has capability {bit}"))
             }
-            Need::NoFile(path) => (!Path::new(path).exists(), format!("there is {path}")),
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
             Need::Kernel(major, minor) => {
@@ -116,10 +109,6 @@ impl Host {
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
-            Need::Processors(n) => {
-                let have = std::thread::available_parallelism().map_or(1, |n| n.get());
-                (have >= n, format!("fewer than {n} processors"))
-            }
         };
         (!there).then_some(words)
     }

@@ -6,10 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -64,6 +65,16 @@ impl Test {
     /// Undoes something the case itself did to the host, when the case is over.
     pub fn at_end(&self, undo: impl FnOnce() + 'static) {
         self.at_end.borrow_mut().push(Box::new(undo));
+    }
+
+    /// Mounts something on the host until the case is over.
+    pub fn mount(&self, kind: &str, source: &str, at: &Path, flags: MsFlags, options: &str) -> Verdict {
+        mount(Some(source), at, Some(kind), flags, Some(options))?;
+        let at = at.to_owned();
+        self.at_end(move || {
+            umount2(&at, MntFlags::MNT_DETACH).ok();
+        });
+        Ok(())
     }
 
     fn number(&self) -> usize {
@@ -298,14 +309,6 @@ impl Test {
             check!(waited.as_secs_f64() < self.host.patience / 2.0, "waited in vain for {}", what());
             std::thread::sleep(Duration::from_millis(if waited.as_millis() < 50 { 1 } else { 10 }));
         }
-    }
-
-    /// Waits until a file has some text in it that ends with a newline.
-    pub fn await_file(&self, path: &std::path::Path) -> Result<String, Trouble> {
-        self.until(
-            || format!("a line in {}", path.display()),
-            || Ok(fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'))),
-        )
     }
 
     /// The host as it is now.

@@ -109,15 +109,8 @@ fn forever() -> Outcome {
 }
 
 /// The signals `await` and `forever` wait for.
-const AWAITED: [Signal; 7] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-    Signal::SIGQUIT,
-];
+const AWAITED: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT];
 
 fn awaited() -> SigSet {
     AWAITED.iter().fold(SigSet::empty(), |mut set, signal| {
@@ -129,10 +122,6 @@ fn awaited() -> SigSet {
 fn await_signal() -> Result<Signal, String> {
     let set = awaited();
     set.thread_block().map_err(shown)?;
-    let mut set = set;
-    if std::env::var_os("PROBE_IGNORES_WINCH").is_some() {
-        set.remove(Signal::SIGWINCH);
-    }
     set.wait().map_err(shown)
 }
 

@@ -54,7 +54,7 @@ pub fn everything() -> Value {
         "ppid": std::os::unix::process::parent_id(),
         "sid": unistd::getsid(None).ok().map(|p| p.as_raw()),
         "pgid": unistd::getpgrp().as_raw(),
-        "keyring": sys::session_keyring().map_err(|errno| errno_name(errno)).unwrap_or_else(|name| name),
+        "keyring": sys::session_keyring().map_err(errno_name).unwrap_or_else(|name| name),
         "dev": nodes(Path::new("/dev")),
         "exe": fs::read_link("/proc/self/exe").ok().map(|p| p.to_string_lossy().into_owned()),
         "attr": text("/proc/self/attr/current"),

@@ -29,9 +29,9 @@ const COVERABLE: [&str; 10] = [
     "/proc/uptime",
 ];
 
-/// The kernel copies at most 256 bytes of a key or value, NUL included (fs/fsopen.c). mount(2) took a page: overlays
-/// of many layers are what does not fit.
-const LONGEST: usize = 255;
+/// Most that any mount call takes: mount(2) copies one page. (fsconfig(2) takes 255 bytes; the compiler turns to
+/// mount(2) for longer ones, which are the layers of an overlay.)
+const LONGEST: usize = 4095;
 
 /// One entry, read and half understood.
 pub(super) struct Reading<'a> {
@@ -270,7 +270,7 @@ impl<'a> Reading<'a> {
         for (index, key, value) in &self.options.data {
             let length = key.len().max(value.as_ref().map_or(0, String::len));
             if length > LONGEST {
-                let text = format!("{length} bytes are more than fsconfig(2) takes, {LONGEST}");
+                let text = format!("{length} bytes are more than mount(2) takes, {LONGEST}");
                 let error = Error::invalid(format_args!("{}/options/{index}", self.at), text);
                 return Err(error.with_kind(Kind::Unsupported));
             }
