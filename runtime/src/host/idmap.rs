@@ -37,7 +37,7 @@ pub(super) fn write_maps(pid: i32, uid: &[IdMapping], gid: &[IdMapping]) -> Resu
 /// # Errors
 /// As clone3(2) and the writes of the maps.
 pub(super) fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
-    let (pid, pidfd) = crate::sys::clone::sleeper_in_userns()?;
+    let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(0)?;
     let opened = write_maps(pid, uid, gid).and_then(|()| {
         let path = format!("/proc/{pid}/ns/user");
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())

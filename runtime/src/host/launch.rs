@@ -77,6 +77,8 @@ pub struct Launch<'a> {
     subject: Subject<'a>,
     journal: Journal<'a>,
     sources: Vec<OwnedFd>,
+    /// Trees that were copied all at once, by source.
+    trees: Vec<Option<Result<OwnedFd>>>,
     placement: Option<Placement>,
     console: Option<OwnedFd>,
     channel: Option<Channel>,
@@ -108,6 +110,7 @@ impl<'a> Launch<'a> {
             subject,
             journal: Journal::default(),
             sources: Vec::new(),
+            trees: Vec::new(),
             placement: None,
             console: None,
             channel: None,
@@ -204,7 +207,14 @@ impl<'a> Launch<'a> {
         let Some(source) = self.program.sources.get(index) else { return Ok(()) };
         let opened = match (source, &self.task) {
             (Source::Tree(tree), Task::Create { plan, .. }) => {
-                sources::tree(tree, plan.ids.as_ref().or(plan.expected_ids.as_ref()))
+                let ids = plan.ids.as_ref().or(plan.expected_ids.as_ref());
+                if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
+                    self.trees = sources::locked_trees(&self.program.sources, ids)?;
+                }
+                match self.trees.get_mut(index).and_then(Option::take) {
+                    Some(copied) => copied,
+                    None => sources::tree(tree, ids),
+                }
             }
             (Source::Namespace { path, kind, foreign }, _) => {
                 sources::namespace(path, *kind, foreign.as_deref())

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::ids::IdMaps;
 use crate::plan::mounts::Idmap;
 use crate::plan::namespaces::NsKind;
-use crate::program::op::{Must, Tree};
+use crate::program::op::{Must, Source, Tree};
 use crate::state::Dir;
 use crate::sys::mount::{Change, set_attr};
 
@@ -59,6 +59,33 @@ pub(super) fn tree(tree: &Tree, ids: Option<&IdMaps>) -> Result<OwnedFd> {
         id_map(&mount, map, ids).step(|| format!("id-mapped mount of {path}"))?;
     }
     Ok(mount)
+}
+
+/// All trees of a container with a user namespace, by source; one that cannot be had is its own error.
+///
+/// They are copied where another user namespace's process sees them: there the kernel has locked their read-only and
+/// nosuid flags and what is mounted below, so that the container's root cannot take them off (mount_namespaces(7),
+/// "Restrictions on mount namespaces"). A copy made here would have no locks.
+pub(super) fn locked_trees(sources: &[Source], ids: Option<&IdMaps>) -> Result<Vec<Option<Result<OwnedFd>>>> {
+    let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(NsKind::Mount.flag())?;
+    let copy = |source: &Source| match source {
+        Source::Tree(tree) => Some(self::tree(tree, ids)),
+        _ => None,
+    };
+    let copied =
+        crate::sys::ns::among_mounts_of(pid, pidfd.as_fd(), || Ok(sources.iter().map(copy).collect()));
+    super::identity::kill(pidfd.as_fd());
+    crate::sys::wait::reap(pidfd.as_fd())?;
+    let mut copied: Vec<Option<Result<OwnedFd>>> = copied.step(|| "copying mounts")?;
+    for (copy, source) in copied.iter_mut().zip(sources) {
+        // A tree without what is mounted below it, or behind a descriptor of ours: only to be had unlocked.
+        if let (Some(Err(error)), Source::Tree(tree)) = (&copy, source)
+            && error.errno() == Some(libc::EINVAL)
+        {
+            *copy = Some(self::tree(tree, ids));
+        }
+    }
+    Ok(copied)
 }
 
 fn id_map(mount: &OwnedFd, map: &Idmap, ids: Option<&IdMaps>) -> Result<()> {

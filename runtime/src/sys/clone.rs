@@ -181,15 +181,16 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
     }
 }
 
-/// A process that only sleeps, in a new user namespace: to write mappings to, and to hold on to the namespace.
+/// A process that only sleeps, in a new user namespace and those of `flags`: to write mappings to, and to hold on to
+/// the namespaces.
 ///
 /// # Errors
 /// The errno of clone3(2).
-pub fn sleeper_in_userns() -> Result<(i32, OwnedFd)> {
+pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
     let parent = std::process::id();
     let window = Window {
-        flags: libc::CLONE_NEWUSER as u64,
+        flags: libc::CLONE_NEWUSER as u64 | flags,
         cgroup: None,
         wait: false,
         become_root: false,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::DumpableBehavior;
-use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::error::{Context, Error, Kind, RawErrno, Result};
 
@@ -49,4 +49,31 @@ pub fn born_into<T: Send>(target: BorrowedFd<'_>, birth: impl FnOnce() -> Result
     let born = birth();
     enter(own.as_fd()).call(|| "setns(own pid)")?;
     born
+}
+
+/// Does `work` on a thread that sees the mounts of process `pid` (`pidfd`), from the same root directory as ours.
+///
+/// # Errors
+/// The errno of clone(2), unshare(2), setns(2) or chroot(2).
+pub fn among_mounts_of<T: Send>(
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let away = || {
+        let path = format!("/proc/{pid}/root");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open({path})"))?;
+        // SAFETY: the flag gives this thread a root and working directory of its own; no memory or descriptor is
+        // concerned.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }.call(|| "unshare(CLONE_FS)")?;
+        move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::MOUNT).call(|| "setns(mount)")?;
+        rustix::process::fchdir(&root).call(|| "fchdir")?;
+        rustix::process::chroot(".").call(|| "chroot")?;
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, away).call(|| "clone(thread)")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
+    })
 }
