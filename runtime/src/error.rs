@@ -6,6 +6,8 @@
 //! the clients that match runc's wording (reference: features.md, table E). An error is never logged *and*
 //! returned.
 
+#![forbid(unsafe_code)]
+
 use std::borrow::Cow;
 use std::fmt;
 

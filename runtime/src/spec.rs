@@ -4,7 +4,8 @@
 //!
 //! This room only reads. It decides nothing, fills in no defaults of its own and never writes a configuration
 //! back. An absent field and a `null` read alike; unknown fields are ignored, as the specification demands; a
-//! value of the wrong type is one error that names its JSON pointer. Meaning is given by `plan/`.
+//! value of the wrong type is one error that names its JSON pointer. Meaning is given by `plan/`. The file is longer
+//! than others because it is one list: every structure of the specification, field by field.
 
 #![forbid(unsafe_code)]
 

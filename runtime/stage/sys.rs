@@ -2,7 +2,9 @@
 //! The stage's door to the kernel: raw system calls behind safe functions, no libc.
 //!
 //! A failed call is a [`Fault`]: its errno and its number, which is all that the host needs to word the error.
-//! Descriptors are plain integers here: the stage is one short-lived thread that closes everything by range.
+//! Descriptors are plain integers here: the stage is one short-lived thread that closes everything by range. The
+//! file is longer than others because it is one list of wrappers, most of one line, and all of the stage's unsafe
+//! calls stand here together.
 
 use core::arch::asm;
 use core::ffi::CStr;

@@ -6,28 +6,25 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
-use super::{Channel, channel, hooks, idmap, image, sockets, sources};
+use super::{Channel, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
 use crate::cgroup::{Group, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
-use crate::program::encode::encode;
-use crate::program::{HostOp, Op, Program, Ref, Source, explain};
+use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
-use crate::stage::wire::kind;
-use crate::state::{Dir, Identity, State};
-use crate::sys::clone::{Stage, Window, launch};
+use crate::state::{Dir, State};
 
 /// What every error of the way to the user's program begins with (reference E4).
-const STARTING: &str = "unable to start container process";
+pub(super) const STARTING: &str = "unable to start container process";
 
 /// What is launched: a container, or one more process in one.
 pub enum Task<'a> {
@@ -71,25 +68,25 @@ pub struct Subject<'a> {
 
 /// A launch under way.
 pub struct Launch<'a> {
-    home: &'a Home<'a>,
-    program: &'a Program,
-    task: Task<'a>,
-    subject: Subject<'a>,
-    journal: Journal<'a>,
-    sources: Vec<OwnedFd>,
+    pub(super) home: &'a Home<'a>,
+    pub(super) program: &'a Program,
+    pub(super) task: Task<'a>,
+    pub(super) subject: Subject<'a>,
+    pub(super) journal: Journal<'a>,
+    pub(super) sources: Vec<OwnedFd>,
     /// Trees that were copied all at once, by source.
-    trees: Vec<Option<Result<OwnedFd>>>,
-    placement: Option<Placement>,
-    console: Option<OwnedFd>,
-    channel: Option<Channel>,
-    records: Vec<usize>,
-    child: Option<(i32, OwnedFd)>,
-    received: Option<OwnedFd>,
+    pub(super) trees: Vec<Option<Result<OwnedFd>>>,
+    pub(super) placement: Option<Placement>,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) channel: Option<Channel>,
+    pub(super) records: Vec<usize>,
+    pub(super) child: Option<(i32, OwnedFd)>,
+    pub(super) received: Option<OwnedFd>,
     /// Resource limits that the stage could not raise, a bit each.
-    deferred: u32,
-    kept_console: Option<OwnedFd>,
+    pub(super) deferred: u32,
+    pub(super) kept_console: Option<OwnedFd>,
     /// The caller's limit of descriptors, if it was too low for the sources.
-    descriptors: Option<Rlimit>,
+    pub(super) descriptors: Option<Rlimit>,
 }
 
 impl<'a> Launch<'a> {
@@ -236,312 +233,14 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    fn clone(&mut self, flags: u64, pid: Ref, wait: bool) -> Result<()> {
-        let (channel, sync) = Channel::pair()?;
-        let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
-        let fds: Vec<i32> = self.sources.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
-        let encoded = encode(self.program, &fds, &keep, std::os::fd::AsRawFd::as_raw_fd(&sync));
-        self.records = encoded.steps;
-        let mut words = encoded.words;
-        let image = image::stage()?;
-        let program = image.as_ref().map(|_| image::program(&words)).transpose()?;
-        let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
-        inherit.push(sync.as_fd());
-        inherit.extend(program.as_ref().map(AsFd::as_fd));
-        let placement = match &self.task {
-            Task::Create { .. } => self.placement.as_ref(),
-            Task::Exec { placement, .. } => Some(placement),
-        };
-        let stdio = match &self.subject.stdio {
-            Stdio::Fds(fds) => Some([fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()]),
-            _ => None,
-        };
-        let user = flags & NsKind::User.flag() != 0;
-        let mut window = Window {
-            flags,
-            cgroup: placement.and_then(Placement::at_birth),
-            wait,
-            become_root: user,
-            sync: sync.as_fd(),
-            host: Some(channel.as_fd()),
-            stdio,
-            inherit: &inherit,
-        };
-        let mut birth = || {
-            let stage = match (&image, &program) {
-                (Some(image), Some(program)) => {
-                    Stage::Sealed { image: image.as_fd(), program: program.as_fd() }
-                }
-                _ => Stage::Linked(&mut words),
-            };
-            let born = launch(&window, stage);
-            match born {
-                // A group that takes nobody at birth may still take him by pid (Placement::AtBirth).
-                Err(error) if window.cgroup.is_some() && refused_by_group(&error) => {
-                    window.cgroup = None;
-                    window.wait = true;
-                    let stage = match (&image, &program) {
-                        (Some(image), Some(program)) => {
-                            Stage::Sealed { image: image.as_fd(), program: program.as_fd() }
-                        }
-                        _ => Stage::Linked(&mut words),
-                    };
-                    launch(&window, stage).map(|child| (child, true))
-                }
-                other => other.map(|child| (child, false)),
-            }
-        };
-        let born = match self.descriptor(pid) {
-            Some(target) => crate::sys::ns::born_into(target, birth),
-            None => birth(),
-        };
-        let ((pid, pidfd), late) = born.step(|| STARTING)?;
-        // The hooks are for a container that is gone: undone after the child.
-        if let Task::Create { plan, .. } = &self.task {
-            self.journal.push(Undo::Poststop(plan));
-        }
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
-        if late {
-            if let Some(placement) = placement {
-                placement.place(pid)?;
-            }
-            if !wait {
-                channel.go()?;
-            }
-        }
-        self.child = Some((pid, pidfd));
-        self.channel = Some(channel);
-        drop(inherit);
-        // The stage has its own copies now.
-        self.sources.clear();
-        self.give_room_back();
-        Ok(())
-    }
-
-    fn kept_descriptors(&self) -> i32 {
-        let closes = self.program.steps.iter().find_map(|step| match step.op {
-            Op::Stage(crate::program::StageOp::Close { from, .. }) => Some(from),
-            _ => None,
-        });
-        closes.map_or(0, |from| from.saturating_sub(3) as i32)
-    }
-
-    fn descriptor(&self, reference: Ref) -> Option<BorrowedFd<'_>> {
-        match reference {
-            Ref::Source(index) => self.sources.get(index).map(AsFd::as_fd),
-            _ => None,
-        }
-    }
-
-    /// The first process cloned the final one beside itself: that is the child from now on.
-    fn adopt(&mut self) -> Result<()> {
-        self.wait_for(crate::stage::wire::barrier::HOP)?;
-        let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
-        let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
-        if let Some((_, first)) = self.child.replace((pid, pidfd)) {
-            crate::sys::wait::reap(first.as_fd())?;
-        }
-        Ok(())
-    }
-
-    fn pid(&self) -> i32 {
+    pub(super) fn pid(&self) -> i32 {
         self.child.as_ref().map_or(0, |(pid, _)| *pid)
     }
 
-    fn channel(&self) -> Result<&Channel> {
+    pub(super) fn channel(&self) -> Result<&Channel> {
         self.channel.as_ref().ok_or_else(|| Error::new(Kind::Invalid, "internal error: no stage"))
     }
-
-    fn id_maps(&mut self) -> Result<()> {
-        match &self.task {
-            Task::Create { plan, .. } => match &plan.ids {
-                Some(ids) => idmap::write_maps(self.pid(), &ids.uid, &ids.gid),
-                None => Ok(()),
-            },
-            Task::Exec { .. } => Ok(()),
-        }
-    }
-
-    fn place_process(&mut self) -> Result<()> {
-        let placement = match &self.task {
-            Task::Create { .. } => self.placement.as_ref(),
-            Task::Exec { placement, .. } => Some(placement),
-        };
-        placement.map_or(Ok(()), |placement| placement.place(self.pid()))
-    }
-
-    fn oom_score_adj(&mut self, score: i32) -> Result<()> {
-        let path = format!("/proc/{}/oom_score_adj", self.pid());
-        std::fs::write(&path, score.to_string()).call(|| format!("write({path}, {score})"))
-    }
-
-    /// Waits until the stage is at `barrier`; anything else that it says is a fault.
-    fn wait_for(&mut self, barrier: u8) -> Result<()> {
-        loop {
-            let Some(incoming) = self.channel()?.receive().step(|| STARTING)? else {
-                return Err(self.died());
-            };
-            match incoming.message.kind {
-                kind::REACHED if incoming.message.barrier == barrier => {
-                    self.received = incoming.fd;
-                    self.deferred = incoming.message.aux;
-                    return Ok(());
-                }
-                kind::WARNING => self.warn(&incoming),
-                kind::FAULT => return Err(self.fault(&incoming)),
-                _ => return Err(Error::new(Kind::Peer, "unexpected message from the stage").at(STARTING)),
-            }
-        }
-    }
-
-    fn fault(&self, incoming: &channel::Incoming) -> Error {
-        channel::word(self.program, &self.records, incoming).at("error during container init").at(STARTING)
-    }
-
-    fn warn(&self, incoming: &channel::Incoming) {
-        let name = crate::plan::caps::names(1 << incoming.message.aux.min(63)).join("");
-        let errno = crate::error::Words(incoming.message.errno);
-        (self.home.warn)(&format!("can't raise ambient capability {name}: {errno}"));
-    }
-
-    /// The stage went away without a word.
-    fn died(&mut self) -> Error {
-        use crate::sys::wait::{Exit, reap};
-        let how = match self.child.as_ref().map(|(_, pidfd)| reap(pidfd.as_fd())) {
-            Some(Ok(Exit::Signal(9))) => "killed (SIGKILL; memory limit too low?)".to_owned(),
-            Some(Ok(Exit::Signal(signal))) => format!("killed by signal {signal}"),
-            Some(Ok(Exit::Code(code))) => format!("exit status {code}"),
-            _ => "unknown end".to_owned(),
-        };
-        Error::new(Kind::Os, format!("container init ended early: {how}")).at(STARTING)
-    }
-
-    fn hooks(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
-        let state = hooks::state_of(&plan.id, "creating", self.pid(), &plan.bundle, &plan.annotations);
-        hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
-            .and_then(|()| hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle))
-            .step(|| STARTING)
-    }
-
-    fn send_listener(&mut self) -> Result<()> {
-        let (Some(listener), Some(fd)) = (self.subject.listener, self.received.take()) else {
-            return Err(Error::new(Kind::Os, "no seccomp listener came"));
-        };
-        let refused = |error: Error| error.at("failed to connect with seccomp agent");
-        let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
-        let (status, annotations) = match &self.task {
-            Task::Create { plan, .. } => ("creating", &plan.annotations),
-            Task::Exec { .. } => ("running", &EMPTY),
-        };
-        let state = hooks::state_of(self.subject.id, status, self.pid(), self.subject.bundle, annotations);
-        let quoted = serde_json::Value::from(listener.metadata.as_str());
-        let version = crate::state::OCI_VERSION;
-        let pid = self.pid();
-        let payload = format!(
-            "{{\"ociVersion\":\"{version}\",\"fds\":[\"seccompFd\"],\"pid\":{pid},\"metadata\":{quoted},\"state\":{state}}}"
-        );
-        sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), fd.as_fd())
-    }
-
-    /// Hooks must not get the raised limit.
-    fn give_room_back(&self) {
-        if let Some(limit) = &self.descriptors {
-            let _ = setrlimit(Resource::Nofile, limit.clone());
-        }
-    }
-
-    fn rlimits(&mut self) -> Result<()> {
-        let pid = self.pid();
-        if let Some(Rlimit { current, maximum }) = self.descriptors.clone() {
-            let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
-            crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
-                .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
-        }
-        let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
-        for (_, limit) in limits.filter(|(index, _)| self.deferred >> index & 1 == 1) {
-            let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
-            crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
-                .call(call)
-                .step(|| format!("config.json {}", limit.at))?;
-        }
-        Ok(())
-    }
-
-    fn schedule(&mut self) -> Result<()> {
-        let (pid, Some(process)) = (self.pid(), self.subject.process) else { return Ok(()) };
-        if let Some(scheduler) = &process.scheduler {
-            crate::sys::sched::set_attr(pid, &scheduler.value)
-                .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
-                .step(|| format!("config.json {}", scheduler.at))?;
-        }
-        if let Some(priority) = &process.io_priority {
-            crate::sys::sched::ioprio_set(pid, priority.value)
-                .call(|| format!("ioprio_set({:#x})", priority.value))
-                .step(|| format!("config.json {}", priority.at))?;
-        }
-        Ok(())
-    }
-
-    fn hand_over_console(&mut self) -> Result<()> {
-        let master = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no terminal came"))?;
-        match &self.console {
-            Some(socket) => {
-                let name = rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
-                sockets::send_descriptor(socket.as_fd(), name.as_bytes(), master.as_fd())
-                    .map_err(|error| error.at("console socket").with_kind(Kind::Peer))
-            }
-            None => {
-                self.kept_console = Some(master);
-                Ok(())
-            }
-        }
-    }
-
-    /// The process is complete: tell whoever asked to be told.
-    fn record(&mut self) -> Result<()> {
-        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        let pid = *pid;
-        let payload = match &mut self.task {
-            Task::Create { dir, state, .. } => {
-                state.init = Some(Identity::of(pid, pidfd.as_fd())?);
-                dir.write(state)?;
-                "standard"
-            }
-            Task::Exec { .. } => "setns",
-        };
-        if let Some(path) = &self.subject.pidfd_socket {
-            let socket = sockets::connect(path, "pidfd socket")?;
-            sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), pidfd.as_fd())
-                .map_err(|error| error.at("pidfd socket").with_kind(Kind::Peer))?;
-        }
-        if let Some(path) = self.subject.pid_file.clone() {
-            self.journal.push(Undo::File(path.clone()));
-            sockets::write_pid_file(&path, pid)?;
-        }
-        Ok(())
-    }
-
-    /// The socket's end is the exec's success: it is closed by it.
-    fn outcome(&mut self) -> Result<()> {
-        while let Some(incoming) = self.channel()?.receive().step(|| STARTING)? {
-            match incoming.message.kind {
-                kind::WARNING => self.warn(&incoming),
-                _ => return Err(self.fault(&incoming)),
-            }
-        }
-        Ok(())
-    }
-
-    fn poststart(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
-        let state = hooks::state_of(&plan.id, "running", self.pid(), &plan.bundle, &plan.annotations);
-        hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle)
-    }
 }
-
-static EMPTY: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
 
 /// Every source is a descriptor for a while: hundreds of mounts are more than a low soft limit allows. Returns the
 /// limit as it was, if it had to be raised.
@@ -559,9 +258,4 @@ fn make_room(sources: usize) -> Result<Option<Rlimit>> {
         setrlimit(Resource::Nofile, raised).call(|| format!("setrlimit(RLIMIT_NOFILE, {soft})"))?;
     }
     Ok(Some(limit))
-}
-
-/// Errors of clone3 that CLONE_INTO_CGROUP alone may have caused.
-fn refused_by_group(error: &Error) -> bool {
-    matches!(error.errno(), Some(libc::EBUSY | libc::EOPNOTSUPP | libc::EACCES | libc::EPERM | libc::ENOSYS))
 }

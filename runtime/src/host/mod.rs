@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+mod birth;
 mod channel;
 pub mod hooks;
 pub mod identity;
 mod idmap;
 mod image;
 mod launch;
+mod ready;
 mod sockets;
 mod sources;
 mod undo;

@@ -23,6 +23,16 @@ pub enum Stage<'a> {
     Linked(&'a mut [u64]),
 }
 
+impl Stage<'_> {
+    /// The same once more, for a second attempt.
+    pub fn again(&mut self) -> Stage<'_> {
+        match self {
+            Stage::Sealed { image, program } => Stage::Sealed { image: *image, program: *program },
+            Stage::Linked(words) => Stage::Linked(words),
+        }
+    }
+}
+
 /// Everything that the launch window needs.
 pub struct Window<'a> {
     /// CLONE_NEW* flags.

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The first half of a launch: the process comes to be, is mapped and placed.
+//!
+//! What the child does before it is the stage is `sys/clone.rs`; `launch.rs` calls this room step by step.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{Resource, setrlimit};
+
+use super::launch::{Launch, STARTING, Task};
+use super::undo::Undo;
+use super::{Channel, idmap, image, sources};
+use crate::ask::Stdio;
+use crate::cgroup::Placement;
+use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::namespaces::NsKind;
+use crate::program::encode::encode;
+use crate::program::{Op, Ref, StageOp};
+use crate::sys::clone::{Stage, Window, launch};
+
+/// A process that was born.
+struct Born {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// It is not in its control group yet, and waits.
+    late: bool,
+}
+
+impl Launch<'_> {
+    /// Launches the first process and lets it have what it inherits.
+    pub(super) fn clone(&mut self, flags: u64, pid: Ref, wait: bool) -> Result<()> {
+        let (channel, sync) = Channel::pair()?;
+        let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
+        let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
+        let encoded = encode(self.program, &fds, &keep, sync.as_raw_fd());
+        self.records = encoded.steps;
+        let mut words = encoded.words;
+        let image = image::stage()?;
+        let program = image.as_ref().map(|_| image::program(&words)).transpose()?;
+        let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
+        inherit.push(sync.as_fd());
+        inherit.extend(program.as_ref().map(AsFd::as_fd));
+        let window = Window {
+            flags,
+            cgroup: self.placement().and_then(Placement::at_birth),
+            wait,
+            become_root: flags & NsKind::User.flag() != 0,
+            sync: sync.as_fd(),
+            host: Some(channel.as_fd()),
+            stdio: match &self.subject.stdio {
+                Stdio::Fds(fds) => Some([fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()]),
+                _ => None,
+            },
+            inherit: &inherit,
+        };
+        let stage = match (&image, &program) {
+            (Some(image), Some(program)) => Stage::Sealed { image: image.as_fd(), program: program.as_fd() },
+            _ => Stage::Linked(&mut words),
+        };
+        let birth = || bear(window, stage);
+        let born = match self.descriptor(pid) {
+            Some(target) => crate::sys::ns::born_into(target, birth),
+            None => birth(),
+        };
+        let born = born.step(|| STARTING)?;
+        drop(inherit);
+        self.born(born, channel, wait)
+    }
+
+    /// The process exists: its undo comes first.
+    fn born(&mut self, born: Born, channel: Channel, waits: bool) -> Result<()> {
+        let Born { pid, pidfd, late } = born;
+        // The hooks are for a container that is gone: undone after the child.
+        if let Task::Create { plan, .. } = &self.task {
+            self.journal.push(Undo::Poststop(plan));
+        }
+        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        self.child = Some((pid, pidfd));
+        if late {
+            self.place_process()?;
+            if !waits {
+                channel.go()?;
+            }
+        }
+        self.channel = Some(channel);
+        // The stage has its own copies now.
+        self.sources.clear();
+        self.give_room_back();
+        Ok(())
+    }
+
+    /// Where the process goes.
+    fn placement(&self) -> Option<&Placement> {
+        match &self.task {
+            Task::Create { .. } => self.placement.as_ref(),
+            Task::Exec { placement, .. } => Some(placement),
+        }
+    }
+
+    fn kept_descriptors(&self) -> i32 {
+        let closes = self.program.steps.iter().find_map(|step| match step.op {
+            Op::Stage(StageOp::Close { from, .. }) => Some(from),
+            _ => None,
+        });
+        closes.map_or(0, |from| from.saturating_sub(3) as i32)
+    }
+
+    fn descriptor(&self, reference: Ref) -> Option<BorrowedFd<'_>> {
+        match reference {
+            Ref::Source(index) => self.sources.get(index).map(AsFd::as_fd),
+            _ => None,
+        }
+    }
+
+    /// The first process cloned the final one beside itself: that is the child from now on.
+    pub(super) fn adopt(&mut self) -> Result<()> {
+        self.wait_for(crate::stage::wire::barrier::HOP)?;
+        let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
+        let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
+        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        if let Some((_, first)) = self.child.replace((pid, pidfd)) {
+            crate::sys::wait::reap(first.as_fd())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn id_maps(&mut self) -> Result<()> {
+        match &self.task {
+            Task::Create { plan, .. } => match &plan.ids {
+                Some(ids) => idmap::write_maps(self.pid(), &ids.uid, &ids.gid),
+                None => Ok(()),
+            },
+            Task::Exec { .. } => Ok(()),
+        }
+    }
+
+    pub(super) fn place_process(&mut self) -> Result<()> {
+        self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))
+    }
+
+    pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {
+        let path = format!("/proc/{}/oom_score_adj", self.pid());
+        std::fs::write(&path, score.to_string()).call(|| format!("write({path}, {score})"))
+    }
+
+    /// Hooks must not get the raised limit.
+    pub(super) fn give_room_back(&self) {
+        if let Some(limit) = &self.descriptors {
+            let _ = setrlimit(Resource::Nofile, limit.clone());
+        }
+    }
+}
+
+/// Clones, into the control group if that takes it at birth; else the process waits to be placed by its pid.
+fn bear(mut window: Window<'_>, mut stage: Stage<'_>) -> Result<Born> {
+    match launch(&window, stage.again()) {
+        Err(error) if window.cgroup.is_some() && refused_by_group(&error) => {
+            window.cgroup = None;
+            window.wait = true;
+            launch(&window, stage).map(|(pid, pidfd)| Born { pid, pidfd, late: true })
+        }
+        born => born.map(|(pid, pidfd)| Born { pid, pidfd, late: false }),
+    }
+}
+
+/// Errors of clone3 that CLONE_INTO_CGROUP alone may have caused.
+fn refused_by_group(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EBUSY | libc::EOPNOTSUPP | libc::EACCES | libc::EPERM | libc::ENOSYS))
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The second half of a launch: meeting the stage at its barriers, and what the host owes the process at each.
+//!
+//! `launch.rs` calls this room step by step.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::process::Rlimit;
+
+use super::launch::{Launch, STARTING, Task};
+use super::undo::Undo;
+use super::{channel, hooks, sockets};
+use crate::error::{Context, Error, Kind, Result, Step};
+use crate::stage::wire::kind;
+use crate::state::Identity;
+
+impl Launch<'_> {
+    /// Waits until the stage is at `barrier`; anything else that it says is a fault.
+    pub(super) fn wait_for(&mut self, barrier: u8) -> Result<()> {
+        loop {
+            let Some(incoming) = self.channel()?.receive().step(|| STARTING)? else {
+                return Err(self.died());
+            };
+            match incoming.message.kind {
+                kind::REACHED if incoming.message.barrier == barrier => {
+                    self.received = incoming.fd;
+                    self.deferred = incoming.message.aux;
+                    return Ok(());
+                }
+                kind::WARNING => self.warn(&incoming),
+                kind::FAULT => return Err(self.fault(&incoming)),
+                _ => return Err(Error::new(Kind::Peer, "unexpected message from the stage").at(STARTING)),
+            }
+        }
+    }
+
+    fn fault(&self, incoming: &channel::Incoming) -> Error {
+        channel::word(self.program, &self.records, incoming).at("error during container init").at(STARTING)
+    }
+
+    fn warn(&self, incoming: &channel::Incoming) {
+        let name = crate::plan::caps::names(1 << incoming.message.aux.min(63)).join("");
+        let errno = crate::error::Words(incoming.message.errno);
+        (self.home.warn)(&format!("can't raise ambient capability {name}: {errno}"));
+    }
+
+    /// The stage went away without a word.
+    fn died(&mut self) -> Error {
+        use crate::sys::wait::{Exit, reap};
+        let how = match self.child.as_ref().map(|(_, pidfd)| reap(pidfd.as_fd())) {
+            Some(Ok(Exit::Signal(9))) => "killed (SIGKILL; memory limit too low?)".to_owned(),
+            Some(Ok(Exit::Signal(signal))) => format!("killed by signal {signal}"),
+            Some(Ok(Exit::Code(code))) => format!("exit status {code}"),
+            _ => "unknown end".to_owned(),
+        };
+        Error::new(Kind::Os, format!("container init ended early: {how}")).at(STARTING)
+    }
+
+    pub(super) fn hooks(&mut self) -> Result<()> {
+        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let state = hooks::state_of(&plan.id, "creating", self.pid(), &plan.bundle, &plan.annotations);
+        hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
+            .and_then(|()| hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle))
+            .step(|| STARTING)
+    }
+
+    pub(super) fn send_listener(&mut self) -> Result<()> {
+        let (Some(listener), Some(fd)) = (self.subject.listener, self.received.take()) else {
+            return Err(Error::new(Kind::Os, "no seccomp listener came"));
+        };
+        let refused = |error: Error| error.at("failed to connect with seccomp agent");
+        let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
+        let (status, annotations) = match &self.task {
+            Task::Create { plan, .. } => ("creating", &plan.annotations),
+            Task::Exec { .. } => ("running", &EMPTY),
+        };
+        let state = hooks::state_of(self.subject.id, status, self.pid(), self.subject.bundle, annotations);
+        let quoted = serde_json::Value::from(listener.metadata.as_str());
+        let version = crate::state::OCI_VERSION;
+        let pid = self.pid();
+        let payload = format!(
+            "{{\"ociVersion\":\"{version}\",\"fds\":[\"seccompFd\"],\"pid\":{pid},\"metadata\":{quoted},\"state\":{state}}}"
+        );
+        sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), fd.as_fd())
+    }
+
+    pub(super) fn rlimits(&mut self) -> Result<()> {
+        let pid = self.pid();
+        if let Some(Rlimit { current, maximum }) = self.descriptors.clone() {
+            let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+            crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
+                .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
+        }
+        let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
+        for (_, limit) in limits.filter(|(index, _)| self.deferred >> index & 1 == 1) {
+            let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
+            crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
+                .call(call)
+                .step(|| format!("config.json {}", limit.at))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn schedule(&mut self) -> Result<()> {
+        let (pid, Some(process)) = (self.pid(), self.subject.process) else { return Ok(()) };
+        if let Some(scheduler) = &process.scheduler {
+            crate::sys::sched::set_attr(pid, &scheduler.value)
+                .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
+                .step(|| format!("config.json {}", scheduler.at))?;
+        }
+        if let Some(priority) = &process.io_priority {
+            crate::sys::sched::ioprio_set(pid, priority.value)
+                .call(|| format!("ioprio_set({:#x})", priority.value))
+                .step(|| format!("config.json {}", priority.at))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn hand_over_console(&mut self) -> Result<()> {
+        let master = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no terminal came"))?;
+        match &self.console {
+            Some(socket) => {
+                let name = rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
+                sockets::send_descriptor(socket.as_fd(), name.as_bytes(), master.as_fd())
+                    .map_err(|error| error.at("console socket").with_kind(Kind::Peer))
+            }
+            None => {
+                self.kept_console = Some(master);
+                Ok(())
+            }
+        }
+    }
+
+    /// The process is complete: tell whoever asked to be told.
+    pub(super) fn record(&mut self) -> Result<()> {
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+        let pid = *pid;
+        let payload = match &mut self.task {
+            Task::Create { dir, state, .. } => {
+                state.init = Some(Identity::of(pid, pidfd.as_fd())?);
+                dir.write(state)?;
+                "standard"
+            }
+            Task::Exec { .. } => "setns",
+        };
+        if let Some(path) = &self.subject.pidfd_socket {
+            let socket = sockets::connect(path, "pidfd socket")?;
+            sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), pidfd.as_fd())
+                .map_err(|error| error.at("pidfd socket").with_kind(Kind::Peer))?;
+        }
+        if let Some(path) = self.subject.pid_file.clone() {
+            self.journal.push(Undo::File(path.clone()));
+            sockets::write_pid_file(&path, pid)?;
+        }
+        Ok(())
+    }
+
+    /// The socket's end is the exec's success: it is closed by it.
+    pub(super) fn outcome(&mut self) -> Result<()> {
+        while let Some(incoming) = self.channel()?.receive().step(|| STARTING)? {
+            match incoming.message.kind {
+                kind::WARNING => self.warn(&incoming),
+                _ => return Err(self.fault(&incoming)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn poststart(&mut self) -> Result<()> {
+        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let state = hooks::state_of(&plan.id, "running", self.pid(), &plan.bundle, &plan.annotations);
+        hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle)
+    }
+}
+
+static EMPTY: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
