@@ -18,6 +18,9 @@ use corten::features::VERSION;
 #[global_allocator]
 static ALLOCATOR: corten::sys::bump::Bump = corten::sys::bump::Bump::new();
 
+/// What launching the default bundle takes, rounded up.
+const LAUNCH_MEMORY: usize = 160 * 1024;
+
 fn main() -> ExitCode {
     let argv = Argv::read();
     let mut log = Log::default();
@@ -43,5 +46,8 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
     globals.warn(log);
     log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));
     corten::sys::tty::keep_zombies();
+    if command::launches(verb) {
+        ALLOCATOR.populate(LAUNCH_MEMORY);
+    }
     command::dispatch(&Session { name: &argv.name, home, root, log }, verb, args)
 }

@@ -106,6 +106,11 @@ const ENTRIES: [Entry; 14] = [
     entry::<state::State>(),
 ];
 
+/// Whether this verb launches a process, and so takes memory.
+pub fn launches(verb: &OsStr) -> bool {
+    ["create", "exec", "run"].iter().any(|name| verb == *name)
+}
+
 /// runc's subcommands that we still owe. A call says so: none of them may do nothing in silence.
 const NOT_BUILT: [&str; 4] = ["checkpoint", "events", "restore", "update"];
 

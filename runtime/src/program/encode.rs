@@ -3,8 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-
 use super::op::{Op, Ref, StageOp};
 use super::{HostOp, Program};
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
@@ -24,7 +22,6 @@ pub struct Encoded {
 struct Encoder<'a> {
     blob: Vec<u8>,
     base: u32,
-    strings: HashMap<String, u32>,
     fds: &'a [i32],
     /// Where the environment array lies and which of its entries is HOME's.
     home: Option<(u32, u64)>,
@@ -43,7 +40,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     let count = stage_ops().count();
     let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
     let mut encoder =
-        Encoder { blob: Vec::with_capacity(8192), base, strings: HashMap::new(), fds, home: None };
+        Encoder { blob: Vec::with_capacity(8192), base, fds, home: None };
     encoder.reserve_environment(program);
     let records: Vec<Rec> = stage_ops().map(|(_, op)| encoder.record(op)).collect();
     let mut keep: Vec<i64> =
@@ -97,15 +94,11 @@ impl Encoder<'_> {
         self.base + self.blob.len() as u32
     }
 
-    /// A string without NUL (the plan refuses those); equal ones are stored once.
+    /// A string without NUL: the plan refuses those. Equal ones are stored again: looking for them costs more.
     fn text(&mut self, text: &str) -> u32 {
-        if let Some(&at) = self.strings.get(text) {
-            return at;
-        }
         let at = self.here();
         self.blob.extend_from_slice(text.as_bytes());
         self.blob.push(0);
-        self.strings.insert(text.to_owned(), at);
         at
     }
 

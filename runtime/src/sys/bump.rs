@@ -49,6 +49,14 @@ impl Bump {
         }
     }
 
+    /// Has the kernel back the first `bytes` of the arena at once (madvise(2), MADV_POPULATE_WRITE, Linux 5.14): one
+    /// call instead of a page fault for every page. Where it cannot, the faults do it.
+    pub fn populate(&self, bytes: usize) {
+        let start = self.arena.get();
+        // SAFETY: the range lies in the arena, and populating pages changes nothing that they hold.
+        let _ = unsafe { libc::madvise(start.cast(), bytes.min(ARENA), libc::MADV_POPULATE_WRITE) };
+    }
+
     /// Runs `work` on the region, alone. The lock is held for a few instructions (once in a while for one mmap),
     /// so waiting for it is spinning.
     fn with<T>(&self, work: impl FnOnce(&mut Region) -> T) -> T {

@@ -9,8 +9,8 @@ use corten::spec::Seccomp;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpgid, getppid, getsid};
 
+use crate::docker_like;
 use crate::random::{INTERESTING, Random, Taste, profile};
-use crate::{compile_json, docker_like};
 
 /// Runs `body` in a thread under `filter`; how long loading took comes along.
 fn under<T: Send + 'static>(filter: &Filter, body: impl FnOnce() -> T + Send + 'static) -> (T, Duration) {
@@ -30,12 +30,13 @@ fn under<T: Send + 'static>(filter: &Filter, body: impl FnOnce() -> T + Send + '
 
 #[test]
 fn the_kernel_obeys_errno_and_conditions() {
-    let filter = compile_json(
+    let profile = crate::profile(
         r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
             {"names": ["getsid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77},
             {"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "args": [
                 {"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}]}"#,
     );
+    let filter = compile(&profile).unwrap().unwrap();
     let (results, _) = under(&filter, || (getsid(None), getpgid(Pid::from_raw(1)), getpgid(None)));
     assert_eq!(results.0, Err(Errno::from_raw_os_error(77)));
     assert_eq!(results.1, Err(Errno::PERM));

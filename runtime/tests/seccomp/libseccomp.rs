@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 
 use corten::seccomp::{Host, Insn, compile, known_operators};
 use corten::spec::{Seccomp, SyscallArg};
@@ -41,27 +42,14 @@ const ARCHS: [(&str, u32); 3] =
     [("SCMP_ARCH_X86_64", AUDIT_X86_64), ("SCMP_ARCH_X86", 0x4000_0003), ("SCMP_ARCH_X32", 0x4000_003e)];
 
 impl Oracle {
-    /// Builds and starts it; `None`, having said so, where that is impossible.
+    /// Starts it; `None`, having said so, where that is impossible.
     pub fn start() -> Option<Oracle> {
-        if !cfg!(target_arch = "x86_64") {
-            println!("not run: the comparison with libseccomp is written for x86_64");
+        static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let Some(program) = PROGRAM.get_or_init(build) else {
+            println!("not run: libseccomp-dev is not installed (or no C compiler, or not x86_64)");
             return None;
-        }
-        let program =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-{}", std::process::id()));
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/oracle.c");
-        let built = Command::new("cc")
-            .args(["-O2", "-Wall", "-o"])
-            .arg(&program)
-            .args([source, "-lseccomp"])
-            .stderr(Stdio::null())
-            .status();
-        if !built.is_ok_and(|status| status.success()) {
-            println!("not run: libseccomp-dev is not installed (or no C compiler)");
-            return None;
-        }
-        let mut child = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        std::fs::remove_file(&program).unwrap();
+        };
+        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Some(Oracle { child, input, output: BufReader::new(output), resolved: HashMap::new() })
     }
@@ -168,6 +156,18 @@ impl Stub {
         };
         last > 0 && i64::from(call.nr) > last
     }
+}
+
+/// Compiles oracle.c.
+fn build() -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (made, program) = (folder.join(format!("oracle.{}", std::process::id())), folder.join("oracle"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seccomp/oracle.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-Wall", "-o"]).arg(&made).args([source, "-lseccomp"]).stderr(Stdio::null());
+    let built = cfg!(target_arch = "x86_64") && compiler.status().is_ok_and(|status| status.success());
+    // Renamed, so that no one starts a half-written one.
+    built.then(|| std::fs::rename(&made, &program).map(|()| program).unwrap())
 }
 
 impl Drop for Oracle {

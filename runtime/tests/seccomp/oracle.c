@@ -7,11 +7,13 @@
  *   arch TOKEN              one more architecture (hexadecimal)
  *   rule ACTION NAME N (ARG OP A B)*N
  *   end                     "filter BYTES" and that many bytes, then "description BYTES" and so on (seccomp_export_bpf
- *                           and _pfc); or "error LINE ERRNO" for the first command that failed
+ *                           and _pfc); or "error LINE ERRNO" for the first command that failed, ETIME if it hung
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <seccomp.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,38 +58,66 @@ static void rule(const char *rest)
 		note(seccomp_rule_add_array(filter, action, used, n, args));
 }
 
-static void answer(const char *what, int (*export)(const scmp_filter_ctx, int))
-{
-	static char bytes[1 << 22];
-	int fd = memfd_create(what, 0);
-	long size;
+/* Some profiles put libseccomp 2.5.4 into an endless loop. */
+static sigjmp_buf stuck;
 
-	if (fd < 0 || export(filter, fd) < 0)
+static void on_alarm(int signal)
+{
+	siglongjmp(stuck, signal);
+}
+
+struct text {
+	char bytes[1 << 22];
+	long size;
+};
+
+static void export(struct text *to, int (*how)(const scmp_filter_ctx, int))
+{
+	int fd = memfd_create("export", 0);
+
+	if (fd < 0)
 		exit(3);
-	size = lseek(fd, 0, SEEK_END);
-	if (size < 0 || size > (long)sizeof(bytes) || pread(fd, bytes, size, 0) != size)
+	note(how(filter, fd));
+	to->size = lseek(fd, 0, SEEK_END);
+	if (to->size < 0 || to->size > (long)sizeof(to->bytes) ||
+	    pread(fd, to->bytes, to->size, 0) != to->size)
 		exit(3);
-	printf("%s %ld\n", what, size);
-	fwrite(bytes, 1, size, stdout);
 	close(fd);
 }
 
 static void end(void)
 {
+	static struct text bpf, pfc;
+
+	if (!failure)
+		export(&bpf, seccomp_export_bpf);
+	if (!failure)
+		export(&pfc, seccomp_export_pfc);
+	alarm(0);
 	if (failure) {
 		printf("error %d %d\n", failed_line, failure);
 	} else {
-		answer("filter", seccomp_export_bpf);
-		answer("description", seccomp_export_pfc);
+		printf("filter %ld\n", bpf.size);
+		fwrite(bpf.bytes, 1, bpf.size, stdout);
+		printf("description %ld\n", pfc.size);
+		fwrite(pfc.bytes, 1, pfc.size, stdout);
 	}
-	seccomp_release(filter);
 	fflush(stdout);
+	if (failure != ETIME)
+		seccomp_release(filter);
 }
 
 int main(void)
 {
 	static char text[4096];
 
+	signal(SIGALRM, on_alarm);
+	if (sigsetjmp(stuck, 1)) {
+		note(-ETIME);
+		/* It may have been the "end" that got stuck: its answer is due now. */
+		if (!strcmp(text, "end\n"))
+			end();
+	}
 	while (fgets(text, sizeof(text), stdin)) {
 		unsigned int a, b;
 		char name[128];
@@ -95,6 +125,7 @@ int main(void)
 		line++;
 		if (sscanf(text, "begin %x %u", &a, &b) == 2) {
 			line = failure = 0;
+			alarm(3);
 			/* It takes no errno from 4096 on. */
 			filter = seccomp_init(a);
 			if (!filter) {
@@ -107,7 +138,8 @@ int main(void)
 			if (seccomp_arch_exist(filter, a) != 0)
 				note(seccomp_arch_add(filter, a));
 		} else if (!strncmp(text, "rule ", 5)) {
-			rule(text + 5);
+			if (!failure)
+				rule(text + 5);
 		} else if (!strcmp(text, "end\n")) {
 			end();
 		} else if (sscanf(text, "resolve %127s", name) == 1) {

@@ -2,7 +2,7 @@
 //! Which of several rules for one call decides: the cases that the documentation in `rules.rs` promises. The same
 //! cases are put to libseccomp in `libseccomp.rs`.
 
-use corten::seccomp::compile;
+use corten::seccomp::{Host, compile_for};
 use corten::spec::Seccomp;
 
 use crate::bpf::{Call, verdict};
@@ -161,10 +161,10 @@ pub const CONTRADICTIONS: &[&str] = &[
 
 #[test]
 fn rules_are_asked_in_the_documented_order() {
-    let abis = abis(corten::seccomp::Host::X86_64);
+    let abis = abis(Host::X86_64);
     for case in CASES {
         let profile = case.profile();
-        let filter = compile(&profile).unwrap().unwrap();
+        let filter = compile_for(Host::X86_64, &profile).unwrap().unwrap();
         let model = Model::new(&profile, &abis);
         for (arg0, arg1, expected) in case.calls {
             let call = Call { arch: AUDIT_X86_64, nr: 41, args: [*arg0, *arg1, 0, 0, 0, 0] };
@@ -177,7 +177,7 @@ fn rules_are_asked_in_the_documented_order() {
 #[test]
 fn contradictions_are_refused_with_their_place() {
     for case in CONTRADICTIONS {
-        let error = compile(&profile(case)).unwrap_err();
+        let error = compile_for(Host::X86_64, &profile(case)).unwrap_err();
         let text = "config.json /linux/seccomp/syscalls/1: contradicts an earlier rule for socket (SCMP_ARCH_X86_64)";
         assert_eq!(error.to_string(), text, "{case}");
     }

@@ -255,3 +255,39 @@ fn known_values_are_complete_and_sorted() {
         assert!(compile_for(host, &profile).unwrap().is_some());
     }
 }
+
+#[test]
+fn a_contradiction_matters_only_where_the_call_exists() {
+    let rule = |action| {
+        format!(
+            r#"{{"names":["waitpid"],"action":"{action}","args":[{{"index":0,"value":1,"op":"SCMP_CMP_EQ"}}]}}"#
+        )
+    };
+    let rules = [rule("SCMP_ACT_LOG"), rule("SCMP_ACT_TRAP")].join(",");
+    let json = |arch| {
+        format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":["{arch}"],"syscalls":[{rules}]}}"#)
+    };
+    assert!(compile_for(Host::X86_64, &profile(&json("SCMP_ARCH_X32"))).is_ok());
+    let error = compile_for(Host::X86_64, &profile(&json("SCMP_ARCH_X86"))).unwrap_err();
+    let text =
+        "config.json /linux/seccomp/syscalls/1: contradicts an earlier rule for waitpid (SCMP_ARCH_X86)";
+    assert_eq!(error.to_string(), text);
+}
+
+#[test]
+fn of_contradicting_rules_for_a_multiplexed_call_the_stricter_stands() {
+    let rule = |action, value| {
+        format!(
+            r#"{{"names":["socket"],"action":"{action}","args":[{{"index":0,"value":{value},"op":"SCMP_CMP_EQ"}}]}}"#
+        )
+    };
+    let rules = [rule("SCMP_ACT_ALLOW", 1), rule("SCMP_ACT_TRAP", 38), rule("SCMP_ACT_LOG", 2)].join(",");
+    let filter = compile_json(&format!(
+        r#"{{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86"],"syscalls":[{rules}]}}"#
+    ));
+    let ask = |nr, arg| verdict(&filter.insns, &Call { arch: 0x4000_0003, nr, args: [arg, 0, 0, 0, 0, 0] });
+    assert_eq!(ask(359, 1), 0x7fff_0000);
+    assert_eq!(ask(359, 38), 0x0003_0000);
+    assert_eq!(ask(102, 1), 0x0003_0000, "socketcall(SYS_SOCKET)");
+    assert_eq!(ask(102, 2), 0x0005_0001, "socketcall(SYS_BIND)");
+}

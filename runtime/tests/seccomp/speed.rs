@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use corten::seccomp::compile;
+use corten::seccomp::{Host, compile_for};
 
 use crate::bpf::{Call, run};
 use crate::docker_like;
@@ -15,11 +15,11 @@ fn a_docker_like_profile_compiles_quickly_into_few_instructions() {
     let mut times: Vec<Duration> = Vec::new();
     for _ in 0..200 {
         let start = Instant::now();
-        std::hint::black_box(compile(std::hint::black_box(&profile)).unwrap());
+        std::hint::black_box(compile_for(Host::X86_64, std::hint::black_box(&profile)).unwrap());
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    let filter = compile(&profile).unwrap().unwrap();
+    let filter = compile_for(Host::X86_64, &profile).unwrap().unwrap();
     let steps = |nr| {
         let call = Call { arch: 0xc000_003e, nr, args: [0; 6] };
         run(&filter.insns, &call).1
