@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::encode::encode;
-use crate::program::{HostOp, Op, Program, Ref, Source, explain};
+use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
 use crate::stage::wire::kind;
 use crate::state::{Dir, Identity, State};
@@ -169,7 +169,7 @@ impl<'a> Launch<'a> {
             HostOp::Cgroup => self.cgroup(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
-            HostOp::Clone { flags, pid, wait } => self.clone(*flags, *pid, *wait),
+            HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
             HostOp::Adopt => self.adopt(),
             HostOp::IdMaps => self.id_maps(),
             HostOp::Place => self.place_process(),
@@ -236,7 +236,7 @@ impl<'a> Launch<'a> {
         Ok(())
     }
 
-    fn clone(&mut self, flags: u64, pid: Ref, wait: bool) -> Result<()> {
+    fn clone(&mut self, flags: u64, wait: bool) -> Result<()> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(std::os::fd::AsRawFd::as_raw_fd).collect();
@@ -267,35 +267,14 @@ impl<'a> Launch<'a> {
             stdio,
             inherit: &inherit,
         };
-        let mut birth = || {
-            let stage = match (&image, &program) {
-                (Some(image), Some(program)) => {
-                    Stage::Sealed { image: image.as_fd(), program: program.as_fd() }
-                }
-                _ => Stage::Linked(&mut words),
-            };
-            let born = launch(&window, stage);
-            match born {
-                // A group that takes nobody at birth may still take him by pid (Placement::AtBirth).
-                Err(error) if window.cgroup.is_some() && refused_by_group(&error) => {
-                    window.cgroup = None;
-                    window.wait = true;
-                    let stage = match (&image, &program) {
-                        (Some(image), Some(program)) => {
-                            Stage::Sealed { image: image.as_fd(), program: program.as_fd() }
-                        }
-                        _ => Stage::Linked(&mut words),
-                    };
-                    launch(&window, stage).map(|child| (child, true))
-                }
-                other => other.map(|child| (child, false)),
-            }
-        };
-        let born = match self.descriptor(pid) {
-            Some(target) => crate::sys::ns::born_into(target, birth),
-            None => birth(),
-        };
-        let ((pid, pidfd), late) = born.step(|| STARTING)?;
+        let mut born = launch(&window, entry(image.as_ref(), program.as_ref(), &mut words));
+        // A group that takes nobody at birth may still take him by pid (Placement::AtBirth).
+        let late = window.cgroup.is_some() && born.as_ref().is_err_and(refused_by_group);
+        if late {
+            (window.cgroup, window.wait) = (None, true);
+            born = launch(&window, entry(image.as_ref(), program.as_ref(), &mut words));
+        }
+        let (pid, pidfd) = born.step(|| STARTING)?;
         // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
             self.journal.push(Undo::Poststop(plan));
@@ -324,13 +303,6 @@ impl<'a> Launch<'a> {
             _ => None,
         });
         closes.map_or(0, |from| from.saturating_sub(3) as i32)
-    }
-
-    fn descriptor(&self, reference: Ref) -> Option<BorrowedFd<'_>> {
-        match reference {
-            Ref::Source(index) => self.sources.get(index).map(AsFd::as_fd),
-            _ => None,
-        }
     }
 
     /// The first process cloned the final one beside itself: that is the child from now on.
@@ -542,6 +514,14 @@ impl<'a> Launch<'a> {
 }
 
 static EMPTY: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
+
+/// The way into the stage.
+fn entry<'a>(image: Option<&'a OwnedFd>, program: Option<&'a OwnedFd>, words: &'a mut [u64]) -> Stage<'a> {
+    match (image, program) {
+        (Some(image), Some(program)) => Stage::Sealed { image: image.as_fd(), program: program.as_fd() },
+        _ => Stage::Linked(words),
+    }
+}
 
 /// Every source is a descriptor for a while: hundreds of mounts are more than a low soft limit allows. Returns the
 /// limit as it was, if it had to be raised.
