@@ -34,6 +34,8 @@ pub struct Group {
     dirs: Vec<OnceLock<Dir>>,
     /// By group: made by this very object, so that everything in it is the kernel's default.
     fresh: Vec<bool>,
+    /// What was made above the groups, outermost first.
+    parents: Vec<String>,
 }
 
 impl Group {
@@ -66,7 +68,8 @@ impl Group {
             Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
             _ => Placement::ByPid(Groups(group.duplicates()?)),
         };
-        made.keep();
+        group.parents = made.keep();
+        group.parents.retain(|path| group.record.groups.iter().all(|own| own.full() != *path));
         Ok((group, placement))
     }
 
@@ -74,13 +77,20 @@ impl Group {
     #[must_use]
     pub fn open(record: Record) -> Group {
         let (dirs, fresh) = record.groups.iter().map(|_| (OnceLock::new(), false)).unzip();
-        Group { record, dirs, fresh }
+        Group { record, dirs, fresh, parents: Vec::new() }
     }
 
     /// What State keeps; after [`Group::create`] with the inode numbers.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// The groups that [`Group::create`] had to make above its own, outermost first: a create that fails takes them
+    /// away again; `delete` leaves them, as runc does, since somebody may have given them limits by then.
+    #[must_use]
+    pub fn made_parents(&self) -> &[String] {
+        &self.parents
     }
 
     /// Writes the limits and the device rules of `plan`. To be called before any process is in.
@@ -414,8 +424,9 @@ impl Made {
         }
     }
 
-    fn keep(mut self) {
-        self.0.clear();
+    /// All of it stays; tells what it is.
+    fn keep(mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
     }
 }
 

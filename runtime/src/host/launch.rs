@@ -194,6 +194,7 @@ impl<'a> Launch<'a> {
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
         let (group, placement) = Group::create(&plan.cgroup)?;
         state.cgroup = group.record().clone();
+        self.journal.push(Undo::Directories(group.made_parents().to_vec()));
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
         group.apply(&plan.cgroup)?;
         self.placement = Some(placement);

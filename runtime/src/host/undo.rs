@@ -19,6 +19,8 @@ pub(super) enum Undo<'a> {
     Dir(&'a Dir),
     /// Kill what is in the control group and remove it.
     Cgroup(cgroup::Record),
+    /// Remove these directories, the last one first, unless somebody put something there.
+    Directories(Vec<String>),
     /// Kill a child and reap it.
     Child(OwnedFd),
     /// Run the poststop hooks: the container existed.
@@ -60,6 +62,12 @@ impl<'a> Journal<'a> {
                 }
                 Undo::Poststop(plan) => {
                     hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);
+                    Ok(())
+                }
+                Undo::Directories(paths) => {
+                    for path in paths.iter().rev() {
+                        let _ = rustix::fs::rmdir(path);
+                    }
                     Ok(())
                 }
                 Undo::File(path) => {
