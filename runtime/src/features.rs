@@ -198,7 +198,6 @@ fn supported_seccomp_flags() -> Vec<&'static str> {
     seccomp::known_flags().iter().copied().filter(supported).collect()
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

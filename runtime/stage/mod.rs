@@ -124,20 +124,7 @@ pub unsafe fn run(base: *mut u8, length: usize) -> ! {
     if header.magic != wire::MAGIC || header.version != wire::VERSION {
         sys::exit(1);
     }
-    let mut stage = Stage {
-        program,
-        slots: [-1; wire::SLOTS],
-        made: [false; wire::SLOTS],
-        root: -1,
-        host: header.sync,
-        gate: -1,
-        umask: 0o077,
-        op: 0,
-        chosen: None,
-        chdir_refused: false,
-        deferred: 0,
-        mask: None,
-    };
+    let mut stage = Stage::over(program, header.sync, -1);
     if let Err(fault) = stage.perform(&header) {
         stage.report(fault, &[]);
     }
@@ -156,6 +143,24 @@ pub fn start(fd: i32) -> ! {
 }
 
 impl Stage {
+    /// A stage that has done nothing yet.
+    fn over(program: Program, host: i32, root: i32) -> Stage {
+        Stage {
+            program,
+            slots: [-1; wire::SLOTS],
+            made: [false; wire::SLOTS],
+            root,
+            host,
+            gate: -1,
+            umask: 0o077,
+            op: 0,
+            chosen: None,
+            chdir_refused: false,
+            deferred: 0,
+            mask: None,
+        }
+    }
+
     fn perform(&mut self, header: &Header) -> Result<()> {
         const PR_SET_DUMPABLE: u32 = 4;
         sys::prctl(PR_SET_DUMPABLE, 0, 0)?;

@@ -213,3 +213,184 @@ fn make_one(parent: i32, name: &CStr, mode: u32) -> Result<i32> {
         sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::new(&CString::new(text).unwrap()).unwrap()
+    }
+
+    fn text(path: &Path) -> &str {
+        std::str::from_utf8(&path.bytes[..path.length]).unwrap()
+    }
+
+    #[test]
+    fn components_are_what_is_between_slashes() {
+        for (whole, want) in [
+            ("/a/bc//d", vec!["a", "bc", "d"]),
+            ("a/", vec!["a"]),
+            ("//", vec![]),
+            ("", vec![]),
+            ("/../x", vec!["..", "x"]),
+        ] {
+            let path = path(whole);
+            let (mut found, mut from) = (Vec::new(), 0);
+            while let Some((start, end)) = path.component(from) {
+                found.push(&text(&path)[start..end]);
+                assert_eq!(path.is_last(end), found.len() == want.len(), "{whole}");
+                from = end;
+            }
+            assert_eq!(found, want, "{whole}");
+        }
+    }
+
+    #[test]
+    fn a_link_takes_the_place_of_its_name() {
+        for (whole, name, target, want) in [
+            ("/a/link/c", "link", "b", "/a/b/c"),
+            ("/a/link/c", "link", "/b", "/b/c"),
+            ("/a/link", "link", "../..", "/a/../.."),
+            ("/link", "link", "/x/", "/x/"),
+        ] {
+            let mut path = path(whole);
+            let start = whole.find(name).unwrap();
+            path.splice(start, start + name.len(), target.as_bytes()).unwrap();
+            assert_eq!((text(&path), path.bytes[path.length]), (want, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_and_never_overrun() {
+        let long = "x".repeat(4095);
+        let mut path = path(&format!("/{long}/l"));
+        path.splice(4097, 4098, long.as_bytes()).unwrap_err();
+        path.splice(4097, 4098, &long.as_bytes()[..4094]).unwrap();
+        assert_eq!(path.length, 8191);
+        assert!(path.append(b"x").is_err());
+        assert!(Path::new(&CString::new("y".repeat(8192)).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_prefix_leaves_the_path_as_it_was() {
+        let mut path = path("/a/b");
+        path.prefix(2, |prefix| assert_eq!(prefix, c"/a"));
+        path.prefix(4, |prefix| assert_eq!(prefix, c"/a/b"));
+        assert_eq!(text(&path), "/a/b");
+    }
+
+    /// A root with a directory beside it that nothing may reach.
+    struct Root {
+        top: PathBuf,
+        fd: OwnedFd,
+    }
+
+    impl Root {
+        fn new(name: &str) -> Root {
+            let top = std::env::temp_dir().join(format!("corten-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&top);
+            std::fs::create_dir_all(top.join("root")).unwrap();
+            std::fs::create_dir_all(top.join("outside")).unwrap();
+            let fd = std::fs::File::open(top.join("root")).unwrap().into();
+            Root { top, fd }
+        }
+
+        fn stage(&self) -> Stage {
+            Stage::over(
+                super::super::Program { base: core::ptr::null_mut(), length: 0 },
+                -1,
+                self.fd.as_raw_fd(),
+            )
+        }
+
+        fn link(&self, name: &str, target: &str) {
+            symlink(target, self.top.join("root").join(name)).unwrap();
+        }
+
+        /// Makes `path`, a directory, and says where below the root it came to be.
+        fn make(&self, path: &str) -> core::result::Result<String, i32> {
+            let path = CString::new(path).unwrap();
+            let fd = self.stage().directory(&path, 0o755).map_err(|fault| fault.errno)?;
+            let found = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+            sys::close(fd);
+            let below = found.strip_prefix(self.top.join("root")).expect("outside of the root");
+            Ok(format!("/{}", below.display()))
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            assert_eq!(
+                std::fs::read_dir(self.top.join("outside")).unwrap().count(),
+                0,
+                "something got outside"
+            );
+            let _ = std::fs::remove_dir_all(&self.top);
+        }
+    }
+
+    #[test]
+    fn links_lead_nowhere_but_inside() {
+        let root = Root::new("links");
+        let outside = root.top.join("outside");
+        root.link("absolute", outside.to_str().unwrap());
+        root.link("up", "../outside");
+        root.link("far-up", &"../".repeat(40));
+        root.link("dangling", "/not/there");
+        root.link("chain", "dangling");
+        root.link("loop", "loop");
+        root.link("self", "/proc/self/cwd");
+        assert_eq!(root.make("/absolute/x"), Ok(format!("{}/x", outside.display())));
+        assert_eq!(root.make("/up/x").as_deref(), Ok("/outside/x"));
+        assert_eq!(root.make("/far-up/x").as_deref(), Ok("/x"));
+        assert_eq!(root.make("/chain/x").as_deref(), Ok("/not/there/x"));
+        assert_eq!(root.make("/dangling").as_deref(), Ok("/not/there"));
+        assert_eq!(root.make("/loop/x"), Err(sys::ELOOP));
+        assert_eq!(root.make("/self/x").as_deref(), Ok("/proc/self/cwd/x"));
+        assert_eq!(root.make("/a/../../b").as_deref(), Ok("/b"));
+    }
+
+    #[test]
+    fn a_file_is_made_with_its_parents_but_not_over_a_link() {
+        let root = Root::new("file");
+        root.link("link", "target");
+        assert!(root.stage().file_nofollow(c"/a/b/console").is_ok());
+        let made = std::fs::metadata(root.top.join("root/a/b/console")).unwrap();
+        assert_eq!((made.mode() & sys::S_IFMT, made.len()), (sys::S_IFREG, 0));
+        assert!(root.stage().file_nofollow(c"/link").is_err_and(|fault| fault.errno == sys::ELOOP));
+        assert!(root.stage().file_nofollow(c"/a").is_err_and(|fault| fault.errno == sys::ELOOP));
+        assert!(!root.top.join("root/target").exists());
+    }
+
+    /// Somebody exchanges a directory and a link to the outside all the time: nothing is ever made outside.
+    #[test]
+    fn a_name_that_changes_under_our_hands() {
+        let root = Root::new("race");
+        let (inside, other) = (root.top.join("root/d"), root.top.join("root/e"));
+        std::fs::create_dir(&inside).unwrap();
+        symlink(root.top.join("outside"), &other).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    rustix::fs::renameat_with(rustix::fs::CWD, &inside, rustix::fs::CWD, &other, flags)
+                        .unwrap();
+                }
+            });
+            for number in 0..500 {
+                let _ = root
+                    .stage()
+                    .directory(&CString::new(format!("/d/{number}/x")).unwrap(), 0o755)
+                    .map(sys::close);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}

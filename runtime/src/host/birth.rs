@@ -17,7 +17,7 @@ use crate::cgroup::Placement;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::namespaces::NsKind;
 use crate::program::encode::encode;
-use crate::program::{Op, Ref, StageOp};
+use crate::program::{Op, StageOp};
 use crate::sys::clone::{Stage, Window, launch};
 
 /// A process that was born.
@@ -30,7 +30,7 @@ struct Born {
 
 impl Launch<'_> {
     /// Launches the first process and lets it have what it inherits.
-    pub(super) fn clone(&mut self, flags: u64, pid: Ref, wait: bool) -> Result<()> {
+    pub(super) fn clone(&mut self, flags: u64, wait: bool) -> Result<()> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
@@ -59,12 +59,7 @@ impl Launch<'_> {
             (Some(image), Some(program)) => Stage::Sealed { image: image.as_fd(), program: program.as_fd() },
             _ => Stage::Linked(&mut words),
         };
-        let birth = || bear(window, stage);
-        let born = match self.descriptor(pid) {
-            Some(target) => crate::sys::ns::born_into(target, birth),
-            None => birth(),
-        };
-        let born = born.step(|| STARTING)?;
+        let born = bear(window, stage).step(|| STARTING)?;
         drop(inherit);
         self.born(born, channel, wait)
     }
@@ -105,13 +100,6 @@ impl Launch<'_> {
             _ => None,
         });
         closes.map_or(0, |from| from.saturating_sub(3) as i32)
-    }
-
-    fn descriptor(&self, reference: Ref) -> Option<BorrowedFd<'_>> {
-        match reference {
-            Ref::Source(index) => self.sources.get(index).map(AsFd::as_fd),
-            _ => None,
-        }
     }
 
     /// The first process cloned the final one beside itself: that is the child from now on.

@@ -166,7 +166,7 @@ impl<'a> Launch<'a> {
             HostOp::Cgroup => self.cgroup(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
-            HostOp::Clone { flags, pid, wait } => self.clone(*flags, *pid, *wait),
+            HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
             HostOp::Adopt => self.adopt(),
             HostOp::IdMaps => self.id_maps(),
             HostOp::Place => self.place_process(),

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
-use super::op::{Op, Ref, StageOp};
+use super::op::{Op, Ref, Source, StageOp};
 use crate::error::{Error, Kind, Result};
 use crate::stage::wire;
 
@@ -27,16 +27,22 @@ enum Rank {
 }
 
 /// Refuses a program whose phases are out of order, that uses the host's tree after the change of root, writes
-/// outside its own procfs, or does not end in exactly one exec (or in a gate, for a container without a process).
+/// anywhere but to a procfs of ours, uses a source's descriptor after they are closed, executes the user's program
+/// without having given up what it must, or does not end in that exec (or at the gate, without a process).
 ///
 /// # Errors
 /// `Kind::Invalid`, naming the step: a bug of `compile`, never of the configuration.
 pub fn check(program: &Program) -> Result<()> {
     let mut reached = Rank::Join;
-    let mut last = None;
+    let mut seen = Seen::default();
+    let mut last: Option<&StageOp> = None;
     for (index, step) in program.steps.iter().enumerate() {
         let Op::Stage(op) = &step.op else { continue };
+        if matches!(last, Some(StageOp::Exec { .. })) {
+            return Err(bug(index, "a step after the exec".into()));
+        }
         check_refs(program, op).map_err(|text| bug(index, text))?;
+        seen.take(program, op).map_err(|text| bug(index, text.into()))?;
         if let Some(rank) = rank(op) {
             if rank < reached {
                 return Err(bug(index, format!("{rank:?} after {reached:?}")));
@@ -48,6 +54,71 @@ pub fn check(program: &Program) -> Result<()> {
     match last {
         Some(StageOp::Exec { .. } | StageOp::Gate | StageOp::Hook { .. } | StageOp::Barrier { .. }) => Ok(()),
         _ => Err(bug(program.steps.len(), "no exec at the end".into())),
+    }
+}
+
+/// What came so far, as far as later steps depend on it.
+#[derive(Default)]
+struct Seen {
+    /// Slots that hold a procfs (or the context of one).
+    procfs: [bool; wire::SLOTS],
+    no_new_privs: bool,
+    closed: bool,
+    bounded: bool,
+    groups: bool,
+    ids: bool,
+    capabilities: bool,
+    executable: bool,
+}
+
+impl Seen {
+    fn take(&mut self, program: &Program, op: &StageOp) -> std::result::Result<(), &'static str> {
+        if self.closed && refs(op).iter().any(|fd| matches!(fd, Ref::Source(_))) {
+            return Err("a source after they are closed");
+        }
+        match op {
+            StageOp::FsOpen { slot, fstype } => {
+                if let Some(procfs) = self.procfs.get_mut(*slot) {
+                    *procfs = fstype == "proc";
+                }
+            }
+            StageOp::Target { slot, .. } => {
+                if let Some(procfs) = self.procfs.get_mut(*slot) {
+                    *procfs = false;
+                }
+            }
+            StageOp::Write { dir, .. } if !self.is_procfs(program, *dir) => {
+                return Err("a write outside of our own procfs");
+            }
+            StageOp::Seccomp { .. } if self.bounded && !self.no_new_privs => {
+                return Err("the filter needs no_new_privs or CAP_SYS_ADMIN");
+            }
+            StageOp::NoNewPrivs => self.no_new_privs = true,
+            StageOp::Close { .. } => self.closed = true,
+            StageOp::Bound { .. } => self.bounded = true,
+            StageOp::Groups(_) => self.groups = true,
+            StageOp::SetIds { .. } => self.ids = true,
+            StageOp::Capset { .. } => self.capabilities = true,
+            StageOp::Lookup(_) => self.executable = true,
+            StageOp::Gate if !self.closed => return Err("a gate with descriptors of the host open"),
+            StageOp::Exec { .. } => {
+                let all =
+                    [self.closed, self.bounded, self.groups, self.ids, self.capabilities, self.executable];
+                if all.contains(&false) {
+                    return Err("an exec that keeps descriptors, ids or capabilities");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_procfs(&self, program: &Program, dir: Ref) -> bool {
+        match dir {
+            Ref::Slot(n) => self.procfs.get(n) == Some(&true),
+            Ref::Source(n) => program.sources.get(n) == Some(&Source::Proc),
+            Ref::Nothing => false,
+        }
     }
 }
 
@@ -81,31 +152,61 @@ fn rank(op: &StageOp) -> Option<Rank> {
     })
 }
 
-/// References must exist; writes go to our own procfs (or, before everything, the host's); nothing goes up a path.
+/// Every descriptor that an operation names.
+fn refs(op: &StageOp) -> Vec<Ref> {
+    match op {
+        StageOp::Setns { from: fd, .. }
+        | StageOp::Barrier { fd, .. }
+        | StageOp::Root(fd)
+        | StageOp::AttachHost { mount: fd, .. }
+        | StageOp::SetAttr { mount: fd, .. }
+        | StageOp::Write { dir: fd, .. }
+        | StageOp::Chroot(fd)
+        | StageOp::CloseFd(fd) => vec![*fd],
+        StageOp::Attach { mount, target } => vec![*mount, *target],
+        StageOp::Target { slot, like, .. } => vec![Ref::Slot(*slot), *like],
+        StageOp::FsOpen { slot, .. }
+        | StageOp::FsSet { slot, .. }
+        | StageOp::FsMount { slot, .. }
+        | StageOp::MountClassic { slot, .. }
+        | StageOp::ConsoleBind(slot)
+        | StageOp::ConsoleStdio(slot) => vec![Ref::Slot(*slot)],
+        StageOp::FsMode { slot, target } | StageOp::CopyUp { slot, target } => {
+            vec![Ref::Slot(*slot), Ref::Slot(*target)]
+        }
+        StageOp::Console { master, terminal, .. } => vec![Ref::Slot(*master), Ref::Slot(*terminal)],
+        StageOp::Seccomp { listener, .. } => listener.iter().map(|slot| Ref::Slot(*slot)).collect(),
+        StageOp::Close { slot, .. } => slot.iter().map(|slot| Ref::Slot(*slot)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// References must exist; no path goes up or holds a NUL, and those that are looked up in the root are absolute.
 fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String> {
-    let known = |fd: Ref| match fd {
+    let known = |fd: &Ref| match fd {
         Ref::Nothing => true,
-        Ref::Slot(n) => n < wire::SLOTS,
-        Ref::Source(n) => n < program.sources.len(),
+        Ref::Slot(n) => *n < wire::SLOTS,
+        Ref::Source(n) => *n < program.sources.len(),
     };
-    let (refs, path): (Vec<Ref>, Option<&str>) = match op {
-        StageOp::Setns { from, .. } => (vec![*from], None),
-        StageOp::Attach { mount, target } => (vec![*mount, *target], None),
-        StageOp::Target { like, path, .. } => (vec![*like], Some(path)),
-        StageOp::Write { dir, path, .. } => (vec![*dir], Some(path)),
-        StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => (vec![], Some(path)),
-        StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (vec![], Some(path)),
-        _ => (vec![], None),
-    };
-    if let Some(fd) = refs.iter().find(|&&fd| !known(fd)) {
+    let gate = if let StageOp::Close { gate, .. } = op { Some(*gate) } else { None };
+    if let Some(fd) = refs(op).iter().chain(&gate).find(|fd| !known(fd)) {
         return Err(format!("unknown descriptor {fd:?}"));
     }
-    if let StageOp::Write { path, .. } = op
-        && path.split('/').any(|part| part == "..")
-    {
+    let (path, absolute) = match op {
+        StageOp::Write { path, .. } => (path, false),
+        StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => {
+            (path, true)
+        }
+        StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
+        _ => return Ok(()),
+    };
+    if path.split('/').any(|part| part == "..") {
         return Err(format!("path {path} leads up"));
     }
-    if path.is_some_and(|path| path.contains('\0')) {
+    if path.starts_with('/') != absolute {
+        return Err(format!("path {path} starts in the wrong place"));
+    }
+    if path.contains('\0') {
         return Err("NUL in a path".into());
     }
     Ok(())

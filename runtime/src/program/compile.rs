@@ -184,7 +184,7 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     // The label is written before the hop, by a process of our own pid namespace; our /proc is nobody else's.
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
-    b.host("", HostOp::Clone { flags: 0, pid: Ref::Nothing, wait: entry.place });
+    b.host("", HostOp::Clone { flags: 0, wait: entry.place });
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
@@ -244,25 +244,23 @@ impl Builder {
     }
 
     /// clone3 and what must be true before the stage may act. Usually one clone into all new namespaces at once.
-    /// Where namespaces that exist must be entered first (with a user namespace in play, or a time namespace to be
-    /// set up), the first process does that and hops: it clones the final one beside itself.
+    /// Where namespaces that exist must be entered first (with a user namespace in play, or a pid namespace, in which
+    /// others would see our own process, or a time namespace to be set up), the first process does that and hops: it
+    /// clones the final one beside itself.
     fn births(&mut self, plan: &Plan, joins: &[(NsKind, Ref, String)]) {
         let new = plan.namespaces.new_flags();
         let user_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::User);
         let time = plan.namespaces.has_new(NsKind::Time);
         let user_new = plan.namespaces.has_new(NsKind::User);
-        let hop = time || (user_joined && new != 0) || (user_new && !joins.is_empty());
-        let pid = joins.iter().find(|(kind, ..)| *kind == NsKind::Pid).map_or(Ref::Nothing, |(_, fd, _)| *fd);
+        let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
+        let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
         let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
         let wait = place || (user_new && !hop);
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
         let flags = if hop { 0 } else { new & !late };
-        self.host(
-            "/linux/namespaces",
-            HostOp::Clone { flags, pid: if hop { Ref::Nothing } else { pid }, wait },
-        );
+        self.host("/linux/namespaces", HostOp::Clone { flags, wait });
         if user_new && !hop {
             self.host("/linux/uidMappings", HostOp::IdMaps);
         }
@@ -279,7 +277,9 @@ impl Builder {
         if time {
             self.time_namespace(plan, proc);
         }
-        for (kind, fd, at) in joins.iter().filter(|(kind, ..)| hop || *kind != NsKind::Pid) {
+        // The user namespace last: our own has power over the others, whoever owns them.
+        let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
+        for (kind, fd, at) in others.into_iter().chain(user) {
             self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
             if *kind == NsKind::User {
                 self.stage(at, StageOp::BecomeRoot);

@@ -39,8 +39,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     };
     let count = stage_ops().count();
     let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
-    let mut encoder =
-        Encoder { blob: Vec::with_capacity(8192), base, fds, home: None };
+    let mut encoder = Encoder { blob: Vec::with_capacity(8192), base, fds, home: None };
     encoder.reserve_environment(program);
     let records: Vec<Rec> = stage_ops().map(|(_, op)| encoder.record(op)).collect();
     let mut keep: Vec<i64> =

@@ -89,13 +89,10 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::Cgroup => "make the control group and write its limits".into(),
         HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
         HostOp::ConsoleSocket => "connect to the console socket".into(),
-        HostOp::Clone { flags, pid, wait } => {
+        HostOp::Clone { flags, wait } => {
             let namespaces = if *flags == 0 { "no new namespace".into() } else { kind_names(*flags) };
-            let pid = if *pid == Ref::Nothing { "" } else { ", in the pid namespace to be joined" };
             let wait = if *wait { "; it waits" } else { "" };
-            format!(
-                "clone the container's first process into its control group, with {namespaces}{pid}{wait}"
-            )
+            format!("clone the container's first process into its control group, with {namespaces}{wait}")
         }
         HostOp::Adopt => "take over the process that the first one cloned".into(),
         HostOp::IdMaps => "write the id mappings of the user namespace".into(),

@@ -112,13 +112,10 @@ pub enum HostOp {
     Open(usize),
     /// Connect the console socket, so that a missing one is told before anything runs.
     ConsoleSocket,
-    /// clone3(2): the first process, with these CLONE_NEW* flags; `pid` is the pid namespace it is born into;
-    /// with `wait` it holds still before the stage until it is mapped and placed.
+    /// clone3(2): the first process, with these CLONE_NEW* flags; with `wait` it holds still before the stage until it is mapped and placed.
     Clone {
         /// CLONE_NEW* flags.
         flags: u64,
-        /// A pid namespace to be born into.
-        pid: Ref,
         /// Whether it waits.
         wait: bool,
     },

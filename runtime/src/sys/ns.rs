@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Namespaces: what kind a file is, and being born into a pid namespace.
+//! Namespaces: what kind a file is, and looking at another's mounts.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use crate::error::{Context, Error, Kind, RawErrno, Result};
@@ -18,37 +17,6 @@ pub fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
     // SAFETY: NS_GET_NSTYPE takes no argument and returns a number.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
     if kind < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(kind as u64) }
-}
-
-/// Does `birth` while children of the calling thread are born into the pid namespace of `target` (a pidfd or a
-/// namespace file), and then as before. setns(2) with CLONE_NEWPID concerns one thread's children only, so this is
-/// sound in a threaded process.
-///
-/// Who lives in that namespace sees the child at once: this process is made non-dumpable before (for good; a copy is
-/// what its children get), so that not even CAP_SYS_PTRACE there reads its descriptors or executable (CVE-2016-9962).
-///
-/// # Errors
-/// The errno of setns(2); an error on the way back is one too, since later children would go astray.
-pub fn born_into<T: Send>(target: BorrowedFd<'_>, birth: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let own =
-        rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty()).call(|| "open(/proc/self/ns/pid)")?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .call(|| "prctl(PR_SET_DUMPABLE)")?;
-    // A pidfd wants the flag; for a namespace file it is a check.
-    let enter = |fd| move_into_thread_name_spaces(fd, ThreadNameSpaceType::PROCESS_ID);
-    if enter(own.as_fd()).is_err() {
-        // In a user namespace whose pid namespace is its parent's there is no way back: only a thread goes, and ends.
-        let away = || enter(target).call(|| "setns(pid)").and_then(|()| birth());
-        return std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, away).call(|| "clone(thread)")?;
-            thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "the thread that clones has ended")))
-        });
-    }
-    enter(target).call(|| "setns(pid)")?;
-    let born = birth();
-    enter(own.as_fd()).call(|| "setns(own pid)")?;
-    born
 }
 
 /// Does `work` on a thread that sees the mounts of process `pid` (`pidfd`), from the same root directory as ours.

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Configurations to compile: a few by hand, and any number at random.
+
+use corten::ask::Create;
+use corten::plan::Plan;
+use corten::plan::namespaces::NsKind;
+use corten::program::Program;
+use corten::program::compile::{self, Entry};
+use corten::spec::{self, Spec};
+use serde_json::{Value, json};
+
+use crate::hosts;
+
+/// The last capability of the kernel that is planned for.
+const LAST_CAP: u32 = 40;
+
+fn base() -> Value {
+    serde_json::from_str(include_str!("../data/plan/default.json")).unwrap()
+}
+
+fn read(config: &Value) -> Spec {
+    spec::read("config.json", config.to_string().as_bytes()).unwrap()
+}
+
+/// The default configuration after `change`, planned for a v2 host with `ask`.
+pub fn plan(ask: &Create, change: impl FnOnce(&mut Value)) -> Plan {
+    let mut config = base();
+    change(&mut config);
+    with_run(hosts::plan_for(&read(&config), &hosts::v2(), ask).unwrap(), ask.run)
+}
+
+fn with_run(mut plan: Plan, run: bool) -> Plan {
+    plan.ask.run = run;
+    plan
+}
+
+fn program(change: impl FnOnce(&mut Value)) -> Program {
+    compile::create(&plan(&Create::default(), change), LAST_CAP)
+}
+
+fn user_namespace(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
+}
+
+fn joined(config: &mut Value, kinds: &[&str]) {
+    for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
+        let kind = namespace["type"].as_str().unwrap().to_owned();
+        if kinds.contains(&kind.as_str()) {
+            namespace["path"] = json!(format!("/run/ns/{kind}"));
+        }
+    }
+}
+
+fn seccomp() -> Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]})
+}
+
+fn listener() -> Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent", "listenerMetadata": "m",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]})
+}
+
+fn hooks() -> Value {
+    let one = |kind: &str| json!([{"path": format!("/bin/{kind}"), "args": [kind, "x"], "env": ["A=b"], "timeout": 3}]);
+    json!({"prestart": one("prestart"), "createRuntime": one("createRuntime"), "createContainer": one("createContainer"),
+        "startContainer": one("startContainer"), "poststart": one("poststart"), "poststop": one("poststop")})
+}
+
+/// What `exec` knows about a container with these namespaces.
+pub fn entry(plan: &Plan, place: bool) -> Entry {
+    let has = |kind| plan.namespaces.has(kind);
+    let kinds = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Pid && has(*kind));
+    Entry {
+        id: plan.id.clone(),
+        kinds: kinds.fold(0, |flags, kind| flags | kind.flag()),
+        pid: has(NsKind::Pid),
+        user: has(NsKind::User),
+        chroot: plan.ask.no_pivot || !has(NsKind::Mount),
+        keyring: !plan.ask.no_new_keyring,
+        place,
+        last_cap: LAST_CAP,
+        seccomp: plan.seccomp.clone(),
+        keep_fds: plan.ask.keep_fds,
+    }
+}
+
+fn exec(change: impl FnOnce(&mut Value)) -> Program {
+    let plan = plan(&Create::default(), change);
+    compile::exec(&entry(&plan, false), plan.process.as_ref().unwrap())
+}
+
+/// The programs that were reviewed once, by name.
+pub fn golden() -> Vec<(&'static str, Program)> {
+    let terminal = |c: &mut Value| {
+        c["process"]["terminal"] = json!(true);
+        c["process"]["consoleSize"] = json!({"height": 24, "width": 80});
+    };
+    vec![
+        ("default", program(|_| {})),
+        ("run", compile::create(&plan(&Create { run: true, ..Create::default() }, |_| {}), LAST_CAP)),
+        ("userns", program(user_namespace)),
+        ("joined", program(|c| joined(c, &["network", "ipc", "uts", "pid"]))),
+        (
+            "joined-user",
+            program(|c| {
+                user_namespace(c);
+                joined(c, &["user", "network", "ipc", "uts"]);
+            }),
+        ),
+        (
+            "time",
+            program(|c| {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+                c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 7, "nanosecs": 8}});
+            }),
+        ),
+        ("terminal", program(terminal)),
+        (
+            "seccomp-without-nnp",
+            program(|c| {
+                c["linux"]["seccomp"] = seccomp();
+                c["process"]["noNewPrivileges"] = json!(false);
+            }),
+        ),
+        ("seccomp-with-nnp", program(|c| c["linux"]["seccomp"] = seccomp())),
+        ("hooks", program(|c| c["hooks"] = hooks())),
+        ("no-process", program(|c| c["process"] = Value::Null)),
+        ("exec", exec(terminal)),
+        (
+            "exec-userns-listener",
+            exec(|c| {
+                user_namespace(c);
+                c["linux"]["seccomp"] = listener();
+            }),
+        ),
+    ]
+}
+
+/// A generator of numbers (xorshift*): the same seeds give the same configurations everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
+        of.iter().copied().filter(|_| self.one_in(2)).collect()
+    }
+}
+
+/// Any configuration, and flags. Some are refused by the plan: `None`.
+pub fn random(random: &mut Random) -> Option<Plan> {
+    let mut config = base();
+    namespaces(random, &mut config);
+    process(random, &mut config);
+    mounts(random, &mut config);
+    if random.one_in(3) {
+        config["hooks"] = hooks();
+    }
+    match random.below(4) {
+        0 => config["linux"]["seccomp"] = seccomp(),
+        1 => config["linux"]["seccomp"] = listener(),
+        _ => {}
+    }
+    let facts = match random.below(3) {
+        0 => hosts::v1(),
+        1 => hosts::nested(),
+        _ => hosts::v2(),
+    };
+    let fds = random.below(3) as u32;
+    let ask = Create { no_pivot: random.one_in(6), listen_fds: fds, preserve_fds: fds, ..Create::default() };
+    let run = random.one_in(2) && !config["process"].is_null();
+    hosts::plan_for(&read(&config), &facts, &ask).ok().map(|plan| with_run(plan, run))
+}
+
+fn namespaces(random: &mut Random, config: &mut Value) {
+    if random.one_in(3) {
+        user_namespace(config);
+    }
+    if random.one_in(4) {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": -3}});
+    }
+    let kinds = random.some(&["network", "ipc", "uts", "pid", "user", "cgroup", "time", "mount"]);
+    if random.one_in(2) {
+        joined(config, &kinds);
+    }
+    if random.one_in(4) {
+        let kind = ["network", "ipc", "pid", "cgroup"][random.below(4) as usize];
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
+    }
+    if random.one_in(2) {
+        config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1", "kernel.msgmax": "7"});
+    }
+}
+
+fn process(random: &mut Random, config: &mut Value) {
+    if random.one_in(12) {
+        config["process"] = Value::Null;
+        return;
+    }
+    let process = &mut config["process"];
+    process["terminal"] = json!(random.one_in(3));
+    process["noNewPrivileges"] = json!(random.one_in(2));
+    process["user"] = json!({"uid": random.below(3), "gid": random.below(3), "additionalGids": [5, 6]});
+    process["cwd"] = json!(["/", "/work/dir"][random.below(2) as usize]);
+    let all = ["CAP_CHOWN", "CAP_KILL", "CAP_SYS_ADMIN", "CAP_NET_RAW", "CAP_CHECKPOINT_RESTORE"];
+    let held = random.some(&all);
+    process["capabilities"] = json!({"bounding": random.some(&all), "permitted": held, "effective": held,
+        "inheritable": random.some(&all), "ambient": random.some(&held)});
+    if random.one_in(2) {
+        process["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 9}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+        process["oomScoreAdj"] = json!(100);
+        process["env"] = json!(["PATH=/bin", "HOME=/root"]);
+    }
+    match random.below(3) {
+        0 => process["apparmorProfile"] = json!("corten"),
+        1 => process["selinuxLabel"] = json!("system_u:system_r:container_t:s0"),
+        _ => {}
+    }
+}
+
+fn mounts(random: &mut Random, config: &mut Value) {
+    config["root"]["readonly"] = json!(random.one_in(2));
+    if random.one_in(4) {
+        config["linux"]["rootfsPropagation"] =
+            json!(["shared", "rslave", "private"][random.below(3) as usize]);
+    }
+    for number in 0..random.below(5) {
+        let long = format!("lowerdir={}", "/l:".repeat(100));
+        let target = if random.one_in(9) { "/".to_owned() } else { format!("/m/{number}") };
+        let mount = match random.below(4) {
+            0 => {
+                json!({"destination": target, "type": "bind", "source": "/src", "options": ["rbind", "rro", "rslave"]})
+            }
+            1 => {
+                json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": ["ro", "tmpcopyup", "noatime"]})
+            }
+            2 => {
+                json!({"destination": target, "type": "overlay", "source": "overlay", "options": [long, "noatime", "rshared"]})
+            }
+            _ => {
+                json!({"destination": "/proc/cpuinfo", "type": "bind", "source": "/src/cpuinfo", "options": ["bind"]})
+            }
+        };
+        config["mounts"].as_array_mut().unwrap().push(mount);
+    }
+    if random.one_in(2) {
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}, {"path": "/dev/pipe", "type": "p"}]);
+    }
+}

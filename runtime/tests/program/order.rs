@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! THE ORDER as rules of its own, held against any program: what must come before what, and how the two sides meet.
+
+use corten::program::{HostOp, Op, Program, StageOp, check, compile};
+use corten::stage::wire::barrier;
+
+use crate::cases::{self, Random};
+
+/// Every step of the first name comes before every step of the second.
+const BEFORE: [(&str, &str); 42] = [
+    ("Signals", "Setns"),
+    ("Setns", "Keyring"),
+    ("Setns", "Propagate"),
+    ("Unshare", "Propagate"),
+    ("Keyring", "SetIds"),
+    ("Propagate", "AttachHost"),
+    ("AttachHost", "Target"),
+    ("AttachHost", "Attach"),
+    ("Attach", "Pivot"),
+    ("Attach", "MoveRoot"),
+    ("Mknod", "Pivot"),
+    ("Symlink", "Pivot"),
+    ("Mkdir", "Pivot"),
+    ("ConsoleBind", "Pivot"),
+    ("ChdirHost", "Pivot"),
+    ("Console", "ConsoleStdio"),
+    ("ConsoleStdio", "ChownStdio"),
+    ("ConsoleStdio", "ConsoleControl"),
+    ("Setsid", "ConsoleControl"),
+    ("Pivot", "Readonly"),
+    ("Pivot", "Mask"),
+    ("Readonly", "Mask"),
+    ("Mask", "ChownStdio"),
+    ("Pivot", "Chdir"),
+    ("ChownStdio", "SetIds"),
+    ("Home", "SetIds"),
+    ("Write", "Bound"),
+    ("NoNewPrivs", "Seccomp"),
+    ("NoNewPrivs", "Bound"),
+    ("Personality", "Seccomp"),
+    ("Bound", "SetIds"),
+    ("Groups", "SetIds"),
+    ("SetIds", "Capset"),
+    ("Capset", "Ambient"),
+    ("Ambient", "Lookup"),
+    ("Capset", "Lookup"),
+    ("Lookup", "Close"),
+    ("Umask", "Close"),
+    ("Chdir", "Close"),
+    ("Close", "Gate"),
+    ("Gate", "Exec"),
+    ("Close", "Exec"),
+];
+
+fn name(op: &StageOp) -> String {
+    let text = format!("{op:?}");
+    text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
+}
+
+fn stage(program: &Program) -> Vec<&StageOp> {
+    let stage = |step: &'_ corten::program::Step| matches!(step.op, Op::Stage(_));
+    let steps = program.steps.iter().filter(|step| stage(step));
+    steps.filter_map(|step| if let Op::Stage(op) = &step.op { Some(op) } else { None }).collect()
+}
+
+/// Everything that is true of any program.
+fn holds(program: &Program) {
+    assert_eq!(check::check(program), Ok(()), "{program:#?}");
+    let ops = stage(program);
+    let names: Vec<String> = ops.iter().map(|op| name(op)).collect();
+    for (first, second) in BEFORE {
+        let last = names.iter().rposition(|name| name == first);
+        let next = names.iter().position(|name| name == second);
+        if let (Some(last), Some(next)) = (last, next) {
+            assert!(last < next, "{first} ({last}) is not before {second} ({next}): {names:#?}");
+        }
+    }
+    let count = |wanted: &str| names.iter().filter(|name| *name == wanted).count();
+    let executes = count("Exec");
+    for once in ["Bound", "Groups", "SetIds", "Capset", "Lookup", "Umask"] {
+        assert_eq!(count(once), executes, "{once}: {names:#?}");
+    }
+    assert_eq!(count("Close"), 1);
+    assert!(
+        count("Gate") <= 1 && count("Hop") <= 1 && count("Pivot") + count("MoveRoot") + count("Chroot") <= 1
+    );
+    filter(&ops, &names);
+    meetings(program);
+    host(program);
+}
+
+/// The filter is last with no_new_privs; without, or with an agent, before the privileges go.
+fn filter(ops: &[&StageOp], names: &[String]) {
+    let Some(at) = names.iter().position(|name| name == "Seccomp") else { return };
+    let StageOp::Seccomp { listener, .. } = ops[at] else { unreachable!() };
+    if listener.is_none() && names.iter().any(|name| name == "NoNewPrivs") {
+        assert_eq!(names.get(at + 1).map(String::as_str), Some("Exec"), "{names:#?}");
+    } else {
+        let bound = names.iter().position(|name| name == "Bound").unwrap();
+        assert!(at < bound, "{names:#?}");
+    }
+}
+
+/// The stage waits as often as it is told to go on, and says what the host waits for, in the same order.
+fn meetings(program: &Program) {
+    let mut waits = 0_i32;
+    let mut said: Vec<u8> = Vec::new();
+    for step in &program.steps {
+        match &step.op {
+            Op::Host(HostOp::Clone { wait, .. }) => waits += i32::from(*wait),
+            Op::Stage(StageOp::Barrier { barrier, .. }) => {
+                said.push(*barrier);
+                waits += 1;
+            }
+            Op::Stage(StageOp::Hop(_)) => {
+                said.push(barrier::HOP);
+                waits += 1;
+            }
+            Op::Host(HostOp::Await(barrier)) => assert_eq!(said.pop(), Some(*barrier)),
+            Op::Host(HostOp::Adopt) => assert_eq!(said.pop(), Some(barrier::HOP)),
+            Op::Host(HostOp::Release) => waits -= 1,
+            _ => {}
+        }
+        assert!((0..=1).contains(&waits), "{waits} at {step:?}: {program:#?}");
+    }
+    assert_eq!((waits, said.len()), (0, 0), "{program:#?}");
+}
+
+/// The host: nothing is made before the id is taken, all is open before the clone, recorded once and at the end.
+fn host(program: &Program) {
+    let at = |wanted: fn(&HostOp) -> bool| {
+        program.steps.iter().position(|step| matches!(&step.op, Op::Host(op) if wanted(op)))
+    };
+    let clone = at(|op| matches!(op, HostOp::Clone { .. })).unwrap();
+    let opens = program.steps.iter().rposition(|step| matches!(step.op, Op::Host(HostOp::Open(_))));
+    assert!(opens < Some(clone));
+    if let (Some(reserve), Some(group)) =
+        (at(|op| matches!(op, HostOp::Reserve)), at(|op| matches!(op, HostOp::Cgroup)))
+    {
+        assert!(reserve < group && group < clone);
+    }
+    if let Some(placed) = at(|op| matches!(op, HostOp::Place)) {
+        assert!(placed == clone + 1 || placed == clone + 2, "{program:#?}");
+    }
+    let record = at(|op| matches!(op, HostOp::Record)).unwrap();
+    let release = program.steps.iter().rposition(|step| step.op == Op::Host(HostOp::Release)).unwrap();
+    assert_eq!(release, record + 1);
+}
+
+#[test]
+fn any_program_is_in_order() {
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let (mut planned, mut refused) = (0, 0);
+    for _ in 0..4000 {
+        let Some(plan) = cases::random(&mut random) else {
+            refused += 1;
+            continue;
+        };
+        planned += 1;
+        holds(&compile::create(&plan, 40));
+        if let Some(process) = &plan.process {
+            holds(&compile::exec(&cases::entry(&plan, random.below(2) == 0), process));
+        }
+    }
+    assert!(planned > 1000 && refused > 10, "{planned} planned, {refused} refused");
+}
+
+#[test]
+fn golden_programs_are_in_order() {
+    cases::golden().iter().for_each(|(_, program)| holds(program));
+}
+
+/// What `exec` shows to the container's processes has nothing left to take.
+#[test]
+fn exec_hops_as_the_user_with_the_users_capabilities() {
+    for (name, program) in cases::golden().into_iter().filter(|(name, _)| name.starts_with("exec")) {
+        let names: Vec<String> = stage(&program).iter().map(|op| self::name(op)).collect();
+        let at = |wanted: &str| names.iter().position(|name| name == wanted);
+        assert!(at("Setns") < at("Hop"), "{name}");
+        let listener = at("Seccomp").is_some();
+        assert!(listener || (at("Capset") < at("Hop") && at("Close") < at("Hop")), "{name}: {names:#?}");
+        assert!(at("Hop") < at("Setsid"), "{name}");
+    }
+}

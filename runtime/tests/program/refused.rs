@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What `check` refuses: good programs made bad.
+
+use corten::ask::Create;
+use corten::plan::mounts::Propagation;
+use corten::program::{Op, Program, Ref, StageOp, Step, check, compile};
+
+use crate::cases;
+
+fn good() -> Program {
+    compile::create(&cases::plan(&Create::default(), |_| {}), 40)
+}
+
+fn position(program: &Program, wanted: impl Fn(&StageOp) -> bool) -> usize {
+    program.steps.iter().position(|step| matches!(&step.op, Op::Stage(op) if wanted(op))).unwrap()
+}
+
+fn step(op: StageOp) -> Step {
+    Step { at: String::new(), op: Op::Stage(op) }
+}
+
+/// The default program after `change` is refused, with these words.
+fn refused(words: &str, change: impl FnOnce(&mut Program)) {
+    let mut program = good();
+    change(&mut program);
+    let text = check::check(&program).map_err(|error| error.to_string());
+    assert!(text.as_ref().is_err_and(|text| text.contains(words)), "{words:?}: {text:?}");
+}
+
+/// `op` right before the first step that is `wanted`.
+fn before(program: &mut Program, wanted: impl Fn(&StageOp) -> bool, op: StageOp) {
+    let at = position(program, wanted);
+    program.steps.insert(at, step(op));
+}
+
+fn is_exec(op: &StageOp) -> bool {
+    matches!(op, StageOp::Exec { .. })
+}
+
+#[test]
+fn phases_out_of_order() {
+    refused("Harden after", |p| before(p, is_exec, StageOp::Mask("/proc/kcore".into())));
+    refused("Ids after", |p| {
+        before(p, |op| matches!(op, StageOp::Gate), StageOp::SetIds { uid: 0, gid: 0 });
+    });
+    refused("HostTree after", |p| {
+        let op = StageOp::AttachHost { mount: Ref::Source(0), path: "/x".into() };
+        before(p, |op| matches!(op, StageOp::Bound { .. }), op);
+    });
+    refused("HostTree after", |p| {
+        let op = StageOp::Propagate(Propagation { flag: 1 << 20, recursive: true });
+        before(p, is_exec, op);
+    });
+    refused("Join after", |p| before(p, is_exec, StageOp::Unshare(0x2000_0000)));
+    refused("Close after", |p| {
+        before(p, is_exec, StageOp::Close { from: 3, gate: Ref::Nothing, slot: None })
+    });
+}
+
+#[test]
+fn descriptors_that_are_not_there() {
+    refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, StageOp::Root(Ref::Source(99))));
+    refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, StageOp::CloseFd(Ref::Slot(99))));
+    let fs = StageOp::FsOpen { slot: 12, fstype: "tmpfs".into() };
+    refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, fs));
+    refused("a source after they are closed", |p| before(p, is_exec, StageOp::CloseFd(Ref::Source(0))));
+}
+
+#[test]
+fn paths_that_lead_elsewhere() {
+    let target = |path: &str| StageOp::Target { slot: 1, path: path.into(), flags: 0, like: Ref::Nothing };
+    for path in ["/a/../b", "..", "/a/.."] {
+        refused("leads up", |p| before(p, |op| *op == StageOp::Pivot, target(path)));
+        refused("leads up", |p| before(p, |op| *op == StageOp::Pivot, StageOp::Mkdir(path.into())));
+    }
+    refused("wrong place", |p| before(p, |op| *op == StageOp::Pivot, target("relative")));
+    refused("NUL", |p| before(p, |op| *op == StageOp::Pivot, target("/a\0b")));
+}
+
+#[test]
+fn writes_outside_of_our_own_procfs() {
+    let write = |dir, path: &str| StageOp::Write { dir, path: path.into(), data: "1".into() };
+    let bound = |op: &StageOp| matches!(op, StageOp::Bound { .. });
+    for dir in [Ref::Nothing, Ref::Source(0), Ref::Slot(2)] {
+        refused("outside of our own procfs", |p| before(p, bound, write(dir, "sys/kernel/core_pattern")));
+    }
+    refused("outside of our own procfs", |p| {
+        before(p, bound, write(Ref::Slot(2), "sys/x"));
+        before(
+            p,
+            |op| matches!(op, StageOp::Write { .. }),
+            StageOp::FsOpen { slot: 2, fstype: "tmpfs".into() },
+        );
+    });
+    for path in ["sys/../../x", "/sys/x"] {
+        refused("path", |p| {
+            before(p, bound, write(Ref::Slot(2), path));
+            before(
+                p,
+                |op| matches!(op, StageOp::Write { .. }),
+                StageOp::FsOpen { slot: 2, fstype: "proc".into() },
+            );
+        });
+    }
+}
+
+#[test]
+fn an_exec_that_keeps_something() {
+    type Wanted = fn(&StageOp) -> bool;
+    let needed: [Wanted; 6] = [
+        |op| matches!(op, StageOp::Bound { .. }),
+        |op| matches!(op, StageOp::Groups(_)),
+        |op| matches!(op, StageOp::SetIds { .. }),
+        |op| matches!(op, StageOp::Capset { .. }),
+        |op| matches!(op, StageOp::Lookup(_)),
+        |op| matches!(op, StageOp::Close { .. }),
+    ];
+    for wanted in needed {
+        let mut program = good();
+        program.steps.remove(position(&program, wanted));
+        assert!(check::check(&program).is_err());
+    }
+    refused("no_new_privs", |p| {
+        let filter = StageOp::Seccomp { filter: vec![0], flags: 0, listener: None };
+        before(p, is_exec, filter);
+        p.steps.remove(position(p, |op| *op == StageOp::NoNewPrivs));
+    });
+}
+
+#[test]
+fn an_end_that_is_none() {
+    refused("no exec at the end", |p| drop(p.steps.pop()));
+    refused("after the exec", |p| p.steps.push(p.steps[p.steps.len() - 1].clone()));
+    refused("after the exec", |p| p.steps.push(step(StageOp::Signals)));
+    assert!(check::check(&Program::default()).is_err());
+}
