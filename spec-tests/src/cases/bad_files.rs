@@ -79,6 +79,10 @@ fn configs() -> Vec<Case> {
 }
 
 fn states() -> Vec<Case> {
+    [state_roots(), damaged_states(), callers()].into_iter().flatten().collect()
+}
+
+fn state_roots() -> Vec<Case> {
     vec![
         case("bad/state-root-not-a-directory", |t| {
             let b = t.bundle()?;
@@ -109,6 +113,11 @@ fn states() -> Vec<Case> {
         damaged("cut-short", |text| text[..text.len() / 2].to_owned()),
         damaged("empty", |_| String::new()),
         damaged("other-json", |_| "[1, 2]".to_owned()),
+    ]
+}
+
+fn damaged_states() -> Vec<Case> {
+    vec![
         case("bad/state-directory-without-state", |t| {
             // What a runtime killed during create leaves: `delete --force` must clear it away.
             fs::create_dir(t.path("root"))?;
@@ -134,6 +143,11 @@ fn states() -> Vec<Case> {
             check!(done.stdout.contains(&good.id), "{done}");
             Ok(())
         }),
+    ]
+}
+
+fn callers() -> Vec<Case> {
+    vec![
         case("bad/pid-file-cannot-be-written", |t| {
             let (b, before) = (t.bundle()?, t.snapshot());
             let done = t.try_create("create --pid-file /no/such/dir/pid", &b)?;

@@ -21,6 +21,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn listings() -> Vec<Case> {
+    [lists(), processes(), documents()].into_iter().flatten().collect()
+}
+
+fn lists() -> Vec<Case> {
     vec![
         case("list/json", list_json).crun("prints several lines"),
         case("list/table", list_table).crun("has other columns"),
@@ -41,11 +45,21 @@ fn listings() -> Vec<Case> {
             check!(["null", "[]"].contains(&text), "it printed {text:?}");
             Ok(())
         }),
+        case("list/given-root-that-is-absent", |t| {
+            let done = t.cli("list")?;
+            done.refuses(&["no such file or directory|ENOENT"]).map(drop)
+        })
+        .crun("takes it for empty"),
         case("list/unknown-format", |t| {
             fs::create_dir(t.path("root"))?;
             check!(t.cli("list --format nosuch")?.code != 0, "it was accepted");
             Ok(())
         }),
+    ]
+}
+
+fn processes() -> Vec<Case> {
+    vec![
         case("ps/json", |t| {
             let b = t.bundle()?.probe("spawn sleep 100 -- print up -- forever");
             t.launch(&b)?.lines(t, 1)?;
@@ -74,6 +88,11 @@ fn listings() -> Vec<Case> {
             t.cli("ps --format json nobody-knows-me")?.refuses(&["does not exist|no such file"]).map(drop)
         })
         .crun("exits with 253"),
+    ]
+}
+
+fn documents() -> Vec<Case> {
+    vec![
         case("features/what-engines-read", features),
         case("spec/is-the-default", spec_default).crun("has ambient capabilities"),
         case("spec/does-not-overwrite", |t| {
@@ -204,6 +223,10 @@ fn spec_default(t: &Test) -> Verdict {
 }
 
 fn logs() -> Vec<Case> {
+    [log_files(), log_lines()].into_iter().flatten().collect()
+}
+
+fn log_files() -> Vec<Case> {
     vec![
         case("log/json-has-one-error-and-it-is-last", log_json).crun("an object takes several lines"),
         case("log/text", |t| {
@@ -237,6 +260,11 @@ fn logs() -> Vec<Case> {
             Ok(())
         })
         .crun("an object takes several lines"),
+    ]
+}
+
+fn log_lines() -> Vec<Case> {
+    vec![
         case("log/cannot-be-opened", |t| {
             let done = t.cli("--log /no/such/dir/log list")?;
             done.refuses(&["/no/such/dir/log", "no such file or directory|ENOENT"]).map(drop)
@@ -295,6 +323,10 @@ fn log_json(t: &Test) -> Verdict {
 }
 
 fn words() -> Vec<Case> {
+    [help_and_errors(), flags()].into_iter().flatten().collect()
+}
+
+fn help_and_errors() -> Vec<Case> {
     vec![
         case("cli/version", |t| {
             for word in ["--version", "-v"] {
@@ -343,6 +375,11 @@ fn words() -> Vec<Case> {
             t.cli("state a b")?.complains(&["\"|`", "state", "requires exactly 1 argument"]).map(drop)
         })
         .crun("exits with 64 and accepts surplus words"),
+    ]
+}
+
+fn flags() -> Vec<Case> {
+    vec![
         case("cli/single-dash-and-equals", |t| {
             let b = t.bundle()?.probe("forever");
             b.write()?;

@@ -19,83 +19,66 @@ pub fn cases() -> Vec<Case> {
     all
 }
 
+type Setting = (&'static str, &'static str, &'static str, &'static str, &'static str);
+const SETTINGS: [Setting; 29] = [
+    ("user-uid-gid", "/process/user", r#"{"uid":1000,"gid":2000}"#, "/uid", "[1000,1000,1000,1000]"),
+    ("user-gid", "/process/user", r#"{"uid":1000,"gid":2000}"#, "/gid", "[2000,2000,2000,2000]"),
+    ("user-unnamed", "/process/user", r#"{"uid":4294967294,"gid":5}"#, "/uid/1", "4294967294"),
+    ("groups", "/process/user", r#"{"uid":1,"gid":2,"additionalGids":[5,9]}"#, "/groups", "[5,9]"),
+    ("groups-none", "/process/user", r#"{"uid":1,"gid":2}"#, "/groups", "[]"),
+    ("groups-of-root", "/process/user", r#"{"uid":0,"gid":0,"additionalGids":[]}"#, "/groups", "[]"),
+    ("umask", "/process/user", r#"{"uid":0,"gid":0,"umask":63}"#, "/umask", r#""0077""#),
+    ("umask-0", "/process/user", r#"{"uid":0,"gid":0,"umask":0}"#, "/umask", r#""0000""#),
+    ("umask-default", "/process/user", r#"{"uid":0,"gid":0}"#, "/umask", r#""0022""#),
+    ("nnp-true", "/process/noNewPrivileges", "true", "/no_new_privs", r#""1""#),
+    ("nnp-false", "/process/noNewPrivileges", "false", "/no_new_privs", r#""0""#),
+    ("oom-score", "/process/oomScoreAdj", "321", "/oom_score_adj", r#""321""#),
+    ("hostname", "/hostname", r#""box.example""#, "/hostname", r#""box.example""#),
+    ("domainname", "/domainname", r#""example.org""#, "/domainname", r#""example.org""#),
+    ("personality", "/linux/personality", r#"{"domain":"LINUX32"}"#, "/personality", "8"),
+    ("personality-linux", "/linux/personality", r#"{"domain":"LINUX"}"#, "/personality", "0"),
+    ("nice", "/process/scheduler", r#"{"policy":"SCHED_OTHER","nice":5}"#, "/sched/nice", "5"),
+    ("sched-batch", "/process/scheduler", r#"{"policy":"SCHED_BATCH","nice":7}"#, "/sched/policy", "3"),
+    ("sched-idle", "/process/scheduler", r#"{"policy":"SCHED_IDLE"}"#, "/sched/policy", "5"),
+    ("sched-rr", "/process/scheduler", r#"{"policy":"SCHED_RR","priority":9}"#, "/sched/priority", "9"),
+    ("sched-fifo", "/process/scheduler", r#"{"policy":"SCHED_FIFO","priority":3}"#, "/sched/policy", "1"),
+    (
+        "sched-reset-on-fork",
+        "/process/scheduler",
+        r#"{"policy":"SCHED_BATCH","flags":["SCHED_FLAG_RESET_ON_FORK"]}"#,
+        "/sched/flags",
+        "1",
+    ),
+    (
+        "sched-deadline",
+        "/process/scheduler",
+        r#"{"policy":"SCHED_DEADLINE","runtime":10000000,"deadline":30000000,"period":40000000}"#,
+        "/sched/period",
+        "40000000",
+    ),
+    ("ioprio-be", "/process/ioPriority", r#"{"class":"IOPRIO_CLASS_BE","priority":6}"#, "/ioprio/data", "6"),
+    (
+        "ioprio-be-class",
+        "/process/ioPriority",
+        r#"{"class":"IOPRIO_CLASS_BE","priority":6}"#,
+        "/ioprio/class",
+        "2",
+    ),
+    (
+        "ioprio-idle",
+        "/process/ioPriority",
+        r#"{"class":"IOPRIO_CLASS_IDLE","priority":0}"#,
+        "/ioprio/class",
+        "3",
+    ),
+    ("ioprio-rt", "/process/ioPriority", r#"{"class":"IOPRIO_CLASS_RT","priority":1}"#, "/ioprio/class", "1"),
+    ("affinity", "/process/execCPUAffinity", "{}", "/ppid", "0"),
+    ("console-size-without-terminal", "/process/consoleSize", r#"{"height":3,"width":4}"#, "/tty", "null"),
+];
+
 /// A value set in the configuration, and what the process then sees: `[name, pointer, value, seen at, seen value]`.
 fn settings() -> Vec<Case> {
-    type Row = (&'static str, &'static str, &'static str, &'static str, &'static str);
-    const ROWS: [Row; 29] = [
-        ("user-uid-gid", "/process/user", r#"{"uid":1000,"gid":2000}"#, "/uid", "[1000,1000,1000,1000]"),
-        ("user-gid", "/process/user", r#"{"uid":1000,"gid":2000}"#, "/gid", "[2000,2000,2000,2000]"),
-        ("user-unnamed", "/process/user", r#"{"uid":4294967294,"gid":5}"#, "/uid/1", "4294967294"),
-        ("groups", "/process/user", r#"{"uid":1,"gid":2,"additionalGids":[5,9]}"#, "/groups", "[5,9]"),
-        ("groups-none", "/process/user", r#"{"uid":1,"gid":2}"#, "/groups", "[]"),
-        ("groups-of-root", "/process/user", r#"{"uid":0,"gid":0,"additionalGids":[]}"#, "/groups", "[]"),
-        ("umask", "/process/user", r#"{"uid":0,"gid":0,"umask":63}"#, "/umask", r#""0077""#),
-        ("umask-0", "/process/user", r#"{"uid":0,"gid":0,"umask":0}"#, "/umask", r#""0000""#),
-        ("umask-default", "/process/user", r#"{"uid":0,"gid":0}"#, "/umask", r#""0022""#),
-        ("nnp-true", "/process/noNewPrivileges", "true", "/no_new_privs", r#""1""#),
-        ("nnp-false", "/process/noNewPrivileges", "false", "/no_new_privs", r#""0""#),
-        ("oom-score", "/process/oomScoreAdj", "321", "/oom_score_adj", r#""321""#),
-        ("hostname", "/hostname", r#""box.example""#, "/hostname", r#""box.example""#),
-        ("domainname", "/domainname", r#""example.org""#, "/domainname", r#""example.org""#),
-        ("personality", "/linux/personality", r#"{"domain":"LINUX32"}"#, "/personality", "8"),
-        ("personality-linux", "/linux/personality", r#"{"domain":"LINUX"}"#, "/personality", "0"),
-        ("nice", "/process/scheduler", r#"{"policy":"SCHED_OTHER","nice":5}"#, "/sched/nice", "5"),
-        ("sched-batch", "/process/scheduler", r#"{"policy":"SCHED_BATCH","nice":7}"#, "/sched/policy", "3"),
-        ("sched-idle", "/process/scheduler", r#"{"policy":"SCHED_IDLE"}"#, "/sched/policy", "5"),
-        ("sched-rr", "/process/scheduler", r#"{"policy":"SCHED_RR","priority":9}"#, "/sched/priority", "9"),
-        ("sched-fifo", "/process/scheduler", r#"{"policy":"SCHED_FIFO","priority":3}"#, "/sched/policy", "1"),
-        (
-            "sched-reset-on-fork",
-            "/process/scheduler",
-            r#"{"policy":"SCHED_BATCH","flags":["SCHED_FLAG_RESET_ON_FORK"]}"#,
-            "/sched/flags",
-            "1",
-        ),
-        (
-            "sched-deadline",
-            "/process/scheduler",
-            r#"{"policy":"SCHED_DEADLINE","runtime":10000000,"deadline":30000000,"period":40000000}"#,
-            "/sched/period",
-            "40000000",
-        ),
-        (
-            "ioprio-be",
-            "/process/ioPriority",
-            r#"{"class":"IOPRIO_CLASS_BE","priority":6}"#,
-            "/ioprio/data",
-            "6",
-        ),
-        (
-            "ioprio-be-class",
-            "/process/ioPriority",
-            r#"{"class":"IOPRIO_CLASS_BE","priority":6}"#,
-            "/ioprio/class",
-            "2",
-        ),
-        (
-            "ioprio-idle",
-            "/process/ioPriority",
-            r#"{"class":"IOPRIO_CLASS_IDLE","priority":0}"#,
-            "/ioprio/class",
-            "3",
-        ),
-        (
-            "ioprio-rt",
-            "/process/ioPriority",
-            r#"{"class":"IOPRIO_CLASS_RT","priority":1}"#,
-            "/ioprio/class",
-            "1",
-        ),
-        ("affinity", "/process/execCPUAffinity", "{}", "/ppid", "0"),
-        (
-            "console-size-without-terminal",
-            "/process/consoleSize",
-            r#"{"height":3,"width":4}"#,
-            "/tty",
-            "null",
-        ),
-    ];
-    let row = |(name, pointer, value, seen_at, seen): &'static Row| {
+    let row = |(name, pointer, value, seen_at, seen): &'static Setting| {
         case(format!("process/{name}"), move |t: &Test| {
             let b = t.bundle()?.set(pointer, serde_json::from_str(value)?);
             t.report(&b)?.is(seen_at, serde_json::from_str::<Value>(seen)?)
@@ -106,7 +89,7 @@ fn settings() -> Vec<Case> {
             _ => &[],
         })
     };
-    ROWS.iter().map(row).collect()
+    SETTINGS.iter().map(row).collect()
 }
 
 const SYS_RESOURCE: u8 = 24;
@@ -114,6 +97,10 @@ const SYS_RESOURCE: u8 = 24;
 const SETS: [&str; 5] = ["bounding", "permitted", "effective", "inheritable", "ambient"];
 
 fn capabilities() -> Vec<Case> {
+    [capability_sets(), capability_warnings()].into_iter().flatten().collect()
+}
+
+fn capability_sets() -> Vec<Case> {
     vec![
         case("capabilities/five-sets-exactly", |t| {
             let b = t.bundle()?.capabilities("bounding", &["CHOWN", "KILL", "SETUID", "NET_RAW", "MKNOD"]);
@@ -160,6 +147,11 @@ fn capabilities() -> Vec<Case> {
             r.is("/caps/permitted", json!([]))?;
             r.is("/caps/effective", json!([]))
         }),
+    ]
+}
+
+fn capability_warnings() -> Vec<Case> {
+    vec![
         case("capabilities/unknown-name-is-only-warned-of", |t| {
             // config.md: "SHOULD NOT fail if the capability cannot be granted; SHOULD log a warning".
             let b = t.bundle()?.grants(&["CHOWN", "NO_SUCH_THING"]);
@@ -208,6 +200,10 @@ fn capabilities() -> Vec<Case> {
 }
 
 fn others() -> Vec<Case> {
+    [limits(), keyrings_and_sysctls()].into_iter().flatten().collect()
+}
+
+fn limits() -> Vec<Case> {
     vec![
         case("rlimits/every-type", every_rlimit),
         case("rlimits/raising-the-hard-limit", |t| {
@@ -236,6 +232,11 @@ fn others() -> Vec<Case> {
             t.report(&t.bundle()?.set("/process/oomScoreAdj", json!(-500)))?.is("/oom_score_adj", "-500")
         })
         .needs(&[Need::Capability(SYS_RESOURCE)]),
+    ]
+}
+
+fn keyrings_and_sysctls() -> Vec<Case> {
+    vec![
         case("keyring/is-new-and-named-after-the-container", |t| {
             let b = t.bundle()?;
             let r = t.report(&b)?;

@@ -17,7 +17,14 @@ use crate::harness::test::Test;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    let mut all = vec![
+    let mut all = [by_status(), outcomes(), view(), ways_to_call()].into_iter().flatten().collect::<Vec<_>>();
+    all.extend(options());
+    all.extend(failures());
+    all
+}
+
+fn by_status() -> Vec<Case> {
+    vec![
         case("exec/in-running", |t| {
             let b = running(t)?;
             t.exec(&b, "", "/probe print inside")?.ok()?.prints("inside").map(drop)
@@ -43,11 +50,26 @@ pub fn cases() -> Vec<Case> {
             refused.exits(255)?.complains(&["cannot exec in a paused container", "--ignore-paused"]).map(drop)
         })
         .crun("exits with 1 and names no way out"),
+        case("exec/in-paused-on-request", |t| {
+            let b = running(t)?;
+            t.cli(&format!("pause {}", b.id))?.ok()?;
+            let mut command = t.runtime();
+            command.args(["exec", "--ignore-paused", &b.id, "/probe", "print", "inside"]);
+            let waiting = t.spawn(command)?;
+            t.cli(&format!("resume {}", b.id))?.ok()?;
+            t.finish(waiting)?.ok()?.prints("inside").map(drop)
+        })
+        .crun("has no --ignore-paused"),
         case("exec/unknown-id", |t| {
             let refused = t.cli("exec nobody-knows-me /probe")?;
             refused.exits(255)?.complains(&["does not exist|no such file"]).map(drop)
         })
         .crun("exits with 1"),
+    ]
+}
+
+fn outcomes() -> Vec<Case> {
+    vec![
         case("exec/exit-codes", |t| {
             let b = running(t)?;
             for code in [0, 1, 7, 126, 255] {
@@ -58,6 +80,11 @@ pub fn cases() -> Vec<Case> {
         case("exec/ended-by-signal", |t| {
             t.exec(&running(t)?, "", "/probe die SIGKILL")?.exits(137).map(drop)
         }),
+    ]
+}
+
+fn view() -> Vec<Case> {
+    vec![
         case("exec/sees-the-container-as-init-does", same_view).crun("does not apply the rlimits"),
         case("exec/is-in-the-containers-cgroup", |t| {
             let b = running(t)?;
@@ -84,6 +111,11 @@ pub fn cases() -> Vec<Case> {
             let fds: Vec<_> = r.at("/fds").as_object().into_iter().flat_map(|m| m.keys().cloned()).collect();
             same("descriptors", fds, vec!["0", "1", "2"])
         }),
+    ]
+}
+
+fn ways_to_call() -> Vec<Case> {
+    vec![
         case("exec/detached-with-pid-file", detached),
         case("exec/process-file", process_file),
         case("exec/process-file-is-taken-as-a-whole", process_file_is_whole),
@@ -129,34 +161,32 @@ pub fn cases() -> Vec<Case> {
             let fds: Vec<_> = r.at("/fds").as_object().into_iter().flat_map(|m| m.keys().cloned()).collect();
             same("descriptors", fds, vec!["0", "1", "2", "3", "4"])
         }),
-    ];
-    all.extend(options());
-    all.extend(failures());
-    all
+    ]
 }
+
+type Choice = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+const CHOICES: [Choice; 8] = [
+    ("cwd", "--cwd /tmp", &[("/cwd", "\"/tmp\"")]),
+    ("user-number", "--user 1000", &[("/uid", "[1000,1000,1000,1000]"), ("/gid", "[0,0,0,0]")]),
+    (
+        "user-and-group",
+        "-u 1000:2000",
+        &[("/uid", "[1000,1000,1000,1000]"), ("/gid", "[2000,2000,2000,2000]")],
+    ),
+    ("additional-groups", "-u 1000:2000 -g 7 -g 8", &[("/groups", "[7,8]")]),
+    ("no-new-privs", "--no-new-privs", &[("/no_new_privs", "\"1\"")]),
+    (
+        "no-options",
+        "",
+        &[("/cwd", "\"/\""), ("/uid", "[0,0,0,0]"), ("/groups", "[]"), ("/no_new_privs", "\"0\"")],
+    ),
+    ("single-dash", "-cwd=/tmp", &[("/cwd", "\"/tmp\"")]),
+    ("flag-with-equals", "--user=5:6", &[("/uid", "[5,5,5,5]"), ("/gid", "[6,6,6,6]")]),
+];
 
 /// What each option changes in the process.
 fn options() -> Vec<Case> {
-    type Row = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
-    const ROWS: [Row; 8] = [
-        ("cwd", "--cwd /tmp", &[("/cwd", "\"/tmp\"")]),
-        ("user-number", "--user 1000", &[("/uid", "[1000,1000,1000,1000]"), ("/gid", "[0,0,0,0]")]),
-        (
-            "user-and-group",
-            "-u 1000:2000",
-            &[("/uid", "[1000,1000,1000,1000]"), ("/gid", "[2000,2000,2000,2000]")],
-        ),
-        ("additional-groups", "-u 1000:2000 -g 7 -g 8", &[("/groups", "[7,8]")]),
-        ("no-new-privs", "--no-new-privs", &[("/no_new_privs", "\"1\"")]),
-        (
-            "no-options",
-            "",
-            &[("/cwd", "\"/\""), ("/uid", "[0,0,0,0]"), ("/groups", "[]"), ("/no_new_privs", "\"0\"")],
-        ),
-        ("single-dash", "-cwd=/tmp", &[("/cwd", "\"/tmp\"")]),
-        ("flag-with-equals", "--user=5:6", &[("/uid", "[5,5,5,5]"), ("/gid", "[6,6,6,6]")]),
-    ];
-    let row = |(name, options, wants): &'static Row| {
+    let row = |(name, options, wants): &'static Choice| {
         case(format!("exec/option-{name}"), move |t: &Test| {
             let b = t.bundle()?.probe("forever").set("/process/noNewPrivileges", json!(false));
             t.launch(&b)?;
@@ -175,8 +205,13 @@ fn options() -> Vec<Case> {
             },
         )
     };
-    let mut all: Vec<Case> = ROWS.iter().map(row).collect();
-    all.extend([
+    let mut all: Vec<Case> = CHOICES.iter().map(row).collect();
+    all.extend([lists_of_options()].into_iter().flatten());
+    all
+}
+
+fn lists_of_options() -> Vec<Case> {
+    vec![
         case("exec/option-env", |t| {
             let b = t
                 .bundle()?
@@ -224,8 +259,7 @@ fn options() -> Vec<Case> {
         })
         .crun("takes -1 for root")
         .runc("takes 4294967296 for root"),
-    ]);
-    all
+    ]
 }
 
 /// What cannot be executed, and what is said of it. The words are those Docker and podman look for.

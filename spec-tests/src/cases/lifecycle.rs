@@ -13,6 +13,10 @@ use crate::harness::test::Test;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
+    [states(), runs(), deletes(), wrong_moments(), surroundings()].into_iter().flatten().collect()
+}
+
+fn states() -> Vec<Case> {
     vec![
         case("lifecycle/create-waits-for-start", create_waits_for_start),
         case("lifecycle/state-tells-what-the-spec-says", state_schema)
@@ -23,6 +27,11 @@ pub fn cases() -> Vec<Case> {
         }),
         case("lifecycle/pid-file-of-create", pid_file_of_create),
         case("lifecycle/pid-file-of-detached-run", pid_file_of_detached_run),
+    ]
+}
+
+fn runs() -> Vec<Case> {
+    vec![
         case("lifecycle/run-exit-codes", run_exit_codes),
         case("lifecycle/run-ended-by-signal", |t| {
             // A first process may only be killed from outside; its child shows the rest.
@@ -39,6 +48,11 @@ pub fn cases() -> Vec<Case> {
             t.cli(&format!("start {}", b.id))?.ok()?;
             same("the exit code", t.exit_code(pid)?, 42)
         }),
+    ]
+}
+
+fn deletes() -> Vec<Case> {
+    vec![
         case("lifecycle/delete-created-without-force", delete_created),
         case("lifecycle/delete-running-is-refused", delete_running),
         case("lifecycle/delete-stopped", delete_stopped),
@@ -61,6 +75,11 @@ pub fn cases() -> Vec<Case> {
             }
             Ok(())
         }),
+    ]
+}
+
+fn wrong_moments() -> Vec<Case> {
+    vec![
         case("lifecycle/duplicate-id", duplicate_id),
         case("lifecycle/duplicate-id-in-run", |t| {
             let b = t.bundle()?;
@@ -95,6 +114,11 @@ pub fn cases() -> Vec<Case> {
             t.await_status(&b, "stopped")?;
             t.cli(&format!("delete {}", b.id))?.ok().map(drop)
         }),
+    ]
+}
+
+fn surroundings() -> Vec<Case> {
+    vec![
         case("lifecycle/config-is-read-at-create-only", config_read_once),
         case("lifecycle/bundle-is-the-working-directory", bundle_is_cwd),
         case("lifecycle/bundle-short-option", |t| {

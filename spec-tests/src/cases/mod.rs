@@ -9,8 +9,10 @@
 mod attacks;
 mod bad_files;
 mod bad_input;
+mod bad_linux;
 mod cgroups;
 mod cli;
+mod crash;
 mod credentials;
 mod exec;
 mod hooks;
@@ -43,6 +45,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases,
         rootfs::cases,
         attacks::cases,
+        crash::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

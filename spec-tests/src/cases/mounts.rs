@@ -24,6 +24,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn kinds() -> Vec<Case> {
+    [defaults(), tmpfs(), other_kinds()].into_iter().flatten().collect()
+}
+
+fn defaults() -> Vec<Case> {
     vec![
         case("mounts/of-the-default-configuration", |t| {
             let r = t.report(&t.bundle()?)?;
@@ -64,6 +68,11 @@ fn kinds() -> Vec<Case> {
             }
             Ok(())
         }),
+    ]
+}
+
+fn tmpfs() -> Vec<Case> {
+    vec![
         case("mounts/tmpfs-with-size-and-mode", |t| {
             let b = t.bundle()?.mount("tmpfs", "tmpfs", "/t", &["size=1m", "mode=1777", "uid=5", "gid=6"]);
             let got =
@@ -103,6 +112,11 @@ fn kinds() -> Vec<Case> {
             same("the directory's mode", &got[3]["mode"], "0751")?;
             same("the original", fs::read_to_string(b.rootfs("data/file"))?, "content")
         }),
+    ]
+}
+
+fn other_kinds() -> Vec<Case> {
+    vec![
         case("mounts/mqueue-works", |t| {
             t.expect(t.bundle()?, &[("list /dev/mqueue", "ok"), ("read /proc/sys/fs/mqueue/msg_max", "ok")])
                 .map(drop)
@@ -132,6 +146,10 @@ fn kinds() -> Vec<Case> {
 }
 
 fn binds() -> Vec<Case> {
+    [bind_sources(), bind_submounts()].into_iter().flatten().collect()
+}
+
+fn bind_sources() -> Vec<Case> {
     vec![
         bind("mounts/bind-directory", "bind", "/b", |t| {
             fs::create_dir(t.path("src"))?;
@@ -168,6 +186,11 @@ fn binds() -> Vec<Case> {
             let b = b.mount("bind", "data", "/b", &["bind"]);
             same("the file", &t.expect(b, &[("read /b/file", "ok")])?[0], "mine")
         }),
+    ]
+}
+
+fn bind_submounts() -> Vec<Case> {
+    vec![
         case("mounts/bind-sees-no-submounts", |t| {
             with_submount(t)?;
             let b = t.bundle()?.mount("bind", &t.file("src"), "/b", &["bind"]);
@@ -245,49 +268,50 @@ fn with_submount(t: &Test) -> Verdict {
     Ok(fs::write(t.path("src/sub/inner"), "")?)
 }
 
+type MountOption = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
+const TMPFS: [MountOption; 17] = [
+    ("ro", &["ro"], &["ro"], &["rw"]),
+    ("rw", &["ro", "rw"], &["rw"], &["ro"]),
+    ("nosuid", &["nosuid"], &["nosuid"], &[]),
+    ("suid", &["nosuid", "suid"], &["rw"], &["nosuid"]),
+    ("nodev", &["nodev"], &["nodev"], &[]),
+    ("dev", &["nodev", "dev"], &["rw"], &["nodev"]),
+    ("noexec", &["noexec"], &["noexec"], &[]),
+    ("exec", &["noexec", "exec"], &["rw"], &["noexec"]),
+    ("noatime", &["noatime"], &["noatime"], &["relatime"]),
+    ("relatime", &["relatime"], &["relatime"], &["noatime"]),
+    ("strictatime", &["strictatime"], &["rw"], &["relatime", "noatime"]),
+    ("nodiratime", &["nodiratime"], &["nodiratime"], &[]),
+    ("atime-last-wins", &["noatime", "strictatime"], &["rw"], &["relatime", "noatime"]),
+    ("sync", &["sync"], &["sync"], &[]),
+    ("dirsync", &["dirsync"], &["dirsync"], &[]),
+    ("nosymfollow", &["nosymfollow"], &["nosymfollow"], &[]),
+    (
+        "many",
+        &["ro", "nosuid", "nodev", "noexec", "noatime"],
+        &["ro", "nosuid", "nodev", "noexec", "noatime"],
+        &["relatime"],
+    ),
+];
+const BIND: [MountOption; 14] = [
+    ("ro", &["rbind", "ro"], &["ro"], &[]),
+    ("nosuid", &["bind", "nosuid"], &["nosuid"], &["ro"]),
+    ("nodev", &["bind", "nodev"], &["nodev"], &["nosuid"]),
+    ("noexec", &["bind", "noexec"], &["noexec"], &["nosuid"]),
+    ("noatime", &["bind", "noatime"], &["noatime"], &["relatime"]),
+    ("nosymfollow", &["bind", "nosymfollow"], &["nosymfollow"], &[]),
+    ("rro", &["rbind", "rro"], &["ro"], &[]),
+    ("rnosuid", &["rbind", "rnosuid"], &["nosuid"], &[]),
+    ("rnodev", &["rbind", "rnodev"], &["nodev"], &[]),
+    ("rnoexec", &["rbind", "rnoexec"], &["noexec"], &[]),
+    ("rnoatime", &["rbind", "rnoatime"], &["noatime"], &["relatime"]),
+    ("rrelatime", &["rbind", "rrelatime"], &["relatime"], &[]),
+    ("rstrictatime", &["rbind", "rstrictatime"], &["rw"], &["relatime", "noatime"]),
+    ("rnosymfollow", &["rbind", "rnosymfollow"], &["nosymfollow"], &[]),
+];
+
 /// An option, on which mount it is tried, and what the mount must then have and lack.
 fn options() -> Vec<Case> {
-    type Row = (&'static str, &'static [&'static str], &'static [&'static str], &'static [&'static str]);
-    const TMPFS: [Row; 17] = [
-        ("ro", &["ro"], &["ro"], &["rw"]),
-        ("rw", &["ro", "rw"], &["rw"], &["ro"]),
-        ("nosuid", &["nosuid"], &["nosuid"], &[]),
-        ("suid", &["nosuid", "suid"], &["rw"], &["nosuid"]),
-        ("nodev", &["nodev"], &["nodev"], &[]),
-        ("dev", &["nodev", "dev"], &["rw"], &["nodev"]),
-        ("noexec", &["noexec"], &["noexec"], &[]),
-        ("exec", &["noexec", "exec"], &["rw"], &["noexec"]),
-        ("noatime", &["noatime"], &["noatime"], &["relatime"]),
-        ("relatime", &["relatime"], &["relatime"], &["noatime"]),
-        ("strictatime", &["strictatime"], &["rw"], &["relatime", "noatime"]),
-        ("nodiratime", &["nodiratime"], &["nodiratime"], &[]),
-        ("atime-last-wins", &["noatime", "strictatime"], &["rw"], &["relatime", "noatime"]),
-        ("sync", &["sync"], &["sync"], &[]),
-        ("dirsync", &["dirsync"], &["dirsync"], &[]),
-        ("nosymfollow", &["nosymfollow"], &["nosymfollow"], &[]),
-        (
-            "many",
-            &["ro", "nosuid", "nodev", "noexec", "noatime"],
-            &["ro", "nosuid", "nodev", "noexec", "noatime"],
-            &["relatime"],
-        ),
-    ];
-    const BIND: [Row; 14] = [
-        ("ro", &["rbind", "ro"], &["ro"], &[]),
-        ("nosuid", &["bind", "nosuid"], &["nosuid"], &["ro"]),
-        ("nodev", &["bind", "nodev"], &["nodev"], &["nosuid"]),
-        ("noexec", &["bind", "noexec"], &["noexec"], &["nosuid"]),
-        ("noatime", &["bind", "noatime"], &["noatime"], &["relatime"]),
-        ("nosymfollow", &["bind", "nosymfollow"], &["nosymfollow"], &[]),
-        ("rro", &["rbind", "rro"], &["ro"], &[]),
-        ("rnosuid", &["rbind", "rnosuid"], &["nosuid"], &[]),
-        ("rnodev", &["rbind", "rnodev"], &["nodev"], &[]),
-        ("rnoexec", &["rbind", "rnoexec"], &["noexec"], &[]),
-        ("rnoatime", &["rbind", "rnoatime"], &["noatime"], &["relatime"]),
-        ("rrelatime", &["rbind", "rrelatime"], &["relatime"], &[]),
-        ("rstrictatime", &["rbind", "rstrictatime"], &["rw"], &["relatime", "noatime"]),
-        ("rnosymfollow", &["rbind", "rnosymfollow"], &["nosymfollow"], &[]),
-    ];
     let mut all: Vec<Case> = Vec::new();
     for (prefix, kind, rows) in [("option", "tmpfs", &TMPFS[..]), ("bind-option", "bind", &BIND[..])] {
         all.extend(rows.iter().map(|(name, options, has, lacks)| {

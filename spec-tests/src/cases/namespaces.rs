@@ -158,6 +158,10 @@ fn joining() -> Vec<Case> {
 }
 
 fn user() -> Vec<Case> {
+    [user_identity(), user_joined(), user_mappings()].into_iter().flatten().collect()
+}
+
+fn user_identity() -> Vec<Case> {
     vec![
         case("userns/root-inside-is-100000-outside", |t| {
             let b = t.bundle()?.user_namespace().probe("report -- forever");
@@ -210,6 +214,11 @@ fn user() -> Vec<Case> {
             ];
             t.expect(b, &table).map(drop)
         }),
+    ]
+}
+
+fn user_joined() -> Vec<Case> {
+    vec![
         case("userns/joined-by-path", |t| {
             let first = t.bundle()?.user_namespace().probe("report -- forever");
             let theirs = t.launch(&first)?.report(t)?;
@@ -234,6 +243,11 @@ fn user() -> Vec<Case> {
             }
             Ok(())
         }),
+    ]
+}
+
+fn user_mappings() -> Vec<Case> {
+    vec![
         case("userns/many-mappings", |t| {
             let maps: Value =
                 (0..100).map(|i| json!({"containerID": i, "hostID": 100_000 + 2 * i, "size": 1})).collect();

@@ -24,6 +24,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn arguments() -> Vec<Case> {
+    [lookup(), working_directory()].into_iter().flatten().collect()
+}
+
+fn lookup() -> Vec<Case> {
     vec![
         case("process/args-are-verbatim", |t| {
             let args = [
@@ -80,6 +84,11 @@ fn arguments() -> Vec<Case> {
             fs::set_permissions(b.rootfs("script"), fs::Permissions::from_mode(0o755))?;
             t.run(&b)?.ok()?.prints("/script x").map(drop)
         }),
+    ]
+}
+
+fn working_directory() -> Vec<Case> {
+    vec![
         case("process/cwd", |t| {
             let b = t.bundle()?.set("/process/cwd", json!("/etc"));
             t.report(&b)?.is("/cwd", "/etc")
@@ -180,6 +189,10 @@ fn descriptors(r: &Report) -> Vec<String> {
 }
 
 fn inheritance() -> Vec<Case> {
+    [descriptors_kept(), other_inheritance(), whole_systems()].into_iter().flatten().collect()
+}
+
+fn descriptors_kept() -> Vec<Case> {
     vec![
         case("process/only-descriptors-0-1-2", |t| {
             same("descriptors", descriptors(&t.report(&t.bundle()?)?), vec!["0", "1", "2"])
@@ -210,6 +223,11 @@ fn inheritance() -> Vec<Case> {
             let r = with_descriptors(t, "run --preserve-fds 1", &[3, 4, 5], &[("LISTEN_FDS", "1")])?;
             same("descriptors", descriptors(&r), vec!["0", "1", "2", "3", "4"])
         }),
+    ]
+}
+
+fn other_inheritance() -> Vec<Case> {
+    vec![
         case("process/signals-are-as-after-boot", |t| {
             let b = t.bundle()?;
             let mut command = t.bundle_command("run", &b)?;
@@ -265,6 +283,11 @@ fn inheritance() -> Vec<Case> {
             let held = fs::read_dir(format!("/proc/{}/fd", t.pid(&b)?))?.count();
             same("descriptors of the container", held, 3)
         }),
+    ]
+}
+
+fn whole_systems() -> Vec<Case> {
+    vec![
         case("process/busybox-shell", |t| {
             let Some(from) = &t.host.busybox else { return Err("no busybox".into()) };
             let b = t.bundle()?.set("/root/path", json!(from));

@@ -20,6 +20,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn root() -> Vec<Case> {
+    [access(), pivot()].into_iter().flatten().collect()
+}
+
+fn access() -> Vec<Case> {
     vec![
         case("rootfs/read-only", |t| {
             t.expect(
@@ -56,6 +60,11 @@ fn root() -> Vec<Case> {
             check!(names.contains(&"probe"), "/../../.. holds {names:?}");
             Ok(())
         }),
+    ]
+}
+
+fn pivot() -> Vec<Case> {
+    vec![
         case("rootfs/no-pivot", |t| {
             let done = t.try_create("run --no-pivot", &t.bundle()?)?;
             let r = crate::harness::report::Report::read(&done.ok()?.stdout)?;
@@ -89,6 +98,10 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 fn devices() -> Vec<Case> {
+    [default_devices(), listed_devices()].into_iter().flatten().collect()
+}
+
+fn default_devices() -> Vec<Case> {
     vec![
         case("devices/default-ones", |t| {
             let r = t.report(&t.bundle()?)?;
@@ -139,6 +152,11 @@ fn devices() -> Vec<Case> {
             }
             Ok(())
         }),
+    ]
+}
+
+fn listed_devices() -> Vec<Case> {
+    vec![
         case("devices/listed-ones", listed),
         case("devices/listed-that-is-a-default-one", |t| {
             let device = json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 438, "uid": 0, "gid": 0});
@@ -166,8 +184,7 @@ fn devices() -> Vec<Case> {
                 .push("/linux/devices", json!({"path": "/dev/x", "type": "z", "major": 1, "minor": 5}));
             t.run(&b)?.refuses(&["device|/dev/x|devices"]).map(drop)
         })
-        .crun("takes it"),
-    ]
+        .crun("takes it")]
 }
 
 fn listed(t: &Test) -> Verdict {
@@ -198,6 +215,10 @@ fn listed(t: &Test) -> Verdict {
 }
 
 fn paths() -> Vec<Case> {
+    [masked(), read_only()].into_iter().flatten().collect()
+}
+
+fn masked() -> Vec<Case> {
     vec![
         case("masked/default-paths-are-empty", |t| {
             let table = [
@@ -248,6 +269,11 @@ fn paths() -> Vec<Case> {
             let got = t.compare(&done.stdout, &[("read /real", "ok"), ("read /link", "ok")])?;
             same("the target", &got[0], "")
         }),
+    ]
+}
+
+fn read_only() -> Vec<Case> {
+    vec![
         case("readonly/default-paths", |t| {
             let table = [
                 ("write /proc/sys/kernel/hostname x", "EROFS"),

@@ -19,7 +19,12 @@ pub fn cases() -> Vec<Case> {
             case(format!("kill/spelled-{word}"), spelled).peer("crun", crun)
         })
         .collect();
-    all.extend([
+    all.extend([kills(), kill_all(), forwarded()].into_iter().flatten());
+    all
+}
+
+fn kills() -> Vec<Case> {
+    vec![
         case("kill/default-is-TERM", |t| spelled(t, "", "SIGTERM")),
         case("kill/KILL-ends-the-container", |t| {
             let b = t.bundle()?.probe("forever");
@@ -62,6 +67,11 @@ pub fn cases() -> Vec<Case> {
             t.cli(&format!("kill {} 0", b.id))?.ok()?;
             t.has_status(&b, "running")
         }),
+    ]
+}
+
+fn kill_all() -> Vec<Case> {
+    vec![
         case("kill/all-reaches-every-process", all_reaches_every_process)
             .runc("signals only the first process since 1.2"),
         case("kill/all-of-stopped-succeeds", |t| {
@@ -80,6 +90,11 @@ pub fn cases() -> Vec<Case> {
             t.cli(&format!("delete {}", b.id))?.ok()?;
             t.unchanged_since(&before)
         }),
+    ]
+}
+
+fn forwarded() -> Vec<Case> {
+    vec![
         case("signals/run-passes-them-on", run_passes_signals_on),
         case("signals/run-told-to-end-tells-the-container", |t| {
             let b = t.bundle()?.probe("block SIGINT -- print up -- forever");
@@ -88,8 +103,7 @@ pub fn cases() -> Vec<Case> {
             kill(Pid::from_raw(running.child.id() as i32), Signal::SIGINT)?;
             t.finish(running)?.exits(130).map(drop)
         }),
-    ]);
-    all
+    ]
 }
 
 const SPELLINGS: [(&str, &str, &str); 8] = [

@@ -15,6 +15,10 @@ use crate::harness::test::Test;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
+    [consoles(), sockets(), foreground_runs(), hostile_and_lost()].into_iter().flatten().collect()
+}
+
+fn consoles() -> Vec<Case> {
     vec![
         case("terminal/console-socket-gets-the-master", console_socket).crun("sends no name"),
         case("terminal/console-is-the-containers-own", |t| {
@@ -48,6 +52,11 @@ pub fn cases() -> Vec<Case> {
             let b = with_terminal(t)?.set("/process/user", json!({"uid": 1000, "gid": 1000}));
             on_console(t, b)?.is("/tty/owner", 1000)
         }),
+    ]
+}
+
+fn sockets() -> Vec<Case> {
+    vec![
         case("terminal/long-socket-path", |t| {
             let deep = t.path(&"d".repeat(100));
             std::fs::create_dir(&deep)?;
@@ -78,6 +87,11 @@ pub fn cases() -> Vec<Case> {
             refused.refuses(&["absent|console", "no such file or directory|ENOENT"])?;
             t.unchanged_since(&before)
         }),
+    ]
+}
+
+fn foreground_runs() -> Vec<Case> {
+    vec![
         case("terminal/foreground-shows-and-takes-text", |t| {
             let b = with_terminal(t)?.probe("print hello -- keep-stdin /dev/null -- print bye");
             let (mut terminal, running) = foreground(t, &b)?;
@@ -101,6 +115,11 @@ pub fn cases() -> Vec<Case> {
             terminal.expect("got SIGINT")?;
             t.finish(running)?.ok().map(drop)
         }),
+    ]
+}
+
+fn hostile_and_lost() -> Vec<Case> {
+    vec![
         case("terminal/foreground-exec", |t| {
             let b = t.bundle()?.probe("forever");
             t.launch(&b)?;

@@ -209,3 +209,18 @@ fn put(root: &mut Value, pointer: &str, value: Value) {
     }
     *at = value;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn put_makes_what_is_missing_and_appends() {
+        let mut value = json!({"a": [1]});
+        put(&mut value, "/a/-", json!(2));
+        put(&mut value, "/b/c/-", json!("x"));
+        put(&mut value, "/a/0", json!(0));
+        put(&mut value, "/d~1e", json!(true));
+        assert_eq!(value, json!({"a": [0, 2], "b": {"c": ["x"]}, "d/e": true}));
+    }
+}

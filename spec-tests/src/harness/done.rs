@@ -100,3 +100,22 @@ impl std::fmt::Display for Done {
 fn pointer(field: &str) -> String {
     format!("/{}", field.replace('[', "/").replace(']', "").replace('.', "/"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(stderr: &str) -> Done {
+        let (words, stdout) = (String::new(), String::new());
+        Done { words, code: 1, stdout, stderr: stderr.to_owned(), took: Duration::ZERO }
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_says_all() {
+        let one = failed("level=warning msg=x\nlevel=error msg=\"mounts[3]: EPERM\"\n");
+        assert!(one.refuses(&["MOUNTS[3]|other", "eperm"]).is_ok());
+        assert!(one.refuses(&["mounts[4]"]).is_err());
+        assert!(failed("one\ntwo\n").refuses(&[]).is_err());
+        assert!(failed("").refuses(&[]).is_err());
+    }
+}

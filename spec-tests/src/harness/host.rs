@@ -120,7 +120,9 @@ impl Host {
             return vec![base.to_owned()];
         }
         let dirs = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
-        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink()).collect()
+        // The v2 hierarchy beside them (hybrid) holds no controller of the container's.
+        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink() && !dir.join("cgroup.controllers").exists())
+            .collect()
     }
 }
 

@@ -205,3 +205,34 @@ fn sysctls() -> BTreeMap<String, String> {
     let value = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
     names.iter().map(|name| (name.to_string(), value(name).trim().to_owned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(things: &[(&str, &str)]) -> Snapshot {
+        let things = things.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
+        Snapshot(BTreeMap::from([("thing", things)]))
+    }
+
+    #[test]
+    fn new_changed_and_gone_are_told() {
+        let before = snapshot(&[("a", "1"), ("b", "2 at x"), ("c", "3")]);
+        let after = snapshot(&[("a", "9"), ("b", "2 at y"), ("d", "4")]);
+        let told = before.differences(&after);
+        assert_eq!(told, ["thing a: 1 became 9", "new thing d 4", "thing c is gone"]);
+        assert!(before.differences(&before).is_empty());
+    }
+
+    #[test]
+    fn the_canary_tree_is_compared_closely() {
+        let dir = std::env::temp_dir().join(format!("hostdiff-{}", std::process::id()));
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        fs::write(dir.join("sub/file"), "one").unwrap();
+        let before = tree(&dir, true);
+        fs::write(dir.join("sub/file"), "two").unwrap();
+        let after = tree(&dir, true);
+        fs::remove_dir_all(&dir).unwrap();
+        assert_ne!(before, after);
+    }
+}
