@@ -47,6 +47,7 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
     log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));
     corten::sys::tty::keep_zombies();
     if command::launches(verb) {
+        corten::sys::image::populate();
         ALLOCATOR.populate(LAUNCH_MEMORY);
     }
     command::dispatch(&Session { name: &argv.name, home, root, log }, verb, args)

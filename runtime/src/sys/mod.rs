@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod bump;
 pub mod clone;
+pub mod image;
 pub mod mount;
 pub mod ns;
 pub mod prctl;
