@@ -209,7 +209,7 @@ fn raw_and_restored(t: &Test) -> Verdict {
 }
 
 fn follows_size(t: &Test) -> Verdict {
-    let b = with_terminal(t)?.probe("sizes 2");
+    let b = with_terminal(t)?.probe("sizes 9");
     let mut terminal = Terminal::open(40, 100)?;
     let running = terminal.spawn(t, t.bundle_command("run", &b)?)?;
     // The runtime may set the size after the process has begun: then that is the first change.

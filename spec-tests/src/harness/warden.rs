@@ -62,7 +62,9 @@ fn prepare(host: &Host) -> Result<Place, Trouble> {
     for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
         mount(None::<&str>, "/", None::<&str>, kind | MsFlags::MS_REC, None::<&str>)?;
     }
-    let mark = format!("corten-test-{}", std::process::id());
+    // A run that was killed may have left the directory of an earlier process with our number.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let mark = format!("corten-test-{}-{:x}", std::process::id(), now.subsec_micros());
     let dir = host.tmp.join(&mark);
     let place = Place { root: dir.join("root"), dir, mark };
     for dir in [&place.dir, &place.dir.join("out"), &place.outside(), &place.outside().join("sub")] {
