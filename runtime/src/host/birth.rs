@@ -138,7 +138,7 @@ impl Launch<'_> {
     /// Hooks must not get the raised limit.
     pub(super) fn give_room_back(&self) {
         if let Some(limit) = &self.descriptors {
-            let _ = setrlimit(Resource::Nofile, limit.clone());
+            let _ = setrlimit(Resource::Nofile, *limit);
         }
     }
 }

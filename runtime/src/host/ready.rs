@@ -91,7 +91,7 @@ impl Launch<'_> {
 
     pub(super) fn rlimits(&mut self) -> Result<()> {
         let pid = self.pid();
-        if let Some(Rlimit { current, maximum }) = self.descriptors.clone() {
+        if let Some(Rlimit { current, maximum }) = self.descriptors {
             let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
             crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
                 .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
