@@ -230,7 +230,7 @@ impl Dir {
         let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
             .call(|| format!("open({})", self.name_of(name)))?;
         write_all(file.as_fd(), bytes).call(|| format!("write({})", self.name_of(name)))?;
-        let on_disk = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type as i64 != TMPFS_MAGIC);
+        let on_disk = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type != TMPFS_MAGIC);
         if on_disk {
             rustix::fs::fsync(&file).call(|| format!("fsync({})", self.name_of(name)))?;
         }

@@ -71,7 +71,7 @@ impl Program {
         let offset = offset as usize;
         let size = count.checked_mul(size_of::<T>()).ok_or(MALFORMED)?;
         let end = offset.checked_add(size).ok_or(MALFORMED)?;
-        if end > self.length || offset % align_of::<T>() != 0 {
+        if end > self.length || !offset.is_multiple_of(align_of::<T>()) {
             return Err(MALFORMED);
         }
         // SAFETY: the offset is within the mapping.
@@ -244,7 +244,10 @@ impl Stage {
             code::CLOSE => self.close_from(rec),
             code::EXEC => self.exec(rec),
             code::CHROOT => self.chroot(rec),
-            code::CLOSE_FD => Ok(self.close_ref(rec.r)),
+            code::CLOSE_FD => {
+                self.close_ref(rec.r);
+                Ok(())
+            }
             code::SIGNALS => process::default_signals(),
             _ => Err(MALFORMED),
         }

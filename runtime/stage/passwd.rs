@@ -107,11 +107,9 @@ impl Line {
                 self.broken |= digit > 9;
                 self.number = Some(self.number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
             }
-            _ if self.field == HOME && self.is(uid) && byte != 0 => {
-                if home.length < home.text.len() - 16 {
-                    home.text[home.length] = byte;
-                    home.length += 1;
-                }
+            _ if self.field == HOME && self.is(uid) && byte != 0 && home.length < home.text.len() - 16 => {
+                home.text[home.length] = byte;
+                home.length += 1;
             }
             _ => {}
         }

@@ -50,7 +50,7 @@ impl Identity {
 
 fn inode(pidfd: BorrowedFd<'_>) -> u64 {
     match rustix::fs::fstatfs(pidfd) {
-        Ok(fs) if fs.f_type as i64 == PIDFS_MAGIC => rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino),
+        Ok(fs) if fs.f_type == PIDFS_MAGIC => rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino),
         _ => 0,
     }
 }

@@ -35,7 +35,7 @@ pub enum Task<'a> {
         /// The container's directory, taken and locked.
         dir: &'a Dir,
         /// Its state, to be written as it comes to be.
-        state: State,
+        state: Box<State>,
     },
     /// `exec`.
     Exec {

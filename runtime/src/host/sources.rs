@@ -118,7 +118,7 @@ fn check(tree: &Tree, mount: &OwnedFd) -> Result<()> {
             }
         }
         Must::Proc => match rustix::fs::fstatfs(mount) {
-            Ok(fs) if fs.f_type as i64 == PROC_SUPER_MAGIC => Ok(()),
+            Ok(fs) if fs.f_type == PROC_SUPER_MAGIC => Ok(()),
             _ => Err(Error::new(
                 Kind::Invalid,
                 format!("{} is no procfs: /proc must be one", tree.path.display()),

@@ -65,7 +65,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(home, &program, Task::Create { plan: &plan, dir: &dir, state }, subject)
+    Launch::run(home, &program, Task::Create { plan: &plan, dir: &dir, state: Box::new(state) }, subject)
 }
 
 /// Reads the bundle: the configuration, its bytes, and the bundle's absolute path.
