@@ -73,6 +73,8 @@ impl Launch<'_> {
         }
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
         self.child = Some((pid, pidfd));
+        let affinity = self.subject.process.and_then(|process| process.affinity.as_ref());
+        self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
         if late {
             self.place_process()?;
             if !waits {

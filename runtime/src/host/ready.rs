@@ -14,6 +14,8 @@ use super::launch::{Launch, STARTING, Task};
 use super::undo::Undo;
 use super::{channel, hooks, sockets};
 use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::Field;
+use crate::plan::sched::{Affinity, CpuSet};
 use crate::stage::wire::kind;
 use crate::state::Identity;
 
@@ -116,7 +118,19 @@ impl Launch<'_> {
                 .call(|| format!("ioprio_set({:#x})", priority.value))
                 .step(|| format!("config.json {}", priority.at))?;
         }
-        Ok(())
+        if let Some(Field { value: Affinity { initial: Some(_), last: None }, .. }) = &process.affinity {
+            // Back to all that the control group allows: born in it, the process has not been reset by entering.
+            self.run_on(Some(&CpuSet(vec![u64::MAX; 1024])), "")?;
+        }
+        self.run_on(process.affinity.as_ref().and_then(|affinity| affinity.value.last.as_ref()), "final")
+    }
+
+    /// CPU affinity is for `exec` alone (config.md: execCPUAffinity).
+    pub(super) fn run_on(&self, cpus: Option<&CpuSet>, field: &str) -> Result<()> {
+        let (Task::Exec { .. }, Some(cpus)) = (&self.task, cpus) else { return Ok(()) };
+        crate::sys::sched::set_affinity(self.pid(), &cpus.0)
+            .call(|| "sched_setaffinity")
+            .step(|| format!("config.json /process/execCPUAffinity/{field}"))
     }
 
     pub(super) fn hand_over_console(&mut self) -> Result<()> {
