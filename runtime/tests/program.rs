@@ -5,6 +5,7 @@
 //! `CORTEN_BLESS=1` in the environment they are written anew: read the diff before committing it.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 
 #[path = "program/cases.rs"]
 mod cases;
