@@ -35,7 +35,10 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
             return Err(Error::new(Kind::Status, text));
         }
     }
-    end(&container, pidfd)?;
+    if phase != Phase::Stopped {
+        end(&container, pidfd)?;
+    }
+    // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;
     // Read before the directory goes, run after: a failing hook must not keep the container (runtime.md, step 13).
     let hooks = match container.spec() {
