@@ -28,20 +28,15 @@ pub struct Facts {
     pub cgroups: Hierarchies,
 }
 
-/// Inode of the initial user namespace (`PROC_USER_INIT_INO`, linux/proc_ns.h).
-const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
-
 impl Facts {
     /// Probes the host.
     ///
     /// # Errors
     /// Only when /proc cannot be read at all.
     pub fn probe() -> Result<Self> {
-        let in_userns =
-            rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL_USERNS);
         Ok(Facts {
             euid: rustix::process::geteuid().as_raw(),
-            in_userns,
+            in_userns: crate::sys::ns::in_user_namespace(),
             last_cap: last_cap(),
             grantable: grantable(),
             apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")

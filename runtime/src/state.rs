@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ use crate::error::{Context, Error, Kind, Result, Step};
 
 /// The version of the OCI runtime specification that Corten implements.
 pub const OCI_VERSION: &str = "1.3.0";
+
+/// How long a verb waits for another one on the same container.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What state.json holds. Unknown fields are ignored, so that an older Corten reads a newer one's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,9 +170,25 @@ impl Dir {
     }
 
     /// Waits for the other verbs on this container to end, and holds them off until the directory is dropped.
+    ///
+    /// # Errors
+    /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever.
     pub fn lock(&self) -> Result<()> {
-        rustix::fs::flock(&self.fd, FlockOperation::LockExclusive)
-            .call(|| format!("flock({})", self.path.display()))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+                // flock(2) knows no time limit; this is the rare case of two verbs at once.
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(rustix::io::Errno::AGAIN) => {
+                    let text =
+                        format!("another operation on the container is still under way after {PATIENCE:?}");
+                    return Err(Error::new(Kind::Status, text));
+                }
+                other => return other.call(|| format!("flock({})", self.path.display())),
+            }
+        }
     }
 
     /// Whether some verb is at work on this container.

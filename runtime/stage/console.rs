@@ -14,9 +14,15 @@ impl Stage {
         const TIOCSPTLCK: u32 = 0x4004_5431;
         const TIOCGPTPEER: u32 = 0x5441;
         const TIOCSWINSZ: u32 = 0x5414;
-        let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_SYMLINKS;
-        let master = sys::openat2(self.root, c"dev/pts/ptmx", sys::O_RDWR | sys::O_NOCTTY, 0, resolve)?;
-        if sys::fs_magic(master)? != DEVPTS || !sys::fstat(master)?.is_char(5, 2) {
+        // The directory first: opening a device node that an image put there would already be an act.
+        let directory = self.find(c"/dev/pts", sys::O_DIRECTORY, sys::RESOLVE_NO_SYMLINKS)?;
+        if sys::fs_magic(directory)? != DEVPTS {
+            return Err(fault(sys::EINVAL, aux::MISMATCH));
+        }
+        let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_XDEV | sys::RESOLVE_NO_SYMLINKS;
+        let master = sys::openat2(directory, c"ptmx", sys::O_RDWR | sys::O_NOCTTY, 0, resolve)?;
+        sys::close(directory);
+        if !sys::fstat(master)?.is_char(5, 2) {
             return Err(fault(sys::EINVAL, aux::MISMATCH));
         }
         let mut unlocked = 0_i32;

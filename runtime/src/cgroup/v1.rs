@@ -13,6 +13,7 @@ use super::dir::Dir;
 use super::group::{END_WAIT, FREEZE_WAIT, Group};
 use super::record::GroupDir;
 use crate::error::{Error, Result, Step};
+use crate::sys::ns::in_user_namespace;
 
 /// How long one freeze may take while processes are being killed: it helps, but does not matter.
 const KILL_FREEZE: Duration = Duration::from_millis(100);
@@ -57,6 +58,9 @@ pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
         match dir.write(line.file, &line.value) {
             // The parent has less than the built-in rules: so has the container.
             Err(error) if line.builtin && error.errno() == Some(libc::EPERM) => {}
+            // Device rules are the initial user namespace's to write, and so are device nodes to make: inside another
+            // one nothing can be opened that was not given.
+            Err(error) if error.errno() == Some(libc::EPERM) && in_user_namespace() => {}
             other => other.step(|| "config.json /linux/resources/devices")?,
         }
     }

@@ -16,13 +16,11 @@ use super::group::{FREEZE_WAIT, Group, gone};
 use super::v1::kill_while_frozen;
 use crate::error::{Context, Error, Result, Step};
 use crate::sys::bpf::{self, Insn};
+use crate::sys::ns::in_user_namespace;
 
 /// Controllers that are wanted for their figures even without a limit (`events --stats`, containerd's and docker's
 /// own reading of memory.current): enabled where that is possible, passed over where not.
 const ACCOUNTING: [&str; 4] = ["memory", "pids", "cpu", "io"];
-
-/// Inode number of the initial user namespace (`PROC_USER_INIT_INO`).
-const INITIAL_USERNS: u64 = 0xEFFF_FFFD;
 
 /// Sees to it that the group has the controllers that `plan` needs, from the top down.
 pub(super) fn enable(plan: &Plan, dir: &Dir) -> Result<()> {
@@ -170,8 +168,4 @@ fn attach(dir: &Dir, fresh: bool, policy: &Policy, insns: &[Insn]) -> Result<()>
     }
     old.try_for_each(|program| bpf::detach(dir.as_fd(), program.as_fd()))
         .call(|| format!("bpf(PROG_DETACH, {path})"))
-}
-
-fn in_user_namespace() -> bool {
-    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|s| s.st_ino != INITIAL_USERNS)
 }

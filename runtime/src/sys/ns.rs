@@ -45,3 +45,10 @@ pub fn among_mounts_of<T: Send>(
         thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
     })
 }
+
+/// Whether this process is in a user namespace other than the initial one, which has a number of its own
+/// (`PROC_USER_INIT_INO`, linux/proc_ns.h). The shape of the mappings tells nothing: an identity map is no proof.
+pub fn in_user_namespace() -> bool {
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL)
+}
