@@ -74,7 +74,7 @@ impl Stage {
     /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
     #[inline(never)]
     pub(super) fn mknod(&self, rec: &Rec) -> Result<()> {
-        let (parent, name) = self.parent(self.text(rec.s)?)?;
+        let (parent, name) = (self.directory(self.text(rec.s)?, 0o755)?, self.text(rec.t)?);
         let done = match sys::mknodat(parent, name, rec.x, rec.a) {
             Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent, name, rec),
             Err(fault) => Err(fault),
@@ -91,7 +91,7 @@ impl Stage {
 
     /// A symbolic link, unless something is there already (an image may bring its own).
     pub(super) fn symlink(&self, rec: &Rec) -> Result<()> {
-        let (parent, name) = self.parent(self.text(rec.s)?)?;
+        let (parent, name) = (self.directory(self.text(rec.s)?, 0o755)?, self.text(rec.x)?);
         let done = sys::symlinkat(self.text(rec.t)?, parent, name);
         sys::close(parent);
         match done {
@@ -107,21 +107,6 @@ impl Stage {
             sys::close(made);
         }
         Ok(())
-    }
-
-    /// The directory (made if missing) that holds the last component of `path`, and that component.
-    #[inline(never)]
-    fn parent(&self, path: &'static CStr) -> Result<(i32, &'static CStr)> {
-        let bytes = path.to_bytes_with_nul();
-        let slash = bytes.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-        let name = CStr::from_bytes_until_nul(&bytes[slash + 1..]).map_err(|_| super::MALFORMED)?;
-        let mut parent = [0; 4096];
-        if slash >= parent.len() {
-            return Err(fault(sys::ENAMETOOLONG, aux::MISMATCH));
-        }
-        parent[..slash].copy_from_slice(&bytes[..slash]);
-        let parent = if slash == 0 { c"/" } else { CStr::from_bytes_until_nul(&parent).unwrap_or_default() };
-        Ok((self.directory(parent, 0o755)?, name))
     }
 
     /// Hides a file behind the container's /dev/null and a directory behind an empty read-only tmpfs, one for all.

@@ -6,6 +6,9 @@ use super::sys::{self, Result};
 use super::wire::Rec;
 use super::{MALFORMED, Stage};
 
+/// PATH_MAX: longer homes are cut.
+const HOME: usize = 4096;
+
 /// Longer files are read this far: an entry beyond is not found, and HOME is `/`.
 const BOUND: usize = 1 << 20;
 
@@ -17,7 +20,7 @@ impl Stage {
         let buffer = self.program.array::<u8>(rec.t, room)?;
         let index = u32::try_from(rec.a).map_err(|_| MALFORMED)?;
         let entry = self.program.array::<u64>(rec.s + 8 * index, 1)?;
-        let mut home = Home { text: [0; 4096], length: 0 };
+        let mut home = Home { text: [0; HOME], length: 0 };
         if self.search(rec.x, &mut home).is_err() || home.length == 0 {
             home.text[0] = b'/';
             home.length = 1;
@@ -50,7 +53,7 @@ impl Stage {
         let flags = sys::O_RDONLY | sys::O_NONBLOCK | sys::O_NOCTTY;
         let file = sys::openat2(self.root, c"/etc/passwd", flags, 0, resolve)?;
         let mut line = Line::default();
-        let mut chunk = [0; 4096];
+        let mut chunk = [0; 512];
         let mut total = 0;
         let regular = sys::fstat(file)?.kind() == sys::S_IFREG;
         'file: while regular && total < BOUND {
@@ -71,7 +74,7 @@ impl Stage {
 }
 
 struct Home {
-    text: [u8; 4096],
+    text: [u8; HOME],
     length: usize,
 }
 
@@ -87,15 +90,15 @@ impl Line {
     /// Takes the next byte; true when the home directory of `uid` is complete.
     fn take(&mut self, byte: u8, uid: u32, home: &mut Home) -> bool {
         const UID: u8 = 2;
-        const HOME: u8 = 5;
+        const HOME_FIELD: u8 = 5;
         match byte {
             // The shell may be missing, as for glibc and runc.
-            b'\n' if self.field == HOME && self.is(uid) => return true,
+            b'\n' if self.field == HOME_FIELD && self.is(uid) => return true,
             b'\n' => {
                 *self = Line::default();
                 home.length = 0;
             }
-            b':' if self.field == HOME => {
+            b':' if self.field == HOME_FIELD => {
                 if self.is(uid) {
                     return true;
                 }
@@ -107,7 +110,11 @@ impl Line {
                 self.broken |= digit > 9;
                 self.number = Some(self.number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
             }
-            _ if self.field == HOME && self.is(uid) && byte != 0 && home.length < home.text.len() - 16 => {
+            _ if self.field == HOME_FIELD
+                && self.is(uid)
+                && byte != 0
+                && home.length < home.text.len() - 16 =>
+            {
                 home.text[home.length] = byte;
                 home.length += 1;
             }
@@ -126,7 +133,7 @@ mod tests {
     use super::*;
 
     fn home_of(uid: u32, text: &str) -> Option<String> {
-        let mut home = Home { text: [0; 4096], length: 0 };
+        let mut home = Home { text: [0; HOME], length: 0 };
         let mut line = Line::default();
         let found = text.bytes().any(|byte| line.take(byte, uid, &mut home));
         found.then(|| String::from_utf8_lossy(&home.text[..home.length]).into_owned())
@@ -145,6 +152,6 @@ mod tests {
     #[test]
     fn an_overlong_home_is_cut_not_overrun() {
         let text = format!("a:x:7:7::/{}:/bin/sh\n", "h".repeat(9000));
-        assert_eq!(home_of(7, &text).map(|home| home.len()), Some(4096 - 16));
+        assert_eq!(home_of(7, &text).map(|home| home.len()), Some(HOME - 16));
     }
 }

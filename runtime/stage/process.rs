@@ -175,6 +175,17 @@ impl Stage {
 /// The working directory is below the root: getcwd(2) says `(unreachable)` otherwise (CVE-2024-21626).
 #[inline(never)]
 fn inside() -> Result<()> {
+    let mut path = [0; 256];
+    match sys::getcwd(&mut path) {
+        // Only how it begins matters; a long one is asked for again with room for it.
+        Err(Fault { errno: sys::ERANGE, .. }) => return inside_long(),
+        other => other?,
+    };
+    if path[0] == b'/' { Ok(()) } else { Err(fault(sys::ENOENT, aux::OUTSIDE)) }
+}
+
+#[inline(never)]
+fn inside_long() -> Result<()> {
     let mut path = [0; 4096];
     sys::getcwd(&mut path)?;
     if path[0] == b'/' { Ok(()) } else { Err(fault(sys::ENOENT, aux::OUTSIDE)) }

@@ -15,15 +15,19 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// As many as the kernel follows (fs/namei.c: MAXSYMLINKS).
 const LINKS: usize = 40;
 
+/// PATH_MAX (linux/limits.h): longer ones the kernel does not take either. Pages of stack are half of what a waiting
+/// container weighs, so buffers are no larger than they must be, and each in the frame that needs it.
+const ROOM: usize = 4096;
+
 /// A path under work: NUL-terminated at `length`.
 struct Path {
-    bytes: [u8; 8192],
+    bytes: [u8; ROOM],
     length: usize,
 }
 
 impl Path {
     fn new(path: &CStr) -> Result<Path> {
-        let mut this = Path { bytes: [0; 8192], length: 0 };
+        let mut this = Path { bytes: [0; ROOM], length: 0 };
         this.append(path.to_bytes())?;
         Ok(this)
     }
@@ -63,7 +67,7 @@ impl Path {
     /// The component at start..end is a symbolic link to `target`: put that in its place.
     #[inline(never)]
     fn splice(&mut self, start: usize, end: usize, target: &[u8]) -> Result<()> {
-        let mut whole = Path { bytes: [0; 8192], length: 0 };
+        let mut whole = Path { bytes: [0; ROOM], length: 0 };
         if target.first() != Some(&b'/') {
             whole.append(&self.bytes[..start])?;
         }
@@ -127,11 +131,10 @@ impl Stage {
                     let length = (end - start).min(255);
                     name[..length].copy_from_slice(&path.bytes[start..start + length]);
                     let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-                    let mut link = [0; 4096];
-                    if let Ok(length) = sys::readlinkat(parent, name, &mut link) {
+                    if sys::statx(parent, name).is_ok_and(|stat| stat.kind() == sys::S_IFLNK) {
+                        let spliced = follow(parent, name, path, start, end);
                         sys::close(parent);
-                        path.splice(start, end, &link[..length])?;
-                        return Ok(None);
+                        return spliced.map(|()| None);
                     }
                     let made = make_one(parent, name, if last { mode } else { sys::S_IFDIR | 0o755 });
                     match made {
@@ -197,6 +200,14 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Puts the target of the symbolic link `name`, which is the component at start..end, in its place.
+#[inline(never)]
+fn follow(parent: i32, name: &CStr, path: &mut Path, start: usize, end: usize) -> Result<()> {
+    let mut link = [0; ROOM];
+    let length = sys::readlinkat(parent, name, &mut link)?;
+    path.splice(start, end, &link[..length])
 }
 
 /// Makes one name and opens it without following anything.

@@ -107,9 +107,9 @@ pub mod code {
     pub const SET_ATTR: u16 = 21;
     /// Copy the content of directory q into directory r.
     pub const COPY_UP: u16 = 22;
-    /// mknod(s, mode x, device a), owned by b >> 32 : b & 0xffffffff.
+    /// mknod(t in directory s, made if missing; mode x, device a), owned by b >> 32 : b & 0xffffffff.
     pub const MKNOD: u16 = 23;
-    /// symlink(t, at s).
+    /// symlink(t, at the name that offset x tells in directory s, made if missing).
     pub const SYMLINK: u16 = 24;
     /// Hide path s.
     pub const MASK: u16 = 25;

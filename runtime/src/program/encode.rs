@@ -69,6 +69,15 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     Encoded { words, steps: stage_ops().map(|(index, _)| index).collect() }
 }
 
+/// The directory of an absolute path, and the name in it.
+fn split(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(split) => split,
+        None => ("/", path),
+    }
+}
+
 /// One record in the kernel's native layout of `struct Rec`.
 fn put(bytes: &mut Vec<u8>, rec: &Rec) {
     bytes.extend(rec.code.to_ne_bytes());
@@ -226,10 +235,14 @@ impl Encoder<'_> {
             }
             StageOp::Mknod { path, mode, rdev, uid, gid } => {
                 let owner = u64::from(*uid) << 32 | u64::from(*gid);
-                Rec { code: code::MKNOD, s: self.text(path), x: *mode, a: *rdev, b: owner, ..none }
+                let (parent, name) = split(path);
+                let (s, t) = (self.text(parent), self.text(name));
+                Rec { code: code::MKNOD, s, t, x: *mode, a: *rdev, b: owner, ..none }
             }
             StageOp::Symlink { path, target } => {
-                Rec { code: code::SYMLINK, s: self.text(path), t: self.text(target), ..none }
+                let (parent, name) = split(path);
+                let (s, x, t) = (self.text(parent), self.text(name), self.text(target));
+                Rec { code: code::SYMLINK, s, x, t, ..none }
             }
             StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
             StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
