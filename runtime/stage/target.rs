@@ -279,13 +279,15 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused_and_never_overrun() {
-        let long = "x".repeat(4095);
+        // One byte of ROOM is the NUL's: "/", 2000 bytes, "/" and what fills up the rest.
+        let long = "x".repeat(2000);
+        let rest = "z".repeat(ROOM - 1 - 2002);
         let mut path = path(&format!("/{long}/l"));
-        path.splice(4097, 4098, long.as_bytes()).unwrap_err();
-        path.splice(4097, 4098, &long.as_bytes()[..4094]).unwrap();
-        assert_eq!(path.length, 8191);
+        path.splice(2002, 2003, format!("{rest}z").as_bytes()).unwrap_err();
+        path.splice(2002, 2003, rest.as_bytes()).unwrap();
+        assert_eq!((path.length, path.bytes[ROOM - 1]), (ROOM - 1, 0));
         assert!(path.append(b"x").is_err());
-        assert!(Path::new(&CString::new("y".repeat(8192)).unwrap()).is_err());
+        assert!(Path::new(&CString::new("y".repeat(ROOM)).unwrap()).is_err());
     }
 
     #[test]

@@ -73,6 +73,13 @@ impl Decoded {
         assert!(self.bytes.len() >= (at + count * size) as usize, "an array out of bounds");
     }
 
+    /// A path from its directory and its name, neither of which may be empty.
+    fn joined(&self, directory: u32, name: u32) -> String {
+        let (directory, name) = (self.text(directory), self.text(name));
+        assert!(directory.starts_with('/') && !name.is_empty() && !name.contains('/'), "{directory} {name}");
+        format!("{}/{name}", directory.trim_end_matches('/'))
+    }
+
     /// Everything that the record points to can be read, and is what the operation says.
     fn verify(&self, rec: &Rec, op: &StageOp) {
         match op {
@@ -92,7 +99,10 @@ impl Decoded {
                 assert_eq!((self.text(rec.s), self.text(rec.t)), (path.as_str(), data.as_str()));
             }
             StageOp::Symlink { path, target } => {
-                assert_eq!((self.text(rec.s), self.text(rec.t)), (path.as_str(), target.as_str()));
+                assert_eq!((self.joined(rec.s, rec.x), self.text(rec.t)), (path.clone(), target.as_str()));
+            }
+            StageOp::Mknod { path, mode, rdev, .. } => {
+                assert_eq!((&self.joined(rec.s, rec.t), rec.x, rec.a), (path, *mode, *rdev));
             }
             StageOp::FsSet { key, value, .. } => {
                 assert_eq!(self.text(rec.s), key);
