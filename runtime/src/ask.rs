@@ -86,8 +86,8 @@ pub struct Exec {
     pub preserve_fds: u32,
     /// `--detach`.
     pub detach: bool,
-    /// Sub-cgroup (`--cgroup PATH`, below the container's).
-    pub cgroup: Option<String>,
+    /// Sub-cgroups (`--cgroup [CONTROLLER[,CONTROLLER]:]PATH`), below the container's.
+    pub cgroup: Vec<String>,
     /// Go on although the container is paused.
     pub ignore_paused: bool,
 }

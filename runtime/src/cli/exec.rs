@@ -65,7 +65,7 @@ pub struct Exec {
     /// pass N more file descriptors to the process
     #[arg(long)]
     preserve_fds: Option<u32>,
-    /// run the process in an existing sub-cgroup of the container
+    /// run the process in an existing sub-cgroup of the container, as [<controller>[,<controller>...]:]<path>
     #[arg(long)]
     cgroup: Vec<String>,
     /// allow exec in a paused container
@@ -114,14 +114,11 @@ impl Exec {
         self.check_console(&stdio)?;
         let preserve_fds = self.preserve_fds.unwrap_or(0);
         values::handed_down("--preserve-fds", 3, preserve_fds)?;
-        if self.cgroup.len() > 1 {
-            return Err(Failure::new("more than one --cgroup is not built yet"));
-        }
         Ok(ask::Exec {
             process: values::path(self.process.take()),
             pid_file: values::path(self.pid_file.take()),
             pidfd_socket: values::path(self.pidfd_socket.take()),
-            cgroup: values::text(self.cgroup.pop()),
+            cgroup: std::mem::take(&mut self.cgroup),
             detach: self.detach,
             ignore_paused: self.ignore_paused,
             id: std::mem::take(&mut self.id),

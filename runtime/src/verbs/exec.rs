@@ -105,9 +105,12 @@ fn entered(namespaces: &Namespaces) -> u64 {
 /// own takes no process) the one that init is in.
 fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     let group = container.group();
-    match ask.cgroup.as_deref() {
-        Some(sub) => group.exec_placement(&[sub]),
-        None => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
+    // The container's own group is where it goes anyway.
+    let named = |sub: &&str| !sub.is_empty() && *sub != "/";
+    let subs: Vec<&str> = ask.cgroup.iter().map(String::as_str).filter(named).collect();
+    match subs.is_empty() {
+        false => group.exec_placement(&subs),
+        true => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
     }
 }
 

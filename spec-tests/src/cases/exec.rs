@@ -97,6 +97,33 @@ fn view() -> Vec<Case> {
             check!(init.contains(&b.id), "init is not in its cgroup: {init}");
             Ok(())
         }),
+        case("exec/in-a-sub-cgroup", |t| {
+            let b = running(t)?;
+            let groups = own_groups(t, &b)?;
+            for group in &groups {
+                fs::create_dir(group.join("below"))?;
+                // A new v1 cpuset is empty, and takes nobody.
+                for file in ["cpuset.cpus", "cpuset.mems"].iter().filter(|_| !t.host.is_v2()) {
+                    if let Ok(set) = fs::read_to_string(group.join(file)) {
+                        fs::write(group.join("below").join(file), set)?;
+                    }
+                }
+            }
+            let mine = exec_report(t, &b, "--cgroup below")?;
+            let lines = mine.at("/cgroup").as_array().cloned().unwrap_or_default();
+            let below =
+                lines.iter().filter(|line| line.as_str().is_some_and(|l| l.ends_with("/below"))).count();
+            same("sub-cgroups it is in", below, groups.len())?;
+            exec_report(t, &b, "--cgroup /").map(drop)
+        })
+        .runc("on a hybrid host it wants the sub-cgroup in the v2 hierarchy, too"),
+        case("exec/in-a-sub-cgroup-that-climbs", |t| {
+            let b = running(t)?;
+            t.exec(&b, "--cgroup ../other", "/probe exit 0")?
+                .exits(255)?
+                .complains(&["bad sub cgroup path|is not a sub cgroup path"])
+                .map(drop)
+        }),
         case("exec/leaves-init-and-host-alone", |t| {
             let b = running(t)?;
             let before = t.snapshot();
@@ -300,6 +327,20 @@ fn running(t: &Test) -> Result<Bundle, Trouble> {
     let b = t.bundle()?.probe("forever");
     t.launch(&b)?;
     Ok(b)
+}
+
+/// The directories of the container's groups on the host.
+fn own_groups(t: &Test, b: &Bundle) -> Result<Vec<std::path::PathBuf>, Trouble> {
+    let init = fs::read_to_string(format!("/proc/{}/cgroup", t.pid(b)?))?;
+    let paths: Vec<&str> = init.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+    let all = t.host.hierarchies().into_iter();
+    let found = all.filter_map(|base| {
+        paths
+            .iter()
+            .map(|path| base.join(path.trim_start_matches('/')))
+            .find(|dir| dir.ends_with(&b.id) && dir.is_dir())
+    });
+    Ok(found.collect())
 }
 
 fn exec_report(t: &Test, b: &Bundle, options: &str) -> Result<Report, Trouble> {
