@@ -225,8 +225,6 @@ pub struct RlimitRec {
 
 /// Barriers: where host and stage meet.
 pub mod barrier {
-    /// The host has written the id mappings and placed the process.
-    pub const MAPPED: u8 = 1;
     /// The hop's pidfd is in the message.
     pub const HOP: u8 = 2;
     /// prestart and createRuntime hooks may run; network devices may be moved.

@@ -113,9 +113,7 @@ pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
         (Some(Op::Stage(StageOp::Hook { number, kind, hook, .. })), _) => {
             hook_failure(kind, *number, hook, aux, errno, &incoming.output)
         }
-        (Some(Op::Stage(StageOp::Lookup(candidates))), aux::LOOKUP) => {
-            lookup_failure(program, candidates, errno)
-        }
+        (Some(Op::Stage(StageOp::Lookup(_))), aux::LOOKUP) => lookup_failure(program, errno),
         (Some(Op::Stage(StageOp::Exec { args, .. })), _) => {
             let program = args.first().map_or("", String::as_str);
             let hint = if errno == libc::ENOENT {
@@ -162,7 +160,7 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
 }
 
 /// The wording of Go's exec.LookPath, which clients match (reference E5).
-fn lookup_failure(program: &Program, candidates: &[String], errno: i32) -> Error {
+fn lookup_failure(program: &Program, errno: i32) -> Error {
     let name = program.steps.iter().find_map(|step| match &step.op {
         Op::Stage(StageOp::Exec { args, .. }) => args.first(),
         _ => None,
@@ -173,7 +171,6 @@ fn lookup_failure(program: &Program, candidates: &[String], errno: i32) -> Error
         (true, libc::ENOENT) => format!("exec: \"{name}\": stat {name}: {}", Words(errno)),
         _ => format!("exec: \"{name}\": {}", Words(errno)),
     };
-    let _ = candidates;
     Error::new(Kind::Invalid, text)
 }
 

@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::Program;
 use super::op::{Op, Ref, StageOp};
-use super::{HostOp, Program};
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
 /// Room for `HOME=` and a path (PATH_MAX).
@@ -31,17 +31,16 @@ struct Encoder<'a> {
 /// must not close at its start (any order), `sync` its socket to the host.
 pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encoded {
     let stage_ops = || {
-        program.steps.iter().enumerate().filter_map(|(index, step)| match &step.op {
-            Op::Stage(op) => Some((index, op)),
-            // The launch window waits for this one, before the stage exists.
-            Op::Host(HostOp::Clone { .. } | _) => None,
+        program.steps.iter().filter_map(|step| match &step.op {
+            Op::Stage(op) => Some(op),
+            Op::Host(_) => None,
         })
     };
     let count = stage_ops().count();
     let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
     let mut encoder = Encoder { blob: Vec::with_capacity(8192), base, fds, home: None };
     encoder.reserve_environment(program);
-    let records: Vec<Rec> = stage_ops().map(|(_, op)| encoder.record(op)).collect();
+    let records: Vec<Rec> = stage_ops().map(|op| encoder.record(op)).collect();
     let mut keep: Vec<i64> =
         keep.iter().chain(fds).chain([&sync]).filter(|&&fd| fd > 2).map(|&fd| fd.into()).collect();
     keep.sort_unstable();
@@ -66,7 +65,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     let words =
         bytes.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().unwrap_or_default())).collect();
-    Encoded { words, steps: stage_ops().map(|(index, _)| index).collect() }
+    Encoded { words, steps: program.records() }
 }
 
 /// The directory of an absolute path, and the name in it.

@@ -151,8 +151,7 @@ fn attributes(attrs: Attrs, suffix: &str) -> String {
         (0x20_0000, "nosymfollow"),
     ];
     let mut text = String::new();
-    for (bit, name) in NAMES.iter().filter(|(bit, _)| attrs.set & bit != 0) {
-        let _ = bit;
+    for (_, name) in NAMES.iter().filter(|(bit, _)| attrs.set & bit != 0) {
         text.push_str(&format!(", {name}{suffix}"));
     }
     for (_, name) in NAMES.iter().filter(|(bit, _)| attrs.clear & bit != 0 && attrs.set & bit == 0) {

@@ -23,3 +23,11 @@ pub struct Program {
     /// Every step, in order.
     pub steps: Vec<Step>,
 }
+
+impl Program {
+    /// For each of the stage's records, the index of its step: faults name records.
+    pub fn records(&self) -> Vec<usize> {
+        let stage = |(index, step): (usize, &Step)| matches!(step.op, Op::Stage(_)).then_some(index);
+        self.steps.iter().enumerate().filter_map(stage).collect()
+    }
+}

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::facts::Facts;
 use crate::host::{Channel, Incoming, hooks, word};
 use crate::plan::{self, Plan};
-use crate::program::{Op, compile};
+use crate::program::compile;
 
 /// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
 ///
@@ -63,10 +63,7 @@ fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
     let worded = Facts::probe().and_then(|facts| {
         let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
         let program = compile::create(&plan, facts.last_cap);
-        let stage =
-            |(index, step): (usize, &crate::program::Step)| matches!(step.op, Op::Stage(_)).then_some(index);
-        let records: Vec<usize> = program.steps.iter().enumerate().filter_map(stage).collect();
-        Ok(word(&program, &records, incoming))
+        Ok(word(&program, &program.records(), incoming))
     });
     worded.unwrap_or_else(|error| error).at("unable to start container process")
 }
