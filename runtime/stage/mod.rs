@@ -21,6 +21,7 @@ pub mod wire;
 
 use core::ffi::CStr;
 
+pub use process::loopback_up;
 use sys::{Fault, Pointers, Result};
 use wire::{Header, Message, Rec, aux, code, kind};
 
@@ -183,7 +184,8 @@ impl Stage {
             code::BECOME_ROOT => sys::setresgid(0).and_then(|()| sys::setresuid(0)),
             code::KEYRING => self.keyring(rec),
             code::SETSID => sys::setsid(),
-            code::LOOPBACK => process::loopback_up(),
+            code::LOOPBACK => loopback_up(),
+            code::JOIN_SENT => self.join_sent(rec.x),
             code::BARRIER => self.barrier(rec.x as u8, rec.r),
             code::HOSTNAME => sys::sethostname(self.text(rec.s)?),
             code::DOMAINNAME => sys::setdomainname(self.text(rec.s)?),
@@ -313,6 +315,20 @@ impl Stage {
         sys::send(self.host, &message.bytes(), fd)?;
         self.wait_for_go();
         Ok(())
+    }
+
+    /// Waits for a namespace of the host's making, and joins it.
+    #[inline(never)]
+    fn join_sent(&self, flag: u32) -> Result<()> {
+        let mut bytes = [0; 16];
+        match sys::receive(self.host, &mut bytes)? {
+            (16, Some(namespace)) if bytes[0] == kind::GO => {
+                sys::setns(namespace, flag)?;
+                sys::close(namespace);
+                Ok(())
+            }
+            _ => sys::exit(1),
+        }
     }
 
     /// Waits for the host's word; a host that goes away ends the container before it began.

@@ -192,7 +192,7 @@ fn inside_long() -> Result<()> {
 }
 
 /// Brings `lo` up: a fresh network namespace has it down.
-pub(super) fn loopback_up() -> Result<()> {
+pub fn loopback_up() -> Result<()> {
     const SIOCSIFFLAGS: u32 = 0x8914;
     const IFF_UP: u8 = 1;
     // struct ifreq: 16 bytes of name, then the flags.

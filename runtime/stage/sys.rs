@@ -655,7 +655,7 @@ struct MsgHdr {
     name_length: usize,
     iov: *const IoVec,
     iov_length: usize,
-    control: *const Control,
+    control: *mut Control,
     control_length: usize,
     flags: usize,
 }
@@ -670,15 +670,36 @@ struct Control {
     pad: i32,
 }
 
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+
+/// Receives one message with one descriptor, which is closed by exec; `None` for a message without.
+pub fn receive(socket: i32, buffer: &mut [u8]) -> Result<(usize, Option<i32>)> {
+    const CMSG_CLOEXEC: usize = 0x4000_0000;
+    let iov = IoVec { base: buffer.as_mut_ptr(), length: buffer.len() };
+    let mut control = Control { length: 0, level: 0, kind: 0, fd: -1, pad: 0 };
+    let mut message = MsgHdr {
+        name: 0,
+        name_length: 0,
+        iov: &raw const iov,
+        iov_length: 1,
+        control: &raw mut control,
+        control_length: size_of::<Control>(),
+        flags: 0,
+    };
+    let length = retry(|| sys!(RECVMSG, socket, &raw mut message, CMSG_CLOEXEC))?;
+    let one = (control.length, control.level, control.kind) == (20, SOL_SOCKET, SCM_RIGHTS);
+    Ok((length, one.then_some(control.fd)))
+}
+
 /// Sends one message with at most one descriptor; SIGPIPE is never raised.
 pub fn send(socket: i32, bytes: &[u8], fd: Option<i32>) -> Result<()> {
-    const SOL_SOCKET: i32 = 1;
-    const SCM_RIGHTS: i32 = 1;
     const NOSIGNAL: usize = 0x4000;
     let iov = IoVec { base: bytes.as_ptr(), length: bytes.len() };
-    let control = Control { length: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fd: fd.unwrap_or(-1), pad: 0 };
+    let mut control =
+        Control { length: 20, level: SOL_SOCKET, kind: SCM_RIGHTS, fd: fd.unwrap_or(-1), pad: 0 };
     let (control_at, control_length) =
-        if fd.is_some() { (&raw const control, size_of::<Control>()) } else { (core::ptr::null(), 0) };
+        if fd.is_some() { (&raw mut control, size_of::<Control>()) } else { (core::ptr::null_mut(), 0) };
     let message = MsgHdr {
         name: 0,
         name_length: 0,

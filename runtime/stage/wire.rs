@@ -180,6 +180,8 @@ pub mod code {
     pub const MKDIR: u16 = 56;
     /// Make descriptor 0 the controlling terminal of our session.
     pub const CONSOLE_CONTROL: u16 = 57;
+    /// Wait for the namespace that the host made meanwhile, and join it: setns(it, x).
+    pub const JOIN_SENT: u16 = 60;
 }
 
 /// The target must be a directory.

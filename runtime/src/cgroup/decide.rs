@@ -218,7 +218,7 @@ impl Plan {
         self.writes.iter().any(|write| !write.usual)
     }
 
-    /// Every step with the JSON pointer it comes from, for `corten plan`.
+    /// Every step but those for devices, with the JSON pointer it comes from, for `corten plan`.
     #[must_use]
     pub fn explain(&self) -> Vec<(String, String)> {
         let mut steps: Vec<(String, String)> = Vec::new();
@@ -240,6 +240,13 @@ impl Plan {
             }
             steps.push((write.at.clone(), step));
         }
+        steps
+    }
+
+    /// The steps for devices, likewise.
+    #[must_use]
+    pub fn explain_devices(&self) -> Vec<(String, String)> {
+        let mut steps: Vec<(String, String)> = Vec::new();
         let at = || format!("{RESOURCES}/devices");
         match &self.devices {
             DevicePlan::None => {}

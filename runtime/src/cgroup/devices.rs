@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
@@ -120,7 +120,7 @@ impl Policy {
     /// Reverses the list and leaves out what later rules decide already, and rules at the end that say what holds
     /// anyway.
     fn canonical(list: &[Rule], otherwise: bool) -> Policy {
-        let mut decided: HashMap<Devices, u8> = HashMap::with_capacity(list.len());
+        let mut decided: BTreeMap<Devices, u8> = BTreeMap::new();
         let mut rules: Vec<Rule> = Vec::with_capacity(list.len());
         for rule in list.iter().rev() {
             let access =

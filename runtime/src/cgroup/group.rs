@@ -93,12 +93,21 @@ impl Group {
         &self.parents
     }
 
-    /// Writes the limits and the device rules of `plan`. To be called before any process is in.
+    /// Writes the limits and the device rules of `plan`.
+    ///
+    /// # Errors
+    /// As [`Group::apply_limits`] and [`Group::apply_devices`].
+    pub fn apply(&self, plan: &Plan) -> Result<()> {
+        self.apply_limits(plan)?;
+        self.apply_devices(plan)
+    }
+
+    /// Writes the limits of `plan`. To be called before any process is in.
     ///
     /// # Errors
     /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
     /// limit's JSON pointer.
-    pub fn apply(&self, plan: &Plan) -> Result<()> {
+    pub fn apply_limits(&self, plan: &Plan) -> Result<()> {
         let mut again = Vec::new();
         for write in &plan.writes {
             match self.write(write) {
@@ -108,9 +117,14 @@ impl Group {
                 other => other?,
             }
         }
-        for write in again {
-            self.write(write)?;
-        }
+        again.into_iter().try_for_each(|write| self.write(write))
+    }
+
+    /// Puts the device rules of `plan` on the groups. To be called before anything of the container's runs in them.
+    ///
+    /// # Errors
+    /// `Kind::Os` naming the call, at /linux/resources/devices.
+    pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
         match self.record.version {
             Version::None => Ok(()),
             Version::V1 => v1::devices(self, &plan.devices),

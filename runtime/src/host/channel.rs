@@ -61,6 +61,15 @@ impl Channel {
             .map(drop)
     }
 
+    /// The same with a descriptor: what it waits for.
+    ///
+    /// # Errors
+    /// EPIPE when it is gone.
+    pub fn give(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        let bytes = Message { kind: kind::GO, ..Default::default() }.bytes();
+        super::sockets::send_descriptor(self.0.as_fd(), &bytes, fd)
+    }
+
     /// The next message; `None` when the other end is closed: the stage has become the user's program, or died.
     ///
     /// # Errors
@@ -72,8 +81,8 @@ impl Channel {
         let received = loop {
             let mut iov = [IoSliceMut::new(&mut bytes)];
             match rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // A stage that ends with a word of ours unread leaves ECONNRESET, once, before what it said itself.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 other => break other.call(|| "recvmsg(stage)")?,
             }
         };

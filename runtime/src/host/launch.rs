@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -21,7 +21,7 @@ use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
-use crate::state::{Dir, State};
+use crate::state::{Dir, Identity, State};
 
 /// What every error of the way to the user's program begins with (reference E4).
 pub(super) const STARTING: &str = "unable to start container process";
@@ -36,6 +36,8 @@ pub enum Task<'a> {
         dir: &'a Dir,
         /// Its state, to be written as it comes to be.
         state: Box<State>,
+        /// The bytes of its configuration.
+        config: &'a [u8],
     },
     /// `exec`.
     Exec {
@@ -76,11 +78,14 @@ pub struct Launch<'a> {
     pub(super) sources: Vec<OwnedFd>,
     /// Trees that were copied all at once, by source.
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
+    pub(super) group: Option<Group>,
     pub(super) placement: Option<Placement>,
     pub(super) console: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) records: Vec<usize>,
     pub(super) child: Option<(i32, OwnedFd)>,
+    /// The process that only cloned the child: it is waited for when there is time.
+    pub(super) first: Option<OwnedFd>,
     pub(super) received: Option<OwnedFd>,
     /// Resource limits that the stage could not raise, a bit each.
     pub(super) deferred: u32,
@@ -108,11 +113,13 @@ impl<'a> Launch<'a> {
             journal: Journal::default(),
             sources: Vec::new(),
             trees: Vec::new(),
+            group: None,
             placement: None,
             console: None,
             channel: None,
             records: Vec::new(),
             child: None,
+            first: None,
             received: None,
             deferred: 0,
             kept_console: None,
@@ -144,6 +151,9 @@ impl<'a> Launch<'a> {
                 self.one(op).map_err(|error| self.place(error, index, op))?;
             }
         }
+        if let Some(first) = self.first.take() {
+            crate::sys::wait::reap(first.as_fd())?;
+        }
         let (pid, pidfd) =
             self.child.take().ok_or_else(|| Error::new(Kind::Invalid, "nothing was launched"))?;
         Ok(Launched { pid, pidfd, console: self.kept_console.take() })
@@ -154,7 +164,7 @@ impl<'a> Launch<'a> {
         let at = explain::place(self.program, index);
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
-            HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Record => error,
+            HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
             _ if at.is_empty() => error,
             _ => error.at(at),
         }
@@ -164,6 +174,10 @@ impl<'a> Launch<'a> {
         match op {
             HostOp::Reserve => self.reserve(),
             HostOp::Cgroup => self.cgroup(),
+            HostOp::Network => self.network(),
+            HostOp::DeviceRules => self.device_rules(),
+            HostOp::Keep => self.keep(),
+            HostOp::Identify => self.identify(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
             HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
@@ -196,8 +210,39 @@ impl<'a> Launch<'a> {
         state.cgroup = group.record().clone();
         self.journal.push(Undo::Directories(group.made_parents().to_vec()));
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
-        group.apply(&plan.cgroup)?;
+        group.apply_limits(&plan.cgroup)?;
+        self.group = Some(group);
         self.placement = Some(placement);
+        Ok(())
+    }
+
+    fn network(&self) -> Result<()> {
+        let made = crate::sys::ns::new_network()?;
+        match self.channel()?.give(made.as_fd()) {
+            // The stage has ended: why, it says at the next barrier.
+            Err(error) if matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn device_rules(&mut self) -> Result<()> {
+        match (&self.task, &self.group) {
+            (Task::Create { plan, .. }, Some(group)) => group.apply_devices(&plan.cgroup),
+            _ => Ok(()),
+        }
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        match &self.task {
+            Task::Create { dir, config, .. } => dir.write_file("config.json", config),
+            Task::Exec { .. } => Ok(()),
+        }
+    }
+
+    fn identify(&mut self) -> Result<()> {
+        if let (Task::Create { state, .. }, Some((pid, pidfd))) = (&mut self.task, &self.child) {
+            state.init = Some(Identity::of(*pid, pidfd.as_fd())?);
+        }
         Ok(())
     }
 

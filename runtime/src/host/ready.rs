@@ -17,7 +17,6 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Field;
 use crate::plan::sched::{Affinity, CpuSet};
 use crate::stage::wire::kind;
-use crate::state::Identity;
 
 impl Launch<'_> {
     /// Waits until the stage is at `barrier`; anything else that it says is a fault.
@@ -154,7 +153,6 @@ impl Launch<'_> {
         let pid = *pid;
         let payload = match &mut self.task {
             Task::Create { dir, state, .. } => {
-                state.init = Some(Identity::of(pid, pidfd.as_fd())?);
                 dir.write(state)?;
                 "standard"
             }

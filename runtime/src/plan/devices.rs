@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean};
+use super::text::{absolute, clean, item};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::spec::{self, Spec};
@@ -83,7 +83,7 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces, facts: &Facts, own_dev: bool
     };
     let mut asked: Vec<Device> = Vec::with_capacity(spec.linux.devices.len());
     for (index, device) in spec.linux.devices.iter().enumerate() {
-        let Some(device) = read(device, format!("/linux/devices/{index}"), via)? else { continue };
+        let Some(device) = read(device, item("/linux/devices", index), via)? else { continue };
         match asked.iter_mut().find(|earlier| earlier.path == device.path) {
             None => asked.push(device),
             Some(earlier) if same(earlier, &device) => *earlier = device,

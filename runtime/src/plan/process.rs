@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::Field;
 use super::caps::{self, Caps};
@@ -245,7 +245,7 @@ fn environment(process: &spec::Process, at: &str, listen_fds: u32) -> Result<Vec
         entries.push(("LISTEN_FDS", format!("LISTEN_FDS={listen_fds}")));
         entries.push(("LISTEN_PID", "LISTEN_PID=1".to_owned()));
     }
-    let mut seen = HashSet::with_capacity(entries.len());
+    let mut seen = BTreeSet::new();
     let mut env: Vec<String> = Vec::with_capacity(entries.len());
     for (name, entry) in entries.into_iter().rev() {
         if seen.insert(name) && entry != "HOME=" {

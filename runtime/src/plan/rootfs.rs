@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Field;
 use super::mounts::{Propagation, options};
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean, filled, plain, printable};
+use super::text::{absolute, clean, filled, item, plain, printable};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
@@ -79,7 +79,7 @@ pub fn paths(paths: &[String], at: &str, namespaces: &Namespaces) -> Result<Vec<
         return Err(Error::invalid(at, "unable to restrict sys entries without a private MNT namespace"));
     }
     let field = |(index, path): (usize, &String)| {
-        let at = format!("{at}/{index}");
+        let at = item(at, index);
         let path = clean(absolute(&at, path)?);
         if path == "/" {
             return Err(Error::invalid(

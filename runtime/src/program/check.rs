@@ -137,7 +137,7 @@ fn rank(op: &StageOp) -> Option<Rank> {
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
-        StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => Rank::Mount,
+        StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) | StageOp::JoinSent(_) => Rank::Mount,
         StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
         StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
@@ -152,8 +152,9 @@ fn rank(op: &StageOp) -> Option<Rank> {
     })
 }
 
-/// Every descriptor that an operation names.
-fn refs(op: &StageOp) -> Vec<Ref> {
+/// Every descriptor that an operation names: two at most.
+fn refs(op: &StageOp) -> [Ref; 2] {
+    let slot = |slot: &Option<usize>| [slot.map_or(Ref::Nothing, Ref::Slot), Ref::Nothing];
     match op {
         StageOp::Setns { from: fd, .. }
         | StageOp::Barrier { fd, .. }
@@ -162,22 +163,21 @@ fn refs(op: &StageOp) -> Vec<Ref> {
         | StageOp::SetAttr { mount: fd, .. }
         | StageOp::Write { dir: fd, .. }
         | StageOp::Chroot(fd)
-        | StageOp::CloseFd(fd) => vec![*fd],
-        StageOp::Attach { mount, target } => vec![*mount, *target],
-        StageOp::Target { slot, like, .. } => vec![Ref::Slot(*slot), *like],
+        | StageOp::CloseFd(fd) => [*fd, Ref::Nothing],
+        StageOp::Attach { mount, target } => [*mount, *target],
+        StageOp::Target { slot, like, .. } => [Ref::Slot(*slot), *like],
         StageOp::FsOpen { slot, .. }
         | StageOp::FsSet { slot, .. }
         | StageOp::FsMount { slot, .. }
         | StageOp::MountClassic { slot, .. }
         | StageOp::ConsoleBind(slot)
-        | StageOp::ConsoleStdio(slot) => vec![Ref::Slot(*slot)],
+        | StageOp::ConsoleStdio(slot) => [Ref::Slot(*slot), Ref::Nothing],
         StageOp::FsMode { slot, target } | StageOp::CopyUp { slot, target } => {
-            vec![Ref::Slot(*slot), Ref::Slot(*target)]
+            [Ref::Slot(*slot), Ref::Slot(*target)]
         }
-        StageOp::Console { master, terminal, .. } => vec![Ref::Slot(*master), Ref::Slot(*terminal)],
-        StageOp::Seccomp { listener, .. } => listener.iter().map(|slot| Ref::Slot(*slot)).collect(),
-        StageOp::Close { slot, .. } => slot.iter().map(|slot| Ref::Slot(*slot)).collect(),
-        _ => Vec::new(),
+        StageOp::Console { master, terminal, .. } => [Ref::Slot(*master), Ref::Slot(*terminal)],
+        StageOp::Seccomp { listener: some, .. } | StageOp::Close { slot: some, .. } => slot(some),
+        _ => [Ref::Nothing; 2],
     }
 }
 
@@ -200,7 +200,7 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
         StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
         _ => return Ok(()),
     };
-    if path.split('/').any(|part| part == "..") {
+    if path.contains("..") && path.split('/').any(|part| part == "..") {
         return Err(format!("path {path} leads up"));
     }
     if path.starts_with('/') != absolute {

@@ -62,13 +62,22 @@ pub struct Entry {
     pub keep_fds: u32,
 }
 
+/// Steps of the default bundle, rounded up: growing a long list copies it again and again.
+const STEPS: usize = 256;
+
 /// The program under construction.
-#[derive(Default)]
 struct Builder {
     program: Program,
+    /// The field that wants a network namespace which the host makes and the stage has not joined yet.
+    network: Option<String>,
 }
 
 impl Builder {
+    fn new() -> Builder {
+        let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
+        Builder { program, network: None }
+    }
+
     fn host(&mut self, at: &str, op: HostOp) {
         self.program.steps.push(Step { at: at.to_owned(), op: Op::Host(op) });
     }
@@ -96,7 +105,7 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder::new();
     let b = &mut b;
     // On the host, before any process exists: everything that can fail without a trace.
     if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
@@ -110,12 +119,13 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
+    b.meanwhile();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
     }
     b.stage("", StageOp::Setsid);
-    if let Some(at) = plan.namespaces.new_at(NsKind::Network) {
+    if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| b.network.is_none()) {
         b.stage(at, StageOp::Loopback);
     }
     b.names(plan);
@@ -136,6 +146,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
         b.stage("/process/cwd", StageOp::Mkdir(process.cwd.clone()));
     }
     b.late_remounts(plan);
+    b.join_network();
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
@@ -175,7 +186,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
 /// namespace. What the container can see, and ptrace(2) if it has CAP_SYS_PTRACE, has no more than itself
 /// (CVE-2016-9962).
 pub fn exec(entry: &Entry, process: &Process) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder::new();
     if process.terminal.is_some() {
         b.host("/terminal", HostOp::ConsoleSocket);
     }
@@ -259,7 +270,13 @@ impl Builder {
         let wait = place || (user_new && !hop);
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
-        let flags = if hop { 0 } else { new & !late };
+        // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
+        // must be the container's user namespace, which only the inside can make it in.
+        if !hop && !user_new {
+            self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
+        }
+        let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
+        let flags = if hop { 0 } else { new & !late & !apart };
         self.host("/linux/namespaces", HostOp::Clone { flags, wait });
         if user_new && !hop {
             self.host("/linux/uidMappings", HostOp::IdMaps);
@@ -301,6 +318,16 @@ impl Builder {
         {
             self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
         }
+    }
+
+    /// While the stage is at work: what need not be there before the process is, but before it is "created".
+    fn meanwhile(&mut self) {
+        if let Some(at) = self.network.clone() {
+            self.host(&at, HostOp::Network);
+        }
+        self.host("/linux/resources/devices", HostOp::DeviceRules);
+        self.host("", HostOp::Keep);
+        self.host("", HostOp::Identify);
     }
 
     /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.

@@ -10,11 +10,11 @@ use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 /// Room for `HOME=` and a path (PATH_MAX).
 const HOME_ROOM: usize = 4096 + 8;
 
-/// An encoded program: 8-byte words, because the linked-in stage reads it in place.
+/// An encoded program.
 #[derive(Debug)]
 pub struct Encoded {
-    /// The bytes, as words.
-    pub words: Vec<u64>,
+    /// The bytes, a multiple of 8.
+    pub bytes: Vec<u8>,
     /// For each record, the index of its step: faults name records.
     pub steps: Vec<usize>,
 }
@@ -63,9 +63,15 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     }
     bytes.append(&mut encoder.blob);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    let words =
-        bytes.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().unwrap_or_default())).collect();
-    Encoded { words, steps: program.records() }
+    Encoded { bytes, steps: program.records() }
+}
+
+impl Encoded {
+    /// The bytes as 8-byte words: the linked-in stage reads them where they lie.
+    pub fn words(&self) -> Vec<u64> {
+        let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
+        self.bytes.chunks_exact(8).map(word).collect()
+    }
 }
 
 /// The directory of an absolute path, and the name in it.
@@ -156,6 +162,7 @@ impl Encoder<'_> {
             }
             StageOp::Setsid => Rec { code: code::SETSID, ..none },
             StageOp::Loopback => Rec { code: code::LOOPBACK, ..none },
+            StageOp::JoinSent(kind) => Rec { code: code::JOIN_SENT, x: *kind as u32, ..none },
             StageOp::Barrier { barrier, fd } => {
                 Rec { code: code::BARRIER, x: (*barrier).into(), r: self.fd(*fd), ..none }
             }

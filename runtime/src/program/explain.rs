@@ -87,6 +87,10 @@ fn host(program: &Program, op: &HostOp) -> String {
     match op {
         HostOp::Reserve => "take the id: make its state directory and write the state \"creating\"".into(),
         HostOp::Cgroup => "make the control group and write its limits".into(),
+        HostOp::Network => "make the network namespace, bring its lo up, and send it to the process".into(),
+        HostOp::DeviceRules => "put the device rules on the control group".into(),
+        HostOp::Keep => "keep a copy of the configuration".into(),
+        HostOp::Identify => "note which process it is".into(),
         HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
         HostOp::ConsoleSocket => "connect to the console socket".into(),
         HostOp::Clone { flags, wait } => {
@@ -200,6 +204,7 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Keyring { name, .. } => format!("join the session keyring {name}"),
         StageOp::Setsid => "start a session".into(),
         StageOp::Loopback => "bring lo up".into(),
+        StageOp::JoinSent(kind) => format!("join the {} that the host has made", kind_names(*kind)),
         StageOp::Barrier { barrier, .. } => format!("come to barrier {} and wait", barrier_name(*barrier)),
         StageOp::Hostname(name) => format!("set the host name {name}"),
         StageOp::Domainname(name) => format!("set the domain name {name}"),

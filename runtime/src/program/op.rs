@@ -108,6 +108,14 @@ pub enum HostOp {
     Reserve,
     /// Make the control group and write its limits.
     Cgroup,
+    /// Make the network namespace, with `lo` up, and send it to the stage.
+    Network,
+    /// Put the device rules on the control group.
+    DeviceRules,
+    /// Keep a copy of the configuration.
+    Keep,
+    /// Note which process it is, so that it is never taken for a later one with its pid.
+    Identify,
     /// Open a source.
     Open(usize),
     /// Connect the console socket, so that a missing one is told before anything runs.
@@ -180,6 +188,8 @@ pub enum StageOp {
     Setsid,
     /// Bring `lo` up.
     Loopback,
+    /// Join the namespace of this kind (a CLONE_NEW* flag) that the host has made and sends.
+    JoinSent(u64),
     /// Tell the host, with a descriptor if any, and wait.
     Barrier {
         /// wire::barrier
@@ -400,10 +410,10 @@ pub enum StageOp {
         number: u16,
         /// Which kind, for messages.
         kind: &'static str,
-        /// The hook.
-        hook: Hook,
+        /// The hook. Boxed, as its state: every step of a program is as large as the largest kind.
+        hook: Box<Hook>,
         /// The state on stdin up to the pid, and after it.
-        state: (String, String),
+        state: Box<(String, String)>,
     },
     /// Close every descriptor from `from` on, but for the gate.
     Close {

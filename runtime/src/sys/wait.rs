@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! waitid(2) for a child by its pidfd, whatever its exit signal.
+//! Ends: waitid(2) for a child by its pidfd, whatever its exit signal, and our own.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -44,4 +44,11 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<Exit> {
         (info.si_code, info.si_status())
     };
     Ok(if code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
+}
+
+/// Ends this process at once: no destructor and no handler runs, nothing is unmapped by hand that the kernel takes
+/// anyway (the C library's and std's way costs 15 µs). What is buffered must have been written.
+pub fn leave(code: u8) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code.into()) }
 }

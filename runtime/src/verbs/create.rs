@@ -3,7 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::ask::{Create, Home, Launched, Stdio};
 use crate::error::{Context, Error, Kind, Result, Step};
@@ -51,11 +54,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         poststop: !plan.hooks.poststop.is_empty(),
         init: None,
     };
-    if let Err(error) = dir.write_file("config.json", &bytes) {
-        // Nothing else exists yet.
-        let _ = dir.remove();
-        return Err(error);
-    }
+    let task = Task::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };
     let subject = Subject {
         id: &plan.id,
         bundle: &plan.bundle,
@@ -65,14 +64,12 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(home, &program, Task::Create { plan: &plan, dir: &dir, state: Box::new(state) }, subject)
+    Launch::run(home, &program, task, subject)
 }
 
 /// Reads the bundle: the configuration, its bytes, and the bundle's absolute path.
 pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
-    let bundle = std::fs::canonicalize(&ask.bundle)
-        .call(|| format!("open({})", ask.bundle.display()))
-        .step(|| "bundle")?;
+    let bundle = real(&ask.bundle).call(|| format!("open({})", ask.bundle.display())).step(|| "bundle")?;
     let path = bundle.join(ask.config.as_deref().unwrap_or(Path::new("config.json")));
     let bytes = std::fs::read(&path).map_err(|error| {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -83,6 +80,15 @@ pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
         }
     })?;
     Ok((spec::read("config.json", &bytes)?, bytes, bundle))
+}
+
+/// The absolute path of what `path` leads to, as the kernel says it; realpath(3), which maps memory of its own, is for
+/// where there is no /proc.
+fn real(path: &Path) -> std::io::Result<PathBuf> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty())?;
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    std::fs::read_link(link).or_else(|_| std::fs::canonicalize(path))
 }
 
 /// Which descriptors a terminal may have (reference E15).

@@ -41,10 +41,9 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;
     // Read before the directory goes, run after: a failing hook must not keep the container (runtime.md, step 13).
-    let hooks = match container.spec() {
-        _ if !container.state.poststop => Vec::new(),
-        Ok(Spec { hooks, .. }) => plan::hooks::decide(&hooks).unwrap_or_default().poststop,
-        Err(_) => Vec::new(),
+    let hooks = match container.state.poststop.then(|| container.spec()) {
+        Some(Ok(Spec { hooks, .. })) => plan::hooks::decide(&hooks).unwrap_or_default().poststop,
+        Some(Err(_)) | None => Vec::new(),
     };
     container.dir.remove()?;
     let state = &container.state;

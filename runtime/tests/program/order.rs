@@ -66,6 +66,7 @@ fn stage(program: &Program) -> Vec<&StageOp> {
 /// Everything that is true of any program.
 fn holds(program: &Program) {
     assert_eq!(check::check(program), Ok(()), "{program:#?}");
+    network(program);
     let ops = stage(program);
     let names: Vec<String> = ops.iter().map(|op| name(op)).collect();
     for (first, second) in BEFORE {
@@ -145,6 +146,31 @@ fn host(program: &Program) {
     let record = at(|op| matches!(op, HostOp::Record)).unwrap();
     let release = program.steps.iter().rposition(|step| step.op == Op::Host(HostOp::Release)).unwrap();
     assert_eq!(release, record + 1);
+}
+
+/// A network namespace that the host makes is joined once, before anything that depends on it, and its message cannot
+/// be taken for another one.
+fn network(program: &Program) {
+    let at = |wanted: &dyn Fn(&Op) -> bool| program.steps.iter().position(|step| wanted(&step.op));
+    let joins: Vec<usize> = (0..program.steps.len())
+        .filter(|index| matches!(program.steps[*index].op, Op::Stage(StageOp::JoinSent(_))))
+        .collect();
+    let Some(made) = at(&|op| *op == Op::Host(HostOp::Network)) else {
+        assert!(joins.is_empty(), "{program:#?}");
+        return;
+    };
+    let &[join] = joins.as_slice() else { panic!("{program:#?}") };
+    assert!(at(&|op| matches!(op, Op::Host(HostOp::Clone { .. }))) < Some(made) && made < join);
+    let between = &program.steps[made..join];
+    assert!(!between.iter().any(|step| step.op == Op::Host(HostOp::Release)), "{program:#?}");
+    for step in &program.steps[..join] {
+        let early = match &step.op {
+            Op::Stage(StageOp::FsOpen { fstype, .. }) => fstype == "sysfs",
+            Op::Stage(op) => matches!(op, StageOp::Hook { .. } | StageOp::Pivot | StageOp::Loopback),
+            Op::Host(op) => matches!(op, HostOp::Hooks | HostOp::Record),
+        };
+        assert!(!early, "{step:?} before {join}: {program:#?}");
+    }
 }
 
 #[test]

@@ -344,7 +344,8 @@ fn the_table_is_complete() {
 fn explains_every_write() {
     let json =
         r#"{"memory":{"limit":-1},"pids":{"limit":5},"blockIO":{"weight":500},"devices":[{"allow":false}]}"#;
-    let steps = plan(&v2("/"), json).unwrap().explain();
+    let plan_v2 = plan(&v2("/"), json).unwrap();
+    let steps = [plan_v2.explain(), plan_v2.explain_devices()].concat();
     let text: Vec<String> = steps.iter().map(|(at, step)| format!("{at}: {step}")).collect();
     let starts = [
         "/linux/cgroupsPath: make the cgroup /sys/fs/cgroup/id",
@@ -361,6 +362,10 @@ fn explains_every_write() {
         assert!(text.starts_with(start), "{text}");
     }
     assert!(
-        plan(&v1(), json).unwrap().explain().iter().any(|(_, s)| s == "write \"c 1:3 rwm\" to devices.allow")
+        plan(&v1(), json)
+            .unwrap()
+            .explain_devices()
+            .iter()
+            .any(|(_, s)| s == "write \"c 1:3 rwm\" to devices.allow")
     );
 }

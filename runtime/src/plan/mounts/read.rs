@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::ids;
 use crate::plan::namespaces::NsKind;
 use crate::plan::rootfs::on_host;
-use crate::plan::text::{clean, filled, plain};
+use crate::plan::text::{clean, filled, item, plain};
 use crate::spec::{self, Spec};
 
 /// Files of procfs that may be covered, by lxcfs and its like; everything else in /proc may not, since a process
@@ -61,7 +61,7 @@ impl<'a> Reading<'a> {
         context: &'a Context,
         warnings: &mut Vec<String>,
     ) -> Result<Reading<'a>> {
-        let at = format!("/mounts/{index}");
+        let at = item("/mounts", index);
         let target = plain(format_args!("{at}/destination"), &mount.destination)?;
         if target.is_empty() {
             return Err(Error::invalid(format_args!("{at}/destination"), "a mount needs a destination"));

@@ -7,6 +7,7 @@ use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
 use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
+use crate::plan::namespaces::NsKind;
 use crate::program::op::{HostOp, Must, Ref, Source, StageOp, Tree};
 use crate::stage::wire;
 
@@ -129,8 +130,21 @@ impl Builder {
         }
     }
 
+    /// From here on the stage is in the container's network namespace, if the host makes that.
+    pub(super) fn join_network(&mut self) {
+        if let Some(at) = self.network.take() {
+            self.stage(&at, StageOp::JoinSent(NsKind::Network.flag()));
+        }
+    }
+
     fn file_system(&mut self, mount: &Mount) {
+        /// These do not ask who mounts them for the network namespace; sysfs and network file systems do.
+        const LOCAL: [&str; 8] =
+            ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay", "ramfs"];
         let From::Fs { fstype, source, options, mode_of_target } = &mount.source else { return };
+        if !LOCAL.contains(&fstype.as_str()) {
+            self.join_network();
+        }
         let (at, slot) = (mount.at.as_str(), slots::MOUNT);
         self.target(mount, Ref::Nothing);
         if options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX)) {
@@ -275,8 +289,9 @@ impl Builder {
     ) {
         for (number, hook) in hooks.iter().enumerate() {
             let state = crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations);
-            let op = StageOp::Hook { number: number as u16, kind, hook: hook.clone(), state };
-            self.stage(&hook.at, op);
+            let (hook, state) = (Box::new(hook.clone()), Box::new(state));
+            let at = hook.at.clone();
+            self.stage(&at, StageOp::Hook { number: number as u16, kind, hook, state });
         }
     }
 
