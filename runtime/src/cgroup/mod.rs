@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod convert;
 mod decide;
 mod devices;
@@ -24,10 +25,12 @@ mod limits;
 mod placement;
 mod probe;
 mod record;
+mod update;
 mod v1;
 mod v2;
 mod values;
 
+pub use change::{Change, Check, change};
 pub use decide::{DevicePlan, Line, Manager, Plan, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
@@ -35,3 +38,4 @@ pub use group::Group;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
 pub use record::{GroupDir, Record, View};
+pub use update::Before;

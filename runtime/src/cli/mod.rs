@@ -2,6 +2,7 @@
 //! The command line: flags become requests, results become output and exit codes. No container logic stands here;
 //! its counterpart is `corten::verbs`.
 
+pub mod amounts;
 pub mod command;
 pub mod failure;
 pub mod flags;
@@ -31,3 +32,4 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;

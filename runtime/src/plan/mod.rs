@@ -19,6 +19,7 @@ pub mod rlimits;
 pub mod rootfs;
 pub mod sched;
 pub mod sysctl;
+pub mod update;
 mod text;
 
 use std::collections::BTreeMap;

@@ -49,6 +49,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         process: plan.process.is_some(),
         poststart: !plan.hooks.poststart.is_empty(),
         poststop: !plan.hooks.poststop.is_empty(),
+        resources: None,
         init: None,
     };
     if let Err(error) = dir.write_file("config.json", &bytes) {

@@ -13,6 +13,7 @@ mod pause;
 mod plan;
 mod query;
 mod start;
+mod update;
 
 use std::os::fd::BorrowedFd;
 
@@ -24,6 +25,7 @@ pub use pause::{pause, resume};
 pub use plan::{PlanLine, plan};
 pub use query::{list, pids, state};
 pub use start::start;
+pub use update::update;
 
 pub use crate::sys::wait::Exit;
 
