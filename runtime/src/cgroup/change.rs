@@ -46,8 +46,8 @@ pub struct Check {
 pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Change> {
     let resources = merged(before, ask);
     let named = named(ask);
-    let mut plan =
-        Plan::of(record.clone(), &resources).map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
+    let mut plan = Plan::of(record.clone(), &resources)
+        .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
     let devices = match Policy::of(&resources.devices)? == Policy::of(&before.devices)? {
         true => None,
         false => Some((Plan::of(record.clone(), &only_devices(before))?.devices, plan.devices.clone())),
@@ -76,9 +76,11 @@ fn only_devices(resources: &Resources) -> Resources {
 
 fn check(all: &Resources, ask: &Resources) -> Option<Check> {
     let (all, ask) = (all.memory.as_ref()?, ask.memory.as_ref()?);
-    let size = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0);
+    let size =
+        |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|&limit| limit > 0);
     let check = Check { memory: size(ask.limit), memory_and_swap: size(ask.swap) };
-    (all.check_before_update == Some(true) && (check.memory, check.memory_and_swap) != (None, None)).then_some(check)
+    (all.check_before_update == Some(true) && (check.memory, check.memory_and_swap) != (None, None))
+        .then_some(check)
 }
 
 /// The lines that turn a v1 devices group from `old` to `new` while processes use it: what is allowed before and after
@@ -99,9 +101,14 @@ pub(super) fn transition(old: &[Line], new: &[Line]) -> Vec<Line> {
     let lines = |from: &[Line], less: &[Line], file: &'static str| {
         let line = |line: &Line| {
             let (devices, access) = split(&line.value);
-            let known = less.iter().map(|l| split(&l.value)).find(|(d, _)| *d == devices).map_or("", |(_, a)| a);
+            let known =
+                less.iter().map(|l| split(&l.value)).find(|(d, _)| *d == devices).map_or("", |(_, a)| a);
             let rest: String = access.chars().filter(|letter| !known.contains(*letter)).collect();
-            (!rest.is_empty()).then(|| Line { file, value: format!("{devices} {rest}"), builtin: line.builtin })
+            (!rest.is_empty()).then(|| Line {
+                file,
+                value: format!("{devices} {rest}"),
+                builtin: line.builtin,
+            })
         };
         from.iter().filter_map(line).collect::<Vec<_>>()
     };

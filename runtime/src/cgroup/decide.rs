@@ -210,14 +210,14 @@ impl Plan {
     /// # Errors
     /// As [`decide`].
     pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
-        let mut plan =
-            Plan { record, writes: Vec::new(), devices: DevicePlan::None, warnings: Vec::new() };
+        let mut plan = Plan { record, writes: Vec::new(), devices: DevicePlan::None, warnings: Vec::new() };
         for limit in LIMITS {
             for item in (limit.items)(resources) {
                 plan.add(limit, resources, &item)?;
             }
         }
-        if resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1) && cpu.shares.is_some_and(|s| s != 0)) {
+        if resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1) && cpu.shares.is_some_and(|s| s != 0))
+        {
             // The words that runc's clients look for; the kernel refuses a weight for an idle group.
             let words = "unable to apply both cpu idle and shares: the shares count once idle is 0";
             plan.warnings.push((format!("{RESOURCES}/cpu/shares"), words.to_owned()));

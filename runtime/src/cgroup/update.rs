@@ -70,7 +70,9 @@ impl Group {
                 Ok(content) => return Ok(Some(File { write, name, value, content })),
                 Err(error) if error.errno() == Some(libc::ENOENT) => {}
                 // Some can be written only.
-                Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EACCES | libc::EOPNOTSUPP)) => {
+                Err(error)
+                    if matches!(error.errno(), Some(libc::EINVAL | libc::EACCES | libc::EOPNOTSUPP)) =>
+                {
                     return Ok(Some(File { write, name, value, content: String::new() }));
                 }
                 Err(error) => return Err(error.at(write.at.clone())),
@@ -96,7 +98,9 @@ impl Group {
             }
             _ => (read("memory.usage_in_bytes")?, read("memory.memsw.usage_in_bytes")?),
         };
-        for (what, limit, usage) in [("memory+swap", check.memory_and_swap, both), ("memory", check.memory, memory)] {
+        for (what, limit, usage) in
+            [("memory+swap", check.memory_and_swap, both), ("memory", check.memory, memory)]
+        {
             if let Some(limit) = limit.filter(|&limit| limit < usage) {
                 let text = format!("rejecting {what} limit {limit} < usage {usage}");
                 return Err(Error::new(Kind::Status, text));
@@ -149,7 +153,9 @@ impl Before<'_> {
     }
 
     fn write_one(&self, file: &File<'_>) -> Result<()> {
-        self.dir(file)?.write(file.name, file.value).step(|| file.write.at.replace("/linux/resources", "resources "))
+        self.dir(file)?
+            .write(file.name, file.value)
+            .step(|| file.write.at.replace("/linux/resources", "resources "))
     }
 
     fn bring_back(&self, file: &File<'_>) -> Result<()> {

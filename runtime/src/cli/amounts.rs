@@ -58,11 +58,13 @@ pub fn duration(text: &str) -> Option<Duration> {
             "ns" => 1.0,
             _ => return None,
         };
-        let number = number.bytes().any(|byte| byte.is_ascii_digit()).then(|| number.parse::<f64>().ok())??;
+        let number =
+            number.bytes().any(|byte| byte.is_ascii_digit()).then(|| number.parse::<f64>().ok())??;
         nanoseconds += number * factor;
     }
     // Go counts nanoseconds in 63 bits.
-    (!text.is_empty() && nanoseconds < i64::MAX as f64).then(|| Duration::from_nanos(nanoseconds.round() as u64))
+    (!text.is_empty() && nanoseconds < i64::MAX as f64)
+        .then(|| Duration::from_nanos(nanoseconds.round() as u64))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod output;
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -32,4 +33,5 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod update;

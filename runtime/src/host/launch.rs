@@ -77,6 +77,8 @@ pub struct Launch<'a> {
     /// Trees that were copied all at once, by source.
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
     pub(super) placement: Option<Placement>,
+    /// How many the container's group had lost for want of memory before the process was made.
+    pub(super) oom_kills: u64,
     pub(super) console: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) records: Vec<usize>,
@@ -109,6 +111,7 @@ impl<'a> Launch<'a> {
             sources: Vec::new(),
             trees: Vec::new(),
             placement: None,
+            oom_kills: 0,
             console: None,
             channel: None,
             records: Vec::new(),
@@ -197,6 +200,7 @@ impl<'a> Launch<'a> {
         self.journal.push(Undo::Directories(group.made_parents().to_vec()));
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
         group.apply(&plan.cgroup)?;
+        self.oom_kills = group.oom_kills_before()?;
         self.placement = Some(placement);
         Ok(())
     }

@@ -19,8 +19,8 @@ pub mod rlimits;
 pub mod rootfs;
 pub mod sched;
 pub mod sysctl;
-pub mod update;
 mod text;
+pub mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

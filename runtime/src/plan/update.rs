@@ -111,7 +111,11 @@ mod tests {
     fn what_is_not_asked_for_stays() {
         for (before, ask, after) in [
             (r#"{"memory":{"limit":5}}"#, "{}", r#"{"memory":{"limit":5}}"#),
-            (r#"{"cpu":{"quota":5000}}"#, r#"{"cpu":{"period":7000}}"#, r#"{"cpu":{"quota":5000,"period":7000}}"#),
+            (
+                r#"{"cpu":{"quota":5000}}"#,
+                r#"{"cpu":{"period":7000}}"#,
+                r#"{"cpu":{"quota":5000,"period":7000}}"#,
+            ),
             (
                 r#"{"memory":{"limit":5,"swap":6}}"#,
                 r#"{"memory":{"limit":0,"swap":0,"reservation":3}}"#,

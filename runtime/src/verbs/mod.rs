@@ -7,6 +7,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod kill;
 mod pause;
@@ -19,6 +20,7 @@ use std::os::fd::BorrowedFd;
 
 pub use create::create;
 pub use delete::delete;
+pub use events::{Watch, oom_watch, stats, watch};
 pub use exec::exec;
 pub use kill::kill;
 pub use pause::{pause, resume};

@@ -163,7 +163,12 @@ fn what_was_there_is_brought_back() {
         ("io.bfq.weight", "default 100\n", "8:0 50", "8:0 default"),
         ("blkio.throttle.read_bps_device", "", "8:0 5", "8:0 0"),
         ("net_prio.ifpriomap", "lo 0\neth0 3\n", "eth0 5", "eth0 3"),
-        ("rdma.max", "mlx hca_handle=max hca_object=max\n", "mlx hca_handle=2", "mlx hca_handle=max hca_object=max"),
+        (
+            "rdma.max",
+            "mlx hca_handle=max hca_object=max\n",
+            "mlx hca_handle=2",
+            "mlx hca_handle=max hca_object=max",
+        ),
     ] {
         assert_eq!(restoring(file, before, written), [lines], "{file} {written}");
     }
