@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::cgroup::Manager;
 use crate::error::{Error, Kind, Result};
+use crate::spec::Resources;
 
 /// Where containers are kept and how groups are managed: the global flags.
 pub struct Home<'a> {
@@ -115,6 +116,17 @@ pub struct Overlay {
     pub apparmor: Option<String>,
     /// SELinux label.
     pub process_label: Option<String>,
+}
+
+/// `update`.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// The limits asked for; what is absent stays.
+    pub resources: Resources,
+    /// Intel RDT: the schema of the L3 cache.
+    pub l3_cache_schema: Option<String>,
+    /// Intel RDT: the schema of the memory bandwidth.
+    pub mem_bw_schema: Option<String>,
 }
 
 /// A process that was launched.

@@ -75,6 +75,18 @@ impl Error {
         self
     }
 
+    /// The same error, with `to` for `from` where a context begins with that: the same check may be of config.json or
+    /// of what an `update` asks for.
+    #[must_use]
+    pub fn relocated(mut self, from: &str, to: &str) -> Self {
+        for context in &mut self.context {
+            if let Some(rest) = context.strip_prefix(from) {
+                *context = format!("{to}{rest}").into();
+            }
+        }
+        self
+    }
+
     /// The same error with another kind.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {

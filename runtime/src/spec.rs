@@ -3,7 +3,7 @@
 //! (config.md, config-linux.md) that concerns Linux containers.
 //!
 //! This room only reads. It decides nothing, fills in no defaults of its own and never writes a configuration
-//! back. An absent field and a `null` read alike; unknown fields are ignored, as the specification demands; a
+//! back (what `update` made of the resources is kept in State, in the same form). An absent field and a `null` read alike; unknown fields are ignored, as the specification demands; a
 //! value of the wrong type is one error that names its JSON pointer. Meaning is given by `plan/`. The file is longer
 //! than others because it is one list: every structure of the specification, field by field.
 
@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
@@ -24,7 +24,7 @@ fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: 
 macro_rules! lenient {
     ($($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {$(
             $(#[$fdoc])*

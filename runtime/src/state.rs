@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result, Step};
+use crate::spec::Resources;
 
 /// The version of the OCI runtime specification that Corten implements.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -67,6 +68,9 @@ pub struct State {
     /// The configuration has poststop hooks.
     #[serde(default)]
     pub poststop: bool,
+    /// The resources in force, once an `update` has changed them; until then they are those of config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
 }

@@ -17,7 +17,7 @@ use crate::spec::Resources;
 use crate::sys::bpf::Insn;
 
 /// Where /linux/resources is in config.json.
-const RESOURCES: &str = "/linux/resources";
+pub(super) const RESOURCES: &str = "/linux/resources";
 /// Files of v2 that are no limits: they would move, kill or stop processes, or restructure the tree.
 const NO_LIMITS: [&str; 6] = [
     "cgroup.procs",
@@ -145,14 +145,7 @@ pub fn decide(
         };
     }
     let groups = groups(h, version, id, cgroups_path)?;
-    let mut plan = Plan { record: Record { version, id: id.to_owned(), groups }, ..none };
-    for limit in LIMITS {
-        for item in (limit.items)(resources) {
-            plan.add(limit, resources, &item)?;
-        }
-    }
-    plan.devices = plan.devices_of(&Policy::of(&resources.devices)?)?;
-    Ok(plan)
+    Plan::of(Record { version, id: id.to_owned(), groups }, resources)
 }
 
 fn groups(h: &Hierarchies, version: Version, id: &str, path: Option<&str>) -> Result<Vec<GroupDir>> {
@@ -212,6 +205,27 @@ fn parts(path: &str) -> Result<Vec<&str>, String> {
 }
 
 impl Plan {
+    /// What `resources` mean for the groups of `record`, which are those of this host or were when they were made.
+    ///
+    /// # Errors
+    /// As [`decide`].
+    pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
+        let mut plan = Plan { record, writes: Vec::new(), devices: DevicePlan::None, warnings: Vec::new() };
+        for limit in LIMITS {
+            for item in (limit.items)(resources) {
+                plan.add(limit, resources, &item)?;
+            }
+        }
+        if resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1) && cpu.shares.is_some_and(|s| s != 0))
+        {
+            // The words that runc's clients look for; the kernel refuses a weight for an idle group.
+            let words = "unable to apply both cpu idle and shares: the shares count once idle is 0";
+            plan.warnings.push((format!("{RESOURCES}/cpu/shares"), words.to_owned()));
+        }
+        plan.devices = plan.devices_of(&Policy::of(&resources.devices)?)?;
+        Ok(plan)
+    }
+
     /// Whether anything is limited (devices aside): if not, a caller without permission may go on without a group.
     #[must_use]
     pub fn has_limits(&self) -> bool {

@@ -226,6 +226,29 @@ impl Group {
         }
     }
 
+    /// `signal` for every process of the groups and those below. One that is made meanwhile may miss it.
+    ///
+    /// # Errors
+    /// `Kind::Os`; a vanished group has none.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let index = self.record.index_of("freezer").unwrap_or(0);
+        if self.dirs.is_empty() {
+            return Ok(());
+        }
+        match self.dir(index)? {
+            Some(dir) => dir.signal_all(signal).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets killed processes die: on v1 a frozen one does not, on v2 it does.
+    ///
+    /// # Errors
+    /// `Kind::Os` when it cannot be thawed.
+    pub fn let_die(&self) -> Result<()> {
+        if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) }
+    }
+
     /// The processes of the groups and those below, ascending.
     ///
     /// # Errors

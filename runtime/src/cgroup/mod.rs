@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod convert;
 mod decide;
 mod devices;
@@ -21,17 +22,24 @@ mod dir;
 mod group;
 mod items;
 mod limits;
+pub mod oom;
 mod placement;
 mod probe;
 mod record;
+pub mod stats;
+mod update;
 mod v1;
 mod v2;
 mod values;
 
+pub use change::{Change, Check, change};
 pub use decide::{DevicePlan, Line, Manager, Plan, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;
+pub use oom::OomWatch;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
 pub use record::{GroupDir, Record, View};
+pub use stats::Stats;
+pub use update::Before;

@@ -34,7 +34,9 @@ impl Placement {
     /// `Kind::Os` naming the cgroup.procs that refused.
     pub fn place(&self, pid: i32) -> Result<()> {
         match self {
-            Placement::AtBirth(group) => super::dir::join(group.as_fd(), pid).step(|| adding(pid)),
+            Placement::AtBirth(group) => {
+                super::dir::join(group.as_fd(), pid).map_err(threaded).step(|| adding(pid))
+            }
             Placement::ByPid(Groups(groups)) => groups.iter().try_for_each(|group| join(group, pid)),
         }
     }
@@ -61,6 +63,16 @@ pub(super) fn join(group: &Dir, pid: i32) -> Result<()> {
             }
             other => return other.step(|| adding(pid)),
         }
+    }
+}
+
+/// cgroup-v2.rst, "Threads": a threaded group, and one below it that is not threaded itself, take no process.
+fn threaded(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::EOPNOTSUPP) => {
+            error.at("the cgroup is threaded, or below a threaded one, and takes no process")
+        }
+        _ => error,
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Launch<'a> {
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
     pub(super) group: Option<Group>,
     pub(super) placement: Option<Placement>,
+    /// How many the container's group had lost for want of memory before the process was made.
+    pub(super) oom_kills: u64,
     pub(super) console: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) records: Vec<usize>,
@@ -115,6 +117,7 @@ impl<'a> Launch<'a> {
             trees: Vec::new(),
             group: None,
             placement: None,
+            oom_kills: 0,
             console: None,
             channel: None,
             records: Vec::new(),
@@ -211,6 +214,7 @@ impl<'a> Launch<'a> {
         self.journal.push(Undo::Directories(group.made_parents().to_vec()));
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
         group.apply_limits(&plan.cgroup)?;
+        self.oom_kills = group.oom_kills_before()?;
         self.group = Some(group);
         self.placement = Some(placement);
         Ok(())

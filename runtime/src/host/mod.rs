@@ -13,6 +13,7 @@ pub mod identity;
 mod idmap;
 mod image;
 mod launch;
+pub mod oom;
 mod ready;
 mod sockets;
 mod sources;

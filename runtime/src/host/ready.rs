@@ -12,7 +12,8 @@ use rustix::process::Rlimit;
 
 use super::launch::{Launch, STARTING, Task};
 use super::undo::Undo;
-use super::{channel, hooks, sockets};
+use super::{channel, hooks, oom, sockets};
+use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Field;
 use crate::plan::sched::{Affinity, CpuSet};
@@ -52,11 +53,16 @@ impl Launch<'_> {
     fn died(&mut self) -> Error {
         use crate::sys::wait::{Exit, reap};
         let how = match self.child.as_ref().map(|(_, pidfd)| reap(pidfd.as_fd())) {
-            Some(Ok(Exit::Signal(9))) => "killed (SIGKILL; memory limit too low?)".to_owned(),
             Some(Ok(Exit::Signal(signal))) => format!("killed by signal {signal}"),
             Some(Ok(Exit::Code(code))) => format!("exit status {code}"),
             _ => "unknown end".to_owned(),
         };
+        if let Task::Create { state, .. } = &self.task {
+            let kills = Group::open(state.cgroup.clone()).oom_kills();
+            if how.starts_with("killed") && kills.is_ok_and(|kills| kills > self.oom_kills) {
+                return oom::killed().at(STARTING);
+            }
+        }
         Error::new(Kind::Os, format!("container init ended early: {how}")).at(STARTING)
     }
 
@@ -178,7 +184,19 @@ impl Launch<'_> {
                 _ => return Err(self.fault(&incoming)),
             }
         }
-        Ok(())
+        match (&self.task, &self.child) {
+            (Task::Create { state, .. }, Some((pid, pidfd)))
+                if oom::killed_as_stage(
+                    *pid,
+                    pidfd.as_fd(),
+                    &Group::open(state.cgroup.clone()),
+                    self.oom_kills,
+                ) =>
+            {
+                Err(oom::killed().at(STARTING))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {

@@ -20,6 +20,7 @@ pub mod rootfs;
 pub mod sched;
 pub mod sysctl;
 mod text;
+pub mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

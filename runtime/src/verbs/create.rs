@@ -52,6 +52,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         process: plan.process.is_some(),
         poststart: !plan.hooks.poststart.is_empty(),
         poststop: !plan.hooks.poststop.is_empty(),
+        resources: None,
         init: None,
     };
     let task = Task::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };

@@ -7,23 +7,27 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod kill;
 mod pause;
 mod plan;
 mod query;
 mod start;
+mod update;
 
 use std::os::fd::BorrowedFd;
 
 pub use create::create;
 pub use delete::delete;
+pub use events::{Watch, oom_watch, stats, watch};
 pub use exec::exec;
 pub use kill::kill;
 pub use pause::{pause, resume};
 pub use plan::{PlanLine, plan};
 pub use query::{list, pids, state};
 pub use start::start;
+pub use update::update;
 
 pub use crate::sys::wait::Exit;
 

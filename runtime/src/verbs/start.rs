@@ -3,13 +3,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::AsFd;
+
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::ask::{Create, Home};
 use crate::container::{Container, Phase, end};
 use crate::error::{Context, Error, Kind, Result};
 use crate::facts::Facts;
-use crate::host::{Channel, Incoming, hooks, word};
+use crate::host::{Channel, Incoming, hooks, oom, word};
 use crate::plan::{self, Plan};
 use crate::program::compile;
 
@@ -20,7 +22,8 @@ use crate::program::compile;
 pub fn start(home: &Home, id: &str) -> Result<()> {
     let container = Container::open_locked(home, id)?;
     let status = |text: &'static str| Err(Error::new(Kind::Status, text));
-    match container.phase()?.0 {
+    let (phase, pidfd) = container.phase()?;
+    match phase {
         Phase::Created => {}
         Phase::Stopped => return status("cannot start a container that has stopped"),
         Phase::Creating => return status("cannot start a container that is being created"),
@@ -35,6 +38,11 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
     channel.go()?;
     if let Some(incoming) = channel.receive()? {
         return Err(failed(home, &container, &incoming));
+    }
+    if let (Some(pidfd), Some(init)) = (pidfd, &container.state.init)
+        && oom::killed_as_stage(init.pid, pidfd.as_fd(), &container.group(), 0)
+    {
+        return Err(oom::killed().at("unable to start container process"));
     }
     poststart(home, &container)
 }
