@@ -89,7 +89,7 @@ impl Decoded {
             StageOp::Target { path, .. } | StageOp::Chdir { path, .. } | StageOp::AttachHost { path, .. } => {
                 assert_eq!(self.text(rec.s), path);
             }
-            StageOp::Mask(path)
+            StageOp::Mask { path, .. }
             | StageOp::Readonly(path)
             | StageOp::Mkdir(path)
             | StageOp::ChdirHost(path) => {
@@ -235,7 +235,7 @@ fn number(op: &StageOp) -> usize {
         Mknod { .. } => 24,
         Symlink { .. } => 25,
         Mkdir(_) => 26,
-        Mask(_) => 27,
+        Mask { .. } => 27,
         Readonly(_) => 28,
         Pivot => 29,
         MoveRoot => 30,
@@ -263,7 +263,8 @@ fn number(op: &StageOp) -> usize {
         Rlimits { .. } => 52,
         Chroot(_) => 53,
         CloseFd(_) => 54,
-        Exec { .. } => 55,
+        Label { .. } => 55,
+        Exec { .. } => 56,
     }
 }
 
@@ -299,7 +300,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Mknod { path: text(), mode: 0, rdev: 0, uid: 0, gid: 0 },
         StageOp::Symlink { path: text(), target: text() },
         StageOp::Mkdir(text()),
-        StageOp::Mask(text()),
+        StageOp::Mask { path: text(), label: None },
         StageOp::Readonly(text()),
         StageOp::Pivot,
         StageOp::MoveRoot,
@@ -327,6 +328,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
+        StageOp::Label { slot: 0, label: text() },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]
 }
