@@ -106,22 +106,27 @@ impl Stage {
         sys::close_from(rec.x + 3, self.highest.max(rec.x + 3))
     }
 
-    /// Changes to the working directory. The first attempt is root's; where that is
-    /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
+    /// Changes to the working directory. The first attempt is root's; where that is refused (a directory of the user's
+    /// on a file system that does not know root), the second is the user's. Once there, nothing more is asked: a filter
+    /// of the user's may be at work by the second.
     #[inline(never)]
     pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
         const FIRST: u16 = 1;
-        if rec.y == FIRST || self.chdir_refused {
-            let path = self.text(rec.s)?;
-            match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd)))
-            {
-                Err(Fault { errno: sys::EACCES, .. }) if rec.y == FIRST => self.chdir_refused = true,
-                // Ours is the container's root by then, and what it may not lead to is looked at below.
-                Err(fault) if rec.y != FIRST && fault.is_filtered() => sys::chdir(path)?,
-                other => other?,
-            }
+        let first = rec.y == FIRST;
+        if !first && !self.chdir_refused {
+            return Ok(());
         }
-        if rec.y == FIRST { Ok(()) } else { inside() }
+        let path = self.text(rec.s)?;
+        match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd))) {
+            Err(Fault { errno: sys::EACCES, .. }) if first => {
+                self.chdir_refused = true;
+                return Ok(());
+            }
+            // The root is the container's by then, and where the path leads is looked at below.
+            Err(fault) if !first && fault.is_filtered() => sys::chdir(path)?,
+            other => other?,
+        }
+        inside()
     }
 
     /// Chooses the first candidate that may be executed; says why none could, as execvp(3) would.

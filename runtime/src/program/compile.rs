@@ -125,7 +125,8 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     }
     b.names(plan);
     // The file system, seen from the host's tree.
-    if plan.namespaces.has_new(NsKind::Mount) {
+    // A joined one is used as runc and crun do: what it had is gone with the old root.
+    if plan.namespaces.has(NsKind::Mount) {
         // Never shared: what is mounted here must not appear on the host.
         b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
         b.stage(
@@ -348,10 +349,10 @@ impl Builder {
     }
 
     fn change_root(&mut self, plan: &Plan) {
-        let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
+        let op = match (plan.namespaces.has(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
             (true, true) => StageOp::MoveRoot,
-            // Without a mount namespace of its own there is no root to change, only one to go to.
+            // Without a mount namespace there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };
         self.stage("/root/path", op);
