@@ -51,6 +51,8 @@ struct Stage {
     op: u32,
     /// The program's path, chosen by LOOKUP.
     chosen: Option<&'static CStr>,
+    /// No descriptor of ours is above this one.
+    highest: u32,
     /// The first CHDIR was refused.
     chdir_refused: bool,
     /// Resource limits that only the host may raise, a bit each.
@@ -156,6 +158,7 @@ impl Stage {
             umask: 0o077,
             op: 0,
             chosen: None,
+            highest: 1024,
             chdir_refused: false,
             deferred: 0,
             mask: None,
@@ -201,6 +204,7 @@ impl Stage {
             code::FS_MOUNT => self.fs_mount(rec),
             code::FS_MODE => self.fs_mode(rec),
             code::SET_ATTR => self.set_attr(rec),
+            code::LABEL => self.label(rec),
             code::COPY_UP => copy::tree(self.fd(rec.q)?, self.fd(rec.r)?),
             code::MKNOD => self.mknod(rec),
             code::SYMLINK => self.symlink(rec),

@@ -41,6 +41,15 @@ impl Stage {
         Ok(())
     }
 
+    /// For a file system that the kernel has labelled already, and that refuses `context=`.
+    pub(super) fn label(&self, rec: &Rec) -> Result<()> {
+        // What fsmount(2) gives is good for a path only.
+        let root = sys::openat2(self.fd(rec.r)?, c".", sys::O_DIRECTORY, 0, sys::RESOLVE_NO_XDEV)?;
+        let done = sys::fsetxattr(root, c"security.selinux", self.text(rec.s)?.to_bytes_with_nul());
+        sys::close(root);
+        done
+    }
+
     /// A tmpfs takes the mode of the directory that it covers; one that we made for it has nothing to say.
     pub(super) fn fs_mode(&self, rec: &Rec) -> Result<()> {
         if self.made.get(slot_index(rec.q)) == Some(&true) {
@@ -118,7 +127,7 @@ impl Stage {
             other => other?,
         };
         let is_directory = sys::fstat(target)?.kind() == sys::S_IFDIR;
-        let cover = if is_directory { self.empty_directory() } else { self.null_device() }?;
+        let cover = if is_directory { self.empty_directory(rec.t) } else { self.null_device() }?;
         let done = sys::move_mount(cover, target, c"");
         sys::close(target);
         if !is_directory {
@@ -139,7 +148,7 @@ impl Stage {
         if sys::fstat(clone)?.is_char(1, 3) { Ok(clone) } else { Err(fault(sys::EINVAL, aux::MISMATCH)) }
     }
 
-    fn empty_directory(&self) -> Result<i32> {
+    fn empty_directory(&self, label: u32) -> Result<i32> {
         if let Some(first) = self.mask {
             return sys::open_tree(first, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH);
         }
@@ -147,6 +156,9 @@ impl Stage {
         sys::fsconfig_string(fs, c"mode", c"0555")?;
         sys::fsconfig_string(fs, c"nr_inodes", c"1")?;
         sys::fsconfig_flag(fs, c"ro")?;
+        if label != 0 {
+            sys::fsconfig_string(fs, c"context", self.text(label)?)?;
+        }
         sys::fsconfig_create(fs)?;
         let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         let mount = sys::fsmount(fs, attributes);

@@ -111,7 +111,7 @@ pub mod code {
     pub const MKNOD: u16 = 23;
     /// symlink(t, at the name that offset x tells in directory s, made if missing).
     pub const SYMLINK: u16 = 24;
-    /// Hide path s.
+    /// Hide path s; t: the label of what covers a directory, 0 for none.
     pub const MASK: u16 = 25;
     /// Make path s read-only.
     pub const READONLY: u16 = 26;
@@ -180,6 +180,8 @@ pub mod code {
     pub const MKDIR: u16 = 56;
     /// Make descriptor 0 the controlling terminal of our session.
     pub const CONSOLE_CONTROL: u16 = 57;
+    /// setxattr("." in the mount r, security.selinux, s).
+    pub const LABEL: u16 = 59;
     /// Wait for the namespace that the host made meanwhile, and join it: setns(it, x).
     pub const JOIN_SENT: u16 = 60;
 }

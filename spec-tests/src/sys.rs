@@ -101,6 +101,49 @@ pub fn session_keyring() -> Result<String, i32> {
     Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
 }
 
+/// The LSM's label of this session's keyring.
+pub fn session_keyring_label() -> Result<String, i32> {
+    const KEYCTL_GET_SECURITY: i64 = 17;
+    const SESSION: i64 = -3;
+    let mut text = vec![0u8; 512];
+    // SAFETY: the kernel writes at most the given length into the buffer.
+    let len =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_SECURITY, SESSION, text.as_mut_ptr(), 512) };
+    if len < 0 {
+        return Err(last_errno());
+    }
+    text.truncate((len as usize).min(512));
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
+}
+
+/// The extended attribute `name` of a file, links not followed.
+pub fn attribute(path: &std::path::Path, name: &std::ffi::CStr) -> Result<String, i32> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| libc::EINVAL)?;
+    let mut text = vec![0u8; 512];
+    // SAFETY: both names are terminated; the kernel writes at most the given length into the buffer.
+    let len = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), text.as_mut_ptr().cast(), 512) };
+    if len < 0 {
+        return Err(last_errno());
+    }
+    text.truncate(len as usize);
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
+}
+
+/// get_mempolicy(2) of the calling thread: the mode with its flags, and the nodes.
+pub fn memory_policy() -> Result<(i32, Vec<u64>), i32> {
+    let mut mode = 0i32;
+    let mut nodes = [0u64; 16];
+    let most = 8 * size_of_val(&nodes);
+    // SAFETY: the kernel writes one int, and at most so many bits as the array has.
+    let got = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut mode, nodes.as_mut_ptr(), most, 0, 0) };
+    if got < 0 {
+        return Err(last_errno());
+    }
+    let bits = (0..most as u64).filter(|bit| nodes[(bit / 64) as usize] >> (bit % 64) & 1 == 1);
+    Ok((mode, bits.collect()))
+}
+
 /// The NIS domain name.
 pub fn domainname() -> String {
     // SAFETY: utsname is plain bytes, which the call fills with terminated strings.
@@ -108,6 +151,21 @@ pub fn domainname() -> String {
         let mut uts: libc::utsname = std::mem::zeroed();
         libc::uname(&mut uts);
         std::ffi::CStr::from_ptr(uts.domainname.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether a network interface of this namespace is up; None when it cannot be asked.
+pub fn interface_is_up(name: &str) -> Option<bool> {
+    // SAFETY: an all-zero ifreq is valid; the call reads the name and writes the flags of this one.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)).ok()?;
+        let socket = OwnedFd::from_raw_fd(socket);
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request)).ok()?;
+        Some(i32::from(request.ifr_ifru.ifru_flags) & libc::IFF_UP != 0)
     }
 }
 

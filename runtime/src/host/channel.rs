@@ -160,7 +160,7 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
             "the mount point is the root itself"
         }
         Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
-        Some(Op::Stage(StageOp::Mask(_))) => "the container's /dev/null is not the null device",
+        Some(Op::Stage(StageOp::Mask { .. })) => "the container's /dev/null is not the null device",
         Some(Op::Stage(StageOp::Console { .. })) => "/dev/pts/ptmx is not a terminal multiplexer",
         Some(Op::Stage(StageOp::ConsoleBind(_))) => "/dev/console is a symbolic link or a directory",
         _ => "not what was expected",

@@ -68,9 +68,12 @@ impl Launch<'_> {
 
     pub(super) fn hooks(&mut self) -> Result<()> {
         let Task::Create { plan, .. } = &self.task else { return Ok(()) };
-        let state = hooks::state_of(&plan.id, "creating", self.pid(), &plan.bundle, &plan.annotations);
-        hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
-            .and_then(|()| hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle))
+        let state = |status| hooks::state_of(&plan.id, status, self.pid(), &plan.bundle, &plan.annotations);
+        // prestart is from a time when it ran at `start`: "created" is what its users were promised, and crun says.
+        hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle)
+            .and_then(|()| {
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state("creating"), &plan.bundle)
+            })
             .step(|| STARTING)
     }
 

@@ -63,6 +63,8 @@ pub struct Plan {
     pub devices: Vec<devices::Device>,
     /// Symbolic links in /dev, `(path, target)`; empty when the configuration binds its own /dev.
     pub dev_links: Vec<(&'static str, &'static str)>,
+    /// `mountLabel`.
+    pub mount_label: Option<String>,
     /// Absolute paths to hide.
     pub masked: Vec<Field<String>>,
     /// Absolute paths to make read-only.
@@ -134,6 +136,7 @@ impl Plan {
             rootfs: rootfs::decide(spec, &bundle, ask.no_pivot)?,
             devices: devices::decide(spec, &namespaces, facts, own_dev)?,
             dev_links: devices::links(own_dev),
+            mount_label: mounts::label(spec)?.map(str::to_owned),
             masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
             readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,

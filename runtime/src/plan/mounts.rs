@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
+use super::text::{filled, plain};
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
@@ -148,6 +149,15 @@ pub struct Idmap {
     pub gid: Vec<IdMapping>,
     /// For the whole tree (`ridmap`).
     pub recursive: bool,
+}
+
+/// `mountLabel`, checked.
+///
+/// # Errors
+/// It holds a NUL.
+pub fn label(spec: &Spec) -> Result<Option<&str>> {
+    let label = filled(spec.linux.mount_label.as_deref());
+    label.map(|label| plain("/linux/mountLabel", label)).transpose()
 }
 
 /// Decides every mount, in the configuration's order; late remounts last.

@@ -134,12 +134,13 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
         StageOp::Attach { .. }
         | StageOp::FsMode { .. }
+        | StageOp::Label { .. }
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
         StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) | StageOp::JoinSent(_) => Rank::Mount,
         StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
-        StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
+        StageOp::Mask { .. } | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
         StageOp::SetIds { .. } | StageOp::Groups(_) => Rank::Ids,
@@ -169,6 +170,7 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         StageOp::FsOpen { slot, .. }
         | StageOp::FsSet { slot, .. }
         | StageOp::FsMount { slot, .. }
+        | StageOp::Label { slot, .. }
         | StageOp::MountClassic { slot, .. }
         | StageOp::ConsoleBind(slot)
         | StageOp::ConsoleStdio(slot) => [Ref::Slot(*slot), Ref::Nothing],
@@ -197,7 +199,7 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
         StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => {
             (path, true)
         }
-        StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
+        StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
         _ => return Ok(()),
     };
     if path.contains("..") && path.split('/').any(|part| part == "..") {

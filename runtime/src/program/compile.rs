@@ -13,7 +13,7 @@ use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
 use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
-use crate::plan::{Plan, process::Process};
+use crate::plan::{Field, Plan, process::Process};
 use crate::stage::wire::barrier;
 
 /// Slots of the stage, by what they hold.
@@ -116,12 +116,17 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
+    let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
+    let proc = if labelled && !plan.ask.no_new_keyring { b.open("", Source::Proc) } else { Ref::Nothing };
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
     b.meanwhile();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
+        if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
+            b.key_label(label, proc);
+        }
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
     }
     b.stage("", StageOp::Setsid);
@@ -130,7 +135,8 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     }
     b.names(plan);
     // The file system, seen from the host's tree.
-    if plan.namespaces.has_new(NsKind::Mount) {
+    // A joined one is used as runc and crun do: what it had is gone with the old root.
+    if plan.namespaces.has(NsKind::Mount) {
         // Never shared: what is mounted here must not appear on the host.
         b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
         b.stage(
@@ -214,6 +220,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Root(Ref::Nothing));
     if entry.keyring {
+        if let Some(label) = &process.selinux {
+            b.key_label(label, proc);
+        }
         b.keyring(&entry.id, entry.user, true);
     }
     b.enter_as(entry, process, proc);
@@ -350,6 +359,13 @@ impl Builder {
         self.stage("", StageOp::Keyring { name: format!("_ses.{id}"), permissions, join });
     }
 
+    /// The label that keys made from here on get; an exec ends it. A new keyring with the label of the one who makes it
+    /// would not be the container's to use.
+    fn key_label(&mut self, label: &Field<String>, dir: Ref) {
+        let (path, data) = ("thread-self/attr/keycreate".to_owned(), label.value.clone());
+        self.stage(&label.at, StageOp::Write { dir, path, data });
+    }
+
     fn names(&mut self, plan: &Plan) {
         if let Some(name) = &plan.hostname {
             self.stage("/hostname", StageOp::Hostname(name.clone()));
@@ -360,10 +376,10 @@ impl Builder {
     }
 
     fn change_root(&mut self, plan: &Plan) {
-        let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
+        let op = match (plan.namespaces.has(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
             (true, true) => StageOp::MoveRoot,
-            // Without a mount namespace of its own there is no root to change, only one to go to.
+            // Without a mount namespace there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };
         self.stage("/root/path", op);

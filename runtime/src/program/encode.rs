@@ -236,6 +236,9 @@ impl Encoder<'_> {
                 let (a, b, x) = (attrs.set, attrs.clear, *propagation as u32);
                 Rec { code: code::SET_ATTR, r: self.fd(*mount), a, b, x, y: (*recursive).into(), ..none }
             }
+            StageOp::Label { slot: n, label } => {
+                Rec { code: code::LABEL, r: slot(*n), s: self.text(label), ..none }
+            }
             StageOp::CopyUp { slot: n, target } => {
                 Rec { code: code::COPY_UP, r: slot(*n), q: slot(*target), ..none }
             }
@@ -251,7 +254,11 @@ impl Encoder<'_> {
                 Rec { code: code::SYMLINK, s, x, t, ..none }
             }
             StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
-            StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
+            StageOp::Mask { path, label } => {
+                // Offset 0 is the header's: no label.
+                let t = label.as_ref().map_or(0, |label| self.text(label));
+                Rec { code: code::MASK, s: self.text(path), t, ..none }
+            }
             StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
             StageOp::MoveRoot => Rec { code: code::MOVE_ROOT, ..none },

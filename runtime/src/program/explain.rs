@@ -43,7 +43,7 @@ fn target_of(step: &Step) -> Option<String> {
         Op::Stage(
             StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. },
         ) => Some(path.clone()),
-        Op::Stage(StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
+        Op::Stage(StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
             Some(path.clone())
         }
         Op::Stage(StageOp::Write { path, .. }) => Some(format!("/proc/{path}")),
@@ -248,6 +248,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::FsOpen { fstype, .. } => format!("prepare a {fstype} file system"),
         StageOp::FsSet { key, value: Some(value), .. } => format!("set its {key} to {value}"),
         StageOp::FsSet { key, value: None, .. } => format!("set {key}"),
+        StageOp::Label { label, .. } => format!("label it {label}"),
         StageOp::FsMode { .. } => "give it the mode of the directory that it covers".into(),
         StageOp::FsMount { attrs, .. } => {
             format!("make the mount{}", attributes(Attrs { set: *attrs, clear: 0 }, ""))
@@ -272,7 +273,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         }
         StageOp::Symlink { path, target } => format!("link {path} to {target}"),
         StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
-        StageOp::Mask(path) => format!("mask {path}"),
+        StageOp::Mask { path, .. } => format!("mask {path}"),
         StageOp::Readonly(path) => format!("make {path} read-only"),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
         StageOp::MoveRoot => "move the root file system over / and chroot into it".into(),

@@ -286,6 +286,13 @@ pub enum StageOp {
         /// For the whole tree.
         recursive: bool,
     },
+    /// The SELinux label of a new mount that does not take `context=`.
+    Label {
+        /// The mount.
+        slot: usize,
+        /// The label.
+        label: String,
+    },
     /// Copy the content of the target into the new tmpfs.
     CopyUp {
         /// The tmpfs.
@@ -316,7 +323,12 @@ pub enum StageOp {
     /// Make a directory with its parents, if that can be done.
     Mkdir(String),
     /// Hide a path.
-    Mask(String),
+    Mask {
+        /// The path.
+        path: String,
+        /// `mountLabel`, for what covers a directory.
+        label: Option<String>,
+    },
     /// Make a path read-only.
     Readonly(String),
     /// pivot_root(2).

@@ -3,6 +3,8 @@
 
 use corten::plan::hooks::Hook;
 use corten::plan::mounts::{Attrs, Propagation};
+use std::collections::HashSet;
+
 use corten::program::encode::{Encoded, encode};
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
 use corten::stage::wire::{self, Rec, code};
@@ -89,7 +91,7 @@ impl Decoded {
             StageOp::Target { path, .. } | StageOp::Chdir { path, .. } | StageOp::AttachHost { path, .. } => {
                 assert_eq!(self.text(rec.s), path);
             }
-            StageOp::Mask(path)
+            StageOp::Mask { path, .. }
             | StageOp::Readonly(path)
             | StageOp::Mkdir(path)
             | StageOp::ChdirHost(path) => {
@@ -204,68 +206,79 @@ fn a_megabyte_of_environment_reads_back() {
     roundtrip(&program);
 }
 
-/// The compiler refuses a match that misses a variant: a new operation must be added to `all` as well.
-fn number(op: &StageOp) -> usize {
-    use StageOp::*;
-    match op {
-        Signals => 0,
-        Setns { .. } => 1,
-        Unshare(_) => 2,
-        Hop(_) => 3,
-        BecomeRoot => 4,
-        Keyring { .. } => 5,
-        Setsid => 6,
-        Loopback => 7,
-        JoinSent(_) => 8,
-        Barrier { .. } => 9,
-        Hostname(_) => 10,
-        Domainname(_) => 11,
-        Propagate(_) => 12,
-        Attach { .. } => 13,
-        AttachHost { .. } => 14,
-        ChdirHost(_) => 15,
-        Root(_) => 16,
-        Target { .. } => 17,
-        FsOpen { .. } => 18,
-        FsSet { .. } => 19,
-        FsMode { .. } => 20,
-        FsMount { .. } => 21,
-        MountClassic { .. } => 22,
-        SetAttr { .. } => 23,
-        CopyUp { .. } => 24,
-        Mknod { .. } => 25,
-        Symlink { .. } => 26,
-        Mkdir(_) => 27,
-        Mask(_) => 28,
-        Readonly(_) => 29,
-        Pivot => 30,
-        MoveRoot => 31,
-        Write { .. } => 32,
-        Console { .. } => 33,
-        ConsoleBind(_) => 34,
-        ConsoleStdio(_) => 35,
-        ConsoleControl => 36,
-        ChownStdio(_) => 37,
-        Umask(_) => 38,
-        Personality(_) => 39,
-        NoNewPrivs => 40,
-        Chdir { .. } => 41,
-        Groups(_) => 42,
-        SetIds { .. } => 43,
-        Bound { .. } => 44,
-        Capset { .. } => 45,
-        Ambient(_) => 46,
-        Seccomp { .. } => 47,
-        Lookup(_) => 48,
-        Home(_) => 49,
-        Gate => 50,
-        Hook { .. } => 51,
-        Close { .. } => 52,
-        Rlimits { .. } => 53,
-        Chroot(_) => 54,
-        CloseFd(_) => 55,
-        Exec { .. } => 56,
-    }
+macro_rules! operations {
+    ($($operation:pat,)*) => {
+        /// The compiler refuses a match that misses a variant: a new operation must be added to `all` as well.
+        fn known(op: &StageOp) {
+            use StageOp::*;
+            match op {
+                $($operation => {})*
+            }
+        }
+
+        const OPERATIONS: usize = [$(stringify!($operation)),*].len();
+    };
+}
+
+operations! {
+    Signals,
+    Setns { .. },
+    Unshare(_),
+    Hop(_),
+    BecomeRoot,
+    Keyring { .. },
+    Setsid,
+    Loopback,
+    Barrier { .. },
+    Hostname(_),
+    Domainname(_),
+    Propagate(_),
+    Attach { .. },
+    AttachHost { .. },
+    ChdirHost(_),
+    Root(_),
+    Target { .. },
+    FsOpen { .. },
+    FsSet { .. },
+    FsMode { .. },
+    FsMount { .. },
+    MountClassic { .. },
+    SetAttr { .. },
+    CopyUp { .. },
+    Mknod { .. },
+    Symlink { .. },
+    Mkdir(_),
+    Mask { .. },
+    Readonly(_),
+    Pivot,
+    MoveRoot,
+    Write { .. },
+    Console { .. },
+    ConsoleBind(_),
+    ConsoleStdio(_),
+    ConsoleControl,
+    ChownStdio(_),
+    Umask(_),
+    Personality(_),
+    NoNewPrivs,
+    Chdir { .. },
+    Groups(_),
+    SetIds { .. },
+    Bound { .. },
+    Capset { .. },
+    Ambient(_),
+    Seccomp { .. },
+    Lookup(_),
+    Home(_),
+    Gate,
+    Hook { .. },
+    Close { .. },
+    Rlimits { .. },
+    Chroot(_),
+    CloseFd(_),
+    Label { .. },
+    JoinSent(_),
+    Exec { .. },
 }
 
 fn all() -> Vec<StageOp> {
@@ -301,7 +314,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Mknod { path: text(), mode: 0, rdev: 0, uid: 0, gid: 0 },
         StageOp::Symlink { path: text(), target: text() },
         StageOp::Mkdir(text()),
-        StageOp::Mask(text()),
+        StageOp::Mask { path: text(), label: None },
         StageOp::Readonly(text()),
         StageOp::Pivot,
         StageOp::MoveRoot,
@@ -329,6 +342,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
+        StageOp::Label { slot: 0, label: text() },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]
 }
@@ -338,12 +352,8 @@ fn every_operation_has_a_code_of_its_own() {
     let steps = all().into_iter().map(|op| Step { at: String::new(), op: Op::Stage(op) }).collect();
     let program = Program { sources: vec![], steps };
     let decoded = Decoded::new(&encode(&program, &[], &[], 3));
-    let mut numbers: Vec<usize> = all().iter().map(number).collect();
-    numbers.dedup();
-    assert_eq!(
-        numbers,
-        (0..=number(&StageOp::Exec { args: vec![], env: vec![], home: false })).collect::<Vec<_>>()
-    );
+    let kinds: HashSet<_> = all().iter().inspect(|op| known(op)).map(std::mem::discriminant).collect();
+    assert_eq!(kinds.len(), OPERATIONS);
     let mut codes: Vec<u16> = decoded.records.iter().map(|rec| rec.code).collect();
     assert!(codes.iter().all(|code| *code != 0), "{codes:?}");
     let count = codes.len();

@@ -17,6 +17,7 @@ mod credentials;
 mod exec;
 mod hooks;
 mod lifecycle;
+mod lsm;
 mod mounts;
 mod namespaces;
 mod process;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases,
         rootfs::cases,
         attacks::cases,
+        lsm::cases,
         crash::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()

@@ -47,6 +47,7 @@ fn perform(words: &[&str]) -> Answer {
         "rmdir" => plain(fs::remove_dir(path)),
         "unlink" => plain(fs::remove_file(path)),
         "stat" => fs::symlink_metadata(path).map_err(errno_of).map(|_| node(path).unwrap_or_default()),
+        "label" => sys::attribute(path, c"security.selinux").map(|label| json!(label)),
         "list" => list(path),
         "chmod" => plain(fs::set_permissions(path, fs::Permissions::from_mode(octal(word(2))))),
         "chown" => plain(std::os::unix::fs::chown(path, Some(number(2) as u32), Some(number(3) as u32))),

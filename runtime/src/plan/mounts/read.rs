@@ -79,8 +79,7 @@ impl<'a> Reading<'a> {
         for (index, option) in mount.options.iter().enumerate() {
             plain(format_args!("{at}/options/{index}"), option)?;
         }
-        let label = filled(spec.linux.mount_label.as_deref());
-        let label = label.map(|label| plain("/linux/mountLabel", label)).transpose()?;
+        let label = super::label(spec)?;
         let options = options::parse(&mount.options);
         let idmap = idmap(mount, &options, &at, context)?;
         let target = clean(target);

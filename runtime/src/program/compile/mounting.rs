@@ -78,7 +78,7 @@ impl Builder {
             match step {
                 MountStep::Mount(mount) => match &mount.source {
                     From::Bind { .. } => self.bind(mount, *source),
-                    From::Fs { .. } => self.file_system(mount),
+                    From::Fs { .. } => self.file_system(mount, plan.mount_label.as_deref()),
                 },
                 MountStep::Symlink { at, path, target } => {
                     self.stage(at, StageOp::Symlink { path: path.clone(), target: target.clone() });
@@ -137,7 +137,7 @@ impl Builder {
         }
     }
 
-    fn file_system(&mut self, mount: &Mount) {
+    fn file_system(&mut self, mount: &Mount, label: Option<&str>) {
         /// These do not ask who mounts them for the network namespace; sysfs and network file systems do.
         const LOCAL: [&str; 8] =
             ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay", "ramfs"];
@@ -161,6 +161,10 @@ impl Builder {
             self.stage(at, StageOp::FsSet { slot, key: key.clone(), value: value.clone() });
         }
         self.stage(at, StageOp::FsMount { slot, attrs: mount.attrs.set });
+        // An IPC namespace has one mqueue, which has its context already.
+        if let Some(label) = label.filter(|_| fstype == "mqueue") {
+            self.stage(at, StageOp::Label { slot, label: label.to_owned() });
+        }
         let attrs = Attrs { set: mount.recursive.set, clear: mount.recursive.clear };
         self.set_attr(at, Ref::Slot(slot), attrs, 0, true);
         if mount.copy_up {
@@ -269,7 +273,8 @@ impl Builder {
             self.stage(&field.at, StageOp::Readonly(field.value.clone()));
         }
         for field in &plan.masked {
-            self.stage(&field.at, StageOp::Mask(field.value.clone()));
+            let (path, label) = (field.value.clone(), plan.mount_label.clone());
+            self.stage(&field.at, StageOp::Mask { path, label });
         }
     }
 
