@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::ask::check_id;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::spec::Resources;
@@ -112,6 +113,32 @@ pub struct Status {
     pub annotations: BTreeMap<String, String>,
     /// Name of the user who created it, or the uid; `state` leaves it empty, as runc does.
     pub owner: String,
+}
+
+impl State {
+    /// Reads the bytes of a state.json, and refuses what no `create` writes: verbs kill by it and remove by it.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the field.
+    pub fn read(bytes: &[u8]) -> Result<State> {
+        let wrong =
+            |field: &str, text: &str| Err(Error::new(Kind::Invalid, text.to_owned()).at(format!("/{field}")));
+        let state: State =
+            serde_json::from_slice(bytes).map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
+        if state.version != 1 {
+            return wrong("version", &format!("layout {} is not known", state.version));
+        }
+        if check_id(&state.id).is_err() {
+            return wrong("id", "invalid container ID format");
+        }
+        if state.init.as_ref().is_some_and(|init| init.pid <= 0) {
+            return wrong("init/pid", "not the number of a process");
+        }
+        match state.cgroup.fault() {
+            Some(text) => wrong("cgroup", text),
+            None => Ok(state),
+        }
+    }
 }
 
 /// The state that a hook reads on stdin (runtime.md#state), without its pid: the text before and after it.
@@ -220,12 +247,14 @@ impl Dir {
     /// `Kind::Invalid` when it does not read: the container can still be deleted with force.
     pub fn read(&self) -> Result<State> {
         let bytes = self.read_file("state.json")?;
-        let state: State = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at(self.name_of("state.json")))?;
-        match state.version {
-            1 => Ok(state),
-            other => Err(Error::new(Kind::Invalid, format!("layout {other} is not known"))
-                .at(self.name_of("state.json"))),
+        let state = State::read(&bytes).map_err(|error| error.at(self.name_of("state.json")))?;
+        // The id is the mark on the container's groups: with another one, those of another container would go.
+        match self.path.file_name() {
+            Some(name) if name != state.id.as_str() => {
+                let text = format!("it is the state of {:?}", state.id);
+                Err(Error::new(Kind::Invalid, text).at(self.name_of("state.json")))
+            }
+            _ => Ok(state),
         }
     }
 

@@ -11,6 +11,7 @@ mod console;
 mod copy;
 mod hook;
 mod identity;
+mod line;
 mod mounts;
 mod nr;
 mod passwd;

@@ -172,10 +172,14 @@ fn below(root: &str, own: &str) -> String {
     let own = own.strip_suffix(" (deleted)").unwrap_or(own);
     let inside = if root == "/" { Some(own) } else { own.strip_prefix(root) };
     match inside {
-        Some("") => "/".to_owned(),
-        Some(path) if path.starts_with('/') && !path.split('/').any(|part| part == "..") => path.to_owned(),
+        Some(path) if path.starts_with('/') && path.split('/').skip(1).all(is_name) => path.to_owned(),
         _ => "/".to_owned(),
     }
+}
+
+/// What a directory can be called.
+fn is_name(part: &str) -> bool {
+    !matches!(part, "" | "." | "..") && !part.contains('\0')
 }
 
 /// Undoes the `\040` of the mount table.
@@ -251,6 +255,9 @@ mod tests {
             ("0::/docker/xy\n", "/"),
             ("0::/other\n", "/"),
             ("0::/../z\n", "/"),
+            // Found by the fuzzer: no kernel says so.
+            ("0::/docker/x/./y\n", "/"),
+            ("0::/docker/x//y\n", "/"),
         ] {
             let h = Hierarchies::parse(line, own);
             assert_eq!(h.version(), Version::V2);

@@ -60,6 +60,26 @@ pub struct View {
 }
 
 impl Record {
+    /// What is wrong with a record from a file: nothing that `decide` made has any of this.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let counted = match self.version {
+            Version::None => self.groups.is_empty(),
+            Version::V1 => !self.groups.is_empty(),
+            Version::V2 => self.groups.len() == 1,
+        };
+        if !counted {
+            return Some("not the number of groups that its version has");
+        }
+        let plain = |path: &str| {
+            path.starts_with('/')
+                && !path.contains('\0')
+                && path.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part))
+        };
+        let whole = |group: &GroupDir| plain(&group.mount) && plain(&group.path);
+        (!self.groups.iter().all(whole))
+            .then_some("a group needs a mount point and a path below it, both absolute")
+    }
+
     /// The container's group on the unified hierarchy, absolute.
     #[must_use]
     pub fn v2_path(&self) -> Option<String> {

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 use crate::ask::{Create, Home};
 use crate::cgroup;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 use crate::facts::Facts;
 use crate::seccomp;
 use crate::spec::Spec;
@@ -164,7 +164,7 @@ impl Plan {
             expected_ids,
             mounts,
             cgroup,
-            warnings,
+            warnings: warnings.iter().map(|line| printable(line).into_owned()).collect(),
         })
     }
 }

@@ -206,20 +206,36 @@ fn args(process: &spec::Process, at: &str) -> Result<Vec<String>> {
 /// Where programs are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The files to try for `args[0]`: itself if it has a slash, else one in every directory of PATH. Never empty.
+/// The longest name of a file (NAME_MAX), path (PATH_MAX) and string for execve(2) (MAX_ARG_STRLEN, on pages of 4 KiB).
+const NAME: usize = 255;
+const PATH: usize = 4095;
+const STRING: usize = 128 * 1024 - 1;
+
+/// The files to try for `args[0]`: itself if it has a slash, else one in every directory of PATH. Never empty. What cannot
+/// be a file is left out: a long name in many directories would be many times the configuration.
 fn candidates(args: &[String], env: &[String], at: &str) -> Result<Vec<String>> {
     let name = args.first().map(String::as_str).unwrap_or_default();
     if name.contains('/') {
         return Ok(vec![name.to_owned()]);
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-    if name.is_empty() || path.is_empty() {
-        let text = format!("exec: {name:?}: executable file not found in $PATH");
-        return Err(Error::invalid(format_args!("{at}/args/0"), text));
+    if path.len() > STRING {
+        let text = format!("PATH has {} bytes, more than execve(2) takes", path.len());
+        return Err(Error::invalid(format_args!("{at}/env"), text));
     }
     // POSIX: an empty element means the working directory.
     let file = |dir: &str| if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") };
-    Ok(path.split(':').map(file).collect())
+    let mut found = Vec::new();
+    if !name.is_empty() && name.len() <= NAME && !path.is_empty() {
+        let mut seen = BTreeSet::new();
+        let directories = path.split(':').filter(|dir| dir.len() + name.len() < PATH && seen.insert(*dir));
+        found.extend(directories.map(file));
+    }
+    if found.is_empty() {
+        let text = format!("exec: {name:?}: executable file not found in $PATH");
+        return Err(Error::invalid(format_args!("{at}/args/0"), text));
+    }
+    Ok(found)
 }
 
 /// The environment: every name once, its last value at its last place; socket activation appended; an empty HOME

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+pub(super) use crate::error::printable;
 use crate::error::{Error, Result};
 
 /// The text, unless it holds a NUL byte: the kernel would silently take the part before it for the whole.
@@ -80,16 +81,7 @@ fn push_decimal(text: &mut String, number: usize) {
 
 /// A key as part of a JSON pointer (RFC 6901), fit for a line of a log.
 pub(super) fn escape(key: &str) -> String {
-    printable(&key.replace('~', "~0").replace('/', "~1"))
-}
-
-/// The text with its control characters escaped: what the configuration says must not break a log's line.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
+    printable(&key.replace('~', "~0").replace('/', "~1")).into_owned()
 }
 
 #[cfg(test)]

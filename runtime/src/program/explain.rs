@@ -5,15 +5,17 @@
 
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
 use super::{Program, Step};
+use crate::error::printable;
 use crate::plan::mounts::{Attrs, Propagation};
 use crate::stage::wire::{self, barrier};
 
-/// One sentence for one step.
+/// One sentence for one step, on one line.
 pub fn sentence(program: &Program, step: &Step) -> String {
-    match &step.op {
+    let sentence = match &step.op {
         Op::Host(op) => host(program, op),
         Op::Stage(op) => stage(program, op),
-    }
+    };
+    printable(&sentence).into_owned()
 }
 
 /// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::ask::{Exec, Home, Launched, Stdio};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, printable};
 use crate::facts::Facts;
 use crate::host::{Launch, Subject, Task};
 use crate::plan::ids;
@@ -86,7 +86,7 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
     let at = if ask.process.is_some() { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;
     process.size_of(ask.console_size);
-    warnings.iter().for_each(|warning| (home.warn)(warning));
+    warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));
     Ok(process)
 }
 

@@ -33,6 +33,9 @@ const COVERABLE: [&str; 10] = [
 /// mount(2) for longer ones, which are the layers of an overlay.)
 const LONGEST: usize = 4095;
 
+/// No file system has near as many parameters; it bounds the work done on a hostile list.
+const PARAMETERS: usize = 1000;
+
 /// One entry, read and half understood.
 pub(super) struct Reading<'a> {
     /// JSON pointer.
@@ -175,11 +178,16 @@ impl<'a> Reading<'a> {
 
     /// mount(2) ignores the data of a bind, and so do we, but not in silence: it is most often a misspelt option.
     fn ignored_by_binds(&self, warnings: &mut Vec<String>) {
-        for (index, key, _) in &self.options.data {
+        const TOLD: usize = 16;
+        let data = &self.options.data;
+        for (index, key, _) in data.iter().take(TOLD) {
             warnings.push(format!(
                 "config.json {}/options/{index}: {key:?} means nothing to a bind mount",
                 self.at
             ));
+        }
+        if data.len() > TOLD {
+            warnings.push(format!("config.json {}/options: and {} more", self.at, data.len() - TOLD));
         }
     }
 
@@ -265,6 +273,11 @@ impl<'a> Reading<'a> {
 
     /// The entry's own data, with the ids in it checked against the mapping of the new user namespace.
     pub(super) fn data(&self, kind: &str) -> Result<Vec<(String, Option<String>)>> {
+        if self.options.data.len() > PARAMETERS {
+            let text =
+                format!("{} parameters of a file system, more than {PARAMETERS}", self.options.data.len());
+            return Err(Error::invalid(format_args!("{}/options", self.at), text));
+        }
         let mut data = Vec::with_capacity(self.options.data.len());
         for (index, key, value) in &self.options.data {
             let length = key.len().max(value.as_ref().map_or(0, String::len));
