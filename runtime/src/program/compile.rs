@@ -37,6 +37,10 @@ const MS_SLAVE: u64 = 1 << 19;
 /// mount(2): MS_PRIVATE.
 const MS_PRIVATE: u64 = 1 << 18;
 
+/// How the rootfs propagates. Its top is private whatever was asked: pivot_root(2) refuses a shared one.
+const ROOTFS: [Propagation; 2] =
+    [Propagation { flag: MS_SLAVE, recursive: true }, Propagation { flag: MS_PRIVATE, recursive: false }];
+
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -56,6 +60,10 @@ pub struct Entry {
     pub place: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
+    /// The container has groups in resctrl.
+    pub rdt: bool,
+    /// The caller's supplementary groups are kept (see `plan/annotations.rs`).
+    pub keep_groups: bool,
     /// The compiled filter.
     pub seccomp: Option<crate::seccomp::Filter>,
     /// Descriptors kept from 3 on.
@@ -66,6 +74,8 @@ pub struct Entry {
 #[derive(Default)]
 struct Builder {
     program: Program,
+    /// The kernel has mount_setattr(2): mounts are complete before they are attached.
+    set_attr: bool,
 }
 
 impl Builder {
@@ -96,14 +106,20 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder { set_attr: plan.set_attr, ..Builder::default() };
     let b = &mut b;
     // On the host, before any process exists: everything that can fail without a trace.
     if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
         b.host("/process/terminal", HostOp::ConsoleSocket);
     }
+    if let Some(join) = plan.namespaces.join_of(NsKind::User) {
+        b.host(&join.at, HostOp::JoinedIds);
+    }
     b.host("", HostOp::Reserve);
     b.host("/linux/cgroupsPath", HostOp::Cgroup);
+    if plan.rdt.is_some() {
+        b.host("/linux/intelRdt", HostOp::Rdt);
+    }
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
@@ -118,6 +134,14 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     if let Some(at) = plan.namespaces.new_at(NsKind::Network) {
         b.stage(at, StageOp::Loopback);
     }
+    if !plan.netdevs.is_empty() {
+        b.meet(
+            "/linux/netDevices",
+            barrier::NETWORK,
+            Ref::Nothing,
+            &[("/linux/netDevices", HostOp::NetDevices)],
+        );
+    }
     b.names(plan);
     // The file system, seen from the host's tree.
     if plan.namespaces.has_new(NsKind::Mount) {
@@ -127,6 +151,9 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
             "/root/path",
             StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
         );
+        if !b.set_attr {
+            b.propagate("/root/path", rootfs, &ROOTFS);
+        }
     }
     b.stage("/root/path", StageOp::Root(rootfs));
     b.mounts(plan, &binds);
@@ -185,6 +212,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
     b.host("", HostOp::Clone { flags: 0, wait: entry.place });
+    if entry.rdt {
+        b.host("/linux/intelRdt", HostOp::RdtPlace);
+    }
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
@@ -220,11 +250,7 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            // Its top is private whatever was asked: pivot_root(2) refuses a shared one.
-            propagation: vec![
-                Propagation { flag: MS_SLAVE, recursive: true },
-                Propagation { flag: MS_PRIVATE, recursive: false },
-            ],
+            propagation: if self.set_attr { ROOTFS.to_vec() } else { Vec::new() },
             idmap: None,
             must: Must::Directory,
         };
@@ -301,6 +327,9 @@ impl Builder {
         {
             self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
         }
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::RdtPlace);
+        }
     }
 
     /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
@@ -335,7 +364,7 @@ impl Builder {
     fn change_root(&mut self, plan: &Plan) {
         let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
-            (true, true) => StageOp::MoveRoot,
+            (true, true) => StageOp::MoveRoot(plan.rootfs.uncovered.clone()),
             // Without a mount namespace of its own there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };

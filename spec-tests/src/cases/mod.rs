@@ -15,11 +15,17 @@ mod cli;
 mod crash;
 mod credentials;
 mod exec;
+mod fields;
 mod hooks;
 mod lifecycle;
+mod mempolicy;
 mod mounts;
 mod namespaces;
+mod netdev;
+mod notify;
+mod odd;
 mod process;
+mod rdt;
 mod rootfs;
 mod seccomp;
 mod signals;
@@ -46,6 +52,12 @@ pub fn all() -> Vec<Case> {
         rootfs::cases,
         attacks::cases,
         crash::cases,
+        rdt::cases,
+        netdev::cases,
+        mempolicy::cases,
+        notify::cases,
+        fields::cases,
+        odd::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }
