@@ -62,6 +62,8 @@ pub struct Create {
     pub listen_fds: u32,
     /// `run`: start at once, through the launcher's own socket; no gate is left for a later `start`.
     pub run: bool,
+    /// The service manager's notification socket (`NOTIFY_SOCKET`), which the container gets to talk to.
+    pub notify: Option<PathBuf>,
     /// `run` whose caller goes away after the start (`--detach`).
     pub detach: bool,
 }
@@ -138,6 +140,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// The other end of its terminal, when the caller keeps that.
     pub console: Option<OwnedFd>,
+    /// The container's notification socket, to be relayed by the caller of `run`.
+    pub notify: Option<crate::host::notify::Notify>,
 }
 
 /// Checks a container's id before it becomes part of a path: letters, digits, `_`, `+`, `-` and `.`, not dots alone,

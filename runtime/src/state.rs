@@ -72,6 +72,9 @@ pub struct State {
     /// The resources in force, once an `update` has changed them; until then they are those of config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// Its groups in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::host::rdt::Record>,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
 }
@@ -307,10 +310,22 @@ impl Dir {
         for name in ["gate", "config.json", ".state.json", "state.json"] {
             self.remove_file(name)?;
         }
+        self.remove_notify()?;
         match rustix::fs::rmdir(&self.path) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::os(format!("rmdir({})", self.path.display()), errno)),
         }
+    }
+
+    /// The notification socket and its directory, if there are any.
+    fn remove_notify(&self) -> Result<()> {
+        use crate::plan::notify::{DIRECTORY, SOCKET};
+        if !self.has(DIRECTORY) {
+            return Ok(());
+        }
+        self.remove_file(&format!("{DIRECTORY}/{SOCKET}"))?;
+        rustix::fs::unlinkat(&self.fd, DIRECTORY, AtFlags::REMOVEDIR)
+            .call(|| format!("rmdir({})", self.name_of(DIRECTORY)))
     }
 
     /// The directory's descriptor.

@@ -16,6 +16,7 @@ mod mounts;
 mod nr;
 mod passwd;
 mod process;
+mod remount;
 mod sys;
 mod target;
 pub mod wire;
@@ -195,6 +196,7 @@ impl Stage {
             code::DOMAINNAME => sys::setdomainname(self.text(rec.s)?),
             code::PROPAGATE => sys::mount(c"", self.text(rec.s)?, c"", rec.a, c""),
             code::ATTACH => sys::move_mount(self.fd(rec.r)?, self.fd(rec.q)?, c""),
+            code::ATTACH_OR_LINK => self.attach_or_link(rec),
             code::ATTACH_HOST => sys::move_mount(self.fd(rec.r)?, sys::AT_FDCWD, self.text(rec.s)?),
             code::CHDIR_HOST => sys::chdir(self.text(rec.s)?),
             code::ROOT => self.set_root(rec),
@@ -213,7 +215,7 @@ impl Stage {
             code::MASK => self.mask(rec),
             code::READONLY => self.readonly(rec),
             code::PIVOT => self.pivot(),
-            code::MOVE_ROOT => self.move_root(),
+            code::MOVE_ROOT => self.move_root(rec),
             code::WRITE => self.write(rec),
             code::CONSOLE => self.console(rec),
             code::CONSOLE_BIND => self.console_bind(rec),
@@ -235,9 +237,11 @@ impl Stage {
                 Ok(())
             }
             code::PERSONALITY => sys::personality(rec.x),
+            code::MEM_POLICY => sys::set_mempolicy(rec.x, self.program.slice(rec.s, rec.a as usize)?),
             code::NO_NEW_PRIVS => sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0).map(drop),
             code::CHDIR => self.chdir(rec),
             code::GROUPS => sys::setgroups(self.program.slice(rec.s, rec.x as usize)?),
+            code::KEEP_GROUPS => Ok(()),
             code::SET_IDS => identity::set_ids(rec.a as u32, rec.b as u32),
             code::BOUND => identity::bound(rec.a, rec.x),
             code::CAPSET => sys::capset(rec.a, rec.b, u64::from(rec.s) | u64::from(rec.t) << 32),

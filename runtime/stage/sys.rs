@@ -300,6 +300,13 @@ pub fn fs_magic(fd: i32) -> Result<u64> {
     Ok(buffer[0])
 }
 
+/// Flags of the mount behind a descriptor (statfs.f_flags, ST_*).
+pub fn fs_flags(fd: i32) -> Result<u64> {
+    let mut buffer = [0_u64; 16];
+    sys!(FSTATFS, fd, buffer.as_mut_ptr())?;
+    Ok(buffer[10])
+}
+
 pub fn getdents(fd: i32, buffer: &mut [u8]) -> Result<usize> {
     sys!(GETDENTS64, fd, buffer.as_mut_ptr(), buffer.len())
 }
@@ -372,6 +379,12 @@ pub fn poll(fds: &mut [Poll], timeout: Option<u64>) -> Result<usize> {
 /// mount(2); the empty string stands for an absent source, type or data.
 pub fn mount(source: &CStr, target: &CStr, fstype: &CStr, flags: u64, data: &CStr) -> Result<()> {
     sys!(MOUNT, source.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr()).map(drop)
+}
+
+/// umount2(2) with MNT_DETACH; the last name is not followed.
+pub fn umount_detach_nofollow(target: &CStr) -> Result<()> {
+    const DETACH_NOFOLLOW: usize = 2 | 8;
+    sys!(UMOUNT2, target.as_ptr(), DETACH_NOFOLLOW).map(drop)
 }
 
 pub fn umount_detach(target: &CStr) -> Result<()> {
@@ -550,6 +563,13 @@ pub fn umask(mask: u32) -> u32 {
 
 pub fn personality(persona: u32) -> Result<()> {
     sys!(PERSONALITY, persona).map(drop)
+}
+
+/// set_mempolicy(2); the kernel takes one bit less than it is told (mm/mempolicy.c: get_nodes).
+pub fn set_mempolicy(mode: u32, nodes: &[u64]) -> Result<()> {
+    let (pointer, bits) =
+        if nodes.is_empty() { (core::ptr::null(), 0) } else { (nodes.as_ptr(), nodes.len() * 64 + 1) };
+    sys!(SET_MEMPOLICY, mode, pointer, bits).map(drop)
 }
 
 /// prctl(2) with numbers as its arguments.

@@ -255,6 +255,29 @@ pub fn with_groups_and_umask(command: &mut Command, groups: Vec<u32>, umask: u32
     }
 }
 
+/// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS.
+pub fn without_syscall(command: &mut Command, number: i64) {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        insn(LOAD, 0, 0, 0),
+        insn(JUMP_IF_EQUAL, 0, 1, number as u32),
+        insn(RETURN, 0, 0, ERRNO | libc::ENOSYS as u32),
+        insn(RETURN, 0, 0, ALLOW),
+    ];
+    // SAFETY: seccomp(2) is a plain system call; the program outlives it, in the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            check(libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) as i32).map(drop)
+        });
+    }
+}
+
 /// Makes `command` start as an ordinary user.
 pub fn as_user(command: &mut Command, uid: u32) {
     // SAFETY: setgroups, setgid and setuid are async-signal-safe.

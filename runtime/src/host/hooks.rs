@@ -60,6 +60,12 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     command.current_dir(bundle).process_group(0);
     command.stdin(Stdio::piped()).stdout(write).stderr(stderr);
+    if let Some(path) = &hook.output[0] {
+        command.stdout(appended(path)?);
+    }
+    if let Some(path) = &hook.output[1] {
+        command.stderr(appended(path)?);
+    }
     let child = command
         .spawn()
         .map_err(|error| fail(libc::SYS_execve as u32, error.raw_os_error().unwrap_or(libc::EIO), b""))?;
@@ -74,6 +80,15 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
             (None, signal) => Err(fail(aux::HOOK_SIGNAL, signal.unwrap_or(0), &running.kept)),
         },
     }
+}
+
+/// The annotation's file, made if it is missing.
+fn appended(path: &Path) -> Result<std::fs::File> {
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .call(|| format!("open({})", path.display()))
 }
 
 struct Running {

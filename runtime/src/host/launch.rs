@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
-use super::{Channel, sockets, sources};
+use super::{Channel, rdt, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
 use crate::cgroup::{Group, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Plan;
+use crate::plan::ids::IdMaps;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::{HostOp, Op, Program, Source, explain};
@@ -47,6 +48,8 @@ pub enum Task<'a> {
         pid: i32,
         /// Where the process goes.
         placement: Placement,
+        /// The container's groups in resctrl.
+        rdt: Option<rdt::Record>,
     },
 }
 
@@ -82,6 +85,8 @@ pub struct Launch<'a> {
     pub(super) placement: Option<Placement>,
     /// How many the container's group had lost for want of memory before the process was made.
     pub(super) oom_kills: u64,
+    /// Mappings of a user namespace that is joined.
+    pub(super) joined: Option<IdMaps>,
     pub(super) console: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) records: Vec<usize>,
@@ -118,6 +123,7 @@ impl<'a> Launch<'a> {
             group: None,
             placement: None,
             oom_kills: 0,
+            joined: None,
             console: None,
             channel: None,
             records: Vec::new(),
@@ -159,7 +165,7 @@ impl<'a> Launch<'a> {
         }
         let (pid, pidfd) =
             self.child.take().ok_or_else(|| Error::new(Kind::Invalid, "nothing was launched"))?;
-        Ok(Launched { pid, pidfd, console: self.kept_console.take() })
+        Ok(Launched { pid, pidfd, console: self.kept_console.take(), notify: None })
     }
 
     /// What the stage reports is worded already; the host's own errors get the place of their step.
@@ -168,6 +174,8 @@ impl<'a> Launch<'a> {
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
             HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
+            // These name the field themselves.
+            HostOp::JoinedIds | HostOp::Rdt | HostOp::RdtPlace | HostOp::NetDevices => error,
             _ if at.is_empty() => error,
             _ => error.at(at),
         }
@@ -176,11 +184,15 @@ impl<'a> Launch<'a> {
     fn one(&mut self, op: &HostOp) -> Result<()> {
         match op {
             HostOp::Reserve => self.reserve(),
+            HostOp::JoinedIds => self.joined_ids(),
             HostOp::Cgroup => self.cgroup(),
             HostOp::Network => self.network(),
             HostOp::DeviceRules => self.device_rules(),
             HostOp::Keep => self.keep(),
             HostOp::Identify => self.identify(),
+            HostOp::Rdt => self.rdt(),
+            HostOp::RdtPlace => self.rdt_place(),
+            HostOp::NetDevices => self.net_devices(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
             HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
@@ -254,7 +266,7 @@ impl<'a> Launch<'a> {
         let Some(source) = self.program.sources.get(index) else { return Ok(()) };
         let opened = match (source, &self.task) {
             (Source::Tree(tree), Task::Create { plan, .. }) => {
-                let ids = plan.ids.as_ref().or(plan.expected_ids.as_ref());
+                let ids = plan.ids.as_ref().or(self.joined.as_ref());
                 if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
                     self.trees = sources::locked_trees(&self.program.sources, ids)?;
                 }
@@ -263,6 +275,10 @@ impl<'a> Launch<'a> {
                     None => sources::tree(tree, ids),
                 }
             }
+            (Source::Fs(fs), Task::Create { plan, .. }) => {
+                sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref()))
+            }
+            (Source::Node(node), _) => sources::node(node),
             (Source::Namespace { path, kind, foreign }, _) => {
                 sources::namespace(path, *kind, foreign.as_deref())
             }

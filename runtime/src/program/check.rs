@@ -82,7 +82,7 @@ impl Seen {
                     *procfs = fstype == "proc";
                 }
             }
-            StageOp::Target { slot, .. } => {
+            StageOp::Target { slot, .. } | StageOp::AttachOrLink { slot, .. } => {
                 if let Some(procfs) = self.procfs.get_mut(*slot) {
                     *procfs = false;
                 }
@@ -96,7 +96,7 @@ impl Seen {
             StageOp::NoNewPrivs => self.no_new_privs = true,
             StageOp::Close { .. } => self.closed = true,
             StageOp::Bound { .. } => self.bounded = true,
-            StageOp::Groups(_) => self.groups = true,
+            StageOp::Groups(_) | StageOp::KeepGroups => self.groups = true,
             StageOp::SetIds { .. } => self.ids = true,
             StageOp::Capset { .. } => self.capabilities = true,
             StageOp::Lookup(_) => self.executable = true,
@@ -133,17 +133,18 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) => Rank::Join,
         StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
         StageOp::Attach { .. }
+        | StageOp::AttachOrLink { .. }
         | StageOp::FsMode { .. }
         | StageOp::Label { .. }
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
         StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) | StageOp::JoinSent(_) => Rank::Mount,
-        StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
+        StageOp::Pivot | StageOp::MoveRoot(_) | StageOp::Chroot(_) => Rank::ChangeRoot,
         StageOp::Mask { .. } | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
-        StageOp::SetIds { .. } | StageOp::Groups(_) => Rank::Ids,
+        StageOp::SetIds { .. } | StageOp::Groups(_) | StageOp::KeepGroups => Rank::Ids,
         StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
@@ -166,7 +167,9 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         | StageOp::Chroot(fd)
         | StageOp::CloseFd(fd) => [*fd, Ref::Nothing],
         StageOp::Attach { mount, target } => [*mount, *target],
-        StageOp::Target { slot, like, .. } => [Ref::Slot(*slot), *like],
+        StageOp::Target { slot, like: fd, .. } | StageOp::AttachOrLink { slot, mount: fd, .. } => {
+            [Ref::Slot(*slot), *fd]
+        }
         StageOp::FsOpen { slot, .. }
         | StageOp::FsSet { slot, .. }
         | StageOp::FsMount { slot, .. }
@@ -196,9 +199,10 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     }
     let (path, absolute) = match op {
         StageOp::Write { path, .. } => (path, false),
-        StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => {
-            (path, true)
-        }
+        StageOp::Target { path, .. }
+        | StageOp::AttachOrLink { path, .. }
+        | StageOp::Mknod { path, .. }
+        | StageOp::Symlink { path, .. } => (path, true),
         StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
         _ => return Ok(()),
     };

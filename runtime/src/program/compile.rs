@@ -37,6 +37,10 @@ const MS_SLAVE: u64 = 1 << 19;
 /// mount(2): MS_PRIVATE.
 const MS_PRIVATE: u64 = 1 << 18;
 
+/// How the rootfs propagates. Its top is private whatever was asked: pivot_root(2) refuses a shared one.
+const ROOTFS: [Propagation; 2] =
+    [Propagation { flag: MS_SLAVE, recursive: true }, Propagation { flag: MS_PRIVATE, recursive: false }];
+
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -56,6 +60,10 @@ pub struct Entry {
     pub place: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
+    /// The container has groups in resctrl.
+    pub rdt: bool,
+    /// The caller's supplementary groups are kept (see `plan/annotations.rs`).
+    pub keep_groups: bool,
     /// The compiled filter.
     pub seccomp: Option<crate::seccomp::Filter>,
     /// Descriptors kept from 3 on.
@@ -70,12 +78,14 @@ struct Builder {
     program: Program,
     /// The field that wants a network namespace which the host makes and the stage has not joined yet.
     network: Option<String>,
+    /// The kernel has mount_setattr(2): mounts are complete before they are attached.
+    set_attr: bool,
 }
 
 impl Builder {
-    fn new() -> Builder {
+    fn new(set_attr: bool) -> Builder {
         let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
-        Builder { program, network: None }
+        Builder { program, network: None, set_attr }
     }
 
     fn host(&mut self, at: &str, op: HostOp) {
@@ -105,14 +115,20 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let mut b = Builder::new();
+    let mut b = Builder::new(plan.set_attr);
     let b = &mut b;
     // On the host, before any process exists: everything that can fail without a trace.
     if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
         b.host("/process/terminal", HostOp::ConsoleSocket);
     }
+    if let Some(join) = plan.namespaces.join_of(NsKind::User) {
+        b.host(&join.at, HostOp::JoinedIds);
+    }
     b.host("", HostOp::Reserve);
     b.host("/linux/cgroupsPath", HostOp::Cgroup);
+    if plan.rdt.is_some() {
+        b.host("/linux/intelRdt", HostOp::Rdt);
+    }
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
@@ -133,6 +149,15 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| b.network.is_none()) {
         b.stage(at, StageOp::Loopback);
     }
+    if !plan.netdevs.is_empty() {
+        b.join_network();
+        b.meet(
+            "/linux/netDevices",
+            barrier::NETWORK,
+            Ref::Nothing,
+            &[("/linux/netDevices", HostOp::NetDevices)],
+        );
+    }
     b.names(plan);
     // The file system, seen from the host's tree.
     // A joined one is used as runc and crun do: what it had is gone with the old root.
@@ -143,6 +168,9 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
             "/root/path",
             StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
         );
+        if !b.set_attr {
+            b.propagate("/root/path", rootfs, &ROOTFS);
+        }
     }
     b.stage("/root/path", StageOp::Root(rootfs));
     b.mounts(plan, &binds);
@@ -192,7 +220,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
 /// namespace. What the container can see, and ptrace(2) if it has CAP_SYS_PTRACE, has no more than itself
 /// (CVE-2016-9962).
 pub fn exec(entry: &Entry, process: &Process) -> Program {
-    let mut b = Builder::new();
+    let mut b = Builder::new(true);
     if process.terminal.is_some() {
         b.host("/terminal", HostOp::ConsoleSocket);
     }
@@ -202,6 +230,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
     b.host("", HostOp::Clone { flags: 0, wait: entry.place });
+    if entry.rdt {
+        b.host("/linux/intelRdt", HostOp::RdtPlace);
+    }
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
@@ -240,11 +271,7 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            // Its top is private whatever was asked: pivot_root(2) refuses a shared one.
-            propagation: vec![
-                Propagation { flag: MS_SLAVE, recursive: true },
-                Propagation { flag: MS_PRIVATE, recursive: false },
-            ],
+            propagation: if self.set_attr { ROOTFS.to_vec() } else { Vec::new() },
             idmap: None,
             must: Must::Directory,
         };
@@ -327,6 +354,9 @@ impl Builder {
         {
             self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
         }
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::RdtPlace);
+        }
     }
 
     /// While the stage is at work: what need not be there before the process is, but before it is "created".
@@ -378,8 +408,8 @@ impl Builder {
     fn change_root(&mut self, plan: &Plan) {
         let op = match (plan.namespaces.has(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
-            (true, true) => StageOp::MoveRoot,
-            // Without a mount namespace there is no root to change, only one to go to.
+            (true, true) => StageOp::MoveRoot(plan.rootfs.uncovered.clone()),
+            // Without a mount namespace of its own there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };
         self.stage("/root/path", op);

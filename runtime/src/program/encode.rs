@@ -200,6 +200,20 @@ impl Encoder<'_> {
             StageOp::Attach { mount, target } => {
                 Rec { code: code::ATTACH, r: self.fd(*mount), q: self.fd(*target), ..none }
             }
+            StageOp::AttachOrLink { mount, slot: n, path, flags } => {
+                let (parent, name) = split(path);
+                let (s, t, x) = (self.text(path), self.text(parent), self.text(name));
+                Rec {
+                    code: code::ATTACH_OR_LINK,
+                    r: slot(*n),
+                    q: self.fd(*mount),
+                    y: *flags,
+                    s,
+                    t,
+                    x,
+                    ..none
+                }
+            }
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
             }
@@ -261,7 +275,9 @@ impl Encoder<'_> {
             }
             StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
-            StageOp::MoveRoot => Rec { code: code::MOVE_ROOT, ..none },
+            StageOp::MoveRoot(mounts) => {
+                Rec { code: code::MOVE_ROOT, s: self.texts(mounts, 0), x: mounts.len() as u32, ..none }
+            }
             StageOp::Chroot(fd) => Rec { code: code::CHROOT, r: self.fd(*fd), ..none },
             other => self.identity_record(other, none),
         }
@@ -271,6 +287,10 @@ impl Encoder<'_> {
         match op {
             StageOp::Umask(mask) => Rec { code: code::UMASK, x: *mask, ..none },
             StageOp::Personality(persona) => Rec { code: code::PERSONALITY, x: *persona, ..none },
+            StageOp::MemPolicy(policy) => {
+                let (s, a) = (self.array(&policy.nodes), policy.nodes.len() as u64);
+                Rec { code: code::MEM_POLICY, x: policy.mode, s, a, ..none }
+            }
             StageOp::NoNewPrivs => Rec { code: code::NO_NEW_PRIVS, ..none },
             StageOp::Chdir { path, again } => {
                 Rec { code: code::CHDIR, s: self.text(path), y: if *again { 2 } else { 1 }, ..none }
@@ -281,6 +301,7 @@ impl Encoder<'_> {
                 groups.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
                 Rec { code: code::GROUPS, s: at, x: groups.len() as u32, ..none }
             }
+            StageOp::KeepGroups => Rec { code: code::KEEP_GROUPS, ..none },
             StageOp::SetIds { uid, gid } => {
                 Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }
             }

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::ask::{Create, Home, Launched, Stdio};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
+use crate::host::notify::Notify;
 use crate::host::{Launch, Subject, Task};
 use crate::plan::Plan;
 use crate::program::{check, compile};
@@ -23,7 +24,10 @@ use crate::state::{Dir, State, now};
 /// After an error nothing is left behind.
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
-    let facts = Facts::probe()?;
+    let mut facts = Facts::probe()?;
+    if ask.no_pivot {
+        facts.probe_mounts()?;
+    }
     let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);
@@ -53,7 +57,15 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         poststart: !plan.hooks.poststart.is_empty(),
         poststop: !plan.hooks.poststop.is_empty(),
         resources: None,
+        rdt: None,
         init: None,
+    };
+    let notify = match notification(&plan, &ask, &dir) {
+        Ok(notify) => notify,
+        Err(error) => {
+            let _ = dir.remove();
+            return Err(error);
+        }
     };
     let task = Task::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };
     let subject = Subject {
@@ -63,9 +75,17 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.as_ref()),
         stdio: std::mem::take(&mut ask.stdio),
         pid_file: ask.pid_file.take(),
-        pidfd_socket: ask.pidfd_socket.take(),
+        pidfd_socket: ask.pidfd_socket.take().or_else(|| plan.obeyed.pidfd_socket.clone()),
     };
-    Launch::run(home, &program, task, subject)
+    let launched = Launch::run(home, &program, task, subject)?;
+    Ok(Launched { notify, ..launched })
+}
+
+/// The notification socket's directory, if there is a service manager to notify; for `run` the socket as well.
+fn notification(plan: &Plan, ask: &Create, dir: &Dir) -> Result<Option<Notify>> {
+    let Some(manager) = ask.notify.as_ref().filter(|_| plan.notifies()) else { return Ok(None) };
+    Notify::prepare(dir)?;
+    if ask.run { Notify::bind(dir, manager).map(Some) } else { Ok(None) }
 }
 
 /// Reads the bundle: the configuration, its bytes, and the bundle's absolute path.
@@ -96,16 +116,5 @@ fn real(path: &Path) -> std::io::Result<PathBuf> {
 fn terminal_rules(plan: &Plan, ask: &Create) -> Result<()> {
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal.is_some());
     let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    let leaves = !ask.run || ask.detach;
-    match (terminal, socket) {
-        (true, false) if leaves => Err(Error::new(
-            Kind::Invalid,
-            "cannot allocate tty if corten will detach without setting console socket",
-        )),
-        (false, true) | (true, true) if !leaves || !terminal => Err(Error::new(
-            Kind::Invalid,
-            "cannot use console socket if corten will not detach or allocate tty",
-        )),
-        _ => Ok(()),
-    }
+    super::terminal_rules(terminal, socket, !ask.run || ask.detach)
 }

@@ -11,9 +11,9 @@ use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Kind, Result, printable};
 use crate::facts::Facts;
 use crate::host::{Launch, Subject, Task};
-use crate::plan::ids;
 use crate::plan::namespaces::{self, Namespaces, NsKind};
 use crate::plan::process::{self, Place, Process};
+use crate::plan::{annotations, ids};
 use crate::program::compile::Entry;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
@@ -40,10 +40,12 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let facts = Facts::probe()?;
     let namespaces = namespaces::decide(&spec)?;
     let process = decide(home, &ask, &spec, &facts, &namespaces)?;
-    terminal_rules(&process, &ask)?;
+    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
+    super::terminal_rules(process.terminal.is_some(), socket, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
-    let seccomp = process::seccomp(&spec, &mut warnings)?;
+    let obeyed = annotations::read(&spec.annotations)?;
+    let seccomp = process::seccomp(&spec, &obeyed, &mut warnings)?;
     let entry = Entry {
         id: container.state.id.clone(),
         kinds: entered(&namespaces),
@@ -53,6 +55,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         keyring: !container.state.no_keyring,
         place: placement.at_birth().is_none(),
         last_cap: facts.last_cap,
+        rdt: container.state.rdt.is_some(),
+        keep_groups: obeyed.keep_groups,
         seccomp,
         keep_fds: ask.preserve_fds,
     };
@@ -67,7 +71,12 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(home, &program, Task::Exec { init, pid, placement }, subject)
+    Launch::run(
+        home,
+        &program,
+        Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() },
+        subject,
+    )
 }
 
 fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
@@ -111,21 +120,5 @@ fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     match subs.is_empty() {
         false => group.exec_placement(&subs),
         true => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
-    }
-}
-
-/// Which descriptors a terminal may have (reference E15).
-fn terminal_rules(process: &Process, ask: &Exec) -> Result<()> {
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    match (process.terminal.is_some(), socket) {
-        (true, false) if ask.detach => Err(Error::new(
-            Kind::Invalid,
-            "cannot allocate tty if corten will detach without setting console socket",
-        )),
-        (false, true) => Err(Error::new(
-            Kind::Invalid,
-            "cannot use console socket if corten will not detach or allocate tty",
-        )),
-        _ => Ok(()),
     }
 }

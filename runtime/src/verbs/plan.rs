@@ -27,7 +27,10 @@ pub struct PlanLine {
 /// As `create` before it makes anything.
 pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     let (spec, _, bundle) = load(ask)?;
-    let facts = Facts::probe()?;
+    let mut facts = Facts::probe()?;
+    if ask.no_pivot {
+        facts.probe_mounts()?;
+    }
     let plan = Plan::new(&spec, &facts, home, ask, bundle)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

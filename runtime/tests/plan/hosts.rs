@@ -26,6 +26,8 @@ pub fn v2() -> Facts {
         apparmor: true,
         selinux: true,
         cgroups,
+        mount_setattr: true,
+        mounts: Vec::new(),
     }
 }
 

@@ -82,6 +82,8 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
         keyring: !plan.ask.no_new_keyring,
         place,
         last_cap: LAST_CAP,
+        rdt: plan.rdt.is_some(),
+        keep_groups: plan.obeyed.keep_groups,
         seccomp: plan.seccomp.clone(),
         keep_fds: plan.ask.keep_fds,
     }

@@ -79,7 +79,7 @@ operations! {
     Mask { .. },
     Readonly(_),
     Pivot,
-    MoveRoot,
+    MoveRoot(_),
     Write { .. },
     Console { .. },
     ConsoleBind(_),
@@ -106,12 +106,22 @@ operations! {
     CloseFd(_),
     Label { .. },
     JoinSent(_),
+    AttachOrLink { .. },
+    KeepGroups,
+    MemPolicy(_),
     Exec { .. },
 }
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
-    let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None };
+    let hook = Hook {
+        at: text(),
+        path: text(),
+        args: vec![],
+        env: vec![],
+        timeout: None,
+        output: Default::default(),
+    };
     vec![
         StageOp::Signals,
         StageOp::Setns { from: none, kinds: 0 },
@@ -145,7 +155,10 @@ fn all() -> Vec<StageOp> {
         StageOp::Mask { path: text(), label: None },
         StageOp::Readonly(text()),
         StageOp::Pivot,
-        StageOp::MoveRoot,
+        StageOp::MoveRoot(Vec::new()),
+        StageOp::AttachOrLink { mount: none, slot: 0, path: text(), flags: 0 },
+        StageOp::KeepGroups,
+        StageOp::MemPolicy(corten::plan::mempolicy::MemPolicy { mode: 0, nodes: vec![] }),
         StageOp::Write { dir: none, path: text(), data: text() },
         StageOp::Console { master: 0, terminal: 0, size: None },
         StageOp::ConsoleBind(0),

@@ -15,12 +15,18 @@ mod cli;
 mod crash;
 mod credentials;
 mod exec;
+mod fields;
 mod hooks;
 mod lifecycle;
 mod lsm;
+mod mempolicy;
 mod mounts;
 mod namespaces;
+mod netdev;
+mod notify;
+mod odd;
 mod process;
+mod rdt;
 mod rootfs;
 mod seccomp;
 mod signals;
@@ -48,6 +54,12 @@ pub fn all() -> Vec<Case> {
         attacks::cases,
         lsm::cases,
         crash::cases,
+        rdt::cases,
+        netdev::cases,
+        mempolicy::cases,
+        notify::cases,
+        fields::cases,
+        odd::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

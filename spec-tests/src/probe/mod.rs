@@ -14,6 +14,7 @@
 //! | `sleep SECONDS`, `exit CODE`, `die SIGNAL` | that |
 //! | `forever` | waits for a signal that ends it |
 //! | `await` | waits for one signal, prints `got SIGNAL`, goes on |
+//! | `notify LINE…` | sends the lines to the socket `NOTIFY_SOCKET` in one message |
 //! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
 //! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
@@ -67,6 +68,7 @@ fn act(action: &[String]) -> Outcome {
         "forever" => forever(),
         "await" => await_signal().and_then(|signal| say(&format!("got {signal}"))),
         "block" => block(args),
+        "notify" => notify(args),
         "spawn" => spawn(args),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
@@ -131,6 +133,12 @@ fn block(names: &[String]) -> Outcome {
         set.add(named(name)?);
     }
     set.thread_block().map_err(shown)
+}
+
+fn notify(lines: &[String]) -> Outcome {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(shown)?;
+    let socket = std::os::unix::net::UnixDatagram::unbound().map_err(shown)?;
+    socket.send_to(lines.join("\n").as_bytes(), path).map(drop).map_err(shown)
 }
 
 fn named(name: &str) -> Result<Signal, String> {

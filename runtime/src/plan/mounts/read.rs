@@ -6,9 +6,8 @@
 use std::path::PathBuf;
 
 use super::options::{self, Options};
-use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups};
+use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
-use crate::plan::ids;
 use crate::plan::namespaces::NsKind;
 use crate::plan::rootfs::on_host;
 use crate::plan::text::{clean, filled, item, plain};
@@ -83,8 +82,8 @@ impl<'a> Reading<'a> {
             plain(format_args!("{at}/options/{index}"), option)?;
         }
         let label = super::label(spec)?;
-        let options = options::parse(&mount.options);
-        let idmap = idmap(mount, &options, &at, context)?;
+        let mut options = options::parse(&mount.options);
+        let idmap = idmap::decide(mount, &mut options, &at, context)?;
         let target = clean(target);
         Ok(Reading { at, target, options, kind, source, idmap, label, context })
     }
@@ -122,6 +121,7 @@ impl<'a> Reading<'a> {
     /// A mount with this entry's options.
     pub(super) fn mount(&self, source: Source) -> Result<Mount> {
         let in_proc = self.in_proc(Some(&source))?;
+        self.needs_mount_setattr()?;
         let fs = match &source {
             Source::Fs { fstype, .. } => Some(fstype.as_str()),
             Source::Bind { .. } => None,
@@ -141,6 +141,17 @@ impl<'a> Reading<'a> {
             idmap: self.idmap.clone(),
             source,
         })
+    }
+
+    /// Linux before 5.12 cannot change whole trees nor map ids; there is no other way to do it.
+    fn needs_mount_setattr(&self) -> Result<()> {
+        let trees = self.options.tree != Attrs::default();
+        if self.context.facts.mount_setattr || !trees && self.idmap.is_none() {
+            return Ok(());
+        }
+        let what = if trees { "attributes of a whole tree need" } else { "an id mapping needs" };
+        let text = format!("{what} mount_setattr(2), which the kernel lacks (Linux 5.12 has it)");
+        Err(Error::invalid(format_args!("{}/options", self.at), text).with_kind(Kind::Unsupported))
     }
 
     /// Whether the target may be in /proc, or an error if it may not be but is.
@@ -227,10 +238,20 @@ impl<'a> Reading<'a> {
         // Device nodes, links and the targets of later mounts are still to be made in these.
         let late = self.readonly() && (kind == "tmpfs" || self.target == "/dev");
         let data = self.data(kind)?;
+        let mapped = self.idmap.is_some();
+        // What shows a namespace must be mounted in it, which is where no other mapping can be; and no kernel maps them.
+        if mapped && matches!(kind, "proc" | "sysfs" | "mqueue" | "devpts") {
+            return Err(Error::invalid(&self.at, format!("a {kind} cannot be id-mapped")));
+        }
+        if mapped && self.options.copy_up {
+            let error =
+                Error::invalid(format_args!("{}/options", self.at), "tmpcopyup of an id-mapped tmpfs");
+            return Err(error.with_kind(Kind::Unsupported));
+        }
         let mut mount = self.mount(Source::Fs {
             fstype: kind.to_owned(),
             source: self.source.map(str::to_owned),
-            mode_of_target: kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"),
+            mode_of_target: kind == "tmpfs" && !mapped && !data.iter().any(|(key, _)| key == "mode"),
             options: self.parameters(kind, data, late),
         })?;
         if late {
@@ -266,7 +287,7 @@ impl<'a> Reading<'a> {
         // SELinux gives these their labels itself, and refuses another (as runc).
         let labelled = !matches!(kind, "proc" | "sysfs" | "mqueue");
         if let Some(label) = self.label.filter(|_| labelled) {
-            parameters.push(("context".to_owned(), Some(label.to_owned())));
+            parameters.push((self.context.mount_context.to_owned(), Some(label.to_owned())));
         }
         parameters
     }
@@ -335,29 +356,4 @@ impl<'a> Reading<'a> {
 pub(super) fn only_sets(attrs: &mut Attrs) {
     attrs.set &= !libc::MOUNT_ATTR__ATIME;
     attrs.clear = 0;
-}
-
-/// The mapping that the entry asks for, by option or by its own lines (which imply the option).
-fn idmap(mount: &spec::Mount, options: &Options, at: &str, context: &Context) -> Result<Option<Idmap>> {
-    if let Some((index, ..)) =
-        options.data.iter().find(|(_, key, _)| matches!(key.as_str(), "idmap" | "ridmap"))
-    {
-        // crun's inline form. As data of a bind it would be ignored, and the files would have the wrong owner.
-        let text = "inline mappings are not supported, see uidMappings and gidMappings";
-        let error = Error::invalid(format_args!("{at}/options/{index}"), text);
-        return Err(error.with_kind(Kind::Unsupported));
-    }
-    let (uid, gid) = (&mount.uid_mappings, &mount.gid_mappings);
-    ids::pair(uid, gid, at)?;
-    ids::lines(uid, &format!("{at}/uidMappings"))?;
-    ids::lines(gid, &format!("{at}/gidMappings"))?;
-    let own = !uid.is_empty();
-    if options.idmap.is_none() && !own {
-        return Ok(None);
-    }
-    if !own && !context.namespaces.has(NsKind::User) {
-        let text = "idmap without mappings of its own needs a user namespace";
-        return Err(Error::invalid(format_args!("{at}/options"), text));
-    }
-    Ok(Some(Idmap { uid: uid.clone(), gid: gid.clone(), recursive: options.idmap == Some(true) }))
 }
