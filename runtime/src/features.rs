@@ -27,7 +27,7 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 
 /// What is built. A feature is switched on here by the change that builds it.
 mod built {
-    pub const CGROUP_SYSTEMD: bool = false;
+    pub const CGROUP_SYSTEMD: bool = true;
     pub const CGROUP_RDMA: bool = true;
     pub const APPARMOR: bool = true;
     pub const SELINUX: bool = true;
@@ -39,7 +39,7 @@ mod built {
 }
 
 /// Annotations of a configuration that change what we do; one that ends in `.` is a prefix.
-const OBEYED_ANNOTATIONS: &[&str] = &[];
+const OBEYED_ANNOTATIONS: &[&str] = &["org.systemd.property."];
 
 /// features.md
 #[derive(Debug, Serialize)]

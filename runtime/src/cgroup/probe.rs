@@ -51,6 +51,8 @@ pub struct Hierarchies {
     pub v1: Vec<Hierarchy>,
     /// The unified hierarchy, if mounted.
     pub v2: Option<Hierarchy>,
+    /// This process is not the host's root but this user: systemd's user manager is his, the system's is not.
+    pub user: Option<u32>,
 }
 
 impl Hierarchies {
@@ -66,7 +68,7 @@ impl Hierarchies {
             // With the whole hierarchy mounted (or inside a cgroup namespace's root) the mount table adds nothing.
             if own == "/" || fs::stat(USUAL).is_ok_and(|s| s.st_ino == ROOT_INODE) {
                 let v2 = Hierarchy { mount: USUAL.into(), own: below("/", own), controllers: Vec::new() };
-                return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2) });
+                return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2), user: user() });
             }
         }
         let mut found = Self::parse(&slurp("/proc/self/mountinfo")?, &cgroup);
@@ -74,6 +76,7 @@ impl Hierarchies {
             // As every runtime does: a stray v1 mount elsewhere does not make a v2 host a v1 host.
             found.v1.clear();
         }
+        found.user = user();
         Ok(found)
     }
 
@@ -145,6 +148,11 @@ impl Mount {
         let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
         Some(Mount { root, point, options, unified })
     }
+}
+
+fn user() -> Option<u32> {
+    let uid = rustix::process::geteuid();
+    (!uid.is_root() || crate::sys::ns::in_user_namespace()).then(|| uid.as_raw())
 }
 
 fn usual(mount: &str) -> bool {
