@@ -150,18 +150,11 @@ pub fn decide(
         _ => (None, cgroups_path.map(str::to_owned)),
     };
     let groups = groups(h, version, id, path.as_deref())?;
-    let record = unit.as_ref().map(|unit| unit.record.clone());
-    let record = Record { version, id: id.to_owned(), groups, unit: record };
-    let mut plan = Plan { record, unit, ..none };
-    for limit in LIMITS {
-        for item in (limit.items)(resources) {
-            plan.add(limit, resources, &item)?;
-        }
-    }
-    let policy = Policy::of(&resources.devices)?;
-    plan.devices = plan.devices_of(&policy)?;
-    if let Some(unit) = &mut plan.unit {
-        unit.add_devices(&policy);
+    let record =
+        Record { version, id: id.to_owned(), groups, unit: unit.as_ref().map(|unit| unit.record.clone()) };
+    let mut plan = Plan::of(record, resources)?;
+    if let (Some(unit), Some(own)) = (unit, &mut plan.unit) {
+        *own = Unit { limits: std::mem::take(&mut own.limits), ..unit };
     }
     Ok(plan)
 }
@@ -240,6 +233,27 @@ fn parts(path: &str) -> Result<Vec<&str>, String> {
 }
 
 impl Plan {
+    /// What `resources` mean for the groups of `record`, which are those of this host or were when they were made.
+    ///
+    /// # Errors
+    /// As [`decide`].
+    pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
+        let unit = record.unit.clone().map(Unit::known);
+        let mut plan =
+            Plan { record, writes: Vec::new(), devices: DevicePlan::None, unit, warnings: Vec::new() };
+        for limit in LIMITS {
+            for item in (limit.items)(resources) {
+                plan.add(limit, resources, &item)?;
+            }
+        }
+        let policy = Policy::of(&resources.devices)?;
+        plan.devices = plan.devices_of(&policy)?;
+        if let Some(unit) = &mut plan.unit {
+            unit.add_devices(&policy);
+        }
+        Ok(plan)
+    }
+
     /// Whether anything is limited (devices aside): if not, a caller without permission may go on without a group.
     #[must_use]
     pub fn has_limits(&self) -> bool {

@@ -150,9 +150,26 @@ impl Mount {
     }
 }
 
+/// Who asks, if not the host's root: the user outside of the user namespace that this process is in.
 fn user() -> Option<u32> {
     let uid = rustix::process::geteuid();
-    (!uid.is_root() || crate::sys::ns::in_user_namespace()).then(|| uid.as_raw())
+    if !crate::sys::ns::in_user_namespace() {
+        return (!uid.is_root()).then(|| uid.as_raw());
+    }
+    Some(outside(&slurp("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
+}
+
+/// user_namespaces(7): each line is `INSIDE OUTSIDE COUNT`.
+fn outside(map: &str, uid: u32) -> u32 {
+    let lines = map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??, numbers.next()??))
+    });
+    let of = |(inside, outside, count): (u32, u32, u32)| {
+        let distance = uid.checked_sub(inside).filter(|distance| *distance < count)?;
+        outside.checked_add(distance)
+    };
+    lines.filter_map(of).next().unwrap_or(uid)
 }
 
 fn usual(mount: &str) -> bool {
@@ -277,6 +294,15 @@ mod tests {
     fn spaces_in_mount_points() {
         let h = Hierarchies::parse("1 2 0:3 / /a\\040b\\134 rw - cgroup2 none rw\n", "0::/\n");
         assert_eq!(h.v2.unwrap().mount, "/a b\\");
+    }
+
+    #[test]
+    fn the_user_outside_of_a_user_namespace() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        for (inside, out) in [(0, 1000), (1, 100_000), (65_536, 165_535), (65_537, 65_537)] {
+            assert_eq!(outside(map, inside), out);
+        }
+        assert_eq!(outside("x y z\n0 4294967295 5\n", 3), 3);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Unit {
         Ok((Unit { record, slice: slice.to_owned(), base, limits: Vec::new() }, path))
     }
 
+    /// A unit that was started before: only its limits are decided on.
+    pub(super) fn known(record: record::Unit) -> Unit {
+        Unit { record, slice: String::new(), base: Vec::new(), limits: Vec::new() }
+    }
+
     /// Adds the properties that annotations ask for; one that is there already gives way.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod process;
 mod rootfs;
 mod seccomp;
 mod signals;
+mod systemd;
 mod terminal;
 
 use crate::harness::case::Case;
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        systemd::cases,
         rootfs::cases,
         attacks::cases,
         crash::cases,
