@@ -28,7 +28,7 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 
 /// What is built. A feature is switched on here by the change that builds it.
 mod built {
-    pub const CGROUP_SYSTEMD: bool = false;
+    pub const CGROUP_SYSTEMD: bool = true;
     pub const CGROUP_RDMA: bool = true;
     pub const APPARMOR: bool = true;
     pub const SELINUX: bool = true;

@@ -80,6 +80,8 @@ impl Launch<'_> {
             if !waits {
                 channel.go()?;
             }
+        } else if self.placement().and_then(Placement::at_birth).is_some() {
+            self.settle()?;
         }
         self.channel = Some(channel);
         // The stage has its own copies now.
@@ -125,7 +127,12 @@ impl Launch<'_> {
     }
 
     pub(super) fn place_process(&mut self) -> Result<()> {
-        self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))
+        self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))?;
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.placement.as_mut().map_or(Ok(()), Placement::settle)
     }
 
     pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {

@@ -11,10 +11,12 @@ use super::text::printable;
 use crate::error::{Error, Result};
 use crate::seccomp::Insn;
 
-/// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe.
-pub const NAMES: [&str; 8] =
-    [HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, BPF, FAIL_UNKNOWN, RECEIVER];
+/// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
+/// is a prefix (systemd's are read in `cgroup/unit.rs`).
+pub const NAMES: [&str; 9] =
+    [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, BPF, FAIL_UNKNOWN, RECEIVER];
 
+const SYSTEMD: &str = "org.systemd.property.";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";

@@ -134,7 +134,8 @@ impl Plan {
         let known_ids = ids.as_ref().or(expected_ids.as_ref());
         let cgroup_path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
         let resources = spec.linux.resources.as_ref();
-        let cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
+        let mut cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
+        cgroup.annotate(&spec.annotations)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let obeyed = annotations::read(&spec.annotations)?;
         let context = mounts::Context {

@@ -197,10 +197,18 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
 /// # Errors
 /// The errno of clone3(2).
 pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
+    sleeper(libc::CLONE_NEWUSER as u64 | flags)
+}
+
+/// A process that only sleeps, in new namespaces of `flags`.
+///
+/// # Errors
+/// The errno of clone3(2).
+pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
     let parent = std::process::id();
     let window = Window {
-        flags: libc::CLONE_NEWUSER as u64 | flags,
+        flags,
         cgroup: None,
         wait: false,
         become_root: false,

@@ -24,12 +24,20 @@ pub fn update(home: &Home, id: &str, ask: &Update) -> Result<()> {
     if container.state.cgroup.groups.is_empty() {
         return Err(Error::new(Kind::Unsupported, "the container has no control group to limit"));
     }
-    let change = cgroup::change(&container.state.cgroup, &container.resources()?, &ask.resources)?;
+    let old = container.resources()?;
+    let change = cgroup::change(&container.state.cgroup, &old, &ask.resources)?;
     for (at, why) in &change.plan.warnings {
         (home.warn)(&format!("{}: {why}", at.replace("/linux/resources", "resources ")));
     }
     let group = container.group();
-    let before = group.update(&change)?;
+    group.set_properties(&change.plan)?;
+    let before = group.update(&change).inspect_err(|_| {
+        // systemd took them; the kernel did not.
+        let back = cgroup::change(&container.state.cgroup, &change.resources, &old);
+        if let Err(error) = back.and_then(|back| group.set_properties(&back.plan)) {
+            (home.warn)(&error.to_string());
+        }
+    })?;
     container.state.resources = Some(change.resources.clone());
     container.dir.write(&container.state).map_err(|error| match before.restore() {
         Ok(()) => error,

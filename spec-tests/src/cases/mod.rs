@@ -30,6 +30,7 @@ mod rdt;
 mod rootfs;
 mod seccomp;
 mod signals;
+mod systemd;
 mod terminal;
 
 use crate::harness::case::Case;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        systemd::cases,
         rootfs::cases,
         attacks::cases,
         lsm::cases,
