@@ -14,9 +14,13 @@ mod cgroups;
 mod cli;
 mod crash;
 mod credentials;
+mod events;
 mod exec;
+mod forks;
 mod hooks;
 mod lifecycle;
+mod limits;
+mod limits_bite;
 mod mounts;
 mod namespaces;
 mod process;
@@ -24,6 +28,7 @@ mod rootfs;
 mod seccomp;
 mod signals;
 mod terminal;
+mod update;
 
 use crate::harness::case::Case;
 
@@ -43,6 +48,11 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        limits::cases,
+        limits_bite::cases,
+        update::cases,
+        events::cases,
+        forks::cases,
         rootfs::cases,
         attacks::cases,
         crash::cases,
