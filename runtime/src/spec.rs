@@ -538,6 +538,10 @@ lenient! {
 /// `Kind::Invalid` with the JSON pointer of the first value that does not read, or the line and column of the
 /// first byte that is not JSON.
 pub fn read<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T> {
+    // serde reads a list as a structure, field by field; no document of the specification is a list.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::new(Kind::Invalid, "expected an object, found a list").at(name.to_owned()));
+    }
     // The quick reading first; the one that tracks the path costs twice as much and is for the message only.
     match serde_json::from_slice(bytes) {
         // Of two values the last wins, as for Go and jq, whose configurations others can read (RFC 8259, section 4).

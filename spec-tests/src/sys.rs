@@ -358,3 +358,20 @@ pub fn seccomp_answer(listener: BorrowedFd, id: u64, value: i64, errno: i32) -> 
     // SAFETY: the kernel reads the struct.
     check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &mut answer) }).map(drop)
 }
+
+/// The processor time that this process has had.
+pub fn processor_time() -> std::time::Duration {
+    // SAFETY: all zeroes is a valid timespec; the call only writes to it.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
+        time
+    };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Children of this process, and of the programs it executes, need not be waited for.
+pub fn forget_children() {
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}

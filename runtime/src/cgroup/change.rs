@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::decide::{DevicePlan, Line, Plan, RESOURCES, Write};
+use super::decide::{Line, Plan, RESOURCES, Write};
 use super::devices::Policy;
 use super::limits::LIMITS;
 use super::record::Record;
@@ -24,8 +24,10 @@ pub struct Change {
     pub resources: Resources,
     /// The groups, and what is written into them, in this order.
     pub plan: Plan,
-    /// How device rules are enforced before and after, if they change.
-    pub devices: Option<(DevicePlan, DevicePlan)>,
+    /// Everything that was in force before; `None` if that is not to be had any more (a controller has gone).
+    pub before: Option<Plan>,
+    /// Whether the meaning of the device rules changes.
+    pub devices: bool,
     /// `checkBeforeUpdate`: these limits must not be below the usage.
     pub check: Option<Check>,
 }
@@ -48,17 +50,14 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     let named = named(ask);
     let mut plan = Plan::of(record.clone(), &resources)
         .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
-    let devices = match Policy::of(&resources.devices)? == Policy::of(&before.devices)? {
-        true => None,
-        false => Some((Plan::of(record.clone(), &only_devices(before))?.devices, plan.devices.clone())),
-    };
-    // What was in force may be what a kernel or an older Corten took and we would refuse: then all is written.
-    let old = Plan::of(record.clone(), before).map(|plan| plan.writes).unwrap_or_default();
+    let devices = Policy::of(&resources.devices)? != Policy::of(&before.devices)?;
+    let before = Plan::of(record.clone(), before).ok();
+    let old = before.as_ref().map(|plan| plan.writes.as_slice()).unwrap_or_default();
     let same = |a: &Write, b: &Write| (&a.file, &a.value, &a.or) == (&b.file, &b.value, &b.or);
     plan.writes.retain(|write| named.contains(&write.at) || !old.iter().any(|old| same(old, write)));
     plan.warnings.retain(|(at, _)| named.contains(at));
     let check = check(&resources, ask);
-    Ok(Change { resources, plan, devices, check })
+    Ok(Change { resources, plan, before, devices, check })
 }
 
 /// The JSON pointers of everything in `ask`, as a plan has them.
@@ -68,10 +67,6 @@ fn named(ask: &Resources) -> Vec<String> {
         items.map(|item| format!("{RESOURCES}{}", item.at.as_deref().unwrap_or(limit.at))).collect::<Vec<_>>()
     };
     LIMITS.iter().flat_map(of).collect()
-}
-
-fn only_devices(resources: &Resources) -> Resources {
-    Resources { devices: resources.devices.clone(), ..Resources::default() }
 }
 
 fn check(all: &Resources, ask: &Resources) -> Option<Check> {

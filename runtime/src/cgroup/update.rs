@@ -117,9 +117,9 @@ impl Before<'_> {
     /// What is not as it was before; the rest is.
     pub fn restore(&self) -> Result<()> {
         if self.devices
-            && let Some((old, new)) = &self.change.devices
+            && let Some(before) = &self.change.before
         {
-            self.devices(new, old)?;
+            self.devices(&self.change.plan.devices, &before.devices)?;
         }
         // Twice, because some files are refused in one order and taken in the other (memory and memory+swap).
         let mut left = Ok(());
@@ -145,9 +145,10 @@ impl Before<'_> {
         for file in again {
             self.write_one(file)?;
         }
-        if let Some((old, new)) = &self.change.devices {
+        if self.change.devices {
             self.devices = true;
-            self.devices(old, new)?;
+            let old = self.change.before.as_ref().map_or(&DevicePlan::None, |before| &before.devices);
+            self.devices(old, &self.change.plan.devices)?;
         }
         Ok(())
     }
@@ -187,6 +188,7 @@ impl Before<'_> {
             (DevicePlan::Lines(old), DevicePlan::Lines(new)) => {
                 v1::devices(self.group, &DevicePlan::Lines(transition(old, new)))
             }
+            (_, DevicePlan::Lines(_)) => v1::devices(self.group, new),
             _ => v2::devices(self.group, new),
         }
         .map_err(|error| error.relocated("config.json /linux/resources", "resources "))

@@ -19,7 +19,7 @@ use super::{amounts, values};
 /// The file given with -r holds the "resources" object of a configuration (its "linux.resources"), with the values to
 /// be changed only; all other options are ignored then. Device rules in it replace the container's, at once.
 ///
-///    # echo '{"memory": {"limit": 268435456}, "pids": {"limit": 64}}' | corten update -r - web
+///    # echo '{"memory":{"limit":268435456},"pids":{"limit":64}}' | corten update -r - web
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
 pub struct Update {

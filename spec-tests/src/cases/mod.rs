@@ -14,10 +14,14 @@ mod cgroups;
 mod cli;
 mod crash;
 mod credentials;
+mod events;
 mod exec;
 mod fields;
+mod forks;
 mod hooks;
 mod lifecycle;
+mod limits;
+mod limits_bite;
 mod lsm;
 mod mempolicy;
 mod mounts;
@@ -32,6 +36,7 @@ mod seccomp;
 mod signals;
 mod systemd;
 mod terminal;
+mod update;
 
 use crate::harness::case::Case;
 
@@ -52,6 +57,11 @@ pub fn all() -> Vec<Case> {
         seccomp::cases,
         cgroups::cases,
         systemd::cases,
+        limits::cases,
+        limits_bite::cases,
+        update::cases,
+        events::cases,
+        forks::cases,
         rootfs::cases,
         attacks::cases,
         lsm::cases,

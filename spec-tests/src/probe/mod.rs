@@ -17,6 +17,7 @@
 //! | `notify LINE…` | sends the lines to the socket `NOTIFY_SOCKET` in one message |
 //! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
 //! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
+//! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `wait-for FILE` | waits until the file exists |
 //!
@@ -70,6 +71,7 @@ fn act(action: &[String]) -> Outcome {
         "block" => block(args),
         "notify" => notify(args),
         "spawn" => spawn(args),
+        "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
         _ => Err("no such action".into()),
@@ -149,6 +151,21 @@ fn spawn(args: &[String]) -> Outcome {
     let args = args.iter().map(|arg| if arg == "++" { "--" } else { arg });
     let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
     Command::new(this).args(args).spawn().map(drop).map_err(shown)
+}
+
+/// A process that makes two and is gone a moment later, unless it is the first.
+fn bomb() -> Outcome {
+    sys::forget_children();
+    let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
+    let is_first = std::process::id() == 1 || std::env::var_os("BOMB").is_none();
+    for round in 0.. {
+        if !is_first && round == 3 {
+            exit(0);
+        }
+        let child = Command::new(&this).arg("bomb").env("BOMB", "1").spawn();
+        std::thread::sleep(Duration::from_millis(if child.is_ok() { 3 } else { 1 }));
+    }
+    Ok(())
 }
 
 fn sizes(changes: usize) -> Outcome {
