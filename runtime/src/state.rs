@@ -134,6 +134,9 @@ impl State {
         if check_id(&state.id).is_err() {
             return wrong("id", "invalid container ID format");
         }
+        if state.listen_fds > state.keep_fds {
+            return wrong("listenFds", "more than keepFds, which they are part of");
+        }
         if state.init.as_ref().is_some_and(|init| init.pid <= 0) {
             return wrong("init/pid", "not the number of a process");
         }
@@ -172,6 +175,7 @@ impl Dir {
     /// # Errors
     /// `Kind::Exists` when it is taken.
     pub fn create(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
         make_root(root)?;
         let path = root.join(id);
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(|errno| match errno {
@@ -190,6 +194,7 @@ impl Dir {
     /// # Errors
     /// `Kind::NotFound` when there is none.
     pub fn open(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
         Dir::open_path(root.join(id)).map_err(|error| match error.errno() {
             Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
             _ => error,
@@ -354,14 +359,25 @@ fn make_root(root: &Path) -> Result<()> {
         .step(|| "state root")
 }
 
-fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
-    let size = rustix::fs::fstat(file)?.st_size as usize;
-    let mut bytes = vec![0; size + 1];
+/// No configuration and no state comes near it; it bounds what a file that grows, or never ends, can do, and keeps every
+/// offset of an encoded program within 32 bits.
+const LARGEST: usize = 16 << 20;
+
+/// Reads a file, or a pipe, to its end.
+///
+/// # Errors
+/// EFBIG for more than 16 MiB.
+pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
+    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; size.min(LARGEST) + 1];
     let mut length = 0;
     loop {
-        match rustix::io::read(file, &mut bytes[length..])? {
+        match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[length..]))? {
             0 => break,
             count => length += count,
+        }
+        if length > LARGEST {
+            return Err(rustix::io::Errno::FBIG);
         }
         if length == bytes.len() {
             bytes.resize(length * 2, 0);
@@ -414,6 +430,46 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000000007Z"),
         ] {
             assert_eq!(rfc3339(seconds, 7), date);
+        }
+    }
+
+    /// Found by review: a state root may hold anything's name, and an endless file.
+    #[test]
+    fn ids_are_checked_where_they_become_paths_and_files_are_bounded() {
+        let root = std::env::temp_dir();
+        for id in ["..", "a/b", "", "."] {
+            assert_eq!(Dir::open(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+            assert_eq!(Dir::create(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+        }
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(read_all(endless.as_fd()), Err(rustix::io::Errno::FBIG));
+        assert_eq!(read_all(std::fs::File::open("/dev/null").unwrap().as_fd()), Ok(Vec::new()));
+    }
+
+    /// Found by the fuzzer and by review: what none of these may be believed to be.
+    #[test]
+    fn states_that_nobody_wrote_are_refused() {
+        let good = r#"{"version":1,"id":"box","bundle":"/b","rootfs":"/r","created":"","owner":0,"keepFds":2,"listenFds":1,
+            "cgroup":{"version":"v2","id":"box","groups":[{"mount":"/sys/fs/cgroup","path":"/box"}]},
+            "init":{"pid":7,"inode":1,"startTime":0,"bootId":"x"}}"#;
+        assert!(State::read(good.as_bytes()).is_ok());
+        for (from, to, field) in [
+            ("\"version\":1", "\"version\":2", "/version"),
+            ("\"id\":\"box\",\"bundle", "\"id\":\"../x\",\"bundle", "/id"),
+            ("\"pid\":7", "\"pid\":-1", "/init/pid"),
+            ("\"pid\":7", "\"pid\":0", "/init/pid"),
+            // keep_fds - listen_fds is taken by `start`.
+            ("\"listenFds\":1", "\"listenFds\":3", "/listenFds"),
+            // No group at all was a panic of `kill` and `exec`; others would be emptied and removed.
+            ("[{\"mount\":\"/sys/fs/cgroup\",\"path\":\"/box\"}]", "[]", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"/\"", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"/../../../home\"", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"box\"", "/cgroup"),
+            ("\"mount\":\"/sys/fs/cgroup\"", "\"mount\":\"\"", "/cgroup"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = State::read(good.replace(from, to).as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{field}: ")), "{to}: {error}");
         }
     }
 

@@ -150,6 +150,9 @@ fn same(a: &Device, b: &Device) -> bool {
 
 fn read(device: &spec::Device, at: String, via: impl Fn(&str, u32) -> Via) -> Result<Option<Device>> {
     let path = clean(absolute(format_args!("{at}/path"), &device.path)?);
+    if path == "/" {
+        return Err(Error::invalid(format_args!("{at}/path"), "the root itself cannot be a device"));
+    }
     if path == "/dev/ptmx" {
         // Always the link to the container's own devpts; the host's would lead to the host's terminals.
         return Ok(None);

@@ -215,5 +215,8 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     if path.contains('\0') {
         return Err("NUL in a path".into());
     }
+    if path.ends_with('/') && matches!(op, StageOp::Mknod { .. } | StageOp::Symlink { .. }) {
+        return Err(format!("path {path} names nothing that can be made"));
+    }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -16,7 +16,7 @@ use crate::host::{Launch, Subject, Task};
 use crate::plan::Plan;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
-use crate::state::{Dir, State, now};
+use crate::state::{Dir, State, now, read_all};
 
 /// `create`, and `run` up to and including the start: the process is launched and, for `run`, started.
 ///
@@ -92,13 +92,9 @@ fn notification(plan: &Plan, ask: &Create, dir: &Dir) -> Result<Option<Notify>> 
 pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
     let bundle = real(&ask.bundle).call(|| format!("open({})", ask.bundle.display())).step(|| "bundle")?;
     let path = bundle.join(ask.config.as_deref().unwrap_or(Path::new("config.json")));
-    let bytes = std::fs::read(&path).map_err(|error| {
-        let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let error = Error::os(format!("open({})", path.display()), errno).with_kind(Kind::Invalid);
-        match errno {
-            libc::ENOENT => error.at("JSON specification file config.json not found"),
-            _ => error,
-        }
+    let bytes = read_file(&path).map_err(|error| match error.errno() {
+        Some(libc::ENOENT) => error.at("JSON specification file config.json not found"),
+        _ => error,
     })?;
     Ok((spec::read("config.json", &bytes)?, bytes, bundle))
 }
@@ -110,6 +106,13 @@ fn real(path: &Path) -> std::io::Result<PathBuf> {
     let opened = rustix::fs::open(path, flags, Mode::empty())?;
     let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
     std::fs::read_link(link).or_else(|_| std::fs::canonicalize(path))
+}
+
+/// A file of the caller's, whole but within bounds.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let opened = std::fs::File::open(path).call(|| format!("open({})", path.display()));
+    let read = opened.and_then(|file| read_all(file.as_fd()).call(|| format!("read({})", path.display())));
+    read.map_err(|error| error.with_kind(Kind::Invalid))
 }
 
 /// Which descriptors a terminal may have (reference E15).

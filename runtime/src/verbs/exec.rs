@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
+use super::create::read_file;
 use crate::ask::{Exec, Home, Launched, Stdio};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
-use crate::error::{Context, Error, Kind, Result, printable};
+use crate::error::{Error, Kind, Result, printable};
 use crate::facts::Facts;
 use crate::host::{Launch, Subject, Task};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
@@ -100,8 +101,7 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
 }
 
 fn read_process(path: &Path) -> Result<spec::Process> {
-    let bytes = std::fs::read(path).call(|| format!("open({})", path.display()))?;
-    spec::read(&path.display().to_string(), &bytes)
+    spec::read(&path.display().to_string(), &read_file(path)?)
 }
 
 /// All namespaces of the container but its pid namespace, into which the process is born.

@@ -8,6 +8,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 static START: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
@@ -80,6 +81,12 @@ pub fn reached(mut each: impl FnMut(usize, u8)) {
         bytes(head.len() + 8 * at, &word.to_ne_bytes());
     }
     bytes(length - tail.len(), tail);
+}
+
+/// The processor's time that this thread has had: what others do on the machine does not count.
+pub fn time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 thread_local! {

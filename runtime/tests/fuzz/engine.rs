@@ -189,9 +189,9 @@ impl<'a> Fuzzer<'a> {
         let run = self.target.run;
         counters::clear();
         counters::start_counting();
-        let start = Instant::now();
+        let start = counters::time();
         let result = catch_unwind(AssertUnwindSafe(|| run(input)));
-        let (took, held) = (start.elapsed(), counters::most_held());
+        let (took, held) = (counters::time() - start, counters::most_held());
         self.slowest = self.slowest.max(took);
         self.largest = self.largest.max(held);
         match result {

@@ -159,7 +159,7 @@ fn texts(texts: &[String]) -> Vec<&str> {
 
 /// Encodes and reads back.
 pub fn roundtrip(program: &Program) {
-    let fds: Vec<i32> = (0..program.sources.len() as i32).map(|n| 50 - n).collect();
+    let fds: Vec<i32> = (0..program.sources.len() as i32).map(|n| 3000 - n).collect();
     let encoded = encode(program, &fds, &[3, 4, 0], 60);
     let decoded = Decoded::new(&encoded);
     assert!(decoded.keep.is_sorted() && decoded.keep.contains(&60) && !decoded.keep.contains(&0));
