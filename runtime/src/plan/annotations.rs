@@ -13,7 +13,7 @@ use crate::seccomp::Insn;
 
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe.
 pub const NAMES: [&str; 8] =
-    [HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, BPF, FAIL_UNKNOWN, RECEIVER];
+    [HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
 
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";

@@ -2,6 +2,7 @@
 //! The bytes that the stage reads: every offset in bounds, every array aligned, every operation known.
 
 use corten::plan::hooks::Hook;
+use corten::plan::mempolicy::MemPolicy;
 use corten::plan::mounts::{Attrs, Propagation};
 use corten::program::encode::{Encoded, encode};
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
@@ -122,6 +123,20 @@ impl Decoded {
                 let found: Vec<u64> = (0..rec.x).map(|n| self.u64(rec.s + 8 * n)).collect();
                 assert_eq!(found, *filter);
             }
+            StageOp::MemPolicy(policy) => {
+                self.array(rec.s, rec.a as u32, 8);
+                let found: Vec<u64> = (0..rec.a as u32).map(|n| self.u64(rec.s + 8 * n)).collect();
+                assert_eq!((rec.x, found), (policy.mode, policy.nodes.clone()));
+            }
+            StageOp::MoveRoot(mounts) => {
+                assert_eq!((self.texts(rec.s), rec.x as usize), (texts(mounts), mounts.len()));
+            }
+            StageOp::AttachOrLink { path, flags, .. } => {
+                assert_eq!(
+                    (self.text(rec.s), &self.joined(rec.t, rec.x), rec.y),
+                    (path.as_str(), path, *flags)
+                );
+            }
             StageOp::Rlimits { limits, .. } => {
                 assert_eq!(rec.x as usize, limits.len());
                 self.array(rec.s, rec.x, size_of::<wire::RlimitRec>() as u32);
@@ -238,7 +253,7 @@ fn number(op: &StageOp) -> usize {
         Mask(_) => 27,
         Readonly(_) => 28,
         Pivot => 29,
-        MoveRoot => 30,
+        MoveRoot(_) => 30,
         Write { .. } => 31,
         Console { .. } => 32,
         ConsoleBind(_) => 33,
@@ -263,13 +278,17 @@ fn number(op: &StageOp) -> usize {
         Rlimits { .. } => 52,
         Chroot(_) => 53,
         CloseFd(_) => 54,
-        Exec { .. } => 55,
+        MemPolicy(_) => 55,
+        AttachOrLink { .. } => 56,
+        KeepGroups => 57,
+        Exec { .. } => 58,
     }
 }
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
-    let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None };
+    let hook =
+        Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: [None, None] };
     vec![
         StageOp::Signals,
         StageOp::Setns { from: none, kinds: 0 },
@@ -302,7 +321,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Mask(text()),
         StageOp::Readonly(text()),
         StageOp::Pivot,
-        StageOp::MoveRoot,
+        StageOp::MoveRoot(vec![]),
         StageOp::Write { dir: none, path: text(), data: text() },
         StageOp::Console { master: 0, terminal: 0, size: None },
         StageOp::ConsoleBind(0),
@@ -327,6 +346,9 @@ fn all() -> Vec<StageOp> {
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
+        StageOp::MemPolicy(MemPolicy { mode: 0, nodes: vec![] }),
+        StageOp::AttachOrLink { mount: none, slot: 0, path: text(), flags: 0 },
+        StageOp::KeepGroups,
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]
 }
