@@ -35,6 +35,10 @@ fn change(mount: i32, recursive: bool, attr: &MountAttr) -> Result<()> {
     if recursive && attributes != 0 || attr.set & MOUNT_ATTR_IDMAP != 0 {
         return Err(fault(sys::ENOSYS, nr::MOUNT_SETATTR as u32));
     }
+    // No mount at all, but the link that AttachOrLink made again; of a mounted one there is nothing to protect.
+    if sys::fstat(mount)?.kind() == sys::S_IFLNK {
+        return Ok(());
+    }
     // By a procfs of our own: whatever is mounted at /proc, this is our descriptor.
     let fs = sys::fsopen(c"proc")?;
     sys::fsconfig_create(fs)?;

@@ -14,7 +14,7 @@ use crate::seccomp::Insn;
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
 /// is a prefix (systemd's are read in `cgroup/unit.rs`).
 pub const NAMES: [&str; 9] =
-    [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, BPF, FAIL_UNKNOWN, RECEIVER];
+    [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
 
 const SYSTEMD: &str = "org.systemd.property.";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";

@@ -117,18 +117,7 @@ impl Builder {
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let mut b = Builder::new(plan.set_attr);
     let b = &mut b;
-    // On the host, before any process exists: everything that can fail without a trace.
-    if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
-        b.host("/process/terminal", HostOp::ConsoleSocket);
-    }
-    if let Some(join) = plan.namespaces.join_of(NsKind::User) {
-        b.host(&join.at, HostOp::JoinedIds);
-    }
-    b.host("", HostOp::Reserve);
-    b.host("/linux/cgroupsPath", HostOp::Cgroup);
-    if plan.rdt.is_some() {
-        b.host("/linux/intelRdt", HostOp::Rdt);
-    }
+    b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
@@ -146,32 +135,10 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
     }
     b.stage("", StageOp::Setsid);
-    if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| b.network.is_none()) {
-        b.stage(at, StageOp::Loopback);
-    }
-    if !plan.netdevs.is_empty() {
-        b.join_network();
-        b.meet(
-            "/linux/netDevices",
-            barrier::NETWORK,
-            Ref::Nothing,
-            &[("/linux/netDevices", HostOp::NetDevices)],
-        );
-    }
+    b.network(plan);
     b.names(plan);
     // The file system, seen from the host's tree.
-    // A joined one is used as runc and crun do: what it had is gone with the old root.
-    if plan.namespaces.has(NsKind::Mount) {
-        // Never shared: what is mounted here must not appear on the host.
-        b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
-        b.stage(
-            "/root/path",
-            StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
-        );
-        if !b.set_attr {
-            b.propagate("/root/path", rootfs, &ROOTFS);
-        }
-    }
+    b.host_tree(plan, rootfs);
     b.stage("/root/path", StageOp::Root(rootfs));
     b.mounts(plan, &binds);
     b.devices(plan, &binds);
@@ -263,6 +230,53 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
 }
 
 impl Builder {
+    /// On the host, before any process exists: everything that can fail without a trace.
+    fn prologue(&mut self, plan: &Plan) {
+        if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
+            self.host("/process/terminal", HostOp::ConsoleSocket);
+        }
+        if let Some(join) = plan.namespaces.join_of(NsKind::User) {
+            self.host(&join.at, HostOp::JoinedIds);
+        }
+        self.host("", HostOp::Reserve);
+        self.host("/linux/cgroupsPath", HostOp::Cgroup);
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::Rdt);
+        }
+    }
+
+    /// The network's first device, and those that come from the host.
+    fn network(&mut self, plan: &Plan) {
+        if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| self.network.is_none()) {
+            self.stage(at, StageOp::Loopback);
+        }
+        if !plan.netdevs.is_empty() {
+            self.join_network();
+            self.meet(
+                "/linux/netDevices",
+                barrier::NETWORK,
+                Ref::Nothing,
+                &[("/linux/netDevices", HostOp::NetDevices)],
+            );
+        }
+    }
+
+    /// The mount namespace's copy of the host's tree, and the rootfs in it. A joined one is used as runc and crun do: what it
+    /// had is gone with the old root.
+    fn host_tree(&mut self, plan: &Plan, rootfs: Ref) {
+        if plan.namespaces.has(NsKind::Mount) {
+            // Never shared: what is mounted here must not appear on the host.
+            self.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
+            self.stage(
+                "/root/path",
+                StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
+            );
+            if !self.set_attr {
+                self.propagate("/root/path", rootfs, &ROOTFS);
+            }
+        }
+    }
+
     /// The rootfs as a detached tree of its own.
     fn rootfs(&mut self, plan: &Plan) -> Ref {
         let tree = Tree {

@@ -256,6 +256,12 @@ impl Encoder<'_> {
             StageOp::CopyUp { slot: n, target } => {
                 Rec { code: code::COPY_UP, r: slot(*n), q: slot(*target), ..none }
             }
+            other => self.tree_record(other, none),
+        }
+    }
+
+    fn tree_record(&mut self, op: &StageOp, none: Rec) -> Rec {
+        match op {
             StageOp::Mknod { path, mode, rdev, uid, gid } => {
                 let owner = u64::from(*uid) << 32 | u64::from(*gid);
                 let (parent, name) = split(path);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The bytes that the stage reads: every offset in bounds, every array aligned, every operation known.
 
-use corten::plan::hooks::Hook;
-use corten::plan::mounts::{Attrs, Propagation};
 use std::collections::HashSet;
 
+use corten::plan::hooks::Hook;
+use corten::plan::mempolicy::MemPolicy;
+use corten::plan::mounts::{Attrs, Propagation};
 use corten::program::encode::encode;
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
 use corten::stage::wire::{self, Rec, code};
@@ -158,7 +159,7 @@ fn all() -> Vec<StageOp> {
         StageOp::MoveRoot(Vec::new()),
         StageOp::AttachOrLink { mount: none, slot: 0, path: text(), flags: 0 },
         StageOp::KeepGroups,
-        StageOp::MemPolicy(corten::plan::mempolicy::MemPolicy { mode: 0, nodes: vec![] }),
+        StageOp::MemPolicy(MemPolicy { mode: 0, nodes: vec![] }),
         StageOp::Write { dir: none, path: text(), data: text() },
         StageOp::Console { master: 0, terminal: 0, size: None },
         StageOp::ConsoleBind(0),

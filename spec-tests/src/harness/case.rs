@@ -144,10 +144,15 @@ impl Case {
     /// `on v1: `, `on v2: `, `in the guest: `, `natively: `, `with AppArmor: `, `with SELinux: `, or `at times: ` for
     /// races. Anywhere else, and everywhere without such words, a case that passes after all has failed.
     pub fn peer(mut self, name: &'static str, reason: &'static str) -> Self {
+        self.differs(name, reason);
+        self
+    }
+
+    /// The same for a case in a list.
+    pub fn differs(&mut self, name: &'static str, reason: &'static str) {
         if !reason.is_empty() {
             self.peers.push(Difference::new(name, reason));
         }
-        self
     }
 
     /// Why this host cannot run the case, if so.
