@@ -8,6 +8,7 @@ _corten_flags() {
     '') echo '--debug --log --log-format --log-level --root --criu --systemd-cgroup --cgroup-manager --rootless --version -v --help -h' ;;
     'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
     'delete') echo '--force -f --help -h' ;;
+    'events') echo '--interval --stats --help -h' ;;
     'exec') echo '--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused --help -h' ;;
     'features') echo '--help -h' ;;
     'kill') echo '--all -a --help -h' ;;
@@ -20,6 +21,7 @@ _corten_flags() {
     'spec') echo '--bundle -b --rootless --help -h' ;;
     'start') echo '--help -h' ;;
     'state') echo '--help -h' ;;
+    'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpuset-cpus --cpuset-mems --cpu-idle --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
     'version') echo '' ;;
     'help') echo '' ;;
     esac
@@ -41,6 +43,7 @@ _corten_value() {
     'create --pidfd-socket') echo 'file' ;;
     'create --pid-file') echo 'file' ;;
     'create --preserve-fds') echo '-' ;;
+    'events --interval') echo '-' ;;
     'exec --console-socket') echo 'file' ;;
     'exec --pidfd-socket') echo 'file' ;;
     'exec --cwd') echo '-' ;;
@@ -65,6 +68,25 @@ _corten_value() {
     'run --pid-file') echo 'file' ;;
     'run --preserve-fds') echo '-' ;;
     'spec --bundle' | 'spec -b') echo 'directory' ;;
+    'update --resources' | 'update -r') echo '-' ;;
+    'update --blkio-weight') echo '-' ;;
+    'update --cpu-period') echo '-' ;;
+    'update --cpu-quota') echo '-' ;;
+    'update --cpu-burst') echo '-' ;;
+    'update --cpu-share') echo '-' ;;
+    'update --cpu-rt-period') echo '-' ;;
+    'update --cpu-rt-runtime') echo '-' ;;
+    'update --cpuset-cpus') echo '-' ;;
+    'update --cpuset-mems') echo '-' ;;
+    'update --cpu-idle') echo '-' ;;
+    'update --kernel-memory') echo '-' ;;
+    'update --kernel-memory-tcp') echo '-' ;;
+    'update --memory') echo '-' ;;
+    'update --memory-reservation') echo '-' ;;
+    'update --memory-swap') echo '-' ;;
+    'update --pids-limit') echo '-' ;;
+    'update --l3-cache-schema') echo '-' ;;
+    'update --mem-bw-schema') echo '-' ;;
     esac
 }
 
@@ -72,6 +94,7 @@ _corten_value() {
 _corten_word() { # COMMAND NUMBER
     case "$1 $2" in
     'delete 1') echo id ;;
+    'events 1') echo id ;;
     'exec 1') echo id ;;
     'kill 1') echo id ;;
     'pause 1') echo id ;;
@@ -79,8 +102,9 @@ _corten_word() { # COMMAND NUMBER
     'resume 1') echo id ;;
     'start 1') echo id ;;
     'state 1') echo id ;;
+    'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
-    'help 1') echo 'create delete exec features kill list pause plan ps resume run spec start state version help' ;;
+    'help 1') echo 'create delete events exec features kill list pause plan ps resume run spec start state update version help' ;;
     esac
 }
 

@@ -188,7 +188,14 @@ mod tests {
     fn hook(script: &str, timeout: u64) -> Hook {
         let args = ["sh", "-c", script].map(str::to_owned).to_vec();
         let timeout = Some(Duration::from_secs(timeout));
-        Hook { at: "/hooks/prestart/0".into(), path: "/bin/sh".into(), args, env: Vec::new(), timeout }
+        Hook {
+            at: "/hooks/prestart/0".into(),
+            path: "/bin/sh".into(),
+            args,
+            env: Vec::new(),
+            timeout,
+            output: [None, None],
+        }
     }
 
     /// Found by review: the output was read for as long as there was any.

@@ -130,6 +130,8 @@ fn rank(op: &StageOp) -> Option<Rank> {
     Some(match op {
         // A hop into nothing new may come at any time: `exec` does it last.
         StageOp::Hop(0) => return None,
+        // A network namespace changes nothing that the others depend on.
+        StageOp::JoinSent(_) => return None,
         StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) => Rank::Join,
         StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
         StageOp::Attach { .. }
@@ -139,7 +141,7 @@ fn rank(op: &StageOp) -> Option<Rank> {
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
-        StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) | StageOp::JoinSent(_) => Rank::Mount,
+        StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => Rank::Mount,
         StageOp::Pivot | StageOp::MoveRoot(_) | StageOp::Chroot(_) => Rank::ChangeRoot,
         StageOp::Mask { .. } | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,

@@ -22,7 +22,7 @@ fn record(version: Version) -> Record {
             group("/blkio", &["blkio"]),
         ],
     };
-    Record { version, id: "x".into(), groups }
+    Record { version, id: "x".into(), groups, unit: None }
 }
 
 fn read(json: &str) -> Resources {
