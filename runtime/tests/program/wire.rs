@@ -287,8 +287,7 @@ fn number(op: &StageOp) -> usize {
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
-    let hook =
-        Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: [None, None] };
+    let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: None };
     vec![
         StageOp::Signals,
         StageOp::Setns { from: none, kinds: 0 },
