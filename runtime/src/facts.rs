@@ -101,21 +101,6 @@ pub(crate) fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&plain).into_owned()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outermost_mounts_once_for_each() {
-        let line = |at: &str| format!("1 1 0:1 / {at} rw - tmpfs tmpfs rw\n");
-        let table: String =
-            ["/", "/sys/fs/cgroup", "/proc", "/sys", "/sys-x", "/proc", "/a\\040b", "/proc/sys"]
-                .map(line)
-                .concat();
-        assert_eq!(outermost(&table), ["/a b", "/proc", "/proc", "/sys", "/sys-x"]);
-    }
-}
-
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the
 /// last since Linux 5.9, so this asks twice on every kernel so far.
 fn last_cap() -> u32 {
@@ -135,5 +120,20 @@ fn grantable() -> u64 {
     match rustix::thread::capabilities(None) {
         Ok(sets) if rustix::process::geteuid().is_root() => sets.permitted.bits(),
         _ => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outermost_mounts_once_for_each() {
+        let line = |at: &str| format!("1 1 0:1 / {at} rw - tmpfs tmpfs rw\n");
+        let table: String =
+            ["/", "/sys/fs/cgroup", "/proc", "/sys", "/sys-x", "/proc", "/a\\040b", "/proc/sys"]
+                .map(line)
+                .concat();
+        assert_eq!(outermost(&table), ["/a b", "/proc", "/proc", "/sys", "/sys-x"]);
     }
 }

@@ -17,7 +17,12 @@ const FUNCTION_MAX: usize = 80;
 const MAX_CRATES: usize = 120;
 
 /// Files that may be longer, each of which says why at its top ("longer ... because").
-const LONGER: [&str; 3] = ["runtime/src/seccomp/names.rs", "runtime/src/spec.rs", "runtime/stage/sys.rs"];
+const LONGER: [&str; 4] = [
+    "runtime/src/program/op.rs",
+    "runtime/src/seccomp/names.rs",
+    "runtime/src/spec.rs",
+    "runtime/stage/sys.rs",
+];
 /// Files that break a rule of form and still owe the repair: told as a warning. This list may only shrink.
 const OWING: [&str; 1] = ["spec-tests/src/cases/bad_input.rs"];
 

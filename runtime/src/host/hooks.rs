@@ -62,11 +62,13 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     command.current_dir(bundle).process_group(0);
     command.stdin(Stdio::piped()).stdout(write).stderr(stderr);
-    if let Some(path) = &hook.output[0] {
-        command.stdout(appended(path)?);
-    }
-    if let Some(path) = &hook.output[1] {
-        command.stderr(appended(path)?);
+    if let Some([stdout, stderr]) = hook.output.as_deref() {
+        if let Some(path) = stdout {
+            command.stdout(appended(path)?);
+        }
+        if let Some(path) = stderr {
+            command.stderr(appended(path)?);
+        }
     }
     let child = command
         .spawn()

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::hooks::Output;
 use super::text::printable;
 use crate::error::{Error, Result};
 use crate::seccomp::Insn;
@@ -42,7 +44,7 @@ pub struct Obeyed {
     /// A system call that no table knows is an error.
     pub fail_unknown: bool,
     /// Files that the output of hooks in the runtime's namespaces is appended to: stdout's and stderr's.
-    pub hook_output: [Option<PathBuf>; 2],
+    pub hook_output: Output,
 }
 
 impl Default for Obeyed {
@@ -54,7 +56,7 @@ impl Default for Obeyed {
             receiver: None,
             bpf: None,
             fail_unknown: false,
-            hook_output: [None, None],
+            hook_output: None,
         }
     }
 }
@@ -82,7 +84,8 @@ pub fn read(annotations: &BTreeMap<String, Option<String>>) -> Result<Obeyed> {
     obeyed.fail_unknown = on(FAIL_UNKNOWN);
     obeyed.pidfd_socket = path(PIDFD)?;
     obeyed.receiver = path(RECEIVER)?.map(|path| path.to_string_lossy().into_owned());
-    obeyed.hook_output = [path(HOOKS_STDOUT)?, path(HOOKS_STDERR)?];
+    let output = [path(HOOKS_STDOUT)?, path(HOOKS_STDERR)?];
+    obeyed.hook_output = output.iter().any(Option::is_some).then(|| Arc::new(output));
     if let Some(kind) = value(MOUNT_CONTEXT) {
         let known =
             ["context", "fscontext", "defcontext", "rootcontext"].into_iter().find(|known| *known == kind);

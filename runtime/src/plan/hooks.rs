@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::text::{absolute, plain};
@@ -26,8 +27,11 @@ pub struct Hook {
     pub timeout: Option<Duration>,
     /// Files that stdout and stderr are appended to (see `annotations`); what has none is kept for messages. Only for
     /// hooks of the runtime's namespaces.
-    pub output: [Option<PathBuf>; 2],
+    pub output: Output,
 }
+
+/// Files for the output of all hooks, stdout's and stderr's, if there are any.
+pub type Output = Option<Arc<[Option<PathBuf>; 2]>>;
 
 /// Hooks by kind, each in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,8 +54,8 @@ pub struct Hooks {
 ///
 /// # Errors
 /// A relative path, a timeout that is not positive, a NUL byte.
-pub fn decide(hooks: &spec::Hooks, output: &[Option<PathBuf>; 2]) -> Result<Hooks> {
-    let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &[None, None]);
+pub fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
+    let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &None);
     let each = |hooks: &[spec::Hook], kind| each(hooks, kind, output);
     Ok(Hooks {
         prestart: each(&hooks.prestart, "prestart")?,
@@ -63,12 +67,12 @@ pub fn decide(hooks: &spec::Hooks, output: &[Option<PathBuf>; 2]) -> Result<Hook
     })
 }
 
-fn each(hooks: &[spec::Hook], kind: &str, output: &[Option<PathBuf>; 2]) -> Result<Vec<Hook>> {
+fn each(hooks: &[spec::Hook], kind: &str, output: &Output) -> Result<Vec<Hook>> {
     let one = |(index, hook)| one(hook, format!("/hooks/{kind}/{index}"), output);
     hooks.iter().enumerate().map(one).collect()
 }
 
-fn one(hook: &spec::Hook, at: String, output: &[Option<PathBuf>; 2]) -> Result<Hook> {
+fn one(hook: &spec::Hook, at: String, output: &Output) -> Result<Hook> {
     let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
     let timeout = match hook.timeout {
         None => None,

@@ -11,6 +11,7 @@ mod process;
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
+use crate::cgroup::Version;
 use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Field, Plan, process::Process};
@@ -126,7 +127,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
-    b.meanwhile();
+    b.meanwhile(plan);
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
         if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
@@ -240,6 +241,9 @@ impl Builder {
         }
         self.host("", HostOp::Reserve);
         self.host("/linux/cgroupsPath", HostOp::Cgroup);
+        if plan.cgroup.record.version == Version::V1 {
+            self.host("/linux/resources/devices", HostOp::DeviceRules);
+        }
         if plan.rdt.is_some() {
             self.host("/linux/intelRdt", HostOp::Rdt);
         }
@@ -316,7 +320,7 @@ impl Builder {
         let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
         let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
-        let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
+        let place = plan.cgroup.record.version == Version::V1;
         let wait = place || (user_new && !hop);
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
@@ -374,11 +378,14 @@ impl Builder {
     }
 
     /// While the stage is at work: what need not be there before the process is, but before it is "created".
-    fn meanwhile(&mut self) {
+    fn meanwhile(&mut self, plan: &Plan) {
         if let Some(at) = self.network.clone() {
             self.host(&at, HostOp::Network);
         }
-        self.host("/linux/resources/devices", HostOp::DeviceRules);
+        // On v1 the rules are a list that is written line by line, and in between too little is allowed.
+        if plan.cgroup.record.version != Version::V1 {
+            self.host("/linux/resources/devices", HostOp::DeviceRules);
+        }
         self.host("", HostOp::Keep);
         self.host("", HostOp::Identify);
     }

@@ -115,14 +115,7 @@ operations! {
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
-    let hook = Hook {
-        at: text(),
-        path: text(),
-        args: vec![],
-        env: vec![],
-        timeout: None,
-        output: Default::default(),
-    };
+    let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: None };
     vec![
         StageOp::Signals,
         StageOp::Setns { from: none, kinds: 0 },

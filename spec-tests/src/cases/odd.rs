@@ -238,8 +238,7 @@ fn annotations() -> Vec<Case> {
             let b = set(t, "run.oci.seccomp_fail_unknown_syscall", "1")?.set("/linux/seccomp", profile);
             t.run(&b)?.refuses(&["no_such_call"]).map(drop)
         })
-        .runc(RUNC)
-        .crun("leaves its cgroup behind"),
+        .runc(RUNC),
         case("annotation/seccomp-bpf-data", move |t| {
             // mkdir (83) is EPERM, everything else is allowed: four instructions.
             let data = "IAAAAAAAAAAVAAABUwAAAAYAAAABAAUABgAAAAAA/38=";
