@@ -22,7 +22,7 @@ fn circumstances(choice: u8) -> (Facts, Create) {
         1 => hosts::v1(),
         _ => hosts::nested(),
     };
-    let bit = |n: u8| choice / 3 >> n & 1 == 1;
+    let bit = |n: u8| (choice / 3) >> n & 1 == 1;
     let fds = u32::from(bit(1));
     (facts, Create { no_pivot: bit(0), listen_fds: fds, preserve_fds: fds, run: bit(2), ..Create::default() })
 }
