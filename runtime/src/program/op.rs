@@ -3,7 +3,8 @@
 //!
 //! A stage operation cannot hold a free path: it names a descriptor ([`Ref`]) or a path that is looked up below
 //! the container's root; the two exceptions, [`StageOp::Propagate`] and [`StageOp::AttachHost`], name the host's
-//! own tree and are refused by `check` after the change of root.
+//! own tree and are refused by `check` after the change of root. The file is longer than others because the vocabulary is one
+//! table, and each word of it is explained where it stands.
 
 #![forbid(unsafe_code)]
 
