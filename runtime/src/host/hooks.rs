@@ -196,7 +196,7 @@ mod tests {
             args,
             env: Vec::new(),
             timeout,
-            output: [None, None],
+            output: None,
         }
     }
 
