@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::limits::{group, update};
+use super::limits::{group, load_loop, update};
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
@@ -50,7 +50,7 @@ pub fn cases() -> Vec<Case> {
         })
         .needs(&cpu),
         case("bite/io-is-throttled", |t| io_throttled(t, false)),
-        case("bite/io-after-update", |t| io_throttled(t, true)).runc("update does not know throttles"),
+        case("bite/io-after-update", |t| io_throttled(t, true)),
         case("bite/devices-after-update", devices_after_update)
             .runc("B4: update leaves devices alone")
             .crun("B4: update leaves devices alone"),
@@ -141,6 +141,7 @@ fn cpu_throttled(t: &Test, limits: Value, ask: Option<&str>) -> Verdict {
 /// A loop device over a file in memory, for as long as the case lasts.
 fn loop_device(t: &Test) -> Result<(String, u64, u64), Trouble> {
     let not_here = |what: &str| Trouble::NotRun(format!("no loop device to be had ({what})"));
+    load_loop(t);
     let dir = t.path("disk");
     fs::create_dir(&dir)?;
     t.mount("tmpfs", "tmpfs", &dir, nix::mount::MsFlags::empty(), "size=32m")?;
