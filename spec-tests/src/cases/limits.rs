@@ -294,14 +294,6 @@ fn holds(path: &Path, want: &str) -> Result<String, Trouble> {
     Ok(want.trim_start_matches('~').to_owned())
 }
 
-/// On a machine of our own: sees to it that there are loop devices.
-pub fn load_loop(t: &Test) {
-    if t.host.alone && !Path::new("/dev/loop-control").exists() {
-        // Without it the cases say that they were not run.
-        std::process::Command::new("modprobe").arg("loop").status().ok();
-    }
-}
-
 /// A block device with a request queue of its own: throttles are for these alone.
 pub fn block_device() -> Result<(u64, u64), Trouble> {
     let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
@@ -320,7 +312,6 @@ fn throttles(t: &Test) -> Verdict {
     if let Some(why) = t.host.lacks(Need::Controller(controller)) {
         return Err(Trouble::NotRun(why));
     }
-    load_loop(t);
     let (major, minor) = block_device()?;
     let rates = |rates: [u64; 4]| -> Value {
         let names = [

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::limits::{group, load_loop, update};
+use super::limits::{group, update};
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
@@ -141,7 +141,6 @@ fn cpu_throttled(t: &Test, limits: Value, ask: Option<&str>) -> Verdict {
 /// A loop device over a file in memory, for as long as the case lasts.
 fn loop_device(t: &Test) -> Result<(String, u64, u64), Trouble> {
     let not_here = |what: &str| Trouble::NotRun(format!("no loop device to be had ({what})"));
-    load_loop(t);
     let dir = t.path("disk");
     fs::create_dir(&dir)?;
     t.mount("tmpfs", "tmpfs", &dir, nix::mount::MsFlags::empty(), "size=32m")?;
