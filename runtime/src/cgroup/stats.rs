@@ -193,11 +193,14 @@ impl Group {
     /// # Errors
     /// `Kind::Unsupported` for a container without a control group; `Kind::Os` (ENOENT, ENODEV) when the group is gone.
     pub fn stats(&self) -> Result<Stats> {
-        match self.record().version {
-            Version::None => Err(Error::new(Kind::Unsupported, "the container has no control group")),
-            Version::V1 => v1::read(self),
-            Version::V2 => v2::read(self.needed(0)?),
-        }
+        let stats = match self.record().version {
+            Version::None => return Err(Error::new(Kind::Unsupported, "the container has no control group")),
+            Version::V1 => v1::read(self)?,
+            Version::V2 => v2::read(self.needed(0)?)?,
+        };
+        // In a directory that was removed while we held it every file is missing: those are no figures.
+        self.needed(0)?.open_file("cgroup.procs")?;
+        Ok(stats)
     }
 }
 

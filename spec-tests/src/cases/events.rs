@@ -166,8 +166,7 @@ fn followed() -> Vec<Case> {
             std::thread::sleep(Duration::from_millis(300));
             t.cli(&format!("delete --force {}", b.id))?.ok()?;
             same("what it said", ends(t, running)?.as_str(), "")
-        })
-        .runc(HANGS),
+        }),
         case("events/end-though-paused", |t| {
             let b = t.bundle()?.probe("forever");
             t.launch(&b)?;

@@ -232,6 +232,7 @@ fn wholes() -> Vec<Case> {
             same(file, value(t, &b, "cpu", file)?.as_str(), want)
         })
         .needs(&[Need::Controller("cpu")])
+        .runc("on v1 it writes the shares while the group is idle")
         .crun(IDLE),
         case("update/bad-value-changes-nothing", |t| {
             let limits = json!({"pids": {"limit": 50}, "memory": {"limit": 67_108_864}});
@@ -266,7 +267,7 @@ fn refused() -> Vec<Case> {
                 .probe("forever");
             t.launch(&b)?;
             let ask = r#"{"memory":{"limit":4096,"checkBeforeUpdate":true}}"#;
-            update(t, &b, ask)?.refuses(&["rejecting memory limit 4096|busy"])?;
+            update(t, &b, ask)?.refuses(&["rejecting memory limit 4096|unable to set memory limit|busy"])?;
             let file = if t.host.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
             same(file, value(t, &b, "memory", file)?.as_str(), "67108864")?;
             t.has_status(&b, "running")
@@ -307,7 +308,6 @@ fn refused() -> Vec<Case> {
             }
             t.has_status(&b, "running")
         })
-        .runc("takes some of them")
         .crun("takes some of them"),
         case("update/rdt-is-not-passed-over", |t| {
             let b = t.bundle()?.probe("forever");
