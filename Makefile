@@ -17,7 +17,7 @@ MANPAGES = $(wildcard docs/man/*.8)
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd lint fmt check-aarch64 bench lab \
         man install uninstall clean
 
 help: ## this list
@@ -52,6 +52,9 @@ test-native-v2: ## black-box tests on the host with a pure cgroup v2
 test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 	@$(ENV) .ci/test uml
 
+test-uml-systemd: ## the systemd driver in a guest under systemd
+	@$(ENV) .ci/test uml-systemd
+
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) .ci/lint all
@@ -65,7 +68,7 @@ check-aarch64: ## type-check for aarch64
 bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
 	bench/run --corten $(BIN)/corten $(BENCH)
 
-lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman, systemd
+lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) LAB=$(LAB) .ci/setup lab
 
