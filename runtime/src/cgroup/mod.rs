@@ -23,6 +23,7 @@ mod dir;
 mod group;
 mod items;
 mod limits;
+mod made;
 mod placement;
 mod probe;
 mod properties;

@@ -24,6 +24,7 @@ mod rootfs;
 mod seccomp;
 mod signals;
 mod systemd;
+mod systemd_trouble;
 mod terminal;
 
 use crate::harness::case::Case;
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         seccomp::cases,
         cgroups::cases,
         systemd::cases,
+        systemd_trouble::cases,
         rootfs::cases,
         attacks::cases,
         crash::cases,
