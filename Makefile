@@ -22,8 +22,8 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml fuzz lint fmt check-aarch64 bench lab \
-        man completions install uninstall clean
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd fuzz lint fmt \
+        check-aarch64 bench lab man completions install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,8 @@ test-native-v2: ## black-box tests on the host with a pure cgroup v2
 test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 	@$(ENV) .ci/test uml
 
+test-uml-systemd: ## the systemd driver in a guest under systemd
+	@$(ENV) .ci/test uml-systemd
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
@@ -74,7 +76,7 @@ check-aarch64: ## type-check for aarch64
 bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
 	bench/run --corten $(BIN)/corten $(BENCH)
 
-lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman, systemd
+lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) LAB=$(LAB) .ci/setup lab
 

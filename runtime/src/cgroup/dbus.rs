@@ -25,6 +25,8 @@ mod wire;
 pub(super) use address::{Address, addresses};
 pub use value::Value;
 pub(super) use wire::Argument;
+#[cfg(test)]
+pub(super) use wire::tests::message;
 
 use crate::error::{Context, Error, Kind, Result};
 use wire::{Call, FIXED, Incoming, Kind as Message};

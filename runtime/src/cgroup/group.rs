@@ -10,16 +10,17 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
 use super::decide::{Plan, Write, missing};
 use super::dir::Dir;
+use super::made::Made;
 use super::placement::{Groups, Placement, Seat, SubGroups, join};
 use super::probe::Version;
 use super::record::{self, GroupDir, Record};
 use super::{systemd, v1, v2};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result, Step};
 
 /// How long a freeze may take before it is taken back.
 pub(super) const FREEZE_WAIT: Duration = Duration::from_secs(2);
@@ -516,52 +517,4 @@ const APPLYING: &str = "unable to apply cgroup configuration";
 /// Whether the group a file belonged to was removed meanwhile.
 pub(super) fn gone(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))
-}
-
-/// Directories made so far; removed again unless kept.
-#[derive(Default)]
-struct Made(Vec<String>);
-
-impl Made {
-    /// Makes one group with what is missing above it. Whether the group itself is new.
-    fn group(&mut self, group: &GroupDir) -> Result<bool> {
-        let full = group.full();
-        let start = full.len() - group.path.len() + 1;
-        let mut tries = 0;
-        loop {
-            match self.dir(&full) {
-                // Again, because another create that failed may take a common parent away between these two steps.
-                Err(error) if error.errno() == Some(libc::ENOENT) && tries < 3 => tries += 1,
-                other => return other,
-            }
-            for (slash, _) in full[start..].match_indices('/') {
-                self.dir(&full[..start + slash])?;
-            }
-        }
-    }
-
-    fn dir(&mut self, path: &str) -> Result<bool> {
-        match fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {
-                self.0.push(path.to_owned());
-                Ok(true)
-            }
-            Err(Errno::EXIST) => Ok(false),
-            Err(errno) => Err(errno).call(|| format!("mkdir({path})")),
-        }
-    }
-
-    /// All of it stays; tells what it is.
-    fn keep(mut self) -> Vec<String> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            // Somebody may have put a group of theirs below one of ours by now: then it stays.
-            let _ = fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
-        }
-    }
 }

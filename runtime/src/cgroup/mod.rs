@@ -24,6 +24,7 @@ mod dir;
 mod group;
 mod items;
 mod limits;
+mod made;
 pub mod oom;
 mod placement;
 mod probe;

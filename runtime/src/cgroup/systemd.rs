@@ -219,3 +219,6 @@ pub(super) fn attach(unit: &record::Unit, below: &str, pid: i32) -> Result<()> {
         Answer::Refused { name, text } => Err(refused("AttachProcessesToUnit", &unit.name, &name, &text)),
     }
 }
+
+#[cfg(test)]
+mod tests;

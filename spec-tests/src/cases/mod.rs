@@ -35,6 +35,7 @@ mod rootfs;
 mod seccomp;
 mod signals;
 mod systemd;
+mod systemd_trouble;
 mod terminal;
 mod update;
 
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Case> {
         update::cases,
         events::cases,
         forks::cases,
+        systemd_trouble::cases,
         rootfs::cases,
         attacks::cases,
         lsm::cases,

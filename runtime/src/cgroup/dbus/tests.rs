@@ -5,7 +5,6 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use super::value::Value;
-use super::wire::tests::message;
 use super::*;
 
 /// A connection whose other side has already said `bytes`, and that side.
