@@ -18,6 +18,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
+        conformance oci-validation \
         man install uninstall clean
 
 help: ## this list
@@ -51,6 +52,12 @@ test-native-v2: ## black-box tests on the host with a pure cgroup v2
 
 test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 	@$(ENV) .ci/test uml
+
+conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
+	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+
+oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
+	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci
 
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain

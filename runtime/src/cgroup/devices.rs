@@ -171,6 +171,9 @@ impl Policy {
             }
         }
         set.retain(|exception| exception.access != 0);
+        // What the configuration asks for first, in its order: so it is found in `devices.list`.
+        set.reverse();
+        set.sort_by_key(|exception| exception.builtin);
         Ok(set)
     }
 }

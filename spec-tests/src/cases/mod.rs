@@ -21,6 +21,7 @@ mod lsm;
 mod mounts;
 mod namespaces;
 mod process;
+mod races;
 mod rootfs;
 mod seccomp;
 mod signals;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases,
         rootfs::cases,
         attacks::cases,
+        races::cases,
         lsm::cases,
         crash::cases,
     ];
