@@ -22,8 +22,8 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd fuzz lint fmt \
-        check-aarch64 bench lab man completions install uninstall clean
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd conformance \
+        oci-validation fuzz lint fmt check-aarch64 bench lab man completions install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,9 +59,16 @@ test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 
 test-uml-systemd: ## the systemd driver in a guest under systemd
 	@$(ENV) .ci/test uml-systemd
+
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
+
+conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
+	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+
+oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
+	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci
 
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain

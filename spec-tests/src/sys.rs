@@ -144,6 +144,19 @@ pub fn memory_policy() -> Result<(i32, Vec<u64>), i32> {
     Ok((mode, bits.collect()))
 }
 
+/// renameat2(RENAME_EXCHANGE): the two paths swap what they name.
+pub fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let [one, other] = [one, other].map(|path| std::ffi::CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    let cwd = libc::AT_FDCWD;
+    // SAFETY: both paths are terminated.
+    let got = unsafe {
+        libc::syscall(libc::SYS_renameat2, cwd, one.as_ptr(), cwd, other.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    if got == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The NIS domain name.
 pub fn domainname() -> String {
     // SAFETY: utsname is plain bytes, which the call fills with terminated strings.

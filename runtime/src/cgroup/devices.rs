@@ -171,6 +171,8 @@ impl Policy {
             }
         }
         set.retain(|exception| exception.access != 0);
+        // What the configuration asks for first, in its order: so it is found in `devices.list`.
+        set.sort_by_key(|exception| exception.builtin);
         Ok(set)
     }
 }
@@ -347,7 +349,7 @@ pub(super) mod tests {
     #[test]
     fn v1_lines() {
         let usual = lines(&[DeviceRule::default(), rule(true, "b", 8, -1, "r")]);
-        assert_eq!((usual.len(), usual.last().unwrap().as_str()), (13, "b 8:* r"));
+        assert_eq!((usual.len(), usual.first().unwrap().as_str()), (13, "b 8:* r"));
         assert!(!lines(&[rule(false, "c", 1, 3, "rw")]).contains(&"c 1:3 rwm".to_owned()));
         let allow = DeviceRule { allow: true, ..DeviceRule::default() };
         assert_eq!(lines(&[allow, rule(false, "c", 10, 229, "rw")]), ["c 10:229 rw"]);

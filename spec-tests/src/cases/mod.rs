@@ -30,6 +30,7 @@ mod netdev;
 mod notify;
 mod odd;
 mod process;
+mod races;
 mod rdt;
 mod rootfs;
 mod seccomp;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Case> {
         systemd_trouble::cases,
         rootfs::cases,
         attacks::cases,
+        races::cases,
         lsm::cases,
         crash::cases,
         rdt::cases,
