@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::ask::{Create, Home, Launched, Stdio};
+use crate::ask::{Create, Home, Launched};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
@@ -118,6 +118,5 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
 /// Which descriptors a terminal may have (reference E15).
 fn terminal_rules(plan: &Plan, ask: &Create) -> Result<()> {
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal.is_some());
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    super::terminal_rules(terminal, socket, !ask.run || ask.detach)
+    super::terminal_rules(terminal, &ask.stdio, !ask.run || ask.detach)
 }

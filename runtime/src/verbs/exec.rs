@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::create::read_file;
-use crate::ask::{Exec, Home, Launched, Stdio};
+use crate::ask::{Exec, Home, Launched};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result, printable};
@@ -41,8 +41,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let facts = Facts::probe()?;
     let namespaces = namespaces::decide(&spec)?;
     let process = decide(home, &ask, &spec, &facts, &namespaces)?;
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    super::terminal_rules(process.terminal.is_some(), socket, ask.detach)?;
+    super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
     let obeyed = annotations::read(&spec.annotations)?;
@@ -81,19 +80,21 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
 }
 
 fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
-    let mut object = match &ask.process {
-        Some(path) => read_process(path)?,
-        None => spec.process.clone().unwrap_or_default(),
+    let whole = ask.process.is_some() || ask.object.is_some();
+    let mut object = match (&ask.object, &ask.process) {
+        (Some(object), _) => object.clone(),
+        (None, Some(path)) => read_process(path)?,
+        (None, None) => spec.process.clone().unwrap_or_default(),
     };
     if object.oom_score_adj.is_none() {
         // The container's, not ours, which may be containerd-shim's -998 (as runc).
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
-    let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
+    let object = if whole { object } else { process::overlay(object, &ask.overlay) };
     let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
     let mut warnings = Vec::new();
-    let at = if ask.process.is_some() { "" } else { "/process" };
+    let at = if whole { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;
     process.size_of(ask.console_size);
     warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));

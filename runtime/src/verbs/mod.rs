@@ -31,6 +31,7 @@ pub use update::update;
 
 pub use crate::sys::wait::Exit;
 
+use crate::ask::Stdio;
 use crate::error::{Error, Kind, Result};
 
 /// E15, in runc's words, which its test suite reads, as is said of both below.
@@ -39,9 +40,16 @@ pub const SOCKET_WANTED: &str = "cannot allocate tty if runc will detach without
 pub const NO_SOCKET_WANTED: &str = "cannot use console socket if runc will not detach or allocate tty";
 
 /// Which descriptors a terminal may have: with a caller who `leaves`, its other end must go to a socket; with one
-/// who stays, or without a terminal, there is nothing to send.
-fn terminal_rules(terminal: bool, socket: bool, leaves: bool) -> Result<()> {
-    match (terminal, socket) {
+/// who stays, or without a terminal, there is nothing to send. A shim stays also when it leaves the process waiting.
+fn terminal_rules(terminal: bool, stdio: &Stdio, leaves: bool) -> Result<()> {
+    match (terminal, matches!(stdio, Stdio::ConsoleSocket(_))) {
+        (true, _) if matches!(stdio, Stdio::HandBack) => Ok(()),
+        (false, _) if matches!(stdio, Stdio::HandBack) => {
+            Err(Error::invalid("/process/terminal", "is false, and a terminal was asked for"))
+        }
+        (true, _) if matches!(stdio, Stdio::Fds(_)) => {
+            Err(Error::invalid("/process/terminal", "is true, and no terminal was asked for"))
+        }
         (true, false) if leaves => Err(Error::new(Kind::Invalid, SOCKET_WANTED)),
         (_, true) if !leaves || !terminal => Err(Error::new(Kind::Invalid, NO_SOCKET_WANTED)),
         _ => Ok(()),
