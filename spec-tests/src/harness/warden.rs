@@ -28,6 +28,9 @@ use crate::sys;
 
 /// Runs the case in this process, which must be single-threaded and is of no use afterwards.
 pub fn run(case: Case, host: &Host) -> Verdict {
+    let mut host = host.clone();
+    host.patience = case.patience(&host);
+    let host = &host;
     let place = prepare(host)?;
     let before = Snapshot::take(host, &place);
     let (send, receive) = mpsc::channel();

@@ -16,6 +16,8 @@
 //! | `await` | waits for one signal, prints `got SIGNAL`, goes on |
 //! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
 //! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
+//! | `flood BYTES` | prints so many bytes: the numbers of 8 bytes from 0 on, little-endian |
+//! | `eat BYTES` | touches so much memory, and keeps it |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `wait-for FILE` | waits until the file exists |
 //!
@@ -68,6 +70,8 @@ fn act(action: &[String]) -> Outcome {
         "await" => await_signal().and_then(|signal| say(&format!("got {signal}"))),
         "block" => block(args),
         "spawn" => spawn(args),
+        "flood" => flood(first.parse().map_err(shown)?),
+        "eat" => eat(first.parse().map_err(shown)?),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
         _ => Err("no such action".into()),
@@ -141,6 +145,28 @@ fn spawn(args: &[String]) -> Outcome {
     let args = args.iter().map(|arg| if arg == "++" { "--" } else { arg });
     let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
     Command::new(this).args(args).spawn().map(drop).map_err(shown)
+}
+
+fn flood(bytes: u64) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let mut block = Vec::with_capacity(65536);
+    for number in 0..bytes / 8 {
+        block.extend(number.to_le_bytes());
+        if block.len() == 65536 || number + 1 == bytes / 8 {
+            out.write_all(&block).map_err(shown)?;
+            block.clear();
+        }
+    }
+    out.flush().map_err(shown)
+}
+
+fn eat(bytes: usize) -> Outcome {
+    let mut memory = Vec::new();
+    while memory.len() * 65536 < bytes {
+        memory.push(vec![1u8; 65536]);
+    }
+    std::hint::black_box(&memory);
+    Ok(())
 }
 
 fn sizes(changes: usize) -> Outcome {
