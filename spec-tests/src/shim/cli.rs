@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::cases;
+use super::task::Shim;
 use crate::harness::case::Case;
 use crate::harness::host::Host;
 use crate::harness::{runner, warden};
@@ -47,6 +48,16 @@ pub fn main(args: &[String]) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// For a case: asks a shim something as whoever we are, and says what came of it.
+pub fn ask(args: &[String]) -> ExitCode {
+    let [address, id] = args else { return ExitCode::from(2) };
+    match Shim::connect(address, 3, id).or_else(|_| Shim::connect(address, 2, id)) {
+        Ok(shim) => println!("answered by {}", shim.pid),
+        Err(trouble) => println!("refused: {trouble:?}"),
+    }
+    ExitCode::SUCCESS
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {

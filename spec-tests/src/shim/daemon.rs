@@ -235,7 +235,11 @@ impl<'t> Daemon<'t> {
         command.arg("-bundle").arg(&bundle.dir).arg("delete");
         let called = call(command, &[], false)?;
         check!(called.code == Some(0), "delete ended with {:?}", called.code);
-        check!(called.took < Duration::from_secs(5), "delete took {:?}; containerd kills it after 5 s", called.took);
+        check!(
+            called.took < Duration::from_secs(5),
+            "delete took {:?}; containerd kills it after 5 s",
+            called.took
+        );
         let answer = Fields::read(&called.output)?;
         Ok((answer.number(1), answer.number(2), answer.time(3)?))
     }
@@ -249,9 +253,23 @@ impl<'t> Daemon<'t> {
         Ok(String::from_utf8_lossy(&text[..len]).into_owned())
     }
 
+    /// Gives up the connections that `finish` would look at.
+    pub fn forget_shims(&self) {
+        self.shims.borrow_mut().clear();
+    }
+
+    /// Writes to the bundle's log until it takes no more.
+    pub fn fill_log(&self, bundle: &Bundle) -> Verdict {
+        let logs = self.logs.borrow();
+        let mut fifo = logs.get(&bundle.id).ok_or("no log")?;
+        while fifo.write(&[b'x'; 4096]).is_ok() {}
+        Ok(())
+    }
+
     /// Ends a container and its shim in the way of a client, and requires that each step works.
     pub fn end(&self, bundle: &Bundle, task: &Task) -> Verdict {
-        task.kill("", 9, true).or_else(|failure| if failure.code == super::ttrpc::NOT_FOUND { Ok(()) } else { Err(failure) })?;
+        task.kill("", 9, true)
+            .or_else(|failure| if failure.code == super::ttrpc::NOT_FOUND { Ok(()) } else { Err(failure) })?;
         task.wait("").within(10.0)?;
         task.delete("")?;
         self.shut_down(&task.shim)?;
@@ -298,7 +316,8 @@ impl<'t> Daemon<'t> {
     fn is_empty(&self, dir: &Path) -> Verdict {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         // A shim may keep a lock beside its sockets.
-        let left: Vec<_> = entries.map(|e| e.file_name()).filter(|n| !n.to_string_lossy().ends_with("lock")).collect();
+        let left: Vec<_> =
+            entries.map(|e| e.file_name()).filter(|n| !n.to_string_lossy().ends_with("lock")).collect();
         check!(left.is_empty(), "left in {}: {left:?}", dir.display());
         Ok(())
     }
@@ -307,14 +326,18 @@ impl<'t> Daemon<'t> {
 /// Reads the answer of `start` as the containerd of this dialect does.
 pub fn read_reply(raw: &[u8], dialect: Dialect) -> Result<Reply, Trouble> {
     let text = String::from_utf8_lossy(raw).trim().to_owned();
-    let bad = || Trouble::from(format!("start answered {raw:?} ({text:?}) to {dialect:?}"));
+    let bad = || Trouble::from(format!("start answered {text:?} to {dialect:?}"));
     let local = |address: &str| address.strip_prefix("unix://").map(str::to_owned).ok_or_else(bad);
     if dialect == Dialect::V23
         && let Ok(result) = Fields::read(raw)
         && result.number(1) > 0
     {
         check!(result.text(3) == "ttrpc", "the protocol is {:?}", result.text(3));
-        return Ok(Reply { raw: raw.to_owned(), address: local(&result.text(2))?, version: result.number(1) });
+        return Ok(Reply {
+            raw: raw.to_owned(),
+            address: local(&result.text(2))?,
+            version: result.number(1),
+        });
     }
     if text.starts_with('{') && dialect != Dialect::V16 {
         let value: Value = serde_json::from_str(&text)?;

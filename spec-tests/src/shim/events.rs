@@ -192,7 +192,8 @@ impl Events {
     pub fn story(&self, container: &str) -> Vec<String> {
         let all = self.all();
         let told = all.iter().filter(|e| e.container == container);
-        told.map(|e| if e.exec.is_empty() { e.kind.clone() } else { format!("{} {}", e.kind, e.exec) }).collect()
+        told.map(|e| if e.exec.is_empty() { e.kind.clone() } else { format!("{} {}", e.kind, e.exec) })
+            .collect()
     }
 
     /// The rules that hold for every sequence of events.
@@ -243,20 +244,36 @@ fn rules(all: &[Event]) -> Verdict {
         if event.kind == "exec-added" {
             open.remove(&name);
         }
+        let deleted =
+            |open: &HashMap<_, Vec<&str>>| open.get(&name).is_some_and(|told| told.contains(&"delete"));
+        if event.kind == "create" && deleted(&open) {
+            open.retain(|(container, _), _| *container != event.container);
+        }
         let ended = |who: &(&str, &str)| open.get(who).is_some_and(|told| told.contains(&"exit"));
         let init = (event.container.as_str(), "");
         match event.kind.as_str() {
             "create" => check!(!open.contains_key(&name), "a second {whose}"),
-            "start" => check!(open.get(&name).is_some_and(|t| t == &["create"]), "{whose} after {:?}", open.get(&name)),
+            "start" => check!(
+                open.get(&name).is_some_and(|t| t == &["create"]),
+                "{whose} after {:?}",
+                open.get(&name)
+            ),
             "exec-started" => {
-                check!(open.get(&name).is_some_and(|t| t == &["exec-added"]), "{whose} after {:?}", open.get(&name));
+                check!(
+                    open.get(&name).is_some_and(|t| t == &["exec-added"]),
+                    "{whose} after {:?}",
+                    open.get(&name)
+                );
             }
             "exec-added" => check!(!ended(&init), "{whose} after the container's exit"),
             "exit" => {
                 check!(!ended(&name), "a second {whose}");
                 check!(open.contains_key(&name), "{whose} of an unknown process");
                 check!(!ended(&init), "{whose} after the container's own exit");
-                check!(event.exec.is_empty() || open[&name].contains(&"exec-started"), "{whose} before its start");
+                check!(
+                    event.exec.is_empty() || open[&name].contains(&"exec-started"),
+                    "{whose} before its start"
+                );
                 let age = event.sent_at - event.exited_at;
                 check!((-0.01..60.0).contains(&age), "{whose}: exited_at is {age} s before it was sent");
             }

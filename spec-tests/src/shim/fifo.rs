@@ -73,7 +73,10 @@ impl Reader {
 
     /// Waits until this text has come.
     pub fn until(&self, text: &str) -> Result<String, Trouble> {
-        wait(|| self.so_far().contains(text), || format!("{text:?} in the output; so far {:?}", self.so_far()))?;
+        wait(
+            || self.so_far().contains(text),
+            || format!("{text:?} in the output; so far {:?}", self.so_far()),
+        )?;
         Ok(self.so_far())
     }
 }

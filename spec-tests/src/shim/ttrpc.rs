@@ -145,10 +145,16 @@ impl Pending {
         let payload = match self.0.recv_timeout(Duration::from_secs_f64(seconds)) {
             Ok(payload) => payload,
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Failure { code: CLOSED, text: format!("{}: the shim closed the connection", self.1) });
+                return Err(Failure {
+                    code: CLOSED,
+                    text: format!("{}: the shim closed the connection", self.1),
+                });
             }
             Err(RecvTimeoutError::Timeout) => {
-                return Err(Failure { code: SILENT, text: format!("{}: no answer within {seconds} s", self.1) });
+                return Err(Failure {
+                    code: SILENT,
+                    text: format!("{}: no answer within {seconds} s", self.1),
+                });
             }
         };
         let broken = |_| Failure { code: SILENT, text: format!("{}: the answer is no protobuf", self.1) };

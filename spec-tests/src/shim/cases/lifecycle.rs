@@ -82,7 +82,9 @@ fn whole(t: &Test, version: u8) -> Verdict {
 
 fn exit_code_and_signal(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
-    for (probe, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("die SIGKILL", 0), ("die SIGABRT", 0)] {
+    for (probe, status) in
+        [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("die SIGKILL", 0), ("die SIGABRT", 0)]
+    {
         // A first process cannot kill itself; in the host's pid namespace it can.
         let mut b = d.bundle(probe)?;
         let status = if probe.starts_with("die") {
@@ -144,7 +146,10 @@ fn output_and_input(t: &Test) -> Verdict {
     task.close_stdin("")?;
     task.close_stdin("")?;
     same("the status", task.exit("")?.status, 3)?;
-    let (out, err) = (|| { task.delete("")?; streams.to_end() })()?;
+    let (out, err) = (|| {
+        task.delete("")?;
+        streams.to_end()
+    })()?;
     same("stdout", out.as_str(), "to out\nsome input\nand more\n")?;
     same("stderr", err.as_str(), "to err\n")?;
     d.shut_down(&task.shim)?;
@@ -200,7 +205,15 @@ fn exec(t: &Test) -> Verdict {
     same("the killed exec's status", task.exit("x2")?.status, 137)?;
     task.delete("x2")?;
     d.end(&b, &task)?;
-    let execs = ["create", "start", "exec-added x1", "exec-started x1", "exit x1", "exec-added x2", "exec-started x2"];
+    let execs = [
+        "create",
+        "start",
+        "exec-added x1",
+        "exec-started x1",
+        "exit x1",
+        "exec-added x2",
+        "exec-started x2",
+    ];
     let story: Vec<_> = execs.into_iter().chain(["exit x2", "exit", "delete"]).map(String::from).collect();
     same("the events", d.events.story(&b.id), story)?;
     d.finish()
@@ -283,7 +296,8 @@ fn pids(t: &Test) -> Verdict {
     let init = task.start("")?;
     task.exec("x", &["/probe", "forever"], &Io::null())?;
     let exec = task.start("x")?;
-    let pids = t.until(|| "three processes".into(), || Ok(Some(task.pids()?).filter(|pids| pids.len() == 3)))?;
+    let pids =
+        t.until(|| "three processes".into(), || Ok(Some(task.pids()?).filter(|pids| pids.len() == 3)))?;
     check!(pids.contains(&(init, String::new())), "{init} is not among {pids:?}");
     check!(pids.contains(&(exec, "x".to_owned())), "{exec} is not told as the exec x's: {pids:?}");
     task.kill("x", 9, false)?;
@@ -308,7 +322,8 @@ fn stats(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let (b, task) = d.launch("forever")?;
     let (kind, stats) = task.stats()?;
-    let want = if t.host.is_v2() { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
+    let want =
+        if t.host.is_v2() { "io.containerd.cgroups.v2.Metrics" } else { "io.containerd.cgroups.v1.Metrics" };
     same("the type", kind.as_str(), want)?;
     let (cpu, memory) = if t.host.is_v2() { (2, 4) } else { (3, 4) };
     check!(t.host.lacks(Need::Controller("memory")).is_some() || stats.has(memory), "no memory in {stats:?}");
@@ -329,7 +344,10 @@ fn oom(t: &Test) -> Verdict {
     let story = d.events.story(&b.id);
     let oom = story.iter().position(|kind| kind == "oom");
     check!(oom.is_some(), "no event of the OOM kill: {story:?}");
-    check!(oom < story.iter().position(|kind| kind == "exit"), "the OOM came after the exit it caused: {story:?}");
+    check!(
+        oom < story.iter().position(|kind| kind == "exit"),
+        "the OOM came after the exit it caused: {story:?}"
+    );
     d.end(&b, &task)?;
     d.finish()
 }
@@ -351,7 +369,8 @@ fn host_pid_namespace(t: &Test) -> Verdict {
     let b = d.bundle("spawn forever -- forever")?.without_namespace("pid");
     let task = d.create(&b, &Io::null())?;
     let init = task.start("")?;
-    let pids = t.until(|| "two processes".into(), || Ok(Some(task.pids()?).filter(|pids| pids.len() == 2)))?;
+    let pids =
+        t.until(|| "two processes".into(), || Ok(Some(task.pids()?).filter(|pids| pids.len() == 2)))?;
     task.end()?;
     d.events.exit(&b.id, "")?;
     let other = pids.iter().find(|(pid, _)| *pid != init).map_or(0, |(pid, _)| *pid as i32);

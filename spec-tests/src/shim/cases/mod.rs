@@ -3,12 +3,30 @@
 
 #![forbid(unsafe_code)]
 
+mod bad_input;
+mod crash;
+mod entry;
+mod errors;
+mod events;
+mod frames;
+mod io;
 mod lifecycle;
+mod stress;
 
 use crate::harness::case::Case;
 
 /// Every case, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    let chapters = [lifecycle::cases];
+    let chapters = [
+        lifecycle::cases,
+        errors::cases,
+        entry::cases,
+        io::cases,
+        events::cases,
+        crash::cases,
+        bad_input::cases,
+        frames::cases,
+        stress::cases,
+    ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }
