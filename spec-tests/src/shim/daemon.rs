@@ -234,7 +234,7 @@ impl<'t> Daemon<'t> {
         let mut command = self.command(bundle);
         command.arg("-bundle").arg(&bundle.dir).arg("delete");
         let called = call(command, &[], false)?;
-        check!(called.code == Some(0), "delete ended with {:?}", called.code);
+        check!(called.code == Some(0), "delete ended with {:?}: {}", called.code, self.log(bundle)?);
         check!(
             called.took < Duration::from_secs(5),
             "delete took {:?}; containerd kills it after 5 s",
@@ -272,6 +272,7 @@ impl<'t> Daemon<'t> {
             .or_else(|failure| if failure.code == super::ttrpc::NOT_FOUND { Ok(()) } else { Err(failure) })?;
         task.wait("").within(10.0)?;
         task.delete("")?;
+        self.events.of_kind(&task.id, "delete")?;
         self.shut_down(&task.shim)?;
         self.remove(bundle)
     }

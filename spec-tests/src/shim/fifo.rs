@@ -7,7 +7,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -154,9 +153,4 @@ impl Streams {
         let err = self.err.as_ref().map_or(Ok(String::new()), Reader::to_end)?;
         Ok((self.out.to_end()?, err))
     }
-}
-
-/// True when a path is a FIFO that something writes to or reads: for cases about stale ends.
-pub fn has_reader(path: &Path) -> bool {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).is_ok()
 }

@@ -39,9 +39,9 @@ impl Io {
         Self::default()
     }
 
-    /// Standard output only.
-    pub fn out(path: &str) -> Self {
-        Self { stdout: path.to_owned(), ..Self::default() }
+    /// Both outputs to one place.
+    pub fn both(path: &str) -> Self {
+        Self { stdout: path.to_owned(), stderr: path.to_owned(), ..Self::default() }
     }
 }
 

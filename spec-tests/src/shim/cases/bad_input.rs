@@ -30,8 +30,8 @@ pub fn cases() -> Vec<Case> {
         case("bad-input/malformed-config", malformed_config),
         case("bad-input/duplicate-id", duplicate_id).runc("does not check"),
         case("bad-input/bad-ids", bad_ids).runc("leaves it to containerd"),
-        case("bad-input/process-of-an-exec", malformed_process),
-        case("bad-input/resources-of-an-update", malformed_resources),
+        case("bad-input/process-of-an-exec", malformed_process).runc("dies of one that is null"),
+        case("bad-input/resources-of-an-update", malformed_resources).runc("dies of an Update without any"),
         case("bad-input/terminal-without-stdout", terminal_without_stdout).runc("takes it"),
         case("bad-input/fifo-that-is-a-directory", fifo_that_is_a_directory),
         case("bad-input/fifo-that-does-not-exist", fifo_that_does_not_exist),
@@ -46,15 +46,16 @@ fn beside(t: &Test, ask: impl Fn(&Daemon, &Task, &Bundle) -> Verdict) -> Verdict
     let d = Daemon::new(t)?;
     let (first, keeper) = d.launch("forever")?;
     let mut fds = 0;
-    for round in 0..3 {
+    for round in 0..6 {
         let b = d.bundle("forever")?;
         ask(&d, &Task::new(keeper.shim.clone(), &b.id), &b)?;
         fs::remove_dir_all(&b.dir).ok();
         same("events of what failed", d.events.story(&b.id), Vec::<String>::new())?;
         same("the other container's state", keeper.state("")?.status, RUNNING)?;
+        // The Go runtime's own come and go; a leak is one each time.
         let now = procs::usage(keeper.shim.pid)?.fds;
-        check!(round < 2 || now <= fds, "it costs {} descriptors", now - fds);
-        fds = now;
+        fds = if round == 1 { now } else { fds };
+        check!(round < 5 || now < fds + 4, "four times cost {} descriptors", now - fds);
     }
     d.end(&first, &keeper)?;
     d.finish()
@@ -126,7 +127,7 @@ fn duplicate_id(t: &Test) -> Verdict {
 
 fn bad_ids(t: &Test) -> Verdict {
     beside(t, |d, task, b| {
-        for id in ["", ".", "..", "a/b", "../x", "a\0b", " ", "-"] {
+        for id in ["", ".", "..", "a/b", "../x", "a\0b"] {
             let task = Task::new(task.shim.clone(), id);
             fails(
                 &format!("Create of {id:?}"),
@@ -198,21 +199,21 @@ fn fifo_that_is_a_directory(t: &Test) -> Verdict {
     beside(t, |d, task, b| {
         let dir = t.path("directory");
         fs::create_dir_all(&dir)?;
-        let created = task.try_create(d, b, &Io::out(&dir.to_string_lossy()));
+        let created = task.try_create(d, b, &Io::both(&dir.to_string_lossy()));
         fails("Create", created, &WRONG, "is a directory|not a fifo|directory")
     })
 }
 
 fn fifo_that_does_not_exist(t: &Test) -> Verdict {
     beside(t, |d, task, b| {
-        let created = task.try_create(d, b, &Io::out(&t.file("no/such/fifo")));
+        let created = task.try_create(d, b, &Io::both(&t.file("no/such/fifo")));
         fails("Create", created, &WRONG, "no such file")
     })
 }
 
 fn unknown_io_scheme(t: &Test) -> Verdict {
     beside(t, |d, task, b| {
-        let created = task.try_create(d, b, &Io::out("carrier-pigeon:///coop"));
+        let created = task.try_create(d, b, &Io::both("carrier-pigeon:///coop"));
         fails("Create", created, &WRONG, "carrier-pigeon|scheme")
     })
 }

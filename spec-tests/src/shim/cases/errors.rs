@@ -315,7 +315,7 @@ fn failed_exec(t: &Test) -> Verdict {
 fn checkpoint(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let (b, task) = d.launch("forever")?;
-    let request = Message::new().text(1, &b.id).text(2, "/no/such/directory/at/all");
+    let request = Message::new().text(1, &b.id).text(2, "/proc/no/such/directory");
     let answer = task.shim.call("Checkpoint", &request);
     fails("Checkpoint into nowhere", answer, &[UNIMPLEMENTED, UNKNOWN, INVALID_ARGUMENT, NOT_FOUND], "")?;
     same("the state", task.state("")?.status, RUNNING)?;

@@ -70,6 +70,7 @@ fn whole(t: &Test, version: u8) -> Verdict {
     same("Delete's status", deleted.status, 143)?;
     check!((deleted.at - exit.time(2)?).abs() < 1e-6, "Wait and Delete tell different times");
     streams.to_end()?;
+    d.events.of_kind(&b.id, "delete")?;
     d.shut_down(&task.shim)?;
     d.remove(&b)?;
     same("the events", d.events.story(&b.id), ["create", "start", "exit", "delete"].map(String::from))?;
