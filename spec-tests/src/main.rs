@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
         Some("shim") => shim::cli::main(&args[1..]),
+        Some("shim-bench") => shim::bench::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args[1..]),
         _ => {

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod cases;
 pub mod cli;
 mod daemon;

@@ -92,7 +92,12 @@ fn missing_bundle(t: &Test) -> Verdict {
     beside(t, |d, task, b| {
         let mut nowhere = b.clone();
         nowhere.dir = t.path("no/such/bundle");
-        fails("Create", task.try_create(d, &nowhere, &Io::null()), &WRONG, "no such file or directory")?;
+        fails(
+            "Create",
+            task.try_create(d, &nowhere, &Io::null()),
+            &WRONG,
+            "no such file or directory|no directory",
+        )?;
         nowhere.dir = "relative".into();
         fails("Create", task.try_create(d, &nowhere, &Io::null()), &WRONG, "")?;
         fs::remove_file(b.dir.join("config.json"))?;

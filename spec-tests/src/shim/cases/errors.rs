@@ -175,8 +175,8 @@ fn exec_when_stopped(t: &Test) -> Verdict {
     let exec = task.exec("x", &["/probe"], &Io::null());
     fails("Exec after the end", exec, &[FAILED_PRECONDITION, UNKNOWN], "stopped|not running|exited")?;
     drop(wait);
-    same("exits of execs", d.events.count(&b.id, "exit"), 1)?;
     d.end(&b, &task)?;
+    same("exits of execs", d.events.count(&b.id, "exit"), 1)?;
     d.finish()
 }
 
@@ -224,8 +224,8 @@ fn pause_and_resume(t: &Test) -> Verdict {
     task.end()?;
     fails("Pause of what has ended", task.pause(), &codes, "")?;
     fails("Resume of what has ended", task.resume(), &codes, "")?;
-    same("events of a pause", (d.events.count(&b.id, "paused"), d.events.count(&b.id, "resumed")), (1, 1))?;
     d.end(&b, &task)?;
+    same("events of a pause", (d.events.count(&b.id, "paused"), d.events.count(&b.id, "resumed")), (1, 1))?;
     d.finish()
 }
 
@@ -249,8 +249,8 @@ fn start_twice(t: &Test) -> Verdict {
     let (b, task) = d.launch("forever")?;
     fails("a second Start", task.start(""), &[FAILED_PRECONDITION, UNKNOWN], "")?;
     same("the state", task.state("")?.status, RUNNING)?;
-    same("events of a start", d.events.count(&b.id, "start"), 1)?;
     d.end(&b, &task)?;
+    same("events of a start", d.events.count(&b.id, "start"), 1)?;
     d.finish()
 }
 

@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
 
 fn whole(t: &Test, version: u8) -> Verdict {
     let d = Daemon::new(t)?;
-    let b = d.bundle("forever")?;
+    let b = d.bundle("block SIGTERM -- print ready -- forever")?;
     let streams = Streams::make(t, "whole", false)?;
     let task = Task::new(d.shim(&b)?, &b.id);
     task.shim.speak(version);
@@ -56,6 +56,7 @@ fn whole(t: &Test, version: u8) -> Verdict {
     check!(state.exited_at < -6e10, "exited_at of a living process is {}, not Go's zero", state.exited_at);
     same("Start's pid", task.start("")?, pid)?;
     same("the state after Start", task.state("")?.status, RUNNING)?;
+    streams.out.until("ready")?;
     let connect = task.shim.call("Connect", &crate::shim::wire::Message::new().text(1, &b.id))?;
     same("Connect's shim", connect.number(1) as i32, task.shim.pid)?;
     same("Connect's task", connect.number(2), pid)?;

@@ -75,8 +75,8 @@ fn parallel_execs(t: &Test, rounds: usize) -> Verdict {
             thread.join().map_err(|_| Trouble::from("a thread panicked"))??;
         }
     }
-    same("exits", d.events.count(&b.id, "exit"), 64 * rounds)?;
     d.end(&b, &task)?;
+    same("exits", d.events.count(&b.id, "exit"), 64 * rounds + 1)?;
     d.finish()
 }
 
