@@ -30,8 +30,11 @@ pub enum Stdio {
     Inherit,
     /// A terminal whose other end goes to this AF_UNIX socket (`--console-socket`).
     ConsoleSocket(PathBuf),
-    /// These three descriptors.
+    /// These three descriptors. For a configuration with `process.terminal` that is an error.
     Fds([OwnedFd; 3]),
+    /// A terminal whose other end is handed back in [`Launched::console`], also by a `create` that leaves its
+    /// process waiting: the caller is a shim and stays. For a configuration without a terminal that is an error.
+    HandBack,
 }
 
 /// `create` and `run`.
@@ -72,6 +75,8 @@ pub struct Exec {
     pub id: String,
     /// A whole process object (`--process FILE`), instead of the configuration's one.
     pub process: Option<PathBuf>,
+    /// The same, read already; it goes before the file.
+    pub object: Option<crate::spec::Process>,
     /// What overlays the process object.
     pub overlay: Overlay,
     /// Standard descriptors.

@@ -18,6 +18,7 @@ mod decide;
 mod devices;
 mod devices_bpf;
 mod dir;
+mod foreign;
 mod group;
 mod items;
 mod limits;

@@ -45,3 +45,14 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     };
     Ok(if code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
 }
+
+/// The pid of some child that has ended and was not waited for; it stays so. `None` when there is none.
+pub fn ended_child() -> Option<i32> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: the structure is valid for writing and outlives the call.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
+    // SAFETY: zero is a valid siginfo_t, and waitid left it so or filled it in for SIGCHLD.
+    let pid = unsafe { info.assume_init().si_pid() };
+    (result == 0 && pid > 0).then_some(pid)
+}

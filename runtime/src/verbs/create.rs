@@ -91,6 +91,10 @@ fn terminal_rules(plan: &Plan, ask: &Create) -> Result<()> {
     let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
     let leaves = !ask.run || ask.detach;
     match (terminal, socket) {
+        (true, false) if matches!(ask.stdio, Stdio::HandBack) => Ok(()),
+        (false, false) if matches!(ask.stdio, Stdio::HandBack) => {
+            Err(Error::invalid("/process/terminal", "is false, and a terminal was asked for"))
+        }
         (true, false) if leaves => Err(Error::new(
             Kind::Invalid,
             "cannot allocate tty if corten will detach without setting console socket",

@@ -71,19 +71,21 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
 }
 
 fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
-    let mut object = match &ask.process {
-        Some(path) => read_process(path)?,
-        None => spec.process.clone().unwrap_or_default(),
+    let whole = ask.process.is_some() || ask.object.is_some();
+    let mut object = match (&ask.object, &ask.process) {
+        (Some(object), _) => object.clone(),
+        (None, Some(path)) => read_process(path)?,
+        (None, None) => spec.process.clone().unwrap_or_default(),
     };
     if object.oom_score_adj.is_none() {
         // The container's, not ours, which may be containerd-shim's -998 (as runc).
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
-    let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
+    let object = if whole { object } else { process::overlay(object, &ask.overlay) };
     let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
     let mut warnings = Vec::new();
-    let at = if ask.process.is_some() { "" } else { "/process" };
+    let at = if whole { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;
     process.size_of(ask.console_size);
     warnings.iter().for_each(|warning| (home.warn)(warning));
@@ -116,9 +118,9 @@ fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
 
 /// Which descriptors a terminal may have (reference E15).
 fn terminal_rules(process: &Process, ask: &Exec) -> Result<()> {
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
+    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_) | Stdio::HandBack);
     match (process.terminal.is_some(), socket) {
-        (true, false) if ask.detach => Err(Error::new(
+        (true, false) if ask.detach || matches!(ask.stdio, Stdio::Fds(_)) => Err(Error::new(
             Kind::Invalid,
             "cannot allocate tty if corten will detach without setting console socket",
         )),
