@@ -11,6 +11,7 @@ mod events;
 mod frames;
 mod io;
 mod lifecycle;
+mod options;
 mod stress;
 
 use crate::harness::case::Case;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Case> {
         lifecycle::cases,
         errors::cases,
         entry::cases,
+        options::cases,
         io::cases,
         events::cases,
         crash::cases,
