@@ -16,11 +16,21 @@ BIN      = target/$(TARGET)/$(PROFILE)
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
 MANPAGES = $(wildcard docs/man/*.8)
+# Where bash, zsh and fish look for completions.
+SHARE    = $(DESTDIR)$(PREFIX)/share
+BASHDIR  = $(SHARE)/bash-completion/completions
+ZSHDIR   = $(SHARE)/zsh/site-functions
+FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
+<<<<<<< HEAD
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-shim \
         shim-test containerd-test bench-shim lint fmt check-aarch64 bench lab man install uninstall clean
+=======
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml fuzz lint fmt check-aarch64 bench lab \
+        man completions install uninstall clean
+>>>>>>> shim
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +64,7 @@ test-native-v2: ## black-box tests on the host with a pure cgroup v2
 test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 	@$(ENV) .ci/test uml
 
+<<<<<<< HEAD
 test-shim: ## the short cases of the containerd shim
 	@$(ENV) .ci/test shim
 
@@ -65,6 +76,11 @@ containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, nati
 
 bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
 	@$(ENV) .ci/shim bench
+=======
+fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
+>>>>>>> shim
 
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain
@@ -88,14 +104,24 @@ man: ## write the manual pages anew, from the program's help and docs/man/*.more
 	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
 	docs/man/make target/$(TARGET)/debug/corten
 
-install: ## binaries and manual pages below PREFIX
+completions: ## write the completions of bash, zsh and fish anew, from the program's help
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/completions/make target/$(TARGET)/debug/corten
+
+install: ## binaries, manual pages and completions below PREFIX
 	@test -x $(BIN)/corten || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
 	install -d $(BINDIR) $(MANDIR)
 	install -m 755 $(BIN)/corten $(BINDIR)/
 	install -m 644 $(MANPAGES) $(MANDIR)/
+	install -d $(BASHDIR) $(ZSHDIR) $(FISHDIR)
+	install -m 644 docs/completions/corten.bash $(BASHDIR)/corten
+	install -m 644 docs/completions/_corten $(ZSHDIR)/
+	install -m 644 docs/completions/corten.fish $(FISHDIR)/
 
 uninstall: ## what install put there
 	rm -f $(BINDIR)/corten $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+	rm -f $(BASHDIR)/corten $(ZSHDIR)/_corten $(FISHDIR)/corten.fish
 
 clean: ## build results; the lab stays (rm -r ~/.cache/corten-lab)
 	$(CARGO) clean

@@ -10,8 +10,8 @@ mod binary;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use corten::ask::{Create, Exec, Launched, Stdio};
-use corten::cgroup::{Group, Manager};
+use corten::ask::{Create, Exec, Launched, Stdio, Update};
+use corten::cgroup::{Group, Manager, OomWatch};
 use corten::container::Container;
 use corten::error::Kind;
 use corten::{spec, verbs};
@@ -54,6 +54,8 @@ pub struct Made {
     pub console: Option<OwnedFd>,
     /// Its control groups.
     pub group: Option<Group>,
+    /// Tells of kills for want of memory; it stands before init's first instruction.
+    pub oom: Option<OomWatch>,
 }
 
 /// What of config.json decides who is in charge. Everything else is the runtime's to read.
@@ -128,11 +130,12 @@ impl Driver {
             ..Create::default()
         };
         place.with(|home| {
-            let Launched { pid, pidfd, console } =
+            let Launched { pid, pidfd, console, .. } =
                 verbs::create(home, ask).map_err(|error| failed("create", &error))?;
             exits::claim(pid);
             let group = Container::open(home, &wish.id).ok().map(|container| container.group());
-            Ok(Made { pid, pidfd, console, group })
+            let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+            Ok(Made { pid, pidfd, console, group, oom })
         })
     }
 
@@ -167,10 +170,10 @@ impl Driver {
         };
         let ask = Exec { id: id.to_owned(), object: Some(object), stdio, detach: true, ..Exec::default() };
         place.with(|home| {
-            let Launched { pid, pidfd, console } =
+            let Launched { pid, pidfd, console, .. } =
                 verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
             exits::claim(pid);
-            Ok(Made { pid, pidfd, console, group: None })
+            Ok(Made { pid, pidfd, console, group: None, oom: None })
         })
     }
 
@@ -213,7 +216,10 @@ impl Driver {
     /// InvalidArgument for a value that is wrong, FailedPrecondition for a container that does not run.
     pub fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         match self {
-            Driver::Inside(_) => Err(Refusal::unimplemented(format!("update of {id}"))),
+            Driver::Inside(place) => {
+                let ask = Update { resources: spec::read("resources", resources)?, ..Update::default() };
+                Ok(place.with(|home| verbs::update(home, id, &ask))?)
+            }
             Driver::Outside(binary) => binary.update(id, resources),
         }
     }

@@ -5,6 +5,7 @@
 
 mod create;
 mod end;
+mod oom;
 mod resources;
 mod start;
 mod watch;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use corten::cgroup::Group;
+use corten::cgroup::{Group, OomWatch};
 use tokio::sync::RwLock;
 
 use crate::driver::Driver;
@@ -33,6 +33,8 @@ pub struct Task {
     pub own_pids: bool,
     /// Its control groups, if they are known.
     pub group: Option<Arc<Group>>,
+    /// Tells of kills for want of memory.
+    pub oom: RefCell<Option<OomWatch>>,
     /// The first process.
     pub init: Rc<Process>,
     /// The others, by exec id.
@@ -71,9 +73,4 @@ impl Task {
             _ => Ok(()),
         }
     }
-}
-
-impl Task {
-    /// Tells of an OOM kill that init's end came from, before that end.
-    pub fn oom_at_end(&self, _pod: &crate::pod::Pod) {}
 }

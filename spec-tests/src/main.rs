@@ -2,7 +2,11 @@
 //! Black-box cases for OCI runtimes, and the probe that runs inside their containers: one static binary.
 //!
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
+<<<<<<< HEAD
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
+=======
+//! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
+>>>>>>> shim
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
 //!
 //! A case may only look at what the outside sees: exit codes, output, files, and what the probe reports.
@@ -10,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod cases;
+mod conform;
 mod harness;
 mod probe;
 mod shim;
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
         Some("shim-bench") => shim::bench::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args[1..]),
+        Some("conform") => conform::main(&args[1..]),
         _ => {
             eprintln!("{}", harness::cli::USAGE);
             ExitCode::from(2)

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 
 use super::decide::{Plan, Write, missing};
 use super::dir::Dir;
-use super::placement::{Groups, Placement, SubGroups, join};
+use super::placement::{Groups, Placement, Seat, SubGroups, join};
 use super::probe::Version;
-use super::record::{GroupDir, Record};
-use super::{v1, v2};
+use super::record::{self, GroupDir, Record};
+use super::{systemd, v1, v2};
 use crate::error::{Context, Error, Kind, Result, Step};
 
 /// How long a freeze may take before it is taken back.
@@ -36,6 +36,8 @@ pub struct Group {
     fresh: Vec<bool>,
     /// What was made above the groups, outermost first.
     parents: Vec<String>,
+    /// There is a holder in them, which needs room beside the first process.
+    held: bool,
 }
 
 impl Group {
@@ -46,6 +48,43 @@ impl Group {
     /// `Kind::Os` (EACCES, EPERM, EROFS: no permission for cgroups here).
     pub fn create(plan: &Plan) -> Result<(Group, Placement)> {
         let mut group = Group::open(plan.record.clone());
+        let Some(unit) = &plan.unit else {
+            group.make(plan)?;
+            let placement = match group.record.version {
+                Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
+                _ => Placement::ByPid(Groups(group.duplicates()?, None)),
+            };
+            return Ok((group, placement));
+        };
+        let held = systemd::start(unit, plan.record.version).step(|| APPLYING)?;
+        let holder = held.map(|(holder, path)| {
+            group.record.groups.iter_mut().for_each(|own| own.path.clone_from(&path));
+            group.held = true;
+            holder
+        });
+        match group.make(plan).and_then(|()| group.seat(plan, &unit.record)) {
+            Ok(placement) => Ok((group, placement.held_by(holder))),
+            Err(error) => {
+                drop(holder);
+                let _ = systemd::stop(&unit.record);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the first process of a unit goes.
+    fn seat(&self, plan: &Plan, unit: &record::Unit) -> Result<Placement> {
+        let mut dirs = self.duplicates()?;
+        if self.record.version != Version::V2 {
+            return Ok(Placement::ByPid(Groups(dirs, None)));
+        }
+        let tasks = plan.writes.iter().any(needs_room).then(|| "1".to_owned());
+        let (unit, group) = (unit.clone(), dirs.remove(0));
+        Ok(Placement::InUnit(Seat { group, unit, below: String::new(), holder: None, tasks }))
+    }
+
+    fn make(&mut self, plan: &Plan) -> Result<()> {
+        let group = self;
         let mut made = Made::default();
         for index in 0..group.dirs.len() {
             group.fresh[index] = made.group(&group.record.groups[index]).step(|| APPLYING)?;
@@ -53,7 +92,8 @@ impl Group {
                 let path = group.record.groups[index].full();
                 return Err(Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING));
             };
-            if !group.fresh[index] {
+            // A unit is a new one; systemd has put its holder and its own defaults into the group.
+            if !group.fresh[index] && plan.unit.is_none() {
                 group.refuse_used(index, dir)?;
             }
             match group.record.version {
@@ -64,20 +104,16 @@ impl Group {
             let inode = dir.inode()?;
             group.record.groups[index].inode = Some(inode);
         }
-        let placement = match group.record.version {
-            Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
-            _ => Placement::ByPid(Groups(group.duplicates()?)),
-        };
         group.parents = made.keep();
         group.parents.retain(|path| group.record.groups.iter().all(|own| own.full() != *path));
-        Ok((group, placement))
+        Ok(())
     }
 
     /// The groups of `record`. Nothing is opened before it is needed.
     #[must_use]
     pub fn open(record: Record) -> Group {
         let (dirs, fresh) = record.groups.iter().map(|_| (OnceLock::new(), false)).unzip();
-        Group { record, dirs, fresh, parents: Vec::new() }
+        Group { record, dirs, fresh, parents: Vec::new(), held: false }
     }
 
     /// What State keeps; after [`Group::create`] with the inode numbers.
@@ -93,12 +129,21 @@ impl Group {
         &self.parents
     }
 
-    /// Writes the limits and the device rules of `plan`. To be called before any process is in.
+    /// Writes the limits and the device rules of `plan`.
+    ///
+    /// # Errors
+    /// As [`Group::apply_limits`] and [`Group::apply_devices`].
+    pub fn apply(&self, plan: &Plan) -> Result<()> {
+        self.apply_limits(plan)?;
+        self.apply_devices(plan)
+    }
+
+    /// Writes the limits of `plan`. To be called before any process is in.
     ///
     /// # Errors
     /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
     /// limit's JSON pointer.
-    pub fn apply(&self, plan: &Plan) -> Result<()> {
+    pub fn apply_limits(&self, plan: &Plan) -> Result<()> {
         let mut again = Vec::new();
         for write in &plan.writes {
             match self.write(write) {
@@ -108,14 +153,40 @@ impl Group {
                 other => other?,
             }
         }
-        for write in again {
-            self.write(write)?;
-        }
+        again.into_iter().try_for_each(|write| self.write(write))
+    }
+
+    /// Puts the device rules of `plan` on the groups. To be called before anything of the container's runs in them.
+    ///
+    /// # Errors
+    /// `Kind::Os` naming the call, at /linux/resources/devices.
+    pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
         match self.record.version {
             Version::None => Ok(()),
             Version::V1 => v1::devices(self, &plan.devices),
             Version::V2 => v2::devices(self, &plan.devices),
         }
+    }
+
+    /// Tells systemd the limits and device rules of `plan`, lest it writes older ones one day. Without a unit there is
+    /// nothing to tell. To be called before [`Group::apply`], which writes them exactly.
+    ///
+    /// # Errors
+    /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.
+    pub fn set_properties(&self, plan: &Plan) -> Result<()> {
+        let (Some(unit), Some(wanted)) = (&self.record.unit, &plan.unit) else { return Ok(()) };
+        // On v1 systemd takes all devices away for a moment before it gives some back: the container must not see it.
+        let devices =
+            self.record.version == Version::V1 && wanted.limits.iter().any(|p| p.name == "DeviceAllow");
+        let freeze = devices && self.record.index_of("freezer").is_some() && !self.is_frozen()?;
+        if freeze {
+            self.freeze(true)?;
+        }
+        let set = systemd::set_properties(unit, &wanted.limits);
+        if freeze {
+            self.freeze(false)?;
+        }
+        set
     }
 
     /// Moves a process into the groups.
@@ -212,6 +283,29 @@ impl Group {
         }
     }
 
+    /// `signal` for every process of the groups and those below. One that is made meanwhile may miss it.
+    ///
+    /// # Errors
+    /// `Kind::Os`; a vanished group has none.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let index = self.record.index_of("freezer").unwrap_or(0);
+        if self.dirs.is_empty() {
+            return Ok(());
+        }
+        match self.dir(index)? {
+            Some(dir) => dir.signal_all(signal).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets killed processes die: on v1 a frozen one does not, on v2 it does.
+    ///
+    /// # Errors
+    /// `Kind::Os` when it cannot be thawed.
+    pub fn let_die(&self) -> Result<()> {
+        if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) }
+    }
+
     /// The processes of the groups and those below, ascending.
     ///
     /// # Errors
@@ -229,6 +323,9 @@ impl Group {
     /// # Errors
     /// `Kind::Os` (EBUSY) while a process does not die; calling again later is fine.
     pub fn destroy(&self) -> Result<()> {
+        if let Some(unit) = &self.record.unit {
+            self.stop(unit)?;
+        }
         // On v1 the freezer's group comes first: what is frozen in it dies in none of the others. And when it cannot be
         // emptied, the processes are in the others as well.
         let freezer = if self.record.version == Version::V1 { self.record.index_of("freezer") } else { None };
@@ -242,6 +339,23 @@ impl Group {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Ends the unit, if it is ours: its group is then gone, but for what systemd does not know of.
+    fn stop(&self, unit: &record::Unit) -> Result<()> {
+        let index = self.record.index_of("name=systemd").unwrap_or(0);
+        match self.dir(index)? {
+            Some(dir) if self.is_ours(index, dir) => {
+                match self.empty(index, dir, Instant::now() + END_WAIT) {
+                    Err(error) if gone(&error) || error.errno() == Some(libc::EBUSY) => {}
+                    other => other?,
+                }
+                systemd::stop(unit)
+            }
+            // It ended by itself, as soon as it was empty.
+            _ if unit.keeps_failed => systemd::forget(unit),
+            _ => Ok(()),
+        }
     }
 
     fn destroy_one(&self, index: usize) -> Result<()> {
@@ -336,7 +450,8 @@ impl Group {
             return Ok(());
         }
         let absent = |error: &Error| error.errno() == Some(libc::ENOENT);
-        let mut written = dir.write(&write.file, &write.value);
+        let value = if self.held && needs_room(write) { "2" } else { &write.value };
+        let mut written = dir.write(&write.file, value);
         if let (Err(error), Some((file, value))) = (&written, &write.or)
             && absent(error)
         {
@@ -354,9 +469,16 @@ impl Group {
             self.record.groups.iter().enumerate().map(|(index, record)| each(self.needed(index)?, record));
         let mut dirs = dirs.collect::<Result<Vec<Dir>>>()?;
         Ok(match self.record.version {
-            Version::V2 => Placement::AtBirth(dirs.remove(0).into()),
-            _ => Placement::ByPid(Groups(dirs)),
+            Version::V2 => self.born_in(dirs.remove(0)),
+            _ => Placement::ByPid(Groups(dirs, None)),
         })
+    }
+
+    fn born_in(&self, group: Dir) -> Placement {
+        let Some(unit) = self.record.unit.clone() else { return Placement::AtBirth(group.into()) };
+        let own = self.record.groups.first().map(GroupDir::full).unwrap_or_default();
+        let below = group.path().strip_prefix(&own).unwrap_or_default().trim_matches('/').to_owned();
+        Placement::InUnit(Seat { group, unit, below, holder: None, tasks: None })
     }
 
     fn duplicates(&self) -> Result<Vec<Dir>> {
@@ -382,6 +504,11 @@ impl Group {
         };
         Err(Error::new(Kind::Invalid, text).at(dir.path().to_owned()))
     }
+}
+
+/// A limit that leaves no room for a holder beside the first process.
+fn needs_room(write: &Write) -> bool {
+    write.file == "pids.max" && write.value == "1"
 }
 
 const APPLYING: &str = "unable to apply cgroup configuration";

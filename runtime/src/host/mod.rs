@@ -8,11 +8,17 @@
 
 mod birth;
 mod channel;
+mod fields;
 pub mod hooks;
 pub mod identity;
 mod idmap;
 mod image;
 mod launch;
+mod netdev;
+mod netlink;
+pub mod notify;
+pub mod oom;
+pub mod rdt;
 mod ready;
 mod sockets;
 mod sources;

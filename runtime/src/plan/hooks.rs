@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::text::{absolute, plain};
@@ -23,6 +24,9 @@ pub struct Hook {
     pub env: Vec<String>,
     /// Positive, or none.
     pub timeout: Option<Duration>,
+    /// Files that stdout and stderr are appended to (see `annotations`); what has none is kept for messages. Only for
+    /// hooks of the runtime's namespaces.
+    pub output: [Option<PathBuf>; 2],
 }
 
 /// Hooks by kind, each in order.
@@ -46,22 +50,25 @@ pub struct Hooks {
 ///
 /// # Errors
 /// A relative path, a timeout that is not positive, a NUL byte.
-pub fn decide(hooks: &spec::Hooks) -> Result<Hooks> {
+pub fn decide(hooks: &spec::Hooks, output: &[Option<PathBuf>; 2]) -> Result<Hooks> {
+    let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &[None, None]);
+    let each = |hooks: &[spec::Hook], kind| each(hooks, kind, output);
     Ok(Hooks {
         prestart: each(&hooks.prestart, "prestart")?,
         create_runtime: each(&hooks.create_runtime, "createRuntime")?,
-        create_container: each(&hooks.create_container, "createContainer")?,
-        start_container: each(&hooks.start_container, "startContainer")?,
+        create_container: inside(&hooks.create_container, "createContainer")?,
+        start_container: inside(&hooks.start_container, "startContainer")?,
         poststart: each(&hooks.poststart, "poststart")?,
         poststop: each(&hooks.poststop, "poststop")?,
     })
 }
 
-fn each(hooks: &[spec::Hook], kind: &str) -> Result<Vec<Hook>> {
-    hooks.iter().enumerate().map(|(index, hook)| one(hook, format!("/hooks/{kind}/{index}"))).collect()
+fn each(hooks: &[spec::Hook], kind: &str, output: &[Option<PathBuf>; 2]) -> Result<Vec<Hook>> {
+    let one = |(index, hook)| one(hook, format!("/hooks/{kind}/{index}"), output);
+    hooks.iter().enumerate().map(one).collect()
 }
 
-fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
+fn one(hook: &spec::Hook, at: String, output: &[Option<PathBuf>; 2]) -> Result<Hook> {
     let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
     let timeout = match hook.timeout {
         None => None,
@@ -86,5 +93,5 @@ fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
         args.push(path.clone());
     }
     let env = strings(&hook.env, "env")?;
-    Ok(Hook { at, path, args, env, timeout })
+    Ok(Hook { at, path, args, env, timeout, output: output.clone() })
 }

@@ -13,7 +13,7 @@ use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
 use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
-use crate::plan::{Plan, process::Process};
+use crate::plan::{Field, Plan, process::Process};
 use crate::stage::wire::barrier;
 
 /// Slots of the stage, by what they hold.
@@ -37,6 +37,10 @@ const MS_SLAVE: u64 = 1 << 19;
 /// mount(2): MS_PRIVATE.
 const MS_PRIVATE: u64 = 1 << 18;
 
+/// How the rootfs propagates. Its top is private whatever was asked: pivot_root(2) refuses a shared one.
+const ROOTFS: [Propagation; 2] =
+    [Propagation { flag: MS_SLAVE, recursive: true }, Propagation { flag: MS_PRIVATE, recursive: false }];
+
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -56,19 +60,34 @@ pub struct Entry {
     pub place: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
+    /// The container has groups in resctrl.
+    pub rdt: bool,
+    /// The caller's supplementary groups are kept (see `plan/annotations.rs`).
+    pub keep_groups: bool,
     /// The compiled filter.
     pub seccomp: Option<crate::seccomp::Filter>,
     /// Descriptors kept from 3 on.
     pub keep_fds: u32,
 }
 
+/// Steps of the default bundle, rounded up: growing a long list copies it again and again.
+const STEPS: usize = 256;
+
 /// The program under construction.
-#[derive(Default)]
 struct Builder {
     program: Program,
+    /// The field that wants a network namespace which the host makes and the stage has not joined yet.
+    network: Option<String>,
+    /// The kernel has mount_setattr(2): mounts are complete before they are attached.
+    set_attr: bool,
 }
 
 impl Builder {
+    fn new(set_attr: bool) -> Builder {
+        let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
+        Builder { program, network: None, set_attr }
+    }
+
     fn host(&mut self, at: &str, op: HostOp) {
         self.program.steps.push(Step { at: at.to_owned(), op: Op::Host(op) });
     }
@@ -96,38 +115,30 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder::new(plan.set_attr);
     let b = &mut b;
-    // On the host, before any process exists: everything that can fail without a trace.
-    if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
-        b.host("/process/terminal", HostOp::ConsoleSocket);
-    }
-    b.host("", HostOp::Reserve);
-    b.host("/linux/cgroupsPath", HostOp::Cgroup);
+    b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
+    let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
+    let proc = if labelled && !plan.ask.no_new_keyring { b.open("", Source::Proc) } else { Ref::Nothing };
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
+    b.meanwhile();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
+        if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
+            b.key_label(label, proc);
+        }
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
     }
     b.stage("", StageOp::Setsid);
-    if let Some(at) = plan.namespaces.new_at(NsKind::Network) {
-        b.stage(at, StageOp::Loopback);
-    }
+    b.network(plan);
     b.names(plan);
     // The file system, seen from the host's tree.
-    if plan.namespaces.has_new(NsKind::Mount) {
-        // Never shared: what is mounted here must not appear on the host.
-        b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
-        b.stage(
-            "/root/path",
-            StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
-        );
-    }
+    b.host_tree(plan, rootfs);
     b.stage("/root/path", StageOp::Root(rootfs));
     b.mounts(plan, &binds);
     b.devices(plan, &binds);
@@ -136,6 +147,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
         b.stage("/process/cwd", StageOp::Mkdir(process.cwd.clone()));
     }
     b.late_remounts(plan);
+    b.join_network();
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
@@ -175,7 +187,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
 /// namespace. What the container can see, and ptrace(2) if it has CAP_SYS_PTRACE, has no more than itself
 /// (CVE-2016-9962).
 pub fn exec(entry: &Entry, process: &Process) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder::new(true);
     if process.terminal.is_some() {
         b.host("/terminal", HostOp::ConsoleSocket);
     }
@@ -185,6 +197,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
     b.host("", HostOp::Clone { flags: 0, wait: entry.place });
+    if entry.rdt {
+        b.host("/linux/intelRdt", HostOp::RdtPlace);
+    }
     if entry.place {
         b.host("", HostOp::Place);
         b.host("", HostOp::Release);
@@ -203,6 +218,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Root(Ref::Nothing));
     if entry.keyring {
+        if let Some(label) = &process.selinux {
+            b.key_label(label, proc);
+        }
         b.keyring(&entry.id, entry.user, true);
     }
     b.enter_as(entry, process, proc);
@@ -212,6 +230,53 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
 }
 
 impl Builder {
+    /// On the host, before any process exists: everything that can fail without a trace.
+    fn prologue(&mut self, plan: &Plan) {
+        if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
+            self.host("/process/terminal", HostOp::ConsoleSocket);
+        }
+        if let Some(join) = plan.namespaces.join_of(NsKind::User) {
+            self.host(&join.at, HostOp::JoinedIds);
+        }
+        self.host("", HostOp::Reserve);
+        self.host("/linux/cgroupsPath", HostOp::Cgroup);
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::Rdt);
+        }
+    }
+
+    /// The network's first device, and those that come from the host.
+    fn network(&mut self, plan: &Plan) {
+        if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| self.network.is_none()) {
+            self.stage(at, StageOp::Loopback);
+        }
+        if !plan.netdevs.is_empty() {
+            self.join_network();
+            self.meet(
+                "/linux/netDevices",
+                barrier::NETWORK,
+                Ref::Nothing,
+                &[("/linux/netDevices", HostOp::NetDevices)],
+            );
+        }
+    }
+
+    /// The mount namespace's copy of the host's tree, and the rootfs in it. A joined one is used as runc and crun do: what it
+    /// had is gone with the old root.
+    fn host_tree(&mut self, plan: &Plan, rootfs: Ref) {
+        if plan.namespaces.has(NsKind::Mount) {
+            // Never shared: what is mounted here must not appear on the host.
+            self.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
+            self.stage(
+                "/root/path",
+                StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
+            );
+            if !self.set_attr {
+                self.propagate("/root/path", rootfs, &ROOTFS);
+            }
+        }
+    }
+
     /// The rootfs as a detached tree of its own.
     fn rootfs(&mut self, plan: &Plan) -> Ref {
         let tree = Tree {
@@ -220,11 +285,7 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            // Its top is private whatever was asked: pivot_root(2) refuses a shared one.
-            propagation: vec![
-                Propagation { flag: MS_SLAVE, recursive: true },
-                Propagation { flag: MS_PRIVATE, recursive: false },
-            ],
+            propagation: if self.set_attr { ROOTFS.to_vec() } else { Vec::new() },
             idmap: None,
             must: Must::Directory,
         };
@@ -259,7 +320,13 @@ impl Builder {
         let wait = place || (user_new && !hop);
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
-        let flags = if hop { 0 } else { new & !late };
+        // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
+        // must be the container's user namespace, which only the inside can make it in.
+        if !hop && !user_new {
+            self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
+        }
+        let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
+        let flags = if hop { 0 } else { new & !late & !apart };
         self.host("/linux/namespaces", HostOp::Clone { flags, wait });
         if user_new && !hop {
             self.host("/linux/uidMappings", HostOp::IdMaps);
@@ -301,6 +368,19 @@ impl Builder {
         {
             self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
         }
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::RdtPlace);
+        }
+    }
+
+    /// While the stage is at work: what need not be there before the process is, but before it is "created".
+    fn meanwhile(&mut self) {
+        if let Some(at) = self.network.clone() {
+            self.host(&at, HostOp::Network);
+        }
+        self.host("/linux/resources/devices", HostOp::DeviceRules);
+        self.host("", HostOp::Keep);
+        self.host("", HostOp::Identify);
     }
 
     /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
@@ -323,6 +403,13 @@ impl Builder {
         self.stage("", StageOp::Keyring { name: format!("_ses.{id}"), permissions, join });
     }
 
+    /// The label that keys made from here on get; an exec ends it. A new keyring with the label of the one who makes it
+    /// would not be the container's to use.
+    fn key_label(&mut self, label: &Field<String>, dir: Ref) {
+        let (path, data) = ("thread-self/attr/keycreate".to_owned(), label.value.clone());
+        self.stage(&label.at, StageOp::Write { dir, path, data });
+    }
+
     fn names(&mut self, plan: &Plan) {
         if let Some(name) = &plan.hostname {
             self.stage("/hostname", StageOp::Hostname(name.clone()));
@@ -333,9 +420,9 @@ impl Builder {
     }
 
     fn change_root(&mut self, plan: &Plan) {
-        let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
+        let op = match (plan.namespaces.has(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
-            (true, true) => StageOp::MoveRoot,
+            (true, true) => StageOp::MoveRoot(plan.rootfs.uncovered.clone()),
             // Without a mount namespace of its own there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };

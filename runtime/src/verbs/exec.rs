@@ -5,15 +5,16 @@
 
 use std::path::Path;
 
-use crate::ask::{Exec, Home, Launched, Stdio};
+use super::create::read_file;
+use crate::ask::{Exec, Home, Launched};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 use crate::facts::Facts;
 use crate::host::{Launch, Subject, Task};
-use crate::plan::ids;
 use crate::plan::namespaces::{self, Namespaces, NsKind};
 use crate::plan::process::{self, Place, Process};
+use crate::plan::{annotations, ids};
 use crate::program::compile::Entry;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
@@ -40,10 +41,11 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let facts = Facts::probe()?;
     let namespaces = namespaces::decide(&spec)?;
     let process = decide(home, &ask, &spec, &facts, &namespaces)?;
-    terminal_rules(&process, &ask)?;
+    super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
-    let seccomp = process::seccomp(&spec, &mut warnings)?;
+    let obeyed = annotations::read(&spec.annotations)?;
+    let seccomp = process::seccomp(&spec, &obeyed, &mut warnings)?;
     let entry = Entry {
         id: container.state.id.clone(),
         kinds: entered(&namespaces),
@@ -53,6 +55,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         keyring: !container.state.no_keyring,
         place: placement.at_birth().is_none(),
         last_cap: facts.last_cap,
+        rdt: container.state.rdt.is_some(),
+        keep_groups: obeyed.keep_groups,
         seccomp,
         keep_fds: ask.preserve_fds,
     };
@@ -67,7 +71,12 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(home, &program, Task::Exec { init, pid, placement }, subject)
+    Launch::run(
+        home,
+        &program,
+        Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() },
+        subject,
+    )
 }
 
 fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
@@ -88,13 +97,12 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
     let at = if whole { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;
     process.size_of(ask.console_size);
-    warnings.iter().for_each(|warning| (home.warn)(warning));
+    warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));
     Ok(process)
 }
 
 fn read_process(path: &Path) -> Result<spec::Process> {
-    let bytes = std::fs::read(path).call(|| format!("open({})", path.display()))?;
-    spec::read(&path.display().to_string(), &bytes)
+    spec::read(&path.display().to_string(), &read_file(path)?)
 }
 
 /// All namespaces of the container but its pid namespace, into which the process is born.
@@ -113,21 +121,5 @@ fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     match subs.is_empty() {
         false => group.exec_placement(&subs),
         true => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
-    }
-}
-
-/// Which descriptors a terminal may have (reference E15).
-fn terminal_rules(process: &Process, ask: &Exec) -> Result<()> {
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_) | Stdio::HandBack);
-    match (process.terminal.is_some(), socket) {
-        (true, false) if ask.detach || matches!(ask.stdio, Stdio::Fds(_)) => Err(Error::new(
-            Kind::Invalid,
-            "cannot allocate tty if corten will detach without setting console socket",
-        )),
-        (false, true) => Err(Error::new(
-            Kind::Invalid,
-            "cannot use console socket if corten will not detach or allocate tty",
-        )),
-        _ => Ok(()),
     }
 }

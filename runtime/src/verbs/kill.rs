@@ -5,8 +5,6 @@
 
 use std::os::fd::AsFd;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
 use crate::ask::Home;
 use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Kind, Result};
@@ -23,7 +21,7 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
         return if signal == libc::SIGKILL {
             container.group().kill()
         } else {
-            everybody(&container, signal)
+            container.group().signal(signal)
         };
     }
     let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
@@ -34,9 +32,12 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
         container.group().kill()?;
     }
     match send(pidfd.as_fd(), signal) {
-        Err(rustix::io::Errno::SRCH) => Err(Error::new(Kind::Status, format!("container not running: {id}"))),
-        other => other.call(|| format!("pidfd_send_signal({signal})")),
+        Err(rustix::io::Errno::SRCH) => {
+            return Err(Error::new(Kind::Status, format!("container not running: {id}")));
+        }
+        other => other.call(|| format!("pidfd_send_signal({signal})"))?,
     }
+    if signal == libc::SIGKILL { container.group().let_die() } else { Ok(()) }
 }
 
 fn own_pid_namespace(container: &Container) -> bool {
@@ -46,16 +47,4 @@ fn own_pid_namespace(container: &Container) -> bool {
             .iter()
             .any(|ns| ns.kind == "pid" && ns.path.as_ref().is_none_or(String::is_empty))
     })
-}
-
-fn everybody(container: &Container, signal: i32) -> Result<()> {
-    for pid in container.group().pids()? {
-        let Some(pid) = Pid::from_raw(pid) else { continue };
-        // The pidfd is opened, then the group is asked again: a pid that was taken over meanwhile is not in it.
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if container.group().pids()?.contains(&pid.as_raw_nonzero().get()) {
-            let _ = send(pidfd.as_fd(), signal);
-        }
-    }
-    Ok(())
 }

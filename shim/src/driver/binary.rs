@@ -76,7 +76,8 @@ impl Binary {
         }
         let made = self.launch("create", flags, &wish.id, wish.stdio, &scratch)?;
         let group = Group::of_process(made.pid).ok();
-        Ok(Made { group, ..made })
+        let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+        Ok(Made { group, oom, ..made })
     }
 
     /// `exec --detach --process`.
@@ -140,7 +141,7 @@ impl Binary {
         if console.is_err() {
             identity::kill(pidfd.as_fd());
         }
-        Ok(Made { pid: pid.as_raw_nonzero().get(), pidfd, console: console?, group: None })
+        Ok(Made { pid: pid.as_raw_nonzero().get(), pidfd, console: console?, group: None, oom: None })
     }
 
     fn command(&self, scratch: &Scratch) -> Command {

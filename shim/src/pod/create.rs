@@ -98,6 +98,7 @@ impl Pod {
             mounted: !request.rootfs.is_empty(),
             own_pids,
             group: made.group.map(Arc::new),
+            oom: RefCell::new(made.oom),
             init: init.clone(),
             execs: RefCell::default(),
             paused: Cell::new(false),
@@ -105,6 +106,7 @@ impl Pod {
         });
         self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
         self.events.push("/tasks/create", "TaskCreate", &created(request, made.pid));
+        spawn_local(self.clone().watch_oom(task.clone()));
         spawn_local(watch::init(self.clone(), task, pidfd));
         Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
     }

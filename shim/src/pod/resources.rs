@@ -21,7 +21,8 @@ use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 
 impl Pod {
-    /// `Pids`: never empty for a container that lives; containerd would take it for a leak and delete it.
+    /// `Pids`: never empty for a container that is not deleted. containerd, come back, takes one without processes for
+    /// a leak and deletes it, and how it ended meanwhile would be lost.
     pub async fn pids(&self, request: &PidsRequest) -> Result<PidsResponse> {
         let task = self.task(&request.id)?;
         let mut pids = match task.group.clone() {
@@ -29,7 +30,7 @@ impl Pod {
             None => Vec::new(),
         };
         let init = task.init.pid.get();
-        if pids.is_empty() && task.init.ended().is_none() {
+        if pids.is_empty() {
             pids.push(init);
         }
         let processes = pids.into_iter().map(|pid| info(&task, pid)).collect();

@@ -42,7 +42,7 @@ pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     if timeout(EXECS, execs).await.is_err() {
         log::warn(&format!("container {}: an exec outlives init", task.id));
     }
-    task.oom_at_end(&pod);
+    pod.oom_at_end(&task).await;
     task.paused.set(false);
     record(&task, ended);
     finish(&pod, &task, &process, ended);

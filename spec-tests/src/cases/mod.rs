@@ -14,16 +14,29 @@ mod cgroups;
 mod cli;
 mod crash;
 mod credentials;
+mod events;
 mod exec;
+mod fields;
+mod forks;
 mod hooks;
 mod lifecycle;
+mod limits;
+mod limits_bite;
+mod lsm;
+mod mempolicy;
 mod mounts;
 mod namespaces;
+mod netdev;
+mod notify;
+mod odd;
 mod process;
+mod rdt;
 mod rootfs;
 mod seccomp;
 mod signals;
+mod systemd;
 mod terminal;
+mod update;
 
 use crate::harness::case::Case;
 
@@ -43,9 +56,22 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        systemd::cases,
+        limits::cases,
+        limits_bite::cases,
+        update::cases,
+        events::cases,
+        forks::cases,
         rootfs::cases,
         attacks::cases,
+        lsm::cases,
         crash::cases,
+        rdt::cases,
+        netdev::cases,
+        mempolicy::cases,
+        notify::cases,
+        fields::cases,
+        odd::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

@@ -37,8 +37,15 @@ pub enum Need {
     Busybox,
     /// A Debian rootfs.
     Debian,
+<<<<<<< HEAD
     /// Minutes: only with `--long`.
     Long,
+=======
+    /// AppArmor, with the profiles of lab/lsm/apparmor.
+    AppArmor,
+    /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
+    SeLinux,
+>>>>>>> shim
 }
 
 /// The machine, the runtime and the options of this run.
@@ -48,6 +55,10 @@ pub struct Host {
     pub runtime: PathBuf,
     /// `runc`, `crun`, `corten` …: the first word of `--version`.
     pub name: String,
+    /// Its version: what follows `version`.
+    pub version: String,
+    /// The environment's name, as given.
+    pub env: String,
     pub cgroups: Cgroups,
     pub controllers: BTreeSet<String>,
     pub busybox: Option<PathBuf>,
@@ -70,6 +81,7 @@ impl Host {
     /// Looks at the machine, and asks the runtime its name.
     pub fn look(runtime: &Path) -> Result<Self, String> {
         let runtime = fs::canonicalize(runtime).map_err(|e| format!("{}: {e}", runtime.display()))?;
+<<<<<<< HEAD
         let name = name_of(&runtime)?;
         Self::look_named(runtime, name)
     }
@@ -83,12 +95,20 @@ impl Host {
     }
 
     fn look_named(runtime: PathBuf, name: String) -> Result<Self, String> {
+=======
+        let (name, version) = name_of(&runtime)?;
+>>>>>>> shim
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cap_line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
         let v2 = !Path::new("/sys/fs/cgroup/devices").exists()
             && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         Ok(Self {
             name,
+<<<<<<< HEAD
+=======
+            version,
+            env: String::new(),
+>>>>>>> shim
             runtime,
             cgroups: if v2 { Cgroups::V2 } else { Cgroups::V1 },
             controllers: controllers(v2),
@@ -129,7 +149,12 @@ impl Host {
                 (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
+<<<<<<< HEAD
             Need::Long => (self.long, "only with --long".to_owned()),
+=======
+            Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
+            Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
+>>>>>>> shim
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)
@@ -148,12 +173,14 @@ impl Host {
     }
 }
 
-fn name_of(runtime: &Path) -> Result<String, String> {
+/// The first line of `--version`: `NAME version VERSION`.
+fn name_of(runtime: &Path) -> Result<(String, String), String> {
     let out = Command::new(runtime).arg("--version").output();
     let out = out.map_err(|e| format!("{}: {e}", runtime.display()))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let first = text.split_whitespace().next();
-    first.map(str::to_owned).ok_or_else(|| format!("{} --version says nothing", runtime.display()))
+    let mut words = text.lines().next().unwrap_or_default().split_whitespace();
+    let name = words.next().ok_or_else(|| format!("{} --version says nothing", runtime.display()))?;
+    Ok((name.to_owned(), words.last().unwrap_or_default().to_owned()))
 }
 
 fn controllers(v2: bool) -> BTreeSet<String> {
@@ -170,4 +197,15 @@ fn kernel() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn has_apparmor() -> bool {
+    let profiles = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    profiles.lines().any(|line| line == "corten-test (enforce)")
+}
+
+fn has_selinux() -> bool {
+    // The kernel takes only a context that its policy knows.
+    let known = fs::write("/sys/fs/selinux/context", "system_u:system_r:container_t:s0:c1,c2").is_ok();
+    known && fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1")
 }

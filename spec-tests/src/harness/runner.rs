@@ -24,8 +24,8 @@ pub struct Count {
 /// What the runner has found out about a case.
 enum Outcome {
     Passed,
-    /// It passed although the peer is listed as not passing, with this reason.
-    Surprised(&'static str),
+    /// A peer failed as it is listed to, for this reason.
+    Differs(&'static str),
     Failed(String),
     Skipped(String),
 }
@@ -60,9 +60,9 @@ fn tell(name: &str, outcome: Outcome, count: &mut Count) {
             count.passed += 1;
             println!("PASS {name}");
         }
-        Outcome::Surprised(reason) => {
-            count.passed += 1;
-            println!("PASS {name} (although listed: {reason})");
+        Outcome::Differs(reason) => {
+            count.skipped += 1;
+            println!("DIFFERS {name}: {reason}");
         }
         Outcome::Failed(reason) => {
             count.failed += 1;
@@ -79,11 +79,15 @@ fn judge(case: &Case, host: &Host, options: &[String]) -> Outcome {
     if let Some(obstacle) = case.obstacle(host) {
         return Outcome::Skipped(obstacle);
     }
-    match (in_a_process(case, host, options), case.excuse(&host.name)) {
-        (Ok(()), None) => Outcome::Passed,
-        (Ok(()), Some(reason)) => Outcome::Surprised(reason),
+    match (in_a_process(case, host, options), case.excuse(host)) {
+        // What is listed and passes is as wrong as what is not listed and fails: the list would lie.
+        (Ok(()), Some(difference)) if difference.is_certain() => Outcome::Failed(format!(
+            "passes, although {} is listed as different: {}",
+            host.name, difference.reason
+        )),
+        (Ok(()), _) => Outcome::Passed,
         (Err(Trouble::Fail(text)), None) => Outcome::Failed(text),
-        (Err(Trouble::Fail(_)), Some(reason)) => Outcome::Skipped(format!("{} differs: {reason}", host.name)),
+        (Err(Trouble::Fail(_)), Some(difference)) => Outcome::Differs(difference.reason),
         (Err(Trouble::NotRun(text)), _) => Outcome::Skipped(text),
     }
 }

@@ -18,6 +18,8 @@ struct Around<'a> {
     gate: Ref,
     /// The procfs for labels.
     proc: Ref,
+    /// The caller's groups stay.
+    keep_groups: bool,
     /// It enters a container that exists (`exec`).
     enters: Option<Enters>,
 }
@@ -42,7 +44,9 @@ impl Builder {
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
         let proc = Ref::Slot(slots::PROC);
-        self.become_anybody(process, &Around { seccomp, last_cap, keep_fds, gate, proc, enters: None });
+        let keep_groups = plan.obeyed.keep_groups;
+        let around = Around { seccomp, last_cap, keep_fds, gate, proc, keep_groups, enters: None };
+        self.become_anybody(process, &around);
     }
 
     /// The same for a process that enters a container.
@@ -64,6 +68,7 @@ impl Builder {
             keep_fds: entry.keep_fds,
             gate: Ref::Nothing,
             proc,
+            keep_groups: entry.keep_groups,
             enters: Some(enters),
         };
         self.become_anybody(process, &around);
@@ -82,6 +87,9 @@ impl Builder {
         if let Some(persona) = &process.personality {
             self.stage(&persona.at, StageOp::Personality(persona.value));
         }
+        if let Some(policy) = &process.mempolicy {
+            self.stage(&policy.at, StageOp::MemPolicy(policy.value.clone()));
+        }
         if process.no_new_privileges {
             self.stage(&field("noNewPrivileges"), StageOp::NoNewPrivs);
         }
@@ -99,7 +107,9 @@ impl Builder {
         let caps = &process.caps;
         self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
         // Always, also when there are none: the caller's groups must not leak in.
-        self.stage(&user, StageOp::Groups(process.gids.clone()));
+        let groups =
+            if around.keep_groups { StageOp::KeepGroups } else { StageOp::Groups(process.gids.clone()) };
+        self.stage(&user, groups);
         self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
