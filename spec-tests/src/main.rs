@@ -2,11 +2,8 @@
 //! Black-box cases for OCI runtimes, and the probe that runs inside their containers: one static binary.
 //!
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
-<<<<<<< HEAD
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
-=======
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
->>>>>>> shim
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
 //!
 //! A case may only look at what the outside sees: exit codes, output, files, and what the probe reports.

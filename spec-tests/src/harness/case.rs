@@ -156,17 +156,16 @@ impl Case {
         self
     }
 
-<<<<<<< HEAD
     /// Seconds until it is given up.
     pub fn patience(&self, host: &Host) -> f64 {
         self.seconds.unwrap_or(0.0).max(host.patience)
-=======
+    }
+
     /// The same for a case in a list.
     pub fn differs(&mut self, name: &'static str, reason: &'static str) {
         if !reason.is_empty() {
             self.peers.push(Difference::new(name, reason));
         }
->>>>>>> shim
     }
 
     /// Why this host cannot run the case, if so.

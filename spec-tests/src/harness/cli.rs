@@ -105,13 +105,9 @@ fn run(options: Options, args: &[String]) -> Result<ExitCode, String> {
     }
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let jobs = options.jobs.unwrap_or(processors.min(2));
-<<<<<<< HEAD
     let words: Vec<String> = std::iter::once("run".to_owned()).chain(args.iter().cloned()).collect();
-    let mut count = runner::run(&cases, &host, &words, jobs);
-=======
     println!("RUNTIME {} {} on {}", host.name, host.version, options.env);
-    let mut count = runner::run(&cases, &host, args, jobs);
->>>>>>> shim
+    let mut count = runner::run(&cases, &host, &words, jobs);
     if options.times {
         count.took.sort();
         count

@@ -37,15 +37,12 @@ pub enum Need {
     Busybox,
     /// A Debian rootfs.
     Debian,
-<<<<<<< HEAD
     /// Minutes: only with `--long`.
     Long,
-=======
     /// AppArmor, with the profiles of lab/lsm/apparmor.
     AppArmor,
     /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
     SeLinux,
->>>>>>> shim
 }
 
 /// The machine, the runtime and the options of this run.
@@ -81,9 +78,8 @@ impl Host {
     /// Looks at the machine, and asks the runtime its name.
     pub fn look(runtime: &Path) -> Result<Self, String> {
         let runtime = fs::canonicalize(runtime).map_err(|e| format!("{}: {e}", runtime.display()))?;
-<<<<<<< HEAD
-        let name = name_of(&runtime)?;
-        Self::look_named(runtime, name)
+        let (name, version) = name_of(&runtime)?;
+        Self::look_named(runtime, name, version)
     }
 
     /// Looks at the machine; the program under test is a containerd shim: `runc` or `corten`, by its file's name.
@@ -91,24 +87,18 @@ impl Host {
         let shim = fs::canonicalize(shim).map_err(|e| format!("{}: {e}", shim.display()))?;
         let file = shim.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = file.trim_start_matches("containerd-shim-").trim_end_matches("-v2").to_owned();
-        Self::look_named(shim, name)
+        Self::look_named(shim, name, String::new())
     }
 
-    fn look_named(runtime: PathBuf, name: String) -> Result<Self, String> {
-=======
-        let (name, version) = name_of(&runtime)?;
->>>>>>> shim
+    fn look_named(runtime: PathBuf, name: String, version: String) -> Result<Self, String> {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cap_line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
         let v2 = !Path::new("/sys/fs/cgroup/devices").exists()
             && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         Ok(Self {
             name,
-<<<<<<< HEAD
-=======
             version,
             env: String::new(),
->>>>>>> shim
             runtime,
             cgroups: if v2 { Cgroups::V2 } else { Cgroups::V1 },
             controllers: controllers(v2),
@@ -149,12 +139,9 @@ impl Host {
                 (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
-<<<<<<< HEAD
             Need::Long => (self.long, "only with --long".to_owned()),
-=======
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
->>>>>>> shim
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)
