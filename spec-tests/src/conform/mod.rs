@@ -85,7 +85,7 @@ fn cases(logs: &[Log]) -> String {
     }
     text += &failures(logs);
     text += &differences(logs);
-    let _ = write!(text, "{OURS}\n");
+    let _ = writeln!(text, "{OURS}");
     text += &not_run(logs);
     text += &limits(logs);
     text
