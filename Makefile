@@ -104,9 +104,9 @@ completions: ## write the completions of bash, zsh and fish anew, from the progr
 	docs/completions/make target/$(TARGET)/debug/corten
 
 install: ## binaries, manual pages and completions below PREFIX
-	@test -x $(BIN)/corten || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
+	@test -x $(BIN)/corten -a -x $(BIN)/containerd-shim-corten-v2 || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
 	install -d $(BINDIR) $(MANDIR)
-	install -m 755 $(BIN)/corten $(BINDIR)/
+	install -m 755 $(BIN)/corten $(BIN)/containerd-shim-corten-v2 $(BINDIR)/
 	install -m 644 $(MANPAGES) $(MANDIR)/
 	install -d $(BASHDIR) $(ZSHDIR) $(FISHDIR)
 	install -m 644 docs/completions/corten.bash $(BASHDIR)/corten
@@ -114,7 +114,7 @@ install: ## binaries, manual pages and completions below PREFIX
 	install -m 644 docs/completions/corten.fish $(FISHDIR)/
 
 uninstall: ## what install put there
-	rm -f $(BINDIR)/corten $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+	rm -f $(BINDIR)/corten $(BINDIR)/containerd-shim-corten-v2 $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
 	rm -f $(BASHDIR)/corten $(ZSHDIR)/_corten $(FISHDIR)/corten.fish
 
 clean: ## build results; the lab stays (rm -r ~/.cache/corten-lab)

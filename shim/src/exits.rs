@@ -90,18 +90,38 @@ pub async fn sweep(signals: SignalFd, asked: impl Fn()) {
 async fn orphans() {
     let mut pause = Duration::from_millis(1);
     loop {
-        let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(pid) = ended_child() else { return };
-        let free = !claimed.contains(&pid) && !operator::is_busy();
-        if free && let Some(pid) = Pid::from_raw(pid) {
-            // A zombie of ours: its number cannot be taken before we reap it.
-            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-                let _ = reap(pidfd.as_fd());
+        match sweep_one() {
+            Swept::None => return,
+            Swept::One => {}
+            Swept::Others => {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
             }
-            continue;
         }
-        drop(claimed);
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
     }
+}
+
+enum Swept {
+    /// There was no ended child.
+    None,
+    /// One was reaped.
+    One,
+    /// There is one that is not ours to reap, or may not be.
+    Others,
+}
+
+fn sweep_one() -> Swept {
+    let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(pid) = ended_child() else { return Swept::None };
+    if claimed.contains(&pid) || operator::is_busy() {
+        return Swept::Others;
+    }
+    // A zombie of ours: its number cannot be taken before we reap it.
+    if let Some(pid) = Pid::from_raw(pid)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+    {
+        let _ = reap(pidfd.as_fd());
+        return Swept::One;
+    }
+    Swept::Others
 }

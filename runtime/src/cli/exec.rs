@@ -115,6 +115,7 @@ impl Exec {
         let preserve_fds = self.preserve_fds.unwrap_or(0);
         values::handed_down("--preserve-fds", 3, preserve_fds)?;
         Ok(ask::Exec {
+            object: None,
             process: values::path(self.process.take()),
             pid_file: values::path(self.pid_file.take()),
             pidfd_socket: values::path(self.pidfd_socket.take()),

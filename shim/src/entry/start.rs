@@ -31,7 +31,7 @@ use crate::options::Options;
 use crate::pod::Pod;
 use crate::record::write_whole;
 use crate::refusal::{Refusal, Result};
-use crate::{exits, log, operator, server};
+use crate::{exits, log, server};
 
 /// containerd waits that long for the answer to Shutdown.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -126,10 +126,6 @@ fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, add
         .enable_io()
         .enable_time()
         .max_io_events_per_tick(64)
-        .max_blocking_threads(operator::THREADS)
-        .thread_keep_alive(operator::KEEP)
-        .thread_stack_size(operator::STACK)
-        .thread_name("operator")
         .build()
         .call(|| "epoll_create")?;
     let events = Events::new(&flags.namespace, &boot.ttrpc_address);
