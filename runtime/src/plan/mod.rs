@@ -95,6 +95,9 @@ pub struct Plan {
     pub netdevs: Vec<netdev::NetDevice>,
     /// The kernel has mount_setattr(2).
     pub set_attr: bool,
+    /// The host may make a network namespace by going there: it can come back (setns(2) wants power over where it came
+    /// from, which root of a user namespace has not).
+    pub host_network: bool,
     /// What annotations ask for.
     pub obeyed: annotations::Obeyed,
     /// The configuration's annotations.
@@ -169,6 +172,7 @@ impl Plan {
             rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,
             netdevs: netdev::decide(spec, &namespaces)?,
             set_attr: facts.mount_setattr,
+            host_network: !facts.in_userns,
             hooks: hooks::decide(&spec.hooks, &obeyed.hook_output)?,
             obeyed,
             annotations: spec

@@ -326,7 +326,7 @@ impl Builder {
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
         // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
         // must be the container's user namespace, which only the inside can make it in.
-        if !hop && !user_new {
+        if !hop && !user_new && plan.host_network {
             self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
         }
         let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
