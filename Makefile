@@ -9,6 +9,8 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 V       ?=
+SHIM    ?=
+LONG    ?=
 
 BIN      = target/$(TARGET)/$(PROFILE)
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
@@ -22,8 +24,9 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd conformance \
-        oci-validation fuzz lint fmt check-aarch64 bench lab man completions install uninstall clean
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim \
+        conformance oci-validation shim-test containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
+        completions install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +62,18 @@ test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 
 test-uml-systemd: ## the systemd driver in a guest under systemd
 	@$(ENV) .ci/test uml-systemd
+
+test-shim: ## the short cases of the containerd shim
+	@$(ENV) .ci/test shim
+
+shim-test: ## both containerd shims, driven by a containerd of spec-tests' own; SHIM=corten|runc|PATH, LONG=1
+	@$(ENV) SHIM=$(SHIM) LONG=$(LONG) .ci/shim test
+
+containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, natively and in the guest
+	@$(ENV) SHIM=$(SHIM) .ci/shim containerd
+
+bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
+	@$(ENV) .ci/shim bench
 
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain

@@ -111,17 +111,25 @@ pub struct Case {
     /// Peers that are known not to pass, each with the reason.
     pub peers: Vec<Difference>,
     pub body: Body,
+    /// Seconds until it is given up, when it needs more than others.
+    pub seconds: Option<f64>,
 }
 
 /// A case with nothing special about it.
 pub fn case(name: impl Into<String>, body: impl Fn(&Test) -> Verdict + Send + Sync + 'static) -> Case {
-    Case { name: name.into(), needs: Vec::new(), peers: Vec::new(), body: Box::new(body) }
+    Case { name: name.into(), needs: Vec::new(), peers: Vec::new(), body: Box::new(body), seconds: None }
 }
 
 impl Case {
     /// Only where the host has all of these.
     pub fn needs(mut self, needs: &[Need]) -> Self {
         self.needs.extend_from_slice(needs);
+        self
+    }
+
+    /// Takes up to so many seconds.
+    pub fn takes(mut self, seconds: f64) -> Self {
+        self.seconds = Some(seconds);
         self
     }
 
@@ -146,6 +154,11 @@ impl Case {
     pub fn peer(mut self, name: &'static str, reason: &'static str) -> Self {
         self.differs(name, reason);
         self
+    }
+
+    /// Seconds until it is given up.
+    pub fn patience(&self, host: &Host) -> f64 {
+        self.seconds.unwrap_or(0.0).max(host.patience)
     }
 
     /// The same for a case in a list.

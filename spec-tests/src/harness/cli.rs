@@ -15,6 +15,7 @@ use crate::cases;
 pub const USAGE: &str = "\
 usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--jobs N] [--timeout SECONDS]
                       [--tmp DIR] [--alone] [--no-excuses] [--times] [--rootfs-busybox DIR] [--rootfs-debian DIR]
+       spec-tests shim … (`spec-tests shim` tells)
        spec-tests probe ACTION…
 
 --filter   only cases whose name contains one of the texts
@@ -108,8 +109,9 @@ fn run(options: Options, args: &[String]) -> Result<ExitCode, String> {
     }
     let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
     let jobs = options.jobs.unwrap_or(processors.min(2));
+    let words: Vec<String> = std::iter::once("run".to_owned()).chain(args.iter().cloned()).collect();
     println!("RUNTIME {} {} on {}", host.name, host.version, options.env);
-    let mut count = runner::run(&cases, &host, args, jobs);
+    let mut count = runner::run(&cases, &host, &words, jobs);
     if options.times {
         count.took.sort();
         count

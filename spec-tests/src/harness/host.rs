@@ -37,6 +37,8 @@ pub enum Need {
     Busybox,
     /// A Debian rootfs.
     Debian,
+    /// Minutes: only with `--long`.
+    Long,
     /// AppArmor, with the profiles of lab/lsm/apparmor.
     AppArmor,
     /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
@@ -58,6 +60,10 @@ pub struct Host {
     pub controllers: BTreeSet<String>,
     pub busybox: Option<PathBuf>,
     pub debian: Option<PathBuf>,
+    /// The runtime that the Go shim is to find.
+    pub runc: Option<PathBuf>,
+    /// Run the long cases, too.
+    pub long: bool,
     /// Where the cases' directories go.
     pub tmp: PathBuf,
     /// Nobody else uses this machine: compare the whole of it.
@@ -73,6 +79,18 @@ impl Host {
     pub fn look(runtime: &Path) -> Result<Self, String> {
         let runtime = fs::canonicalize(runtime).map_err(|e| format!("{}: {e}", runtime.display()))?;
         let (name, version) = name_of(&runtime)?;
+        Self::look_named(runtime, name, version)
+    }
+
+    /// Looks at the machine; the program under test is a containerd shim: `runc` or `corten`, by its file's name.
+    pub fn look_at_shim(shim: &Path) -> Result<Self, String> {
+        let shim = fs::canonicalize(shim).map_err(|e| format!("{}: {e}", shim.display()))?;
+        let file = shim.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file.trim_start_matches("containerd-shim-").trim_end_matches("-v2").to_owned();
+        Self::look_named(shim, name, String::new())
+    }
+
+    fn look_named(runtime: PathBuf, name: String, version: String) -> Result<Self, String> {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cap_line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
         let v2 = !Path::new("/sys/fs/cgroup/devices").exists()
@@ -86,6 +104,8 @@ impl Host {
             controllers: controllers(v2),
             busybox: None,
             debian: None,
+            runc: None,
+            long: false,
             tmp: std::env::temp_dir(),
             alone: false,
             patience: 20.0,
@@ -119,6 +139,7 @@ impl Host {
                 (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
+            Need::Long => (self.long, "only with --long".to_owned()),
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),

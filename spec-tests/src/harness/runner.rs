@@ -30,7 +30,7 @@ enum Outcome {
     Skipped(String),
 }
 
-/// Runs `cases`, `jobs` at a time, printing a line for each. `options` are those this program was given.
+/// Runs `cases`, `jobs` at a time, printing a line for each. `options` are those this program was given, the verb first.
 pub fn run(cases: &[Case], host: &Host, options: &[String], jobs: usize) -> Count {
     let queue = Mutex::new(cases.iter());
     let count = Mutex::new(Count::default());
@@ -94,10 +94,10 @@ fn judge(case: &Case, host: &Host, options: &[String]) -> Outcome {
 
 fn in_a_process(case: &Case, host: &Host, options: &[String]) -> Verdict {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("run").args(options).args(["--one", &case.name]);
+    command.args(options).args(["--one", &case.name]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn()?;
-    let finished = wait(&mut child, Duration::from_secs_f64(host.patience + 60.0));
+    let finished = wait(&mut child, Duration::from_secs_f64(case.patience(host) + 60.0));
     let mut text = String::new();
     if finished && let Some(mut out) = child.stdout.take() {
         out.read_to_string(&mut text)?;

@@ -17,6 +17,8 @@
 //! | `notify LINE…` | sends the lines to the socket `NOTIFY_SOCKET` in one message |
 //! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
 //! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
+//! | `flood BYTES` | prints so many bytes: the numbers of 8 bytes from 0 on, little-endian |
+//! | `eat BYTES` | touches so much memory, and keeps it |
 //! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `wait-for FILE` | waits until the file exists |
@@ -71,6 +73,8 @@ fn act(action: &[String]) -> Outcome {
         "block" => block(args),
         "notify" => notify(args),
         "spawn" => spawn(args),
+        "flood" => flood(first.parse().map_err(shown)?),
+        "eat" => eat(first.parse().map_err(shown)?),
         "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
@@ -151,6 +155,28 @@ fn spawn(args: &[String]) -> Outcome {
     let args = args.iter().map(|arg| if arg == "++" { "--" } else { arg });
     let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
     Command::new(this).args(args).spawn().map(drop).map_err(shown)
+}
+
+fn flood(bytes: u64) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let mut block = Vec::with_capacity(65536);
+    for number in 0..bytes / 8 {
+        block.extend(number.to_le_bytes());
+        if block.len() == 65536 || number + 1 == bytes / 8 {
+            out.write_all(&block).map_err(shown)?;
+            block.clear();
+        }
+    }
+    out.flush().map_err(shown)
+}
+
+fn eat(bytes: usize) -> Outcome {
+    let mut memory = Vec::new();
+    while memory.len() * 65536 < bytes {
+        memory.push(vec![1u8; 65536]);
+    }
+    std::hint::black_box(&memory);
+    Ok(())
 }
 
 /// A process that makes two and is gone a moment later, unless it is the first.
