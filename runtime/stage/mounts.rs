@@ -82,8 +82,8 @@ impl Stage {
 
     /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
     #[inline(never)]
-    pub(super) fn mknod(&self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.directory(self.text(rec.s)?, 0o755)?, self.text(rec.t)?);
+    pub(super) fn mknod(&mut self, rec: &Rec) -> Result<()> {
+        let (parent, name) = (self.directory_in(rec.r, self.text(rec.s)?)?, self.text(rec.t)?);
         let done = match sys::mknodat(parent, name, rec.x, rec.a) {
             Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent, name, rec),
             Err(fault) => Err(fault),
@@ -99,8 +99,8 @@ impl Stage {
     }
 
     /// A symbolic link, unless something is there already (an image may bring its own).
-    pub(super) fn symlink(&self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.directory(self.text(rec.s)?, 0o755)?, self.text(rec.x)?);
+    pub(super) fn symlink(&mut self, rec: &Rec) -> Result<()> {
+        let (parent, name) = (self.directory_in(rec.r, self.text(rec.s)?)?, self.text(rec.x)?);
         let done = sys::symlinkat(self.text(rec.t)?, parent, name);
         sys::close(parent);
         match done {
@@ -122,10 +122,7 @@ impl Stage {
     /// Only a path that does not exist may stay unmasked (CVE-2025-31133).
     #[inline(never)]
     pub(super) fn mask(&mut self, rec: &Rec) -> Result<()> {
-        let target = match self.find(self.text(rec.s)?, 0, 0) {
-            Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
-            other => other?,
-        };
+        let Some(target) = self.covered(rec)? else { return Ok(()) };
         let is_directory = sys::fstat(target)?.kind() == sys::S_IFDIR;
         let cover = if is_directory { self.empty_directory(rec.t) } else { self.null_device() }?;
         let done = sys::move_mount(cover, target, c"");
@@ -169,10 +166,7 @@ impl Stage {
     /// Binds a path onto itself, read-only.
     #[inline(never)]
     pub(super) fn readonly(&self, rec: &Rec) -> Result<()> {
-        let target = match self.find(self.text(rec.s)?, 0, 0) {
-            Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => return Ok(()),
-            other => other?,
-        };
+        let Some(target) = self.covered(rec)? else { return Ok(()) };
         let clone =
             sys::open_tree(target, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH | sys::AT_RECURSIVE)?;
         let attr = sys::MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };

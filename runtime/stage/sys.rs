@@ -32,6 +32,7 @@ pub const EINTR: i32 = 4;
 pub const EAGAIN: i32 = 11;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
+pub const EXDEV: i32 = 18;
 pub const ENOTDIR: i32 = 20;
 pub const EINVAL: i32 = 22;
 pub const ELOOP: i32 = 40;

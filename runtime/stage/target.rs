@@ -86,6 +86,33 @@ impl Stage {
         sys::openat2(self.root, path, sys::O_PATH | flags, 0, resolve)
     }
 
+    /// Finds what MASK and READONLY cover, if it is there. A mount of the kernel's files is looked into itself, whatever its
+    /// mount point is called by now; only a link that leads out of it (/proc/device-tree) needs the root.
+    #[inline(never)]
+    pub(super) fn covered(&self, rec: &Rec) -> Result<Option<i32>> {
+        let resolve = sys::RESOLVE_BENEATH | sys::RESOLVE_NO_MAGICLINKS;
+        let found = match rec.r {
+            wire::NONE => self.find(self.text(rec.s)?, 0, 0),
+            mount => match sys::openat2(self.fd(mount)?, self.text(rec.x)?, sys::O_PATH, 0, resolve) {
+                Err(Fault { errno: sys::EXDEV, .. }) => self.find(self.text(rec.s)?, 0, 0),
+                other => other,
+            },
+        };
+        match found {
+            Err(Fault { errno: sys::ENOENT | sys::ENOTDIR, .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Finds or makes a directory in a mount, or in the root.
+    pub(super) fn directory_in(&mut self, mount: i32, path: &CStr) -> Result<i32> {
+        let start = if mount == wire::NONE { self.root } else { self.fd(mount)? };
+        let root = core::mem::replace(&mut self.root, start);
+        let found = self.directory(path, 0o755);
+        self.root = root;
+        found
+    }
+
     /// Finds a directory, or makes it and its missing parents.
     pub(super) fn directory(&self, path: &CStr, mode: u32) -> Result<i32> {
         match self.find(path, sys::O_DIRECTORY, 0) {

@@ -107,13 +107,14 @@ pub mod code {
     pub const SET_ATTR: u16 = 21;
     /// Copy the content of directory q into directory r.
     pub const COPY_UP: u16 = 22;
-    /// mknod(t in directory s, made if missing; mode x, device a), owned by b >> 32 : b & 0xffffffff.
+    /// mknod(t in directory s of the mount r, or of the root, made if missing; mode x, device a), owned by b >> 32 :
+    /// b & 0xffffffff.
     pub const MKNOD: u16 = 23;
-    /// symlink(t, at the name that offset x tells in directory s, made if missing).
+    /// symlink(t, at the name that offset x tells in directory s of the mount r, or of the root, made if missing).
     pub const SYMLINK: u16 = 24;
-    /// Hide path s; t: the label of what covers a directory, 0 for none.
+    /// Hide path s, looked up as x from the mount r, if any; t: the label of what covers a directory, 0 for none.
     pub const MASK: u16 = 25;
-    /// Make path s read-only.
+    /// Make path s read-only, looked up as x from the mount r, if any.
     pub const READONLY: u16 = 26;
     /// pivot_root into the root.
     pub const PIVOT: u16 = 27;

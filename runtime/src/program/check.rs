@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
+use super::anchored::Anchors;
 use super::op::{Op, Ref, Source, StageOp};
 use crate::error::{Error, Kind, Result};
 use crate::stage::wire;
@@ -27,7 +28,7 @@ enum Rank {
 }
 
 /// Refuses a program whose phases are out of order, that uses the host's tree after the change of root, writes
-/// anywhere but to a procfs of ours, uses a source's descriptor after they are closed, executes the user's program
+/// anywhere but to a procfs of ours, hides or makes something in a mount that is not (any more) what is there, uses a source's descriptor after they are closed, executes the user's program
 /// without having given up what it must, or does not end in that exec (or at the gate, without a process).
 ///
 /// # Errors
@@ -69,6 +70,7 @@ struct Seen {
     ids: bool,
     capabilities: bool,
     executable: bool,
+    anchors: Anchors,
 }
 
 impl Seen {
@@ -76,6 +78,7 @@ impl Seen {
         if self.closed && refs(op).iter().any(|fd| matches!(fd, Ref::Source(_))) {
             return Err("a source after they are closed");
         }
+        self.anchors.take(program, op)?;
         match op {
             StageOp::FsOpen { slot, fstype } => {
                 if let Some(procfs) = self.procfs.get_mut(*slot) {
@@ -169,6 +172,10 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         | StageOp::Chroot(fd)
         | StageOp::CloseFd(fd) => [*fd, Ref::Nothing],
         StageOp::Attach { mount, target } => [*mount, *target],
+        StageOp::Mask { place, .. }
+        | StageOp::Readonly(place)
+        | StageOp::Mknod { place, .. }
+        | StageOp::Symlink { place, .. } => [place.anchor, Ref::Nothing],
         StageOp::Target { slot, like: fd, .. } | StageOp::AttachOrLink { slot, mount: fd, .. } => {
             [Ref::Slot(*slot), *fd]
         }
@@ -201,11 +208,11 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     }
     let (path, absolute) = match op {
         StageOp::Write { path, .. } => (path, false),
-        StageOp::Target { path, .. }
-        | StageOp::AttachOrLink { path, .. }
-        | StageOp::Mknod { path, .. }
-        | StageOp::Symlink { path, .. } => (path, true),
-        StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
+        StageOp::Target { path, .. } | StageOp::AttachOrLink { path, .. } | StageOp::Mkdir(path) => {
+            (path, true)
+        }
+        StageOp::Mknod { place, .. } | StageOp::Symlink { place, .. } => (&place.path, true),
+        StageOp::Mask { place, .. } | StageOp::Readonly(place) => (&place.path, true),
         _ => return Ok(()),
     };
     if path.contains("..") && path.split('/').any(|part| part == "..") {

@@ -6,8 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod anchors;
 mod mounting;
 mod process;
+
+use mounting::{Binds, FSCONFIG_MAX};
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
@@ -31,6 +34,8 @@ pub(super) mod slots {
     pub const TERMINAL: usize = 4;
     /// A seccomp listener.
     pub const LISTENER: usize = 5;
+    /// The first of those that hold mounts (`anchors.rs`), up to the last there is.
+    pub const ANCHORS: usize = 6;
 }
 
 /// mount(2): MS_SLAVE.
@@ -81,12 +86,14 @@ struct Builder {
     network: Option<String>,
     /// The kernel has mount_setattr(2): mounts are complete before they are attached.
     set_attr: bool,
+    /// The mounts that are held until the container is hardened.
+    anchors: anchors::Anchors,
 }
 
 impl Builder {
     fn new(set_attr: bool) -> Builder {
         let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
-        Builder { program, network: None, set_attr }
+        Builder { program, network: None, set_attr, anchors: Default::default() }
     }
 
     fn host(&mut self, at: &str, op: HostOp) {
@@ -121,6 +128,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
+    b.anchors = anchors::Anchors::of(plan, &binds);
     let joins = b.namespace_files(plan);
     let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
     let proc = if labelled && !plan.ask.no_new_keyring { b.open("", Source::Proc) } else { Ref::Nothing };

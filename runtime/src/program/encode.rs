@@ -5,6 +5,7 @@
 
 use super::Program;
 use super::op::{Op, Ref, StageOp};
+use super::place::Place;
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
 /// Room for `HOME=` and a path (PATH_MAX).
@@ -262,24 +263,25 @@ impl Encoder<'_> {
 
     fn tree_record(&mut self, op: &StageOp, none: Rec) -> Rec {
         match op {
-            StageOp::Mknod { path, mode, rdev, uid, gid } => {
+            StageOp::Mknod { place, mode, rdev, uid, gid } => {
                 let owner = u64::from(*uid) << 32 | u64::from(*gid);
-                let (parent, name) = split(path);
-                let (s, t) = (self.text(parent), self.text(name));
-                Rec { code: code::MKNOD, s, t, x: *mode, a: *rdev, b: owner, ..none }
+                let (parent, name) = split(place.rest());
+                let (r, s, t) = (self.fd(place.anchor), self.text(parent), self.text(name));
+                Rec { code: code::MKNOD, r, s, t, x: *mode, a: *rdev, b: owner, ..none }
             }
-            StageOp::Symlink { path, target } => {
-                let (parent, name) = split(path);
-                let (s, x, t) = (self.text(parent), self.text(name), self.text(target));
-                Rec { code: code::SYMLINK, s, x, t, ..none }
+            StageOp::Symlink { place, target } => {
+                let (parent, name) = split(place.rest());
+                let (r, s) = (self.fd(place.anchor), self.text(parent));
+                let (x, t) = (self.text(name), self.text(target));
+                Rec { code: code::SYMLINK, r, s, x, t, ..none }
             }
             StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
-            StageOp::Mask { path, label } => {
+            StageOp::Mask { place, label } => {
                 // Offset 0 is the header's: no label.
                 let t = label.as_ref().map_or(0, |label| self.text(label));
-                Rec { code: code::MASK, s: self.text(path), t, ..none }
+                Rec { code: code::MASK, t, ..self.covered(place, none) }
             }
-            StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
+            StageOp::Readonly(place) => Rec { code: code::READONLY, ..self.covered(place, none) },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
             StageOp::MoveRoot(mounts) => {
                 Rec { code: code::MOVE_ROOT, s: self.texts(mounts, 0), x: mounts.len() as u32, ..none }
@@ -287,6 +289,12 @@ impl Encoder<'_> {
             StageOp::Chroot(fd) => Rec { code: code::CHROOT, r: self.fd(*fd), ..none },
             other => self.identity_record(other, none),
         }
+    }
+
+    /// The path as a whole, and where in it that begins what is looked up from the anchor.
+    fn covered(&mut self, place: &Place, none: Rec) -> Rec {
+        let s = self.text(&place.path);
+        Rec { r: self.fd(place.anchor), s, x: s + place.inside as u32, ..none }
     }
 
     fn identity_record(&mut self, op: &StageOp, none: Rec) -> Rec {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
+use super::place::Place;
 use super::{Program, Step};
 use crate::error::printable;
 use crate::plan::mounts::{Attrs, Propagation};
@@ -21,8 +22,7 @@ pub fn sentence(program: &Program, step: &Step) -> String {
 /// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.
 pub fn place(program: &Program, index: usize) -> String {
     let Some(step) = program.steps.get(index) else { return "container init".into() };
-    let target =
-        program.steps[..=index].iter().rev().take_while(|other| other.at == step.at).find_map(target_of);
+    let target = target_before(program, index);
     let mut parts = step.at.trim_start_matches('/').split('/');
     let mut place = String::new();
     for part in parts.by_ref() {
@@ -40,17 +40,28 @@ pub fn place(program: &Program, index: usize) -> String {
     }
 }
 
+/// The latest target of the same field.
+fn target_before(program: &Program, index: usize) -> Option<String> {
+    let at = &program.steps.get(index)?.at;
+    let before = program.steps[..=index].iter().rev();
+    if at.is_empty() {
+        before.take_while(|other| other.at.is_empty()).find_map(target_of)
+    } else {
+        before.filter(|other| other.at == *at).find_map(target_of)
+    }
+}
+
 fn target_of(step: &Step) -> Option<String> {
     match &step.op {
         Op::Stage(
-            StageOp::Target { path, .. }
-            | StageOp::AttachOrLink { path, .. }
-            | StageOp::Mknod { path, .. }
-            | StageOp::Symlink { path, .. },
+            StageOp::Target { path, .. } | StageOp::AttachOrLink { path, .. } | StageOp::Chdir { path, .. },
         ) => Some(path.clone()),
-        Op::Stage(StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
-            Some(path.clone())
-        }
+        Op::Stage(
+            StageOp::Mask { place, .. }
+            | StageOp::Readonly(place)
+            | StageOp::Mknod { place, .. }
+            | StageOp::Symlink { place, .. },
+        ) => Some(place.path.clone()),
         Op::Stage(StageOp::Write { path, .. }) => Some(format!("/proc/{path}")),
         Op::Stage(StageOp::Hook { hook, .. }) => Some(hook.path.clone()),
         _ => None,
@@ -73,7 +84,8 @@ pub fn operand(program: &Program, index: usize) -> String {
             value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"))
         }
         StageOp::Attach { .. } | StageOp::SetAttr { .. } => {
-            program.steps[..=index].iter().rev().find_map(target_of).unwrap_or_default()
+            let latest = || program.steps[..=index].iter().rev().find_map(target_of);
+            target_before(program, index).or_else(latest).unwrap_or_default()
         }
         StageOp::AttachHost { path, .. } => path.clone(),
         StageOp::Write { path, data, .. } => format!("/proc/{path}, {data}"),
@@ -290,19 +302,20 @@ fn mount(program: &Program, op: &StageOp) -> String {
             format!("make it {}", propagation(Propagation { flag: *flag, recursive: *recursive }))
         }
         StageOp::CopyUp { .. } => "copy the content of the covered directory into it".into(),
-        StageOp::Mknod { path, mode, rdev, .. } => {
+        StageOp::Mknod { place, mode, rdev, .. } => {
             let kind = match mode & 0o170_000 {
                 0o060_000 => "block device",
                 0o010_000 => "FIFO",
                 _ => "character device",
             };
             let (major, minor) = device(*rdev);
-            format!("make the {kind} {path} ({major}:{minor}, mode {:04o})", mode & 0o7777)
+            let (path, found) = (&place.path, found(place));
+            format!("make the {kind} {path} ({major}:{minor}, mode {:04o}){found}", mode & 0o7777)
         }
-        StageOp::Symlink { path, target } => format!("link {path} to {target}"),
+        StageOp::Symlink { place, target } => format!("link {} to {target}{}", place.path, found(place)),
         StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
-        StageOp::Mask { path, .. } => format!("mask {path}"),
-        StageOp::Readonly(path) => format!("make {path} read-only"),
+        StageOp::Mask { place, .. } => format!("mask {}{}", place.path, found(place)),
+        StageOp::Readonly(place) => format!("make {} read-only{}", place.path, found(place)),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
         StageOp::MoveRoot(mounts) => format!(
             "move the root file system over /, take {} mounts of the host's tree away, and chroot into it",
@@ -311,6 +324,11 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::Chroot(_) => "chroot into the container's root".into(),
         other => identity(other),
     }
+}
+
+/// How a path is found, where that is not by name.
+fn found(place: &Place) -> &'static str {
+    if place.is_anchored() { ", by its mount" } else { "" }
 }
 
 /// Major and minor number.

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The program: what is done to make a container (or to exec in one), as one flat list in order.
 //!
-//! `op` is the vocabulary, `compile` THE ORDER, `check` its invariants, `encode` the bytes that the stage reads,
+//! `op` is the vocabulary (`place` its paths), `compile` THE ORDER, `check` its invariants, `encode` the bytes that the stage reads,
 //! `explain` the sentences that `corten plan` prints. All of it is pure. The list holds the host's half too:
 //! `host/launch.rs` walks it from the top, doing what is the host's and meeting the stage at barriers.
 
 #![forbid(unsafe_code)]
 
+mod anchored;
 pub mod check;
 pub mod compile;
 pub mod encode;
 pub mod explain;
 pub mod op;
+pub mod place;
 
 pub use op::{HostOp, Op, Ref, Source, StageOp, Step};
 

@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 
+use super::place::Place;
 use crate::plan::hooks::Hook;
 use crate::plan::mempolicy::MemPolicy;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
@@ -361,8 +362,8 @@ pub enum StageOp {
     },
     /// A device node.
     Mknod {
-        /// The path.
-        path: String,
+        /// Where.
+        place: Place,
         /// Type and permission bits.
         mode: u32,
         /// Device number.
@@ -374,8 +375,8 @@ pub enum StageOp {
     },
     /// A symbolic link.
     Symlink {
-        /// The path.
-        path: String,
+        /// Where.
+        place: Place,
         /// What it says.
         target: String,
     },
@@ -383,13 +384,13 @@ pub enum StageOp {
     Mkdir(String),
     /// Hide a path.
     Mask {
-        /// The path.
-        path: String,
+        /// Which.
+        place: Place,
         /// `mountLabel`, for what covers a directory.
         label: Option<String>,
     },
     /// Make a path read-only.
-    Readonly(String),
+    Readonly(Place),
     /// pivot_root(2).
     Pivot,
     /// MS_MOVE and chroot(2), and these mounts of the host's tree away.

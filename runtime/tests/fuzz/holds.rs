@@ -106,10 +106,9 @@ pub fn program(program: &Program) {
         one_line(&format!("{}.", step.at));
         let Op::Stage(op) = &step.op else { continue };
         match op {
-            StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => {
-                clean(path)
-            }
-            StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Mkdir(path) => clean(path),
+            StageOp::Target { path, .. } | StageOp::Mkdir(path) => clean(path),
+            StageOp::Mknod { place, .. } | StageOp::Symlink { place, .. } => clean(&place.path),
+            StageOp::Mask { place, .. } | StageOp::Readonly(place) => clean(&place.path),
             StageOp::Write { path, .. } => {
                 assert!(
                     !path.starts_with('/') && path.split('/').all(|part| part != ".." && !part.is_empty()),

@@ -4,6 +4,7 @@
 
 use corten::plan::hooks::Hook;
 use corten::program::encode::{Encoded, encode};
+use corten::program::place::Place;
 use corten::program::{Op, Program, StageOp};
 use corten::stage::wire::{self, Rec};
 
@@ -74,10 +75,12 @@ impl Decoded {
     }
 
     /// A path from its directory and its name, neither of which may be empty.
-    fn joined(&self, directory: u32, name: u32) -> String {
+    fn joined(&self, place: &Place, directory: u32, name: u32) -> String {
         let (directory, name) = (self.text(directory), self.text(name));
-        assert!(directory.starts_with('/') && !name.is_empty() && !name.contains('/'), "{directory} {name}");
-        format!("{}/{name}", directory.trim_end_matches('/'))
+        assert!(!directory.is_empty() && !name.is_empty() && !name.contains('/'), "{directory} {name}");
+        assert!(directory.starts_with('/') || place.is_anchored(), "{directory} {name}");
+        let below = format!("{}/{name}", directory.trim_end_matches('/'));
+        format!("{}/{}", place.mount_point(), below.trim_start_matches('/'))
     }
 
     /// Everything that the record points to can be read, and is what the operation says.
@@ -89,20 +92,20 @@ impl Decoded {
             StageOp::Target { path, .. } | StageOp::Chdir { path, .. } | StageOp::AttachHost { path, .. } => {
                 assert_eq!(self.text(rec.s), path);
             }
-            StageOp::Mask { path, .. }
-            | StageOp::Readonly(path)
-            | StageOp::Mkdir(path)
-            | StageOp::ChdirHost(path) => {
-                assert_eq!(self.text(rec.s), path);
+            StageOp::Mask { place, .. } | StageOp::Readonly(place) => {
+                assert_eq!((self.text(rec.s), self.text(rec.x)), (place.path.as_str(), place.rest()));
+                assert_eq!(rec.r == wire::NONE, !place.is_anchored());
             }
+            StageOp::Mkdir(path) | StageOp::ChdirHost(path) => assert_eq!(self.text(rec.s), path),
             StageOp::Write { path, data, .. } => {
                 assert_eq!((self.text(rec.s), self.text(rec.t)), (path.as_str(), data.as_str()));
             }
-            StageOp::Symlink { path, target } => {
-                assert_eq!((self.joined(rec.s, rec.x), self.text(rec.t)), (path.clone(), target.as_str()));
+            StageOp::Symlink { place, target } => {
+                let found = (self.joined(place, rec.s, rec.x), self.text(rec.t));
+                assert_eq!(found, (place.path.clone(), target.as_str()));
             }
-            StageOp::Mknod { path, mode, rdev, .. } => {
-                assert_eq!((&self.joined(rec.s, rec.t), rec.x, rec.a), (path, *mode, *rdev));
+            StageOp::Mknod { place, mode, rdev, .. } => {
+                assert_eq!((&self.joined(place, rec.s, rec.t), rec.x, rec.a), (&place.path, *mode, *rdev));
             }
             StageOp::FsSet { key, value, .. } => {
                 assert_eq!(self.text(rec.s), key);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! THE ORDER as rules of its own, held against any program: what must come before what, and how the two sides meet.
 
-use corten::program::{HostOp, Op, Program, StageOp, check, compile};
+use corten::program::place::{Place, inside};
+use corten::program::{HostOp, Op, Program, Ref, StageOp, check, compile};
 use corten::stage::wire::barrier;
 
 use crate::cases::{self, Random};
 
 /// Every step of the first name comes before every step of the second.
-const BEFORE: [(&str, &str); 46] = [
+const BEFORE: [(&str, &str); 45] = [
     ("Signals", "Setns"),
     ("Setns", "Keyring"),
     ("Setns", "Propagate"),
@@ -29,7 +30,6 @@ const BEFORE: [(&str, &str); 46] = [
     ("Setsid", "ConsoleControl"),
     ("Pivot", "Readonly"),
     ("Pivot", "Mask"),
-    ("Readonly", "Mask"),
     ("Mask", "ChownStdio"),
     ("Pivot", "Chdir"),
     ("ChownStdio", "SetIds"),
@@ -72,6 +72,7 @@ fn holds(program: &Program) {
     assert_eq!(check::check(program), Ok(()), "{program:#?}");
     network(program);
     let ops = stage(program);
+    hardening(&ops);
     let names: Vec<String> = ops.iter().map(|op| name(op)).collect();
     for (first, second) in BEFORE {
         let last = names.iter().rposition(|name| name == first);
@@ -93,6 +94,41 @@ fn holds(program: &Program) {
     filter(&ops, &names);
     meetings(program);
     host(program);
+}
+
+/// What lies in a procfs or sysfs of our own is never looked up by name alone; what is, comes last; and of each kind what is
+/// hidden comes after what is made read-only.
+fn hardening(ops: &[&StageOp]) {
+    let mut steps: Vec<(bool, bool, &Place)> = Vec::new();
+    let (mut target, mut fresh): (&str, Vec<(&str, &str)>) = ("", Vec::new());
+    let mut fstype = "";
+    for op in ops {
+        match op {
+            StageOp::Target { path, .. } => target = path,
+            StageOp::FsOpen { fstype: of, .. } => fstype = of,
+            StageOp::Attach { mount: Ref::Slot(_), .. } => {
+                fresh.retain(|(at, _)| *at != target && inside(target, at).is_none());
+                fresh.push((target, fstype));
+            }
+            StageOp::Attach { .. } | StageOp::MountClassic { .. } => {
+                fresh.retain(|(at, _)| *at != target && inside(target, at).is_none());
+            }
+            StageOp::Readonly(place) => steps.push((!place.is_anchored(), false, place)),
+            StageOp::Mask { place, .. } => steps.push((!place.is_anchored(), true, place)),
+            _ => {}
+        }
+    }
+    assert!(steps.is_sorted_by_key(|(named, hidden, _)| (*named, *hidden)), "{steps:#?}");
+    for (_, hidden, place) in steps.iter().filter(|(named, ..)| *named) {
+        let kernels = |(at, fstype): &&(&str, &str)| {
+            inside(at, &place.path).is_some() && matches!(*fstype, "proc" | "sysfs") && *at != "/"
+        };
+        let anchored = |(named, other, first): &(bool, bool, &Place)| {
+            !named && other == hidden && first.path == place.path
+        };
+        let ours = fresh.iter().find(kernels);
+        assert!(ours.is_none() || steps.iter().any(anchored), "{place:?} lies in {ours:?}: {ops:#?}");
+    }
 }
 
 /// The filter is last with no_new_privs; without, or with an agent, before the privileges go.

@@ -3,6 +3,7 @@
 
 use corten::ask::Create;
 use corten::plan::mounts::Propagation;
+use corten::program::place::Place;
 use corten::program::{Op, Program, Ref, StageOp, Step, check, compile};
 
 use crate::cases;
@@ -40,7 +41,7 @@ fn is_exec(op: &StageOp) -> bool {
 #[test]
 fn phases_out_of_order() {
     refused("Harden after", |p| {
-        before(p, is_exec, StageOp::Mask { path: "/proc/kcore".into(), label: None })
+        before(p, is_exec, StageOp::Mask { place: Place::named("/proc/kcore"), label: None })
     });
     refused("Ids after", |p| {
         before(p, |op| matches!(op, StageOp::Gate), StageOp::SetIds { uid: 0, gid: 0 });
@@ -77,6 +78,49 @@ fn paths_that_lead_elsewhere() {
     }
     refused("wrong place", |p| before(p, |op| *op == StageOp::Pivot, target("relative")));
     refused("NUL", |p| before(p, |op| *op == StageOp::Pivot, target("/a\0b")));
+}
+
+#[test]
+fn mounts_that_are_not_there() {
+    let kcore = Place { path: "/proc/kcore".into(), anchor: Ref::Slot(6), inside: 6 };
+    let mask = |place: Place| StageOp::Mask { place, label: None };
+    let bound = |op: &StageOp| matches!(op, StageOp::ChownStdio(_));
+    let at = |p: &Program| position(p, |op| matches!(op, StageOp::Mask { .. } | StageOp::Readonly(_)));
+    let first = |p: &mut Program, op| p.steps.insert(at(p), step(op));
+    // As it is, it is good.
+    let mut program = good();
+    before(&mut program, bound, mask(kcore.clone()));
+    assert_eq!(check::check(&program), Ok(()));
+    for place in [
+        Place { anchor: Ref::Slot(11), ..kcore.clone() },
+        Place { anchor: Ref::Source(0), ..kcore.clone() },
+        Place { anchor: Ref::Nothing, ..kcore.clone() },
+        Place { path: "/proz/kcore".into(), ..kcore.clone() },
+        Place { inside: 7, ..kcore.clone() },
+        Place { inside: 0, ..kcore.clone() },
+    ] {
+        refused("not there", |p| before(p, bound, mask(place)));
+    }
+    refused("not there", |p| {
+        first(p, mask(kcore.clone()));
+        first(p, StageOp::CloseFd(Ref::Slot(6)));
+    });
+    // Somebody else's mount on it, or above it.
+    for path in ["/proc", "/"] {
+        refused("not there", |p| {
+            let pivot = |op: &StageOp| *op == StageOp::Pivot;
+            let target = StageOp::Target { slot: 1, path: path.into(), flags: 0, like: Ref::Nothing };
+            before(p, pivot, target);
+            before(p, pivot, StageOp::Attach { mount: Ref::Source(0), target: Ref::Slot(1) });
+        });
+    }
+    refused("covered already", |p| {
+        first(p, StageOp::Readonly(Place::named("/link")));
+    });
+    refused("something else than the kernel's", |p| {
+        let opened = position(p, |op| matches!(op, StageOp::FsOpen { slot: 6, .. }));
+        p.steps[opened] = step(StageOp::FsOpen { slot: 6, fstype: "tmpfs".into() });
+    });
 }
 
 #[test]

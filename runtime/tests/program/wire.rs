@@ -7,6 +7,7 @@ use corten::plan::hooks::Hook;
 use corten::plan::mempolicy::MemPolicy;
 use corten::plan::mounts::{Attrs, Propagation};
 use corten::program::encode::encode;
+use corten::program::place::Place;
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
 use corten::stage::wire::{self, Rec, code};
 
@@ -143,11 +144,11 @@ fn all() -> Vec<StageOp> {
         StageOp::MountClassic { slot: 0, fstype: text(), source: text(), flags: 0, data: text() },
         StageOp::SetAttr { mount: none, attrs, propagation: 0, recursive: false },
         StageOp::CopyUp { slot: 0, target: 0 },
-        StageOp::Mknod { path: text(), mode: 0, rdev: 0, uid: 0, gid: 0 },
-        StageOp::Symlink { path: text(), target: text() },
+        StageOp::Mknod { place: Place::named(""), mode: 0, rdev: 0, uid: 0, gid: 0 },
+        StageOp::Symlink { place: Place::named(""), target: text() },
         StageOp::Mkdir(text()),
-        StageOp::Mask { path: text(), label: None },
-        StageOp::Readonly(text()),
+        StageOp::Mask { place: Place::named(""), label: None },
+        StageOp::Readonly(Place::named("")),
         StageOp::Pivot,
         StageOp::MoveRoot(Vec::new()),
         StageOp::AttachOrLink { mount: none, slot: 0, path: text(), flags: 0 },

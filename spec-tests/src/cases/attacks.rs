@@ -258,6 +258,13 @@ fn other_links() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("attack/readonly-path-is-a-link-to-proc", |t| {
+            // A copy of /proc comes to lie over /proc: what is masked there is masked in it, too.
+            let b = t.bundle()?.link("entry", "/proc")?.set("/linux/readonlyPaths", json!(["/entry"]));
+            let got = t.expect(b, &[("read /proc/keys", "ok"), ("write /proc/self/comm", "EROFS")])?;
+            check!(got[0] == "", "/proc/keys has {}", got[0]);
+            Ok(())
+        }),
         case("attack/tmpcopyup-of-a-link-out", |t| {
             for (_, way) in ways(t) {
                 let b = t.bundle()?.link("data", &way)?.mount("tmpfs", "tmpfs", "/data", &["tmpcopyup"]);

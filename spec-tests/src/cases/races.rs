@@ -41,12 +41,7 @@ pub fn cases() -> Vec<Case> {
             attacked(t, "d", dest).and_then(|_| attacked(t, "d", |b| bind(t, b, "/d/new/file")).map(drop))
         }),
         case("race/S13-bind-source-changes", source_changes),
-        case("race/S17-proc-becomes-a-link", |t| {
-            for report in attacked(t, "proc", |b| b)? {
-                report.mount("/proc")?.fstype("proc")?;
-            }
-            Ok(())
-        }),
+        case("race/S17-proc-becomes-a-link", proc_becomes_a_link),
         case("race/dev-becomes-a-link", |t| {
             let own = |b: Bundle| {
                 let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
@@ -108,19 +103,7 @@ fn naive_loses(dir: &Path, outside: &Path) -> Verdict {
 /// Control first, in a tree of its own; then containers are made while `name` in their rootfs changes between a directory
 /// and a link to the canary tree. Each works or ends with one line of error, and nothing outside changes.
 fn attacked(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Vec<Report>, Trouble> {
-    let (dir, link, bait) = (t.path("control-dir"), t.path("control-link"), t.path("control-bait"));
-    for dir in [&dir, &bait] {
-        fs::create_dir_all(dir)?;
-    }
-    if fs::symlink_metadata(&link).is_err() {
-        std::os::unix::fs::symlink(&bait, &link)?;
-    }
-    let attacker = Attacker::on(dir.clone(), link);
-    naive_loses(&dir, &bait)?;
-    drop(attacker);
-
-    let b = change(t.bundle()?.writable());
-    let b = b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())?;
+    let b = prepared(t, name, change)?;
     let before = t.snapshot();
     let _attacker = Attacker::on(b.rootfs(name), b.rootfs("elsewhere"));
     let mut reports = Vec::new();
@@ -137,6 +120,94 @@ fn attacked(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<V
     }
     t.unchanged_since(&before)?;
     Ok(reports)
+}
+
+/// The control of [`attacked`], and a bundle to attack.
+fn prepared(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Bundle, Trouble> {
+    let (dir, link, bait) = (t.path("control-dir"), t.path("control-link"), t.path("control-bait"));
+    for dir in [&dir, &bait] {
+        fs::create_dir_all(dir)?;
+    }
+    if fs::symlink_metadata(&link).is_err() {
+        std::os::unix::fs::symlink(&bait, &link)?;
+    }
+    let attacker = Attacker::on(dir.clone(), link);
+    naive_loses(&dir, &bait)?;
+    drop(attacker);
+    let b = change(t.bundle()?.writable());
+    b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())
+}
+
+/// A mount point of another mount namespace can be renamed, and what is mounted there goes with it: so nobody can promise
+/// that /proc is a procfs in the end, but wherever a procfs is, what was to be hidden in it is hidden.
+///
+/// Control: who looks masked paths up by name in the very same container finds nothing there at times.
+fn proc_becomes_a_link(t: &Test) -> Verdict {
+    let b = prepared(t, "proc", |b| b)?;
+    let before = t.snapshot();
+    let (end, mut made, mut missed) = (Instant::now() + ATTACK, 0, 0);
+    while Instant::now() < end {
+        let attacker = Attacker::on(b.rootfs("proc"), b.rootfs("elsewhere"));
+        let done = t.try_create("create", &b)?;
+        if done.code != 0 {
+            check!(!done.errors().is_empty(), "{done}");
+            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a failed container is left: {done}");
+            continue;
+        }
+        let pid = t.pid(&b)?;
+        let by_name = format!("/proc/{pid}/root/proc/sys");
+        missed += (0..200).filter(|_| fs::metadata(&by_name).is_err()).count();
+        // The table is read in one piece only while nobody renames.
+        drop(attacker);
+        made += hidden_everywhere(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?)?;
+        t.cli(&format!("delete --force {}", b.id))?.ok()?;
+        t.reap();
+    }
+    t.unchanged_since(&before)?;
+    if made == 0 || missed == 0 {
+        let text = format!("{made} procfs made under attack, {missed} look-ups by name missed");
+        return Err(Trouble::NotRun(text));
+    }
+    Ok(())
+}
+
+/// In every procfs of this mount table, what the default configuration hides or makes read-only there is so, as far as the
+/// kernel has it. How many there were.
+fn hidden_everywhere(table: &str) -> Result<usize, Trouble> {
+    const HIDDEN: [&str; 9] = [
+        "acpi",
+        "asound",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "timer_list",
+        "timer_stats",
+        "sched_debug",
+        "scsi",
+    ];
+    const READONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+    let mounts: Vec<(&str, &str, &str, &str)> = table
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let left: Vec<&str> = left.split(' ').collect();
+            Some((*left.get(3)?, *left.get(4)?, *left.get(5)?, right.split(' ').next()?))
+        })
+        .collect();
+    let whole = |mount: &&(&str, &str, &str, &str)| mount.3 == "proc" && mount.0 == "/";
+    let procs: Vec<&str> = mounts.iter().filter(whole).map(|mount| mount.1).collect();
+    for proc in &procs {
+        for name in HIDDEN.iter().chain(&READONLY).filter(|name| Path::new("/proc").join(name).exists()) {
+            let at = format!("{proc}/{name}");
+            let cover = mounts.iter().rev().find(|mount| mount.1 == at);
+            let (_, _, options, fstype) =
+                cover.ok_or_else(|| Trouble::Fail(format!("nothing covers {at}: {table}")))?;
+            let hides = *fstype != "proc";
+            check!(hides == HIDDEN.contains(name), "{at} is covered by a {fstype}: {table}");
+            check!(hides || options.starts_with("ro"), "{at} is covered with {options}: {table}");
+        }
+    }
+    Ok(procs.len())
 }
 
 fn bind(t: &Test, b: Bundle, dest: &str) -> Bundle {

@@ -9,16 +9,17 @@ use crate::plan::devices::{Device, Via};
 use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, HostOp, Must, Node, Ref, Source, StageOp, Tree};
+use crate::program::place::Place;
 use crate::stage::wire;
 
 /// MOUNT_ATTR_RDONLY (linux/mount.h).
 const RDONLY: u64 = 1;
 /// Longest value that fsconfig(2) takes.
-const FSCONFIG_MAX: usize = 255;
+pub(super) const FSCONFIG_MAX: usize = 255;
 
 /// The bind sources of a plan, in the order of its mounts and then of its devices.
 pub(super) struct Binds {
-    mounts: Vec<Ref>,
+    pub(super) mounts: Vec<Ref>,
     devices: Vec<Ref>,
 }
 
@@ -91,14 +92,23 @@ impl Builder {
     }
 
     pub(super) fn mounts(&mut self, plan: &Plan, binds: &Binds) {
-        for (step, source) in plan.mounts.iter().zip(&binds.mounts) {
+        for (index, (step, source)) in plan.mounts.iter().zip(&binds.mounts).enumerate() {
+            let held = self.anchors.of_mount(index);
             match step {
                 MountStep::Mount(mount) if *source == Ref::Nothing => {
-                    self.file_system(mount, plan.mount_label.as_deref());
+                    let slot = if let Some(Ref::Slot(slot)) = held { slot } else { slots::MOUNT };
+                    self.file_system(mount, slot, plan.mount_label.as_deref());
                 }
-                MountStep::Mount(mount) => self.bind(mount, *source, plan.rootfs.propagation),
+                MountStep::Mount(mount) => {
+                    self.bind(mount, *source, plan.rootfs.propagation);
+                    // As the root it stays open.
+                    if mount.target != "/" && held.is_none() {
+                        self.stage(&mount.at, StageOp::CloseFd(*source));
+                    }
+                }
                 MountStep::Symlink { at, path, target } => {
-                    self.stage(at, StageOp::Symlink { path: path.clone(), target: target.clone() });
+                    let (place, target) = (Place::named(path), target.clone());
+                    self.stage(at, StageOp::Symlink { place, target });
                 }
                 MountStep::Remount { late: false, .. } => self.remount(step),
                 // Not before the devices are in place.
@@ -110,8 +120,13 @@ impl Builder {
     /// Those that had to wait for devices and links.
     pub(super) fn late_remounts(&mut self, plan: &Plan) {
         for step in &plan.mounts {
-            if matches!(step, MountStep::Remount { late: true, .. }) {
-                self.remount(step);
+            match (step, self.anchors.of_remount(plan, step)) {
+                (MountStep::Remount { at, attrs, recursive, .. }, Some(held)) => {
+                    self.set_attr(at, held, *attrs, 0, false);
+                    self.set_attr(at, held, *recursive, 0, true);
+                }
+                (MountStep::Remount { late: true, .. }, None) => self.remount(step),
+                _ => {}
             }
         }
     }
@@ -157,10 +172,6 @@ impl Builder {
             self.propagate(&mount.at, source, &mount.propagation);
             self.set_attr(&mount.at, source, mount.attrs, 0, false);
         }
-        // As the root it stays open.
-        if mount.target != "/" {
-            self.stage(&mount.at, StageOp::CloseFd(source));
-        }
     }
 
     /// From here on the stage is in the container's network namespace, if the host makes that.
@@ -170,7 +181,7 @@ impl Builder {
         }
     }
 
-    fn file_system(&mut self, mount: &Mount, label: Option<&str>) {
+    fn file_system(&mut self, mount: &Mount, slot: usize, label: Option<&str>) {
         /// These do not ask who mounts them for the network namespace; sysfs and network file systems do.
         const LOCAL: [&str; 8] =
             ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay", "ramfs"];
@@ -178,7 +189,7 @@ impl Builder {
         if !LOCAL.contains(&fstype.as_str()) {
             self.join_network();
         }
-        let (at, slot) = (mount.at.as_str(), slots::MOUNT);
+        let at = mount.at.as_str();
         self.target(mount, Ref::Nothing);
         if options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX)) {
             return self.classic(mount);
@@ -267,7 +278,7 @@ impl Builder {
                 Via::Mknod => self.stage(
                     at,
                     StageOp::Mknod {
-                        path: device.path.clone(),
+                        place: self.made(plan, &device.path),
                         mode: device.mode,
                         rdev: device.rdev,
                         uid: device.uid,
@@ -286,7 +297,8 @@ impl Builder {
             }
         }
         for (path, target) in &plan.dev_links {
-            self.stage("", StageOp::Symlink { path: (*path).into(), target: (*target).into() });
+            let place = self.made(plan, path);
+            self.stage("", StageOp::Symlink { place, target: (*target).into() });
         }
     }
 
@@ -313,12 +325,31 @@ impl Builder {
             let (path, data) = (format!("sys/{}", field.value.0), field.value.1.clone());
             self.stage(&field.at, StageOp::Write { dir: Ref::Slot(slots::PROC), path, data });
         }
+        self.cover(plan, true);
+        self.cover(plan, false);
+    }
+
+    /// Read-only and masked paths: first those in mounts that we hold, then those that are looked up by name. What the
+    /// latter lead to may be a held mount all the same (by a link, or from above), and then they copy it as it is. A hook
+    /// may have mounted over a held one: then its paths are covered once more, by name.
+    fn cover(&mut self, plan: &Plan, held: bool) {
+        let hooks = &plan.hooks;
+        let again = !(hooks.prestart.is_empty()
+            && hooks.create_runtime.is_empty()
+            && hooks.create_container.is_empty());
+        let place = |this: &Self, path: &str| match this.hardened(plan, path) {
+            place if place.is_anchored() == held => Some(place),
+            _ => (!held && again).then(|| Place::named(path)),
+        };
         for field in &plan.readonly {
-            self.stage(&field.at, StageOp::Readonly(field.value.clone()));
+            if let Some(place) = place(self, &field.value) {
+                self.stage(&field.at, StageOp::Readonly(place));
+            }
         }
         for field in &plan.masked {
-            let (path, label) = (field.value.clone(), plan.mount_label.clone());
-            self.stage(&field.at, StageOp::Mask { path, label });
+            if let Some(place) = place(self, &field.value) {
+                self.stage(&field.at, StageOp::Mask { place, label: plan.mount_label.clone() });
+            }
         }
     }
 
