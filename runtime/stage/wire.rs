@@ -138,7 +138,7 @@ pub mod code {
     pub const NO_NEW_PRIVS: u16 = 36;
     /// Change to directory s; y = 1: a refusal is tried again later; y = 2: this is that later.
     pub const CHDIR: u16 = 37;
-    /// setgroups(array s of x u32).
+    /// setgroups(array s of x u32). y = 1: a denial is passed over.
     pub const GROUPS: u16 = 38;
     /// PR_SET_KEEPCAPS, setresgid(b), setresuid(a).
     pub const SET_IDS: u16 = 39;
@@ -180,7 +180,16 @@ pub mod code {
     pub const MKDIR: u16 = 56;
     /// Make descriptor 0 the controlling terminal of our session.
     pub const CONSOLE_CONTROL: u16 = 57;
+    /// Copy the mount tree at host path s (open_tree flags x) to descriptor r; y: what its top must be ([`super::TREE_DIR`] …).
+    pub const OPEN_TREE: u16 = 58;
 }
+
+/// The tree's top must be a directory.
+pub const TREE_DIR: u16 = 1;
+/// The tree must be a procfs.
+pub const TREE_PROC: u16 = 2;
+/// The tree's top must be no symbolic link.
+pub const TREE_NO_LINK: u16 = 3;
 
 /// The target must be a directory.
 pub const TARGET_DIR: u16 = 1;

@@ -24,6 +24,7 @@ mod limits;
 mod placement;
 mod probe;
 mod record;
+mod rootless;
 mod v1;
 mod v2;
 mod values;

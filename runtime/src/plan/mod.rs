@@ -28,6 +28,7 @@ use crate::ask::{Create, Home};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
+use crate::plan::namespaces::NsKind;
 use crate::seccomp;
 use crate::spec::Spec;
 
@@ -54,6 +55,14 @@ pub struct Plan {
     /// What the configuration believes about the mappings of a joined user namespace: the host compares them with
     /// the real ones first of all, and refuses if they differ.
     pub expected_ids: Option<ids::IdMaps>,
+    /// Who writes `ids`.
+    pub writers: Option<ids::Writers>,
+    /// This process has no privilege: the user namespace comes before everything that needs some.
+    pub user_first: bool,
+    /// This process may not copy mounts: the stage does that, inside, where it is root.
+    pub copies_inside: bool,
+    /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
+    pub drops_groups: bool,
     /// The root file system.
     pub rootfs: rootfs::Rootfs,
     /// Mounts and what belongs to them, in order.
@@ -115,10 +124,18 @@ impl Plan {
         let namespaces = namespaces::decide(spec)?;
         let ids = ids::decide(spec, &namespaces)?;
         let expected_ids = ids::expected(spec, &namespaces)?;
-        let known_ids = ids.as_ref().or(expected_ids.as_ref());
+        let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
         let cgroup_path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
         let resources = spec.linux.resources.as_ref();
-        let cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
+        let mut cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
+        if let (Some(delegated), None) = (&facts.delegated, cgroup_path)
+            && home.rootless != Some(false)
+            && home.manager == cgroup::Manager::Cgroupfs
+        {
+            let (less, warning) = cgroup.where_delegated(&facts.cgroups, delegated)?;
+            warnings.extend(warning.map(str::to_owned));
+            cgroup = less;
+        }
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let context = mounts::Context {
             namespaces: &namespaces,
@@ -128,6 +145,9 @@ impl Plan {
             bundle: &bundle,
         };
         let mounts = mounts::decide(spec, &context, &mut warnings)?;
+        let copies_inside = !facts.copies_mounts && (facts.euid == 0 || namespaces.has(NsKind::User));
+        mounts::without_privilege(&mounts, copies_inside)?;
+        let setgroups = ids::setgroups(&namespaces, ids.as_ref(), facts);
         let own_dev = mounts::binds_dev(&mounts);
         Ok(Plan {
             rootfs: rootfs::decide(spec, &bundle, ask.no_pivot)?,
@@ -138,7 +158,7 @@ impl Plan {
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
             domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
             sysctl: sysctl::decide(spec, &namespaces)?,
-            process: process::decide(spec, facts, known_ids, ask, &mut warnings)?,
+            process: process::decide(spec, facts, (known_ids, setgroups), ask, &mut warnings)?,
             seccomp: process::seccomp(spec, &mut warnings)?,
             hooks: hooks::decide(&spec.hooks)?,
             annotations: spec
@@ -154,6 +174,10 @@ impl Plan {
                 run: ask.run,
             },
             id: ask.id.clone(),
+            writers: ids.as_ref().map(|ids| ids::writers(ids, facts)),
+            user_first: !facts.is_admin() && namespaces.has(NsKind::User),
+            copies_inside,
+            drops_groups: setgroups == ids::Setgroups::Unknown && ids::may_drop_groups(facts),
             bundle,
             namespaces,
             ids,

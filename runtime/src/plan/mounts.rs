@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
 use crate::cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::spec::{IdMapping, Spec};
 
@@ -166,6 +166,21 @@ pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Res
     // Stable: everything else stays in its order.
     steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
     Ok(steps)
+}
+
+/// Mounts that only somebody with power over the file system can make.
+///
+/// # Errors
+/// `Kind::Unsupported` for an id-mapped mount if the stage copies the mounts (`copies_inside`).
+pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
+    let mapped = |step: &&Step| matches!(step, Step::Mount(mount) if mount.idmap.is_some());
+    match steps.iter().find(mapped) {
+        Some(Step::Mount(mount)) if copies_inside => {
+            let text = "an id-mapped mount needs CAP_SYS_ADMIN over its file system, which is not to be had without root";
+            Err(Error::invalid(&mount.at, text).with_kind(Kind::Unsupported))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the configuration brings its own /dev along, in which nothing is to be made.

@@ -96,7 +96,7 @@ impl Seen {
             StageOp::NoNewPrivs => self.no_new_privs = true,
             StageOp::Close { .. } => self.closed = true,
             StageOp::Bound { .. } => self.bounded = true,
-            StageOp::Groups(_) => self.groups = true,
+            StageOp::Groups { .. } => self.groups = true,
             StageOp::SetIds { .. } => self.ids = true,
             StageOp::Capset { .. } => self.capabilities = true,
             StageOp::Lookup(_) => self.executable = true,
@@ -130,8 +130,8 @@ fn rank(op: &StageOp) -> Option<Rank> {
     Some(match op {
         // A hop into nothing new may come at any time: `exec` does it last.
         StageOp::Hop(0) => return None,
-        StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) => Rank::Join,
-        StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
+        StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) | StageOp::DropGroups => Rank::Join,
+        StageOp::Propagate(_) | StageOp::AttachHost { .. } | StageOp::OpenTree { .. } => Rank::HostTree,
         StageOp::Attach { .. }
         | StageOp::FsMode { .. }
         | StageOp::CopyUp { .. }
@@ -142,7 +142,7 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
-        StageOp::SetIds { .. } | StageOp::Groups(_) => Rank::Ids,
+        StageOp::SetIds { .. } | StageOp::Groups { .. } => Rank::Ids,
         StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
@@ -159,6 +159,7 @@ fn refs(op: &StageOp) -> Vec<Ref> {
         | StageOp::Barrier { fd, .. }
         | StageOp::Root(fd)
         | StageOp::AttachHost { mount: fd, .. }
+        | StageOp::OpenTree { into: fd, .. }
         | StageOp::SetAttr { mount: fd, .. }
         | StageOp::Write { dir: fd, .. }
         | StageOp::Chroot(fd)

@@ -11,7 +11,7 @@ mod process;
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
-use crate::plan::mounts::Propagation;
+use crate::plan::mounts::{Attrs, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Plan, process::Process};
 use crate::stage::wire::barrier;
@@ -54,6 +54,10 @@ pub struct Entry {
     pub keyring: bool,
     /// The process must be placed by pid (cgroup v1).
     pub place: bool,
+    /// This process has no privilege over the one that it makes, once that has changed its ids.
+    pub unprivileged: bool,
+    /// The caller's groups can be dropped before the user namespace is joined.
+    pub drops_groups: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
     /// The compiled filter.
@@ -66,6 +70,8 @@ pub struct Entry {
 #[derive(Default)]
 struct Builder {
     program: Program,
+    /// The stage copies mounts: what it has to copy.
+    inside: Option<Vec<(String, Ref, Tree)>>,
 }
 
 impl Builder {
@@ -85,6 +91,29 @@ impl Builder {
         Ref::Source(index)
     }
 
+    /// A copied tree: opened by the host or, where it may not, later by the stage.
+    fn tree(&mut self, at: &str, tree: Tree) -> Ref {
+        if self.inside.is_none() {
+            return self.open(at, Source::Tree(tree));
+        }
+        let place = self.open(at, Source::Place);
+        self.inside.iter_mut().for_each(|trees| trees.push((at.to_owned(), place, tree.clone())));
+        place
+    }
+
+    /// The trees that were left to the stage, with their attributes, before anything is mounted.
+    fn trees_inside(&mut self) {
+        for (at, place, tree) in self.inside.take().unwrap_or_default() {
+            let (attrs, all, changes) = (tree.attrs, tree.all_attrs, tree.propagation.clone());
+            self.stage(&at, StageOp::OpenTree { into: place, tree });
+            for change in changes {
+                self.set_attr(&at, place, Attrs::default(), change.flag, change.recursive);
+            }
+            self.set_attr(&at, place, all, 0, true);
+            self.set_attr(&at, place, attrs, 0, false);
+        }
+    }
+
     /// The stage comes to a barrier, the host does its part, the stage goes on.
     fn meet(&mut self, at: &str, barrier: u8, fd: Ref, host: &[(&str, HostOp)]) {
         self.stage(at, StageOp::Barrier { barrier, fd });
@@ -96,8 +125,8 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let mut b = Builder::default();
-    let b = &mut b;
+    let inside = plan.copies_inside.then(Vec::new);
+    let b = &mut Builder { inside, ..Builder::default() };
     // On the host, before any process exists: everything that can fail without a trace.
     if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
         b.host("/process/terminal", HostOp::ConsoleSocket);
@@ -110,6 +139,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
+    b.trees_inside();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
@@ -184,12 +214,22 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     // The label is written before the hop, by a process of our own pid namespace; our /proc is nobody else's.
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
-    b.host("", HostOp::Clone { flags: 0, wait: entry.place });
+    let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
+    let wait = entry.place || early_score.is_some();
+    b.host("", HostOp::Clone { flags: 0, wait });
     if entry.place {
         b.host("", HostOp::Place);
+    }
+    if let Some(score) = early_score {
+        b.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
+    }
+    if wait {
         b.host("", HostOp::Release);
     }
     b.stage("", StageOp::Signals);
+    if entry.drops_groups {
+        b.stage("", StageOp::DropGroups);
+    }
     // The pid namespace is for the one that is cloned later.
     let kinds = entry.kinds | if entry.pid { NsKind::Pid.flag() } else { 0 };
     if kinds != 0 {
@@ -228,7 +268,7 @@ impl Builder {
             idmap: None,
             must: Must::Directory,
         };
-        self.open("/root/path", Source::Tree(tree))
+        self.tree("/root/path", tree)
     }
 
     fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
@@ -256,49 +296,71 @@ impl Builder {
         let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
         let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
-        let wait = place || (user_new && !hop);
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
         let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
-        let flags = if hop { 0 } else { new & !late };
+        // Without privilege the user namespace gives some, so it comes first also with a hop.
+        let user_first = if plan.user_first { new & NsKind::User.flag() } else { 0 };
+        let flags = if hop { user_first } else { new & !late };
+        let mapped = flags & NsKind::User.flag() != 0;
+        let wait = place || mapped;
         self.host("/linux/namespaces", HostOp::Clone { flags, wait });
-        if user_new && !hop {
-            self.host("/linux/uidMappings", HostOp::IdMaps);
+        if mapped {
+            self.id_maps(plan);
         }
         if place {
             self.host("/linux/cgroupsPath", HostOp::Place);
+        }
+        // While the process is still ours in the eyes of /proc.
+        if plan.user_first && wait {
+            self.oom_score_adj(plan);
         }
         if wait {
             self.host("", HostOp::Release);
         }
         self.stage("", StageOp::Signals);
+        if plan.drops_groups {
+            self.stage("", StageOp::DropGroups);
+        }
         if late != 0 {
             self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
         }
         if time {
             self.time_namespace(plan, proc);
         }
-        // The user namespace last: our own has power over the others, whoever owns them.
+        // The user namespace last: our own has power over the others, whoever owns them. Without privilege first: what
+        // power there is comes from it.
         let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
-        for (kind, fd, at) in others.into_iter().chain(user) {
+        let ordered = if plan.user_first { [user, others] } else { [others, user] };
+        for (kind, fd, at) in ordered.into_iter().flatten() {
             self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
             if *kind == NsKind::User {
                 self.stage(at, StageOp::BecomeRoot);
             }
         }
         if hop {
-            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag()));
+            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags));
             self.host("/linux/namespaces", HostOp::Adopt);
-            if user_new {
-                self.host("/linux/uidMappings", HostOp::IdMaps);
+            if user_new && !mapped {
+                self.id_maps(plan);
             }
             self.host("", HostOp::Release);
-            if user_new {
+            if user_new && !mapped {
                 self.stage("/linux/uidMappings", StageOp::BecomeRoot);
             }
         }
-        if let Some(process) = &plan.process
-            && let Some(score) = process.oom_score_adj
-        {
+        if !(plan.user_first && wait) {
+            self.oom_score_adj(plan);
+        }
+    }
+
+    fn id_maps(&mut self, plan: &Plan) {
+        if let Some(writers) = plan.writers {
+            self.host("/linux/uidMappings", HostOp::IdMaps(writers));
+        }
+    }
+
+    fn oom_score_adj(&mut self, plan: &Plan) {
+        if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
             self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
         }
     }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
-use super::op::{Op, Ref, StageOp};
+use super::op::{Must, Op, Ref, StageOp};
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
 /// Room for `HOME=` and a path (PATH_MAX).
@@ -196,6 +196,19 @@ impl Encoder<'_> {
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
             }
+            StageOp::OpenTree { into, tree } => {
+                let y = match tree.must {
+                    Must::Anything => 0,
+                    Must::Directory => wire::TREE_DIR,
+                    Must::Proc => wire::TREE_PROC,
+                    Must::NoLink => wire::TREE_NO_LINK,
+                };
+                let recursive = if tree.recursive { libc::AT_RECURSIVE } else { 0 };
+                let nofollow = tree.nofollow || tree.must == Must::NoLink;
+                let x = (recursive | if nofollow { libc::AT_SYMLINK_NOFOLLOW } else { 0 }) as u32;
+                let s = self.text(&tree.path.to_string_lossy());
+                Rec { code: code::OPEN_TREE, r: self.fd(*into), s, x, y, ..none }
+            }
             StageOp::ChdirHost(path) => Rec { code: code::CHDIR_HOST, s: self.text(path), ..none },
             StageOp::Root(fd) => Rec { code: code::ROOT, r: self.fd(*fd), ..none },
             StageOp::Target { slot: n, path, flags, like } => Rec {
@@ -261,12 +274,13 @@ impl Encoder<'_> {
             StageOp::Chdir { path, again } => {
                 Rec { code: code::CHDIR, s: self.text(path), y: if *again { 2 } else { 1 }, ..none }
             }
-            StageOp::Groups(groups) => {
+            StageOp::Groups { gids, may_keep } => {
                 self.align();
                 let at = self.here();
-                groups.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
-                Rec { code: code::GROUPS, s: at, x: groups.len() as u32, ..none }
+                gids.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
+                Rec { code: code::GROUPS, s: at, x: gids.len() as u32, y: (*may_keep).into(), ..none }
             }
+            StageOp::DropGroups => Rec { code: code::GROUPS, s: self.array(&[]), ..none },
             StageOp::SetIds { uid, gid } => {
                 Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }
             }

@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use crate::plan::hooks::Hook;
+use crate::plan::ids::Writers;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::plan::rlimits::Rlimit;
@@ -30,6 +31,8 @@ pub enum Ref {
 pub enum Source {
     /// A detached copy of a mount tree (open_tree(2) with OPEN_TREE_CLONE), with its attributes already set.
     Tree(Tree),
+    /// A descriptor whose place the stage gives to a tree that it copies itself.
+    Place,
     /// A namespace file, whose kind is checked.
     Namespace {
         /// Absolute path.
@@ -122,7 +125,7 @@ pub enum HostOp {
     /// Take over the final process that the first one cloned.
     Adopt,
     /// Write uid_map and gid_map.
-    IdMaps,
+    IdMaps(Writers),
     /// Put the process into its control group (where clone3 could not).
     Place,
     /// Write oom_score_adj.
@@ -353,7 +356,21 @@ pub enum StageOp {
         again: bool,
     },
     /// setgroups(2)
-    Groups(Vec<u32>),
+    Groups {
+        /// The groups.
+        gids: Vec<u32>,
+        /// A denial (user_namespaces(7)) leaves them as they are.
+        may_keep: bool,
+    },
+    /// setgroups(2) without any, before a user namespace is joined that may deny it.
+    DropGroups,
+    /// open_tree(2) with OPEN_TREE_CLONE of a path of the host's tree, as root of the container's user namespace.
+    OpenTree {
+        /// The source whose place it takes.
+        into: Ref,
+        /// The tree; its attributes and propagation are steps of their own.
+        tree: Tree,
+    },
     /// setresgid(2), setresuid(2)
     SetIds {
         /// User.

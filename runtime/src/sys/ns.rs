@@ -46,6 +46,11 @@ pub fn among_mounts_of<T: Send>(
     })
 }
 
+/// Whether this process is no root of the initial user namespace.
+pub fn unprivileged() -> bool {
+    !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
 /// Whether this process is in a user namespace other than the initial one, which has a number of its own
 /// (`PROC_USER_INIT_INO`, linux/proc_ns.h). The shape of the mappings tells nothing: an identity map is no proof.
 pub fn in_user_namespace() -> bool {

@@ -9,7 +9,7 @@ use crate::ask::{Create, Home, Launched, Stdio};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::{Launch, Subject, Task};
-use crate::plan::Plan;
+use crate::plan::{Plan, ids};
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
 use crate::state::{Dir, State, now};
@@ -20,7 +20,7 @@ use crate::state::{Dir, State, now};
 /// After an error nothing is left behind.
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
-    let facts = Facts::probe()?;
+    let facts = Facts::probe()?.for_rootless(home.rootless);
     let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);
@@ -28,6 +28,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if ask.run && plan.process.is_none() {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
+    ids::rootless(&plan.namespaces, &facts)?;
     terminal_rules(&plan, &ask)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

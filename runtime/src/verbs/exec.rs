@@ -9,9 +9,9 @@ use crate::ask::{Exec, Home, Launched, Stdio};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Kind, Result};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::host::{Launch, Subject, Task};
-use crate::plan::ids;
+use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
 use crate::plan::process::{self, Place, Process};
 use crate::program::compile::Entry;
@@ -39,7 +39,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let spec = container.spec()?;
     let facts = Facts::probe()?;
     let namespaces = namespaces::decide(&spec)?;
-    let process = decide(home, &ask, &spec, &facts, &namespaces)?;
+    let setgroups = setgroups(&namespaces, &facts, pid);
+    let process = decide(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
     terminal_rules(&process, &ask)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
@@ -52,6 +53,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
         keyring: !container.state.no_keyring,
         place: placement.at_birth().is_none(),
+        unprivileged: !facts.is_admin(),
+        drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts),
         last_cap: facts.last_cap,
         seccomp,
         keep_fds: ask.preserve_fds,
@@ -70,7 +73,23 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     Launch::run(home, &program, Task::Exec { init, pid, placement }, subject)
 }
 
-fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
+/// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;
+/// but what its namespace denies, it can never allow again, so this is no race to be won.
+fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Setgroups {
+    let denied = match namespaces.has(NsKind::User) {
+        true => facts::setgroups_denied(&pid.to_string()),
+        false => facts.setgroups_denied,
+    };
+    if denied { Setgroups::Denied } else { Setgroups::Allowed }
+}
+
+fn decide(
+    home: &Home,
+    ask: &Exec,
+    spec: &Spec,
+    (facts, setgroups): (&Facts, Setgroups),
+    namespaces: &Namespaces,
+) -> Result<Process> {
     let mut object = match &ask.process {
         Some(path) => read_process(path)?,
         None => spec.process.clone().unwrap_or_default(),
@@ -80,8 +99,9 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
     let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
-    let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
-    let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
+    let theirs = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
+    let known = ids::known(namespaces, theirs.as_ref(), facts);
+    let place = Place { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if ask.process.is_some() { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;

@@ -20,10 +20,14 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(home, id)?;
     let (phase, pidfd) = container.phase()?;
     if all {
-        return if signal == libc::SIGKILL {
-            container.group().kill()
-        } else {
-            everybody(&container, signal)
+        return match (signal, pidfd) {
+            (libc::SIGKILL, _) if !container.state.cgroup.groups.is_empty() => container.group().kill(),
+            // With init its whole pid namespace ends.
+            (libc::SIGKILL, Some(init)) if own_pid_namespace(&container) => {
+                crate::host::identity::kill(init.as_fd());
+                Ok(())
+            }
+            _ => everybody(&container, signal),
         };
     }
     let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
@@ -49,11 +53,11 @@ fn own_pid_namespace(container: &Container) -> bool {
 }
 
 fn everybody(container: &Container, signal: i32) -> Result<()> {
-    for pid in container.group().pids()? {
+    for pid in container.pids()? {
         let Some(pid) = Pid::from_raw(pid) else { continue };
-        // The pidfd is opened, then the group is asked again: a pid that was taken over meanwhile is not in it.
+        // The pidfd is opened, then asked again: a pid that was taken over meanwhile is not among them.
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if container.group().pids()?.contains(&pid.as_raw_nonzero().get()) {
+        if container.pids()?.contains(&pid.as_raw_nonzero().get()) {
             let _ = send(pidfd.as_fd(), signal);
         }
     }

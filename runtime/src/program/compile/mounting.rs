@@ -7,7 +7,7 @@ use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
 use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
-use crate::program::op::{HostOp, Must, Ref, Source, StageOp, Tree};
+use crate::program::op::{HostOp, Must, Ref, StageOp, Tree};
 use crate::stage::wire;
 
 /// MOUNT_ATTR_RDONLY (linux/mount.h).
@@ -54,7 +54,7 @@ impl Builder {
                 (false, false) => Must::Anything,
             },
         };
-        self.open(&mount.at, Source::Tree(tree))
+        self.tree(&mount.at, tree)
     }
 
     fn device_source(&mut self, device: &Device, default: Propagation) -> Ref {
@@ -69,7 +69,7 @@ impl Builder {
             idmap: None,
             must: Must::Anything,
         };
-        self.open(&device.at, Source::Tree(tree))
+        self.tree(&device.at, tree)
     }
 
     pub(super) fn mounts(&mut self, plan: &Plan, binds: &Binds) {
@@ -195,7 +195,7 @@ impl Builder {
         }
     }
 
-    fn set_attr(&mut self, at: &str, mount: Ref, attrs: Attrs, propagation: u64, recursive: bool) {
+    pub(super) fn set_attr(&mut self, at: &str, mount: Ref, attrs: Attrs, propagation: u64, recursive: bool) {
         if attrs != Attrs::default() || propagation != 0 {
             self.stage(at, StageOp::SetAttr { mount, attrs, propagation, recursive });
         }

@@ -18,6 +18,8 @@ struct Around<'a> {
     gate: Ref,
     /// The procfs for labels.
     proc: Ref,
+    /// This process has no privilege: what it had to do to the process is done.
+    unprivileged: bool,
     /// It enters a container that exists (`exec`).
     enters: Option<Enters>,
 }
@@ -42,7 +44,8 @@ impl Builder {
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
         let proc = Ref::Slot(slots::PROC);
-        self.become_anybody(process, &Around { seccomp, last_cap, keep_fds, gate, proc, enters: None });
+        let around = Around { seccomp, last_cap, keep_fds, gate, proc, unprivileged: false, enters: None };
+        self.become_anybody(process, &around);
     }
 
     /// The same for a process that enters a container.
@@ -64,6 +67,7 @@ impl Builder {
             keep_fds: entry.keep_fds,
             gate: Ref::Nothing,
             proc,
+            unprivileged: entry.unprivileged,
             enters: Some(enters),
         };
         self.become_anybody(process, &around);
@@ -99,7 +103,8 @@ impl Builder {
         let caps = &process.caps;
         self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
         // Always, also when there are none: the caller's groups must not leak in.
-        self.stage(&user, StageOp::Groups(process.gids.clone()));
+        let (gids, may_keep) = (process.gids.clone(), process.keeps_groups);
+        self.stage(&user, StageOp::Groups { gids, may_keep });
         self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
@@ -115,7 +120,7 @@ impl Builder {
         // Nothing of the host's stays open while it waits, or in the user's program.
         self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
         if let Some(enters) = around.enters {
-            self.enter(process, enters);
+            self.enter(process, enters, around.unprivileged);
         }
         let fd = slot.map_or(Ref::Nothing, Ref::Slot);
         self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
@@ -125,11 +130,11 @@ impl Builder {
     }
 
     /// Into the pid namespace, with a session there.
-    fn enter(&mut self, process: &Process, enters: Enters) {
+    fn enter(&mut self, process: &Process, enters: Enters, unprivileged: bool) {
         if enters == Enters::Last {
             self.hop();
         }
-        if let Some(score) = process.oom_score_adj {
+        if let Some(score) = process.oom_score_adj.filter(|_| !unprivileged) {
             self.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
         }
         self.stage("", StageOp::Setsid);
