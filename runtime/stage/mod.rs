@@ -231,6 +231,7 @@ impl Stage {
             code::PERSONALITY => sys::personality(rec.x),
             code::NO_NEW_PRIVS => sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0).map(drop),
             code::CHDIR => self.chdir(rec),
+            code::DROP_GROUPS => sys::setgroups(&[]),
             code::GROUPS => self.groups(rec),
             code::SET_IDS => identity::set_ids(rec.a as u32, rec.b as u32),
             code::BOUND => identity::bound(rec.a, rec.x),

@@ -182,6 +182,8 @@ pub mod code {
     pub const CONSOLE_CONTROL: u16 = 57;
     /// Copy the mount tree at host path s (open_tree flags x) to descriptor r; y: what its top must be ([`super::TREE_DIR`] …).
     pub const OPEN_TREE: u16 = 58;
+    /// setgroups() of none.
+    pub const DROP_GROUPS: u16 = 59;
 }
 
 /// The tree's top must be a directory.

@@ -155,6 +155,8 @@ impl<'a> Launch<'a> {
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
             HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Record => error,
+            // It names the map.
+            HostOp::IdMaps(_) => error,
             _ if at.is_empty() => error,
             _ => error.at(at),
         }

@@ -104,12 +104,18 @@ impl Builder {
     /// The trees that were left to the stage, with their attributes, before anything is mounted.
     fn trees_inside(&mut self) {
         for (at, place, tree) in self.inside.take().unwrap_or_default() {
-            let (attrs, all, changes) = (tree.attrs, tree.all_attrs, tree.propagation.clone());
-            self.stage(&at, StageOp::OpenTree { into: place, tree });
-            for change in changes {
+            let Tree { attrs, all_attrs, propagation, .. } = tree;
+            let bare = Tree {
+                attrs: Attrs::default(),
+                all_attrs: Attrs::default(),
+                propagation: Vec::new(),
+                ..tree
+            };
+            self.stage(&at, StageOp::OpenTree { into: place, tree: bare });
+            for change in propagation {
                 self.set_attr(&at, place, Attrs::default(), change.flag, change.recursive);
             }
-            self.set_attr(&at, place, all, 0, true);
+            self.set_attr(&at, place, all_attrs, 0, true);
             self.set_attr(&at, place, attrs, 0, false);
         }
     }

@@ -280,7 +280,7 @@ impl Encoder<'_> {
                 gids.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
                 Rec { code: code::GROUPS, s: at, x: gids.len() as u32, y: (*may_keep).into(), ..none }
             }
-            StageOp::DropGroups => Rec { code: code::GROUPS, s: self.array(&[]), ..none },
+            StageOp::DropGroups => Rec { code: code::DROP_GROUPS, ..none },
             StageOp::SetIds { uid, gid } => {
                 Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }
             }

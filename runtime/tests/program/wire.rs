@@ -4,6 +4,7 @@
 use corten::plan::hooks::Hook;
 use corten::plan::mounts::{Attrs, Propagation};
 use corten::program::encode::{Encoded, encode};
+use corten::program::op::{Must, Tree};
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
 use corten::stage::wire::{self, Rec, code};
 
@@ -112,7 +113,11 @@ impl Decoded {
                 let found = (self.text(rec.s), self.text(rec.t), self.text(rec.b as u32));
                 assert_eq!(found, (fstype.as_str(), source.as_str(), data.as_str()));
             }
-            StageOp::Groups(groups) => {
+            StageOp::OpenTree { tree, .. } => {
+                assert_eq!(self.text(rec.s), tree.path.to_str().unwrap());
+            }
+            StageOp::Groups { gids: groups, may_keep } => {
+                assert_eq!(rec.y == 1, *may_keep);
                 self.array(rec.s, rec.x, 4);
                 let found: Vec<u32> = (0..rec.x).map(|n| self.u32(rec.s + 4 * n)).collect();
                 assert_eq!(found, *groups);
@@ -249,7 +254,7 @@ fn number(op: &StageOp) -> usize {
         Personality(_) => 38,
         NoNewPrivs => 39,
         Chdir { .. } => 40,
-        Groups(_) => 41,
+        Groups { .. } => 41,
         SetIds { .. } => 42,
         Bound { .. } => 43,
         Capset { .. } => 44,
@@ -263,12 +268,24 @@ fn number(op: &StageOp) -> usize {
         Rlimits { .. } => 52,
         Chroot(_) => 53,
         CloseFd(_) => 54,
-        Exec { .. } => 55,
+        DropGroups => 55,
+        OpenTree { .. } => 56,
+        Exec { .. } => 57,
     }
 }
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
+    let tree = Tree {
+        path: "/a".into(),
+        recursive: true,
+        nofollow: false,
+        attrs,
+        all_attrs: attrs,
+        propagation: vec![],
+        idmap: None,
+        must: Must::Directory,
+    };
     let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None };
     vec![
         StageOp::Signals,
@@ -313,7 +330,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Personality(0),
         StageOp::NoNewPrivs,
         StageOp::Chdir { path: text(), again: false },
-        StageOp::Groups(vec![]),
+        StageOp::Groups { gids: vec![], may_keep: false },
         StageOp::SetIds { uid: 0, gid: 0 },
         StageOp::Bound { keep: 0, last: 0 },
         StageOp::Capset { effective: 0, permitted: 0, inheritable: 0 },
@@ -327,6 +344,8 @@ fn all() -> Vec<StageOp> {
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
+        StageOp::DropGroups,
+        StageOp::OpenTree { into: none, tree },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]
 }
