@@ -21,6 +21,9 @@ mod mounts;
 mod namespaces;
 mod process;
 mod rootfs;
+mod rootless;
+mod rootless_groups;
+mod rootless_mounts;
 mod seccomp;
 mod signals;
 mod terminal;
@@ -44,6 +47,9 @@ pub fn all() -> Vec<Case> {
         seccomp::cases,
         cgroups::cases,
         rootfs::cases,
+        rootless::cases,
+        rootless_mounts::cases,
+        rootless_groups::cases,
         attacks::cases,
         crash::cases,
     ];
