@@ -129,7 +129,19 @@ impl Launch<'_> {
     }
 
     pub(super) fn place_process(&mut self) -> Result<()> {
-        self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))
+        let placed = self.placement().map_or(Ok(()), |placement| placement.place(self.pid()));
+        match (&self.task, placed) {
+            // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.
+            (Task::Exec { .. }, Err(error))
+                if error.errno() == Some(libc::EACCES)
+                    && unprivileged()
+                    && self.home.rootless != Some(false) =>
+            {
+                (self.home.warn)(&format!("the process is not in the container's control group: {error}"));
+                Ok(())
+            }
+            (_, placed) => placed,
+        }
     }
 
     pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {

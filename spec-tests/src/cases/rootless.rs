@@ -12,8 +12,10 @@ use serde_json::json;
 
 use crate::check;
 use crate::harness::case::{Case, Trouble, case, same};
+use crate::harness::console::Receiver;
 use crate::harness::host::Need;
 use crate::harness::report::Report;
+use crate::harness::terminal::Terminal;
 use crate::harness::user::{ID, RANGE, User, give};
 
 /// The chapter.
@@ -188,6 +190,34 @@ fn lives() -> Vec<Case> {
             same("the root's mode", format!("{mode:o}"), "1700")
         })
         .crun("does not make it sticky"),
+        case("rootless/terminal", |t| {
+            let u = User::new(t)?;
+            let receiver = Receiver::listen(&t.path("console"))?;
+            give(&receiver.path)?;
+            let b = u.bundle()?.set("/process/terminal", json!(true)).probe("report -- print the-end");
+            let verb = format!("create --console-socket {}", receiver.path.display());
+            t.complete(u.bundle_command(&verb, &b)?)?.ok()?;
+            let Some(master) = receiver.receive()?.fds.pop() else { return Err("no master came".into()) };
+            let mut terminal = Terminal::from_master(master)?;
+            u.cli(&format!("start {}", b.id))?.ok()?;
+            terminal.expect("\nthe-end")?;
+            Report::read(&terminal.seen)?.is("/tty/controlling", true)
+        }),
+        case("rootless/hooks-on-both-sides", |t| {
+            let u = User::new(t)?;
+            let log = t.path("hooks");
+            fs::write(&log, "")?;
+            give(&log)?;
+            let hook = |name: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} $(id -u) >> {}", log.display())]}]);
+            let mut b = u.bundle()?;
+            for name in ["createRuntime", "createContainer", "poststart", "poststop"] {
+                b = b.set(&format!("/hooks/{name}"), hook(name));
+            }
+            u.run(&b)?.ok()?;
+            let text = fs::read_to_string(&log)?;
+            let want = format!("createRuntime {ID}\ncreateContainer 0\npoststart {ID}\npoststop {ID}\n");
+            same("what the hooks wrote", text, want)
+        }),
         case("rootless/root-of-the-host-may-look-after-it", |t| {
             let u = User::new(t)?;
             let b = u.bundle()?.remove("/process/rlimits").probe("forever");

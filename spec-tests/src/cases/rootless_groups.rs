@@ -62,20 +62,46 @@ pub fn cases() -> Vec<Case> {
         .both("needs a group for it"),
         case("rootless/a-delegated-group-is-used", |t| {
             let u = User::new(t)?;
-            let group = Delegated::make(t, &[])?;
+            let group = Delegated::make(t, &["freezer"])?;
             let b = u.bundle()?.probe("forever");
             group.run(t, &u, "run -d", &b)?;
-            let pid = t.pid(&b)?;
-            let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-            let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-            check!(own.starts_with(&format!("/{}/", group.name)) && !own.ends_with("/own"), "it is in {own}");
+            let of = |pid: i32| {
+                let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+                let own = own.lines().find(|line| line.contains(&group.name)).unwrap_or_default();
+                Ok::<_, Trouble>(own.to_owned())
+            };
+            let own = of(t.pid(&b)?)?;
+            check!(own.ends_with(&b.id), "it is in {own:?}");
+            let pid_file = b.dir.join("exec.pid");
+            group.exec(
+                t,
+                &u,
+                &["exec", "-d", "--pid-file", &pid_file.to_string_lossy(), &b.id, "/probe", "forever"],
+            )?;
+            let pid = fs::read_to_string(&pid_file)?.trim().parse().unwrap_or(0);
+            check!(of(pid)? == own, "exec is in {:?}", of(pid)?);
+            let pids = u.cli(&format!("ps -f json {}", b.id))?.ok()?.json()?;
+            check!(pids.as_array().is_some_and(|pids| pids.len() == 2), "ps: {pids}");
             u.cli(&format!("pause {}", b.id))?.ok()?;
             t.has_status(&b, "paused")?;
             u.cli(&format!("resume {}", b.id))?.ok()?;
             u.cli(&format!("delete --force {}", b.id))?.ok()?;
             Ok(())
         })
-        .needs(&[Need::CgroupV2, Need::File("/usr/bin/setpriv")]),
+        .needs(&[Need::File("/usr/bin/setpriv")])
+        .runc("ps fails on v1 unless every hierarchy is delegated"),
+        case("rootless/exec-from-outside-the-delegated-groups", |t| {
+            let u = User::new(t)?;
+            let group = Delegated::make(t, &["freezer"])?;
+            let b = u.bundle()?.probe("forever");
+            group.run(t, &u, "run -d", &b)?;
+            // Whoever logs in elsewhere may not move processes there: better outside than not at all, as in runc.
+            u.cli(&format!("exec {} /probe exit 7", b.id))?.exits(7)?;
+            u.cli(&format!("delete --force {}", b.id))?.ok()?;
+            Ok(())
+        })
+        .needs(&[Need::File("/usr/bin/setpriv")])
+        .crun("refuses"),
         case("rootless/a-limit-in-a-delegated-group-bites", |t| {
             let u = User::new(t)?;
             let group = Delegated::make(t, &["pids"])?;
@@ -84,46 +110,64 @@ pub fn cases() -> Vec<Case> {
             let done = group.run(t, &u, "run", &b)?;
             t.compare(&done.stdout, &[("fork-many 30", "EAGAIN")]).map(drop)
         })
-        .needs(&[Need::CgroupV2, Need::Controller("pids"), Need::File("/usr/bin/setpriv")]),
+        .needs(&[Need::Controller("pids"), Need::File("/usr/bin/setpriv")]),
     ]
 }
 
-/// A group of v2 that belongs to the user, and one below it to start from.
+/// Groups that belong to the user, and (on v2, where a group with processes can have no limited ones below) one below to
+/// start from.
 struct Delegated {
     name: String,
-    top: PathBuf,
+    /// Where the runtime is to be started.
+    start: Vec<PathBuf>,
 }
 
 impl Delegated {
+    /// On v1 in the hierarchies of `controllers`; on v2 with those of them that are controllers there.
     fn make(t: &Test, controllers: &[&str]) -> Result<Self, Trouble> {
         let name = format!("{}-delegated", t.place.mark);
-        let top = Path::new("/sys/fs/cgroup").join(&name);
-        for controller in controllers {
-            fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"))?;
-        }
-        let made = Self { name, top: top.clone() };
-        for dir in [top.clone(), top.join("own")] {
-            fs::create_dir(&dir)?;
-            chown(&dir, Some(ID), Some(ID))?;
-            for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-                chown(dir.join(file), Some(ID), Some(ID))?;
+        let base = Path::new("/sys/fs/cgroup");
+        let made = match t.host.is_v2() {
+            true => {
+                for controller in controllers.iter().filter(|name| t.host.controllers.contains(**name)) {
+                    fs::write(base.join("cgroup.subtree_control"), format!("+{controller}"))?;
+                }
+                vec![base.join(&name), base.join(&name).join("own")]
+            }
+            false => controllers.iter().map(|controller| base.join(controller).join(&name)).collect(),
+        };
+        for dir in &made {
+            fs::create_dir(dir)?;
+            chown(dir, Some(ID), Some(ID))?;
+            for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"] {
+                chown(dir.join(file), Some(ID), Some(ID)).ok();
             }
         }
-        t.at_end(move || {
-            fs::remove_dir(top.join("own")).ok();
-            fs::remove_dir(&top).ok();
-        });
-        Ok(made)
+        let start = if t.host.is_v2() { made[1..].to_vec() } else { made.clone() };
+        t.at_end(move || made.iter().rev().for_each(|dir| drop(fs::remove_dir(dir))));
+        Ok(Self { name, start })
     }
 
     /// Runs the runtime as the user from inside the group.
     fn run(&self, t: &Test, u: &User, verb: &str, bundle: &Bundle) -> Result<Done, Trouble> {
-        let run = u.bundle_command(verb, bundle)?;
+        self.started(t, u.bundle_command(verb, bundle)?)
+    }
+
+    /// The same with any words.
+    fn exec(&self, t: &Test, u: &User, words: &[&str]) -> Result<Done, Trouble> {
+        let mut command = u.runtime();
+        command.args(words);
+        self.started(t, command)
+    }
+
+    fn started(&self, t: &Test, inner: Command) -> Result<Done, Trouble> {
+        let places: String =
+            self.start.iter().map(|dir| format!("echo $$ >{}/cgroup.procs && ", dir.display())).collect();
         let mut command = Command::new("sh");
         let id = ID.to_string();
-        command.arg("-c").arg("echo $$ >\"$0\" && exec \"$@\"").arg(self.top.join("own/cgroup.procs"));
+        command.arg("-c").arg(places + "exec \"$@\"").arg("sh");
         command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
-        command.arg(run.get_program()).args(run.get_args());
+        command.arg(inner.get_program()).args(inner.get_args());
         let done = t.complete(command)?;
         done.ok()?;
         Ok(done)

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::host::Need;
 use crate::harness::test::Test;
 use crate::harness::user::User;
 
@@ -57,6 +58,15 @@ pub fn cases() -> Vec<Case> {
             u.report(&b)?.mount("/m")?.has(&["ro", "nosuid", "nodev", "noexec"])?;
             Ok(())
         }),
+        case("rootless/locked-flags-stay-within-unshare", |t| {
+            let u = User::new(t)?.behind("unshare -Urm");
+            let b = locked(t, &u, &["rbind", "ro"])?.without_namespace("user").remove("/linux/uidMappings");
+            u.report(&b.remove("/linux/gidMappings"))?
+                .mount("/m")?
+                .has(&["ro", "nosuid", "nodev", "noexec"])?;
+            Ok(())
+        })
+        .needs(&[Need::File("/usr/bin/unshare")]),
         case("rootless/locked-flags-cannot-be-cleared", |t| {
             let u = User::new(t)?;
             u.run(&locked(t, &u, &["rbind", "exec"])?)?.refuses(&["operation not permitted"])?;
