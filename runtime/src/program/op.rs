@@ -2,8 +2,8 @@
 //! The vocabulary of programs.
 //!
 //! A stage operation cannot hold a free path: it names a descriptor ([`Ref`]) or a path that is looked up below
-//! the container's root; the two exceptions, [`StageOp::Propagate`] and [`StageOp::AttachHost`], name the host's
-//! own tree and are refused by `check` after the change of root.
+//! the container's root; the exceptions, [`StageOp::Propagate`], [`StageOp::AttachHost`] and (without root)
+//! [`StageOp::OpenTree`], name the host's own tree and are refused by `check` once anything is mounted in the root.
 
 #![forbid(unsafe_code)]
 
