@@ -125,17 +125,7 @@ impl Plan {
         let ids = ids::decide(spec, &namespaces)?;
         let expected_ids = ids::expected(spec, &namespaces)?;
         let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
-        let cgroup_path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
-        let resources = spec.linux.resources.as_ref();
-        let mut cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
-        if let (Some(delegated), None) = (&facts.delegated, cgroup_path)
-            && home.rootless != Some(false)
-            && home.manager == cgroup::Manager::Cgroupfs
-        {
-            let (less, warning) = cgroup.where_delegated(&facts.cgroups, delegated)?;
-            warnings.extend(warning.map(str::to_owned));
-            cgroup = less;
-        }
+        let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let context = mounts::Context {
             namespaces: &namespaces,
@@ -186,6 +176,27 @@ impl Plan {
             cgroup,
             warnings,
         })
+    }
+}
+
+/// The control group; without one where nobody named it and there is no permission for it.
+fn groups(
+    spec: &Spec,
+    facts: &Facts,
+    home: &Home,
+    id: &str,
+    warnings: &mut Vec<String>,
+) -> Result<cgroup::Plan> {
+    let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    let plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
+    let tolerant = home.rootless != Some(false) && home.manager == cgroup::Manager::Cgroupfs;
+    match (&facts.delegated, path) {
+        (Some(delegated), None) if tolerant => {
+            let (plan, warning) = plan.where_delegated(&facts.cgroups, delegated)?;
+            warnings.extend(warning.map(str::to_owned));
+            Ok(plan)
+        }
+        _ => Ok(plan),
     }
 }
 

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
-use super::op::{Must, Op, Ref, StageOp};
+use super::op::{Must, Op, Ref, StageOp, Tree};
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
 /// Room for `HOME=` and a path (PATH_MAX).
@@ -196,19 +196,7 @@ impl Encoder<'_> {
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
             }
-            StageOp::OpenTree { into, tree } => {
-                let y = match tree.must {
-                    Must::Anything => 0,
-                    Must::Directory => wire::TREE_DIR,
-                    Must::Proc => wire::TREE_PROC,
-                    Must::NoLink => wire::TREE_NO_LINK,
-                };
-                let recursive = if tree.recursive { libc::AT_RECURSIVE } else { 0 };
-                let nofollow = tree.nofollow || tree.must == Must::NoLink;
-                let x = (recursive | if nofollow { libc::AT_SYMLINK_NOFOLLOW } else { 0 }) as u32;
-                let s = self.text(&tree.path.to_string_lossy());
-                Rec { code: code::OPEN_TREE, r: self.fd(*into), s, x, y, ..none }
-            }
+            StageOp::OpenTree { into, tree } => self.open_tree(*into, tree, none),
             StageOp::ChdirHost(path) => Rec { code: code::CHDIR_HOST, s: self.text(path), ..none },
             StageOp::Root(fd) => Rec { code: code::ROOT, r: self.fd(*fd), ..none },
             StageOp::Target { slot: n, path, flags, like } => Rec {
@@ -264,6 +252,20 @@ impl Encoder<'_> {
             StageOp::Chroot(fd) => Rec { code: code::CHROOT, r: self.fd(*fd), ..none },
             other => self.identity_record(other, none),
         }
+    }
+
+    fn open_tree(&mut self, into: Ref, tree: &Tree, none: Rec) -> Rec {
+        let y = match tree.must {
+            Must::Anything => 0,
+            Must::Directory => wire::TREE_DIR,
+            Must::Proc => wire::TREE_PROC,
+            Must::NoLink => wire::TREE_NO_LINK,
+        };
+        let recursive = if tree.recursive { libc::AT_RECURSIVE } else { 0 };
+        let nofollow = tree.nofollow || tree.must == Must::NoLink;
+        let x = (recursive | if nofollow { libc::AT_SYMLINK_NOFOLLOW } else { 0 }) as u32;
+        let s = self.text(&tree.path.to_string_lossy());
+        Rec { code: code::OPEN_TREE, r: self.fd(into), s, x, y, ..none }
     }
 
     fn identity_record(&mut self, op: &StageOp, none: Rec) -> Rec {
