@@ -9,16 +9,24 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CARGO   ?= cargo
 V       ?=
+SHIM    ?=
+LONG    ?=
 
 BIN      = target/$(TARGET)/$(PROFILE)
 BINDIR   = $(DESTDIR)$(PREFIX)/bin
 MANDIR   = $(DESTDIR)$(PREFIX)/share/man/man8
 MANPAGES = $(wildcard docs/man/*.8)
+# Where bash, zsh and fish look for completions.
+SHARE    = $(DESTDIR)$(PREFIX)/share
+BASHDIR  = $(SHARE)/bash-completion/completions
+ZSHDIR   = $(SHARE)/zsh/site-functions
+FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml lint fmt check-aarch64 bench lab \
-        man install uninstall clean
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim \
+        conformance oci-validation shim-test containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
+        completions install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +60,31 @@ test-native-v2: ## black-box tests on the host with a pure cgroup v2
 test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 	@$(ENV) .ci/test uml
 
+test-uml-systemd: ## the systemd driver in a guest under systemd
+	@$(ENV) .ci/test uml-systemd
+
+test-shim: ## the short cases of the containerd shim
+	@$(ENV) .ci/test shim
+
+shim-test: ## both containerd shims, driven by a containerd of spec-tests' own; SHIM=corten|runc|PATH, LONG=1
+	@$(ENV) SHIM=$(SHIM) LONG=$(LONG) .ci/shim test
+
+containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, natively and in the guest
+	@$(ENV) SHIM=$(SHIM) .ci/shim containerd
+
+bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
+	@$(ENV) .ci/shim bench
+
+fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
+
+conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
+	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+
+oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
+	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci
+
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) .ci/lint all
@@ -65,7 +98,7 @@ check-aarch64: ## type-check for aarch64
 bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
 	bench/run --corten $(BIN)/corten $(BENCH)
 
-lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman, systemd
+lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) LAB=$(LAB) .ci/setup lab
 
@@ -74,14 +107,24 @@ man: ## write the manual pages anew, from the program's help and docs/man/*.more
 	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
 	docs/man/make target/$(TARGET)/debug/corten
 
-install: ## binaries and manual pages below PREFIX
-	@test -x $(BIN)/corten || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
+completions: ## write the completions of bash, zsh and fish anew, from the program's help
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/completions/make target/$(TARGET)/debug/corten
+
+install: ## binaries, manual pages and completions below PREFIX
+	@test -x $(BIN)/corten -a -x $(BIN)/containerd-shim-corten-v2 || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
 	install -d $(BINDIR) $(MANDIR)
-	install -m 755 $(BIN)/corten $(BINDIR)/
+	install -m 755 $(BIN)/corten $(BIN)/containerd-shim-corten-v2 $(BINDIR)/
 	install -m 644 $(MANPAGES) $(MANDIR)/
+	install -d $(BASHDIR) $(ZSHDIR) $(FISHDIR)
+	install -m 644 docs/completions/corten.bash $(BASHDIR)/corten
+	install -m 644 docs/completions/_corten $(ZSHDIR)/
+	install -m 644 docs/completions/corten.fish $(FISHDIR)/
 
 uninstall: ## what install put there
-	rm -f $(BINDIR)/corten $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+	rm -f $(BINDIR)/corten $(BINDIR)/containerd-shim-corten-v2 $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+	rm -f $(BASHDIR)/corten $(ZSHDIR)/_corten $(FISHDIR)/corten.fish
 
 clean: ## build results; the lab stays (rm -r ~/.cache/corten-lab)
 	$(CARGO) clean

@@ -53,7 +53,8 @@ apt_install() {
 # features for shared dependencies and build them again.
 build_fast() {
     local words
-    say "building corten and spec-tests (profile fast; a minute or two the first time)"
-    words=$(timeout 1200 "$cargo" build --locked --quiet --profile fast --target "$target" -p corten -p spec-tests \
+    say "building corten, the shim and spec-tests (profile fast; a minute or two the first time)"
+    words=$(timeout 1200 "$cargo" build --locked --quiet --profile fast --target "$target" -p corten -p containerd-shim-corten-v2 \
+        -p spec-tests \
         --color always 2>&1 </dev/null) || { echo "$words" >&2 && return 1; } # warnings are for `make lint`
 }

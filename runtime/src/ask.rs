@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::cgroup::Manager;
 use crate::error::{Error, Kind, Result};
+use crate::spec::Resources;
 
 /// Where containers are kept and how groups are managed: the global flags.
 pub struct Home<'a> {
@@ -33,8 +34,11 @@ pub enum Stdio {
     Inherit,
     /// A terminal whose other end goes to this AF_UNIX socket (`--console-socket`).
     ConsoleSocket(PathBuf),
-    /// These three descriptors.
+    /// These three descriptors. For a configuration with `process.terminal` that is an error.
     Fds([OwnedFd; 3]),
+    /// A terminal whose other end is handed back in [`Launched::console`], also by a `create` that leaves its
+    /// process waiting: the caller is a shim and stays. For a configuration without a terminal that is an error.
+    HandBack,
 }
 
 /// `create` and `run`.
@@ -64,6 +68,8 @@ pub struct Create {
     pub listen_fds: u32,
     /// `run`: start at once, through the launcher's own socket; no gate is left for a later `start`.
     pub run: bool,
+    /// The service manager's notification socket (`NOTIFY_SOCKET`), which the container gets to talk to.
+    pub notify: Option<PathBuf>,
     /// `run` whose caller goes away after the start (`--detach`).
     pub detach: bool,
 }
@@ -75,6 +81,8 @@ pub struct Exec {
     pub id: String,
     /// A whole process object (`--process FILE`), instead of the configuration's one.
     pub process: Option<PathBuf>,
+    /// The same, read already; it goes before the file.
+    pub object: Option<crate::spec::Process>,
     /// What overlays the process object.
     pub overlay: Overlay,
     /// Standard descriptors.
@@ -120,6 +128,17 @@ pub struct Overlay {
     pub process_label: Option<String>,
 }
 
+/// `update`.
+#[derive(Debug, Default)]
+pub struct Update {
+    /// The limits asked for; what is absent stays.
+    pub resources: Resources,
+    /// Intel RDT: the schema of the L3 cache.
+    pub l3_cache_schema: Option<String>,
+    /// Intel RDT: the schema of the memory bandwidth.
+    pub mem_bw_schema: Option<String>,
+}
+
 /// A process that was launched.
 #[derive(Debug)]
 pub struct Launched {
@@ -129,6 +148,8 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// The other end of its terminal, when the caller keeps that.
     pub console: Option<OwnedFd>,
+    /// The container's notification socket, to be relayed by the caller of `run`.
+    pub notify: Option<crate::host::notify::Notify>,
 }
 
 /// Checks a container's id before it becomes part of a path: letters, digits, `_`, `+`, `-` and `.`, not dots alone,

@@ -12,7 +12,7 @@ use crate::ask::Home;
 use crate::cgroup::Group;
 use crate::error::{Error, Kind, Result};
 use crate::host::members;
-use crate::spec::{self, Spec};
+use crate::spec::{self, Resources, Spec};
 use crate::state::{Dir, OCI_VERSION, State, Status};
 
 /// What a container is doing (runtime.md#state).
@@ -120,6 +120,17 @@ impl Container {
     /// When the copy is gone or does not read.
     pub fn spec(&self) -> Result<Spec> {
         spec::read("config.json", &self.dir.read_file("config.json")?)
+    }
+
+    /// The resources in force.
+    ///
+    /// # Errors
+    /// As `spec`.
+    pub fn resources(&self) -> Result<Resources> {
+        match &self.state.resources {
+            Some(resources) => Ok(resources.clone()),
+            None => Ok(self.spec()?.linux.resources.unwrap_or_default()),
+        }
     }
 
     /// What `state` and `list` tell.

@@ -75,6 +75,18 @@ impl Error {
         self
     }
 
+    /// The same error, with `to` for `from` where a context begins with that: the same check may be of config.json or
+    /// of what an `update` asks for.
+    #[must_use]
+    pub fn relocated(mut self, from: &str, to: &str) -> Self {
+        for context in &mut self.context {
+            if let Some(rest) = context.strip_prefix(from) {
+                *context = format!("{to}{rest}").into();
+            }
+        }
+        self
+    }
+
     /// The same error with another kind.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
@@ -98,12 +110,13 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line whatever is in it: names, values and paths are somebody else's.
         for context in self.context.iter().rev() {
-            write!(f, "{context}: ")?;
+            write!(f, "{}: ", printable(context))?;
         }
         match &self.cause {
-            Cause::Text(text) => f.write_str(text),
-            Cause::Call { call, errno } => write!(f, "{call}: {}", Words(*errno)),
+            Cause::Text(text) => f.write_str(&printable(text)),
+            Cause::Call { call, errno } => write!(f, "{}: {}", printable(call), Words(*errno)),
         }
     }
 }
@@ -152,6 +165,27 @@ impl fmt::Display for Words {
     }
 }
 
+/// What of a text is shown at most: a path is shorter.
+const SHOWN: usize = 4300;
+
+/// The text with its control characters escaped and not endless: what a configuration, a hook or a caller says must not
+/// break a log's line, nor fill it, nor speak to a terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let end = (0..=text.len().min(SHOWN)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let (start, rest) = text.split_at(end);
+    if rest.is_empty() && !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(start.len() + 32);
+    for c in start.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if !rest.is_empty() {
+        shown.push_str(&format!("… and {} bytes more", rest.len()));
+    }
+    Cow::Owned(shown)
+}
+
 /// Adds the call (or the step) to a failing result.
 pub trait Context<T> {
     /// Names the failed system call.
@@ -189,6 +223,16 @@ mod tests {
         );
         assert_eq!(error.errno(), Some(libc::EPERM));
         assert_eq!(error.kind(), Kind::Os);
+    }
+
+    /// Found by the fuzzer: `SCMP_ACT_\x1b[2J` came through as it was, and 70 KB of an action's name.
+    #[test]
+    fn is_one_line_of_bounded_length() {
+        let error = Error::os("open(a\nb)", libc::ENOENT).at("x\u{1b}[2J");
+        assert_eq!(error.to_string(), "x\\u{1b}[2J: open(a\\nb): no such file or directory (ENOENT)");
+        let long = Error::new(Kind::Invalid, "é".repeat(40_000)).to_string();
+        assert!(long.len() < 5000 && long.ends_with("é… and 75700 bytes more"), "{}", long.len());
+        assert_eq!(Error::new(Kind::Invalid, "a\tb\u{9b}").to_string(), "a\\tb\\u{9b}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cgroup::Hierarchies;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::plan::ids::{self, IdMaps};
 
 /// What `Plan::new` may know about the host.
@@ -41,6 +41,11 @@ pub struct Facts {
     pub selinux: bool,
     /// The mounted control groups and our place in them.
     pub cgroups: Hierarchies,
+    /// The kernel has mount_setattr(2) (Linux 5.12).
+    pub mount_setattr: bool,
+    /// Mount points that lie in no other mount but the root, one entry for each mount: what is to be taken away where
+    /// the host's tree stays below (`--no-pivot`). Probed only then.
+    pub mounts: Vec<String>,
 }
 
 impl Facts {
@@ -51,8 +56,8 @@ impl Facts {
     pub fn probe() -> Result<Self> {
         let euid = rustix::process::geteuid();
         let in_userns = crate::sys::ns::in_user_namespace();
-        let unprivileged = in_userns || !euid.is_root();
         let cgroups = Hierarchies::probe()?;
+        let unprivileged = cgroups.user.is_some();
         Ok(Facts {
             euid: euid.as_raw(),
             egid: rustix::process::getegid().as_raw(),
@@ -68,6 +73,8 @@ impl Facts {
                 .is_ok_and(|on| on.starts_with(b"Y")),
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups,
+            mount_setattr: crate::sys::mount::has_set_attr(),
+            mounts: Vec::new(),
         })
     }
 
@@ -91,6 +98,17 @@ impl Facts {
     pub fn can(&self, capability: u32) -> bool {
         self.effective >> capability & 1 == 1
     }
+
+    /// Probes what only a container without pivot_root(2) needs to know.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn probe_mounts(&mut self) -> Result<()> {
+        let path = "/proc/thread-self/mountinfo";
+        let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
+        self.mounts = outermost(&table);
+        Ok(())
+    }
 }
 
 /// capabilities(7), by their numbers in linux/capability.h.
@@ -109,6 +127,42 @@ pub fn setgroups_denied(process: &str) -> bool {
 fn own_ids() -> Option<IdMaps> {
     let map = |file| Some(ids::parse(&std::fs::read_to_string(format!("/proc/self/{file}")).ok()?));
     Some(IdMaps { uid: map("uid_map")?, gid: map("gid_map")? })
+}
+
+/// The mount points of a mountinfo table that have none but `/` above them.
+fn outermost(table: &str) -> Vec<String> {
+    let mut points: Vec<String> =
+        table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect();
+    points.retain(|point| point != "/");
+    points.sort();
+    let mut top: Vec<String> = Vec::new();
+    for point in points {
+        let below = |top: &String| point.strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        if !top.iter().any(below) {
+            top.push(point);
+        }
+    }
+    top
+}
+
+/// proc_pid_mountinfo(5) writes blanks, tabs, newlines and backslashes as three octal digits.
+pub(crate) fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(&byte) = bytes.get(at) {
+        let octal = text.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match octal.filter(|_| byte == b'\\') {
+            Some(value) => {
+                plain.push(value);
+                at += 4;
+            }
+            None => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the
@@ -130,5 +184,20 @@ fn grantable() -> u64 {
     match rustix::thread::capabilities(None) {
         Ok(sets) if rustix::process::geteuid().is_root() => sets.permitted.bits(),
         _ => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outermost_mounts_once_for_each() {
+        let line = |at: &str| format!("1 1 0:1 / {at} rw - tmpfs tmpfs rw\n");
+        let table: String =
+            ["/", "/sys/fs/cgroup", "/proc", "/sys", "/sys-x", "/proc", "/a\\040b", "/proc/sys"]
+                .map(line)
+                .concat();
+        assert_eq!(outermost(&table), ["/a b", "/proc", "/proc", "/sys", "/sys-x"]);
     }
 }

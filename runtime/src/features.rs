@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::plan::{annotations, mempolicy};
 use crate::seccomp;
 use crate::sys::probe;
 
@@ -27,19 +28,15 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 
 /// What is built. A feature is switched on here by the change that builds it.
 mod built {
-    pub const CGROUP_SYSTEMD: bool = false;
+    pub const CGROUP_SYSTEMD: bool = true;
     pub const CGROUP_RDMA: bool = true;
     pub const APPARMOR: bool = true;
     pub const SELINUX: bool = true;
-    pub const INTEL_RDT: bool = false;
-    pub const NET_DEVICES: bool = false;
-    pub const MEMORY_POLICY: bool = false;
+    pub const INTEL_RDT: bool = true;
+    pub const NET_DEVICES: bool = true;
     pub const CHECKPOINT: bool = false;
     pub const IDMAPPED_MOUNTS: bool = true;
 }
-
-/// Annotations of a configuration that change what we do; one that ends in `.` is a prefix.
-const OBEYED_ANNOTATIONS: &[&str] = &[];
 
 /// features.md
 #[derive(Debug, Serialize)]
@@ -65,8 +62,7 @@ struct Linux {
     apparmor: Enabled,
     selinux: Enabled,
     intel_rdt: IntelRdt,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_policy: Option<MemoryPolicy>,
+    memory_policy: MemoryPolicy,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
 }
@@ -106,8 +102,8 @@ struct IntelRdt {
 
 #[derive(Debug, Serialize)]
 struct MemoryPolicy {
-    modes: &'static [&'static str],
-    flags: &'static [&'static str],
+    modes: Vec<&'static str>,
+    flags: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,7 +125,7 @@ pub fn features() -> Features {
             // Podman asks for this one by runc's name, of every runtime.
             ("org.opencontainers.runc.checkpoint.enabled", built::CHECKPOINT.to_string()),
         ]),
-        potentially_unsafe_config_annotations: OBEYED_ANNOTATIONS,
+        potentially_unsafe_config_annotations: &annotations::NAMES,
     }
 }
 
@@ -159,18 +155,7 @@ fn linux() -> Linux {
             schemata: built::INTEL_RDT,
             monitoring: built::INTEL_RDT,
         },
-        memory_policy: built::MEMORY_POLICY.then_some(MemoryPolicy {
-            modes: &[
-                "MPOL_BIND",
-                "MPOL_DEFAULT",
-                "MPOL_INTERLEAVE",
-                "MPOL_LOCAL",
-                "MPOL_PREFERRED",
-                "MPOL_PREFERRED_MANY",
-                "MPOL_WEIGHTED_INTERLEAVE",
-            ],
-            flags: &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
-        }),
+        memory_policy: MemoryPolicy { modes: mempolicy::mode_names(), flags: mempolicy::flag_names() },
         mount_extensions: MountExtensions { idmap: Enabled { enabled: built::IDMAPPED_MOUNTS } },
         net_devices: Enabled { enabled: built::NET_DEVICES },
     }
@@ -217,7 +202,8 @@ mod tests {
     fn lists_are_sorted_and_without_doubles() {
         let rising = |list: &[&str]| list.windows(2).all(|pair| pair[0] < pair[1]);
         assert!(rising(&crate::plan::mounts::option_names()));
-        let Linux { seccomp, namespaces, .. } = linux();
+        let Linux { seccomp, namespaces, memory_policy, .. } = linux();
+        assert!(rising(&memory_policy.modes) && rising(&memory_policy.flags));
         for list in [seccomp.actions, seccomp.operators, seccomp.archs, seccomp.known_flags, namespaces] {
             assert!(rising(list), "{list:?}");
         }

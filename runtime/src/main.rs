@@ -6,8 +6,6 @@
 
 mod cli;
 
-use std::process::ExitCode;
-
 use cli::command::{self, Outcome, Session};
 use cli::globals::{Argv, Globals};
 use cli::log::Log;
@@ -21,13 +19,18 @@ static ALLOCATOR: corten::sys::bump::Bump = corten::sys::bump::Bump::new();
 /// What launching the default bundle takes, rounded up.
 const LAUNCH_MEMORY: usize = 160 * 1024;
 
-fn main() -> ExitCode {
+fn main() {
+    ALLOCATOR.own();
     let argv = Argv::read();
-    let mut log = Log::default();
-    match run(&argv, &mut log) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.report(&log),
+    // A guess from the words alone, before anything else is done: all that depends on it is time.
+    if argv.args.iter().any(|word| command::launches(word)) {
+        corten::sys::image::populate();
+        ALLOCATOR.populate(LAUNCH_MEMORY);
     }
+    let mut log = Log::default();
+    let code = run(&argv, &mut log).unwrap_or_else(|failure| failure.report(&log));
+    // Everything that is printed has been flushed, and `run` has dropped what needs it.
+    corten::sys::wait::leave(code)
 }
 
 /// Everything between the arguments and the exit code.
@@ -51,9 +54,5 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
     globals.warn(log);
     log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));
     corten::sys::tty::keep_zombies();
-    if command::launches(verb) {
-        corten::sys::image::populate();
-        ALLOCATOR.populate(LAUNCH_MEMORY);
-    }
     command::dispatch(&Session { name: &argv.name, home, root, log }, verb, args)
 }

@@ -3,7 +3,7 @@
 //! (config.md, config-linux.md) that concerns Linux containers.
 //!
 //! This room only reads. It decides nothing, fills in no defaults of its own and never writes a configuration
-//! back. An absent field and a `null` read alike; unknown fields are ignored, as the specification demands; a
+//! back (what `update` made of the resources is kept in State, in the same form). An absent field and a `null` read alike; unknown fields are ignored, as the specification demands; a
 //! value of the wrong type is one error that names its JSON pointer. Meaning is given by `plan/`. The file is longer
 //! than others because it is one list: every structure of the specification, field by field.
 
@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Kind, Result};
 
@@ -24,7 +24,7 @@ fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: 
 macro_rules! lenient {
     ($($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {$(
             $(#[$fdoc])*
@@ -233,9 +233,9 @@ lenient! {
         /// Limits.
         resources: Option<Resources>,
         /// Intel RDT.
-        intel_rdt: Option<serde_json::Value>,
+        intel_rdt: Option<IntelRdt>,
         /// NUMA policy.
-        memory_policy: Option<serde_json::Value>,
+        memory_policy: Option<MemoryPolicy>,
         /// Kernel parameters.
         sysctl: BTreeMap<String, Option<String>>,
         /// System call filter.
@@ -251,7 +251,41 @@ lenient! {
         /// Execution domain.
         personality: Option<Personality>,
         /// Network devices to move into the container.
-        net_devices: BTreeMap<String, Option<serde_json::Value>>,
+        net_devices: BTreeMap<String, Option<NetDevice>>,
+    }
+    /// config-linux.md#intelrdt
+    IntelRdt {
+        /// Class of service; absent means one of the container's own, `/` the default one.
+        #[serde(rename = "closID")]
+        clos_id: Option<String>,
+        /// Line of the L3 cache, written first.
+        l3_cache_schema: Option<String>,
+        /// Line of the memory bandwidth, written second.
+        mem_bw_schema: Option<String>,
+        /// Lines as they are, written last.
+        schemata: Vec<String>,
+        /// A monitoring group of the container's own.
+        enable_monitoring: bool,
+        /// Until 1.2 of the specification, a half of `enableMonitoring`.
+        #[serde(rename = "enableCMT")]
+        enable_cmt: bool,
+        /// Until 1.2 of the specification, the other half.
+        #[serde(rename = "enableMBM")]
+        enable_mbm: bool,
+    }
+    /// set_mempolicy(2).
+    MemoryPolicy {
+        /// `MPOL_…`
+        mode: String,
+        /// List of memory nodes.
+        nodes: String,
+        /// `MPOL_F_…`
+        flags: Vec<String>,
+    }
+    /// One network device to move; its key is its name on the host.
+    NetDevice {
+        /// Name inside; absent means the same.
+        name: Option<String>,
     }
     /// One namespace.
     Namespace {
@@ -504,8 +538,26 @@ lenient! {
 /// `Kind::Invalid` with the JSON pointer of the first value that does not read, or the line and column of the
 /// first byte that is not JSON.
 pub fn read<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T> {
+    // serde reads a list as a structure, field by field; no document of the specification is a list.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::new(Kind::Invalid, "expected an object, found a list").at(name.to_owned()));
+    }
     // The quick reading first; the one that tracks the path costs twice as much and is for the message only.
-    serde_json::from_slice(bytes).map_err(|error| describe::<T>(name, bytes, &error))
+    match serde_json::from_slice(bytes) {
+        // Of two values the last wins, as for Go and jq, whose configurations others can read (RFC 8259, section 4).
+        Err(error) if error.to_string().starts_with("duplicate field") => last_of_each(name, bytes),
+        other => other.map_err(|error| describe::<T>(name, bytes, &error)),
+    }
+}
+
+/// Reads a document in which keys stand twice: as a map each keeps the place's last value.
+fn last_of_each<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T> {
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| describe::<T>(name, bytes, &error))?;
+    serde_path_to_error::deserialize(value).map_err(|tracked| {
+        let pointer = pointer(tracked.path());
+        Error::new(Kind::Invalid, tracked.into_inner().to_string()).at(format!("{name} {pointer}"))
+    })
 }
 
 fn describe<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
@@ -553,6 +605,17 @@ mod tests {
         assert_eq!(spec.process, None);
         assert!(spec.mounts.is_empty());
         assert_eq!(spec.linux.resources.unwrap().pids.unwrap().limit, None);
+    }
+
+    #[test]
+    fn of_two_values_the_last_wins() {
+        let json =
+            br#"{"hostname":"a","linux":{"maskedPaths":["/x"]},"hostname":"b","linux":{"cgroupsPath":"/c"}}"#;
+        let spec: Spec = read("config.json", json).unwrap();
+        assert_eq!(spec.hostname.as_deref(), Some("b"));
+        assert_eq!((spec.linux.cgroups_path.as_deref(), spec.linux.masked_paths.len()), (Some("/c"), 0));
+        let error = read::<Spec>("config.json", br#"{"hostname":"a","hostname":7}"#).unwrap_err();
+        assert!(error.to_string().starts_with("config.json /hostname: "), "{error}");
     }
 
     #[test]

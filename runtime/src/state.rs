@@ -16,8 +16,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::ask::check_id;
 use crate::cgroup;
 use crate::error::{Context, Error, Kind, Result, Step};
+use crate::spec::Resources;
 
 /// The version of the OCI runtime specification that Corten implements.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -67,6 +69,12 @@ pub struct State {
     /// The configuration has poststop hooks.
     #[serde(default)]
     pub poststop: bool,
+    /// The resources in force, once an `update` has changed them; until then they are those of config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Its groups in resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::host::rdt::Record>,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
 }
@@ -110,6 +118,35 @@ pub struct Status {
     pub owner: String,
 }
 
+impl State {
+    /// Reads the bytes of a state.json, and refuses what no `create` writes: verbs kill by it and remove by it.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the field.
+    pub fn read(bytes: &[u8]) -> Result<State> {
+        let wrong =
+            |field: &str, text: &str| Err(Error::new(Kind::Invalid, text.to_owned()).at(format!("/{field}")));
+        let state: State =
+            serde_json::from_slice(bytes).map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
+        if state.version != 1 {
+            return wrong("version", &format!("layout {} is not known", state.version));
+        }
+        if check_id(&state.id).is_err() {
+            return wrong("id", "invalid container ID format");
+        }
+        if state.listen_fds > state.keep_fds {
+            return wrong("listenFds", "more than keepFds, which they are part of");
+        }
+        if state.init.as_ref().is_some_and(|init| init.pid <= 0) {
+            return wrong("init/pid", "not the number of a process");
+        }
+        match state.cgroup.fault() {
+            Some(text) => wrong("cgroup", text),
+            None => Ok(state),
+        }
+    }
+}
+
 /// The state that a hook reads on stdin (runtime.md#state), without its pid: the text before and after it.
 pub fn hook_state(
     id: &str,
@@ -138,6 +175,7 @@ impl Dir {
     /// # Errors
     /// `Kind::Exists` when it is taken.
     pub fn create(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
         make_root(root)?;
         let path = root.join(id);
         rustix::fs::mkdir(&path, Mode::RWXU).map_err(|errno| match errno {
@@ -156,6 +194,7 @@ impl Dir {
     /// # Errors
     /// `Kind::NotFound` when there is none.
     pub fn open(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
         Dir::open_path(root.join(id)).map_err(|error| match error.errno() {
             Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
             _ => error,
@@ -216,12 +255,14 @@ impl Dir {
     /// `Kind::Invalid` when it does not read: the container can still be deleted with force.
     pub fn read(&self) -> Result<State> {
         let bytes = self.read_file("state.json")?;
-        let state: State = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at(self.name_of("state.json")))?;
-        match state.version {
-            1 => Ok(state),
-            other => Err(Error::new(Kind::Invalid, format!("layout {other} is not known"))
-                .at(self.name_of("state.json"))),
+        let state = State::read(&bytes).map_err(|error| error.at(self.name_of("state.json")))?;
+        // The id is the mark on the container's groups: with another one, those of another container would go.
+        match self.path.file_name() {
+            Some(name) if name != state.id.as_str() => {
+                let text = format!("it is the state of {:?}", state.id);
+                Err(Error::new(Kind::Invalid, text).at(self.name_of("state.json")))
+            }
+            _ => Ok(state),
         }
     }
 
@@ -274,10 +315,22 @@ impl Dir {
         for name in ["gate", "config.json", ".state.json", "state.json"] {
             self.remove_file(name)?;
         }
+        self.remove_notify()?;
         match rustix::fs::rmdir(&self.path) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::os(format!("rmdir({})", self.path.display()), errno)),
         }
+    }
+
+    /// The notification socket and its directory, if there are any.
+    fn remove_notify(&self) -> Result<()> {
+        use crate::plan::notify::{DIRECTORY, SOCKET};
+        if !self.has(DIRECTORY) {
+            return Ok(());
+        }
+        self.remove_file(&format!("{DIRECTORY}/{SOCKET}"))?;
+        rustix::fs::unlinkat(&self.fd, DIRECTORY, AtFlags::REMOVEDIR)
+            .call(|| format!("rmdir({})", self.name_of(DIRECTORY)))
     }
 
     /// The directory's descriptor.
@@ -306,14 +359,25 @@ fn make_root(root: &Path) -> Result<()> {
         .step(|| "state root")
 }
 
-fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
-    let size = rustix::fs::fstat(file)?.st_size as usize;
-    let mut bytes = vec![0; size + 1];
+/// No configuration and no state comes near it; it bounds what a file that grows, or never ends, can do, and keeps every
+/// offset of an encoded program within 32 bits.
+const LARGEST: usize = 16 << 20;
+
+/// Reads a file, or a pipe, to its end.
+///
+/// # Errors
+/// EFBIG for more than 16 MiB.
+pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
+    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; size.min(LARGEST) + 1];
     let mut length = 0;
     loop {
-        match rustix::io::read(file, &mut bytes[length..])? {
+        match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[length..]))? {
             0 => break,
             count => length += count,
+        }
+        if length > LARGEST {
+            return Err(rustix::io::Errno::FBIG);
         }
         if length == bytes.len() {
             bytes.resize(length * 2, 0);
@@ -366,6 +430,46 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000000007Z"),
         ] {
             assert_eq!(rfc3339(seconds, 7), date);
+        }
+    }
+
+    /// Found by review: a state root may hold anything's name, and an endless file.
+    #[test]
+    fn ids_are_checked_where_they_become_paths_and_files_are_bounded() {
+        let root = std::env::temp_dir();
+        for id in ["..", "a/b", "", "."] {
+            assert_eq!(Dir::open(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+            assert_eq!(Dir::create(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+        }
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(read_all(endless.as_fd()), Err(rustix::io::Errno::FBIG));
+        assert_eq!(read_all(std::fs::File::open("/dev/null").unwrap().as_fd()), Ok(Vec::new()));
+    }
+
+    /// Found by the fuzzer and by review: what none of these may be believed to be.
+    #[test]
+    fn states_that_nobody_wrote_are_refused() {
+        let good = r#"{"version":1,"id":"box","bundle":"/b","rootfs":"/r","created":"","owner":0,"keepFds":2,"listenFds":1,
+            "cgroup":{"version":"v2","id":"box","groups":[{"mount":"/sys/fs/cgroup","path":"/box"}]},
+            "init":{"pid":7,"inode":1,"startTime":0,"bootId":"x"}}"#;
+        assert!(State::read(good.as_bytes()).is_ok());
+        for (from, to, field) in [
+            ("\"version\":1", "\"version\":2", "/version"),
+            ("\"id\":\"box\",\"bundle", "\"id\":\"../x\",\"bundle", "/id"),
+            ("\"pid\":7", "\"pid\":-1", "/init/pid"),
+            ("\"pid\":7", "\"pid\":0", "/init/pid"),
+            // keep_fds - listen_fds is taken by `start`.
+            ("\"listenFds\":1", "\"listenFds\":3", "/listenFds"),
+            // No group at all was a panic of `kill` and `exec`; others would be emptied and removed.
+            ("[{\"mount\":\"/sys/fs/cgroup\",\"path\":\"/box\"}]", "[]", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"/\"", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"/../../../home\"", "/cgroup"),
+            ("\"path\":\"/box\"", "\"path\":\"box\"", "/cgroup"),
+            ("\"mount\":\"/sys/fs/cgroup\"", "\"mount\":\"\"", "/cgroup"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = State::read(good.replace(from, to).as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("{field}: ")), "{to}: {error}");
         }
     }
 

@@ -159,10 +159,12 @@ impl Running {
         }
     }
 
-    /// Reads what is there; keeps the first page, discards the rest.
+    /// Reads what is there, a pipe's worth at most: whoever writes without end must outlive neither the hook nor its time.
+    /// Keeps the first page, discards the rest.
     fn drain(&mut self) {
+        const PIPE: usize = 64 * 1024;
         let mut chunk = [0; OUTPUT];
-        loop {
+        for _ in 0..PIPE / OUTPUT {
             match sys::read(self.output, &mut chunk) {
                 Ok(0) => {
                     sys::close(self.output);

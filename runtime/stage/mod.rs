@@ -11,16 +11,19 @@ mod console;
 mod copy;
 mod hook;
 mod identity;
+mod line;
 mod mounts;
 mod nr;
 mod passwd;
 mod process;
+mod remount;
 mod sys;
 mod target;
 pub mod wire;
 
 use core::ffi::CStr;
 
+pub use process::loopback_up;
 use sys::{Fault, Pointers, Result};
 use wire::{Header, Message, Rec, aux, code, kind};
 
@@ -50,6 +53,8 @@ struct Stage {
     op: u32,
     /// The program's path, chosen by LOOKUP.
     chosen: Option<&'static CStr>,
+    /// No descriptor of ours is above this one.
+    highest: u32,
     /// The first CHDIR was refused.
     chdir_refused: bool,
     /// Resource limits that only the host may raise, a bit each.
@@ -155,6 +160,7 @@ impl Stage {
             umask: 0o077,
             op: 0,
             chosen: None,
+            highest: 1024,
             chdir_refused: false,
             deferred: 0,
             mask: None,
@@ -183,12 +189,14 @@ impl Stage {
             code::BECOME_ROOT => sys::setresgid(0).and_then(|()| sys::setresuid(0)),
             code::KEYRING => self.keyring(rec),
             code::SETSID => sys::setsid(),
-            code::LOOPBACK => process::loopback_up(),
+            code::LOOPBACK => loopback_up(),
+            code::JOIN_SENT => self.join_sent(rec.x),
             code::BARRIER => self.barrier(rec.x as u8, rec.r),
             code::HOSTNAME => sys::sethostname(self.text(rec.s)?),
             code::DOMAINNAME => sys::setdomainname(self.text(rec.s)?),
             code::PROPAGATE => sys::mount(c"", self.text(rec.s)?, c"", rec.a, c""),
             code::ATTACH => sys::move_mount(self.fd(rec.r)?, self.fd(rec.q)?, c""),
+            code::ATTACH_OR_LINK => self.attach_or_link(rec),
             code::ATTACH_HOST => sys::move_mount(self.fd(rec.r)?, sys::AT_FDCWD, self.text(rec.s)?),
             code::OPEN_TREE => self.host_tree(rec),
             code::CHDIR_HOST => sys::chdir(self.text(rec.s)?),
@@ -200,6 +208,7 @@ impl Stage {
             code::FS_MOUNT => self.fs_mount(rec),
             code::FS_MODE => self.fs_mode(rec),
             code::SET_ATTR => self.set_attr(rec),
+            code::LABEL => self.label(rec),
             code::COPY_UP => copy::tree(self.fd(rec.q)?, self.fd(rec.r)?),
             code::MKNOD => self.mknod(rec),
             code::SYMLINK => self.symlink(rec),
@@ -207,7 +216,7 @@ impl Stage {
             code::MASK => self.mask(rec),
             code::READONLY => self.readonly(rec),
             code::PIVOT => self.pivot(),
-            code::MOVE_ROOT => self.move_root(),
+            code::MOVE_ROOT => self.move_root(rec),
             code::WRITE => self.write(rec),
             code::CONSOLE => self.console(rec),
             code::CONSOLE_BIND => self.console_bind(rec),
@@ -229,10 +238,12 @@ impl Stage {
                 Ok(())
             }
             code::PERSONALITY => sys::personality(rec.x),
+            code::MEM_POLICY => sys::set_mempolicy(rec.x, self.program.slice(rec.s, rec.a as usize)?),
             code::NO_NEW_PRIVS => sys::prctl(PR_SET_NO_NEW_PRIVS, 1, 0).map(drop),
             code::CHDIR => self.chdir(rec),
             code::DROP_GROUPS => sys::setgroups(&[]),
             code::GROUPS => self.groups(rec),
+            code::KEEP_GROUPS => Ok(()),
             code::SET_IDS => identity::set_ids(rec.a as u32, rec.b as u32),
             code::BOUND => identity::bound(rec.a, rec.x),
             code::CAPSET => sys::capset(rec.a, rec.b, u64::from(rec.s) | u64::from(rec.t) << 32),
@@ -315,6 +326,20 @@ impl Stage {
         sys::send(self.host, &message.bytes(), fd)?;
         self.wait_for_go();
         Ok(())
+    }
+
+    /// Waits for a namespace of the host's making, and joins it.
+    #[inline(never)]
+    fn join_sent(&self, flag: u32) -> Result<()> {
+        let mut bytes = [0; 16];
+        match sys::receive(self.host, &mut bytes)? {
+            (16, Some(namespace)) if bytes[0] == kind::GO => {
+                sys::setns(namespace, flag)?;
+                sys::close(namespace);
+                Ok(())
+            }
+            _ => sys::exit(1),
+        }
     }
 
     /// Waits for the host's word; a host that goes away ends the container before it began.

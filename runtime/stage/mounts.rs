@@ -6,7 +6,7 @@ use core::ffi::CStr;
 
 use super::sys::{self, Fault, Result};
 use super::wire::{self, Rec, aux};
-use super::{Stage, fault, slot_index};
+use super::{Stage, fault, remount, slot_index};
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
@@ -42,7 +42,6 @@ impl Stage {
         let fits = match rec.y {
             wire::TREE_DIR => kind == sys::S_IFDIR,
             wire::TREE_PROC => sys::fs_magic(tree)? == super::target::PROC_SUPER_MAGIC,
-            wire::TREE_NO_LINK => kind != sys::S_IFLNK,
             _ => true,
         };
         if !fits {
@@ -59,6 +58,15 @@ impl Stage {
         let mount = sys::fsmount(fs, rec.a)?;
         self.put(rec.r, mount);
         Ok(())
+    }
+
+    /// For a file system that the kernel has labelled already, and that refuses `context=`.
+    pub(super) fn label(&self, rec: &Rec) -> Result<()> {
+        // What fsmount(2) gives is good for a path only.
+        let root = sys::openat2(self.fd(rec.r)?, c".", sys::O_DIRECTORY, 0, sys::RESOLVE_NO_XDEV)?;
+        let done = sys::fsetxattr(root, c"security.selinux", self.text(rec.s)?.to_bytes_with_nul());
+        sys::close(root);
+        done
     }
 
     /// A tmpfs takes the mode of the directory that it covers; one that we made for it has nothing to say.
@@ -82,7 +90,7 @@ impl Stage {
         }
         let flags = if rec.y != 0 { sys::AT_RECURSIVE } else { 0 };
         let mount = if rec.r == wire::NONE { self.root } else { self.fd(rec.r)? };
-        sys::mount_setattr(mount, flags, &attr)
+        remount::set_attr(mount, flags, &attr)
     }
 
     /// mount(2) onto the target's own directory: for options longer than the 255 bytes that fsconfig(2) takes.
@@ -138,7 +146,7 @@ impl Stage {
             other => other?,
         };
         let is_directory = sys::fstat(target)?.kind() == sys::S_IFDIR;
-        let cover = if is_directory { self.empty_directory() } else { self.null_device() }?;
+        let cover = if is_directory { self.empty_directory(rec.t) } else { self.null_device() }?;
         let done = sys::move_mount(cover, target, c"");
         sys::close(target);
         if !is_directory {
@@ -159,7 +167,7 @@ impl Stage {
         if sys::fstat(clone)?.is_char(1, 3) { Ok(clone) } else { Err(fault(sys::EINVAL, aux::MISMATCH)) }
     }
 
-    fn empty_directory(&self) -> Result<i32> {
+    fn empty_directory(&self, label: u32) -> Result<i32> {
         if let Some(first) = self.mask {
             return sys::open_tree(first, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH);
         }
@@ -167,6 +175,9 @@ impl Stage {
         sys::fsconfig_string(fs, c"mode", c"0555")?;
         sys::fsconfig_string(fs, c"nr_inodes", c"1")?;
         sys::fsconfig_flag(fs, c"ro")?;
+        if label != 0 {
+            sys::fsconfig_string(fs, c"context", self.text(label)?)?;
+        }
         sys::fsconfig_create(fs)?;
         let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
         let mount = sys::fsmount(fs, attributes);
@@ -184,7 +195,14 @@ impl Stage {
         let clone =
             sys::open_tree(target, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH | sys::AT_RECURSIVE)?;
         let attr = sys::MountAttr { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
-        let done = sys::mount_setattr(clone, 0, &attr).and_then(|()| sys::move_mount(clone, target, c""));
+        let attach = || sys::move_mount(clone, target, c"");
+        let done = match sys::mount_setattr(clone, 0, &attr) {
+            // The fallback needs it attached.
+            Err(Fault { errno: sys::ENOSYS, .. }) => {
+                attach().and_then(|()| remount::set_attr(clone, 0, &attr))
+            }
+            other => other.and_then(|()| attach()),
+        };
         sys::close(clone);
         sys::close(target);
         done
@@ -204,17 +222,60 @@ impl Stage {
         sys::fchdir(self.root)
     }
 
-    /// For roots that cannot be pivoted from (a ramdisk): the new root covers the old one.
-    pub(super) fn move_root(&mut self) -> Result<()> {
+    /// For roots that cannot be pivoted from (a ramdisk): the new root covers the old one, which stays below. So what is
+    /// mounted in the old one is taken away, the host's /proc and /sys above all; what is locked (by a user namespace)
+    /// and cannot be taken away is covered.
+    #[inline(never)]
+    pub(super) fn move_root(&mut self, rec: &Rec) -> Result<()> {
+        let old = sys::openat2(sys::AT_FDCWD, c"/", sys::O_PATH | sys::O_DIRECTORY, 0, 0)?;
         sys::fchdir(self.root)?;
         sys::mount(c".", c"/", c"", MS_MOVE, c"")?;
+        sys::fchdir(old)?;
+        sys::close(old);
+        for &offset in self.program.slice::<u64>(rec.s, rec.x as usize)? {
+            let path = self.text(offset as u32)?;
+            if let Err(Fault { errno: sys::EINVAL | sys::EPERM, .. }) = sys::umount_detach_nofollow(path) {
+                let _ = sys::mount(c"tmpfs", path, c"tmpfs", MOUNT_ATTR_RDONLY, c"nr_inodes=1,mode=0");
+            }
+        }
+        sys::fchdir(self.root)?;
         sys::chroot(c".")
+    }
+
+    /// Attaches the source at its target, or makes the same link there if it is one.
+    #[inline(never)]
+    pub(super) fn attach_or_link(&mut self, rec: &Rec) -> Result<()> {
+        let source = self.fd(rec.q)?;
+        if sys::fstat(source)?.kind() != sys::S_IFLNK {
+            self.target(rec)?;
+            return sys::move_mount(source, self.fd(rec.r)?, c"");
+        }
+        let mut text = [0; 4096];
+        sys::readlinkat(source, c"", &mut text[..4095])?;
+        let link = CStr::from_bytes_until_nul(&text).unwrap_or_default();
+        let (parent, name) = (self.directory(self.text(rec.t)?, 0o755)?, self.text(rec.x)?);
+        let made = match sys::symlinkat(link, parent, name) {
+            Err(Fault { errno: sys::EEXIST, .. }) => same_link(parent, name, link),
+            other => other,
+        };
+        sys::close(parent);
+        made
     }
 
     /// chroot to a directory of the host's choosing.
     pub(super) fn chroot(&mut self, rec: &Rec) -> Result<()> {
         sys::fchdir(self.fd(rec.r)?)?;
         sys::chroot(c".")
+    }
+}
+
+/// Whether what is at `name` is this very link.
+#[inline(never)]
+fn same_link(parent: i32, name: &CStr, link: &CStr) -> Result<()> {
+    let mut text = [0; 4096];
+    match sys::readlinkat(parent, name, &mut text) {
+        Ok(length) if &text[..length] == link.to_bytes() => Ok(()),
+        _ => Err(fault(sys::EEXIST, aux::MISMATCH)),
     }
 }
 

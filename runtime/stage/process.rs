@@ -7,7 +7,7 @@ use super::{MALFORMED, Stage, fault};
 
 impl Stage {
     /// Closes every descriptor from 3 on but the listed ones (ascending).
-    pub(super) fn keep_only(&self, keep: &[i64]) -> Result<()> {
+    pub(super) fn keep_only(&mut self, keep: &[i64]) -> Result<()> {
         let mut next = 3_u32;
         for &fd in keep {
             let fd = fd as u32;
@@ -16,6 +16,8 @@ impl Stage {
             }
             next = next.max(fd + 1);
         }
+        // New ones take the lowest numbers that are free, and are never as many.
+        self.highest = next + 64;
         sys::close_range(next, u32::MAX)
     }
 
@@ -101,23 +103,30 @@ impl Stage {
         if let Some(slot) = self.slots.get_mut(super::slot_index(rec.q)).filter(|_| rec.q != wire::NONE) {
             *slot = first + 2;
         }
-        sys::close_range(rec.x + 3, u32::MAX)
+        sys::close_from(rec.x + 3, self.highest.max(rec.x + 3))
     }
 
-    /// Changes to the working directory. The first attempt is root's; where that is
-    /// refused (a directory of the user's on a file system that does not know root), the second is the user's.
+    /// Changes to the working directory. The first attempt is root's; where that is refused (a directory of the user's
+    /// on a file system that does not know root), the second is the user's. Once there, nothing more is asked: a filter
+    /// of the user's may be at work by the second.
     #[inline(never)]
     pub(super) fn chdir(&mut self, rec: &Rec) -> Result<()> {
         const FIRST: u16 = 1;
-        if rec.y == FIRST || self.chdir_refused {
-            let path = self.text(rec.s)?;
-            match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd)))
-            {
-                Err(Fault { errno: sys::EACCES, .. }) if rec.y == FIRST => self.chdir_refused = true,
-                other => other?,
-            }
+        let first = rec.y == FIRST;
+        if !first && !self.chdir_refused {
+            return Ok(());
         }
-        if rec.y == FIRST { Ok(()) } else { inside() }
+        let path = self.text(rec.s)?;
+        match self.find(path, sys::O_DIRECTORY, 0).and_then(|fd| sys::fchdir(fd).map(|()| sys::close(fd))) {
+            Err(Fault { errno: sys::EACCES, .. }) if first => {
+                self.chdir_refused = true;
+                return Ok(());
+            }
+            // The root is the container's by then, and where the path leads is looked at below.
+            Err(fault) if !first && fault.is_filtered() => sys::chdir(path)?,
+            other => other?,
+        }
+        inside()
     }
 
     /// Chooses the first candidate that may be executed; says why none could, as execvp(3) would.
@@ -127,20 +136,16 @@ impl Stage {
         let mut errno = sys::ENOENT;
         for &offset in self.program.slice::<u64>(rec.s, rec.x as usize)? {
             let path = self.text(offset as u32)?;
-            match sys::executable(path).and_then(|()| sys::openat2(sys::AT_FDCWD, path, sys::O_PATH, 0, 0)) {
+            match sys::executable(path).and_then(|()| sys::is_directory(path)) {
                 Err(fault) if fault.errno == sys::EACCES => errno = sys::EACCES,
                 Err(fault) if fault.errno == sys::ENOENT => {}
                 // What is no file on the way to a PATH entry is just not there; alone, it is the answer.
                 Err(fault) => errno = if rec.x == 1 { fault.errno } else { errno },
-                Ok(fd) => {
-                    let stat = sys::fstat(fd);
-                    sys::close(fd);
-                    if stat?.kind() != sys::S_IFDIR {
-                        self.chosen = Some(path);
-                        return Ok(());
-                    }
-                    errno = if rec.x == 1 { EISDIR } else { sys::EACCES };
+                Ok(false) => {
+                    self.chosen = Some(path);
+                    return Ok(());
                 }
+                Ok(true) => errno = if rec.x == 1 { EISDIR } else { sys::EACCES },
             }
         }
         Err(fault(errno, aux::LOOKUP))
@@ -192,7 +197,7 @@ fn inside_long() -> Result<()> {
 }
 
 /// Brings `lo` up: a fresh network namespace has it down.
-pub(super) fn loopback_up() -> Result<()> {
+pub fn loopback_up() -> Result<()> {
     const SIOCSIFFLAGS: u32 = 0x8914;
     const IFF_UP: u8 = 1;
     // struct ifreq: 16 bytes of name, then the flags.

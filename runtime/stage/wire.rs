@@ -111,13 +111,13 @@ pub mod code {
     pub const MKNOD: u16 = 23;
     /// symlink(t, at the name that offset x tells in directory s, made if missing).
     pub const SYMLINK: u16 = 24;
-    /// Hide path s.
+    /// Hide path s; t: the label of what covers a directory, 0 for none.
     pub const MASK: u16 = 25;
     /// Make path s read-only.
     pub const READONLY: u16 = 26;
     /// pivot_root into the root.
     pub const PIVOT: u16 = 27;
-    /// Move the root onto / and chroot.
+    /// Move the root onto /, take the x mounts of the string array s below it away (relative paths), and chroot.
     pub const MOVE_ROOT: u16 = 28;
     /// Open s below r and write t.
     pub const WRITE: u16 = 29;
@@ -180,18 +180,27 @@ pub mod code {
     pub const MKDIR: u16 = 56;
     /// Make descriptor 0 the controlling terminal of our session.
     pub const CONSOLE_CONTROL: u16 = 57;
+    /// set_mempolicy(x, array s of a words).
+    pub const MEM_POLICY: u16 = 58;
+    /// setxattr("." in the mount r, security.selinux, s).
+    pub const LABEL: u16 = 59;
+    /// Wait for the namespace that the host made meanwhile, and join it: setns(it, x).
+    pub const JOIN_SENT: u16 = 60;
+    /// move_mount(q, onto the target s, which goes into slot r; y: TARGET_* flags), or, if q is a symbolic link, make
+    /// the same link at name x in directory t.
+    pub const ATTACH_OR_LINK: u16 = 61;
+    /// Keep the caller's groups: nothing to do.
+    pub const KEEP_GROUPS: u16 = 62;
     /// Copy the mount tree at host path s (open_tree flags x) to descriptor r; y: what its top must be ([`super::TREE_DIR`] …).
-    pub const OPEN_TREE: u16 = 58;
+    pub const OPEN_TREE: u16 = 63;
     /// setgroups() of none.
-    pub const DROP_GROUPS: u16 = 59;
+    pub const DROP_GROUPS: u16 = 64;
 }
 
 /// The tree's top must be a directory.
 pub const TREE_DIR: u16 = 1;
 /// The tree must be a procfs.
 pub const TREE_PROC: u16 = 2;
-/// The tree's top must be no symbolic link.
-pub const TREE_NO_LINK: u16 = 3;
 
 /// The target must be a directory.
 pub const TARGET_DIR: u16 = 1;
@@ -246,6 +255,8 @@ pub mod barrier {
     pub const LISTENER: u8 = 5;
     /// Everything is ready for the user's program.
     pub const READY: u8 = 6;
+    /// The network namespace is there: devices may be moved into it.
+    pub const NETWORK: u8 = 7;
 }
 
 /// Kinds of messages.

@@ -159,7 +159,7 @@ fn wrong_calls_end_with_1_and_show_the_help() {
 
 #[test]
 fn what_is_not_built_says_so() {
-    for verb in ["update", "events", "checkpoint", "restore"] {
+    for verb in ["checkpoint", "restore"] {
         refused(&[verb, "x"], 1, &format!("corten {verb} is not built yet"));
     }
 }

@@ -9,6 +9,8 @@
 
 #[path = "program/cases.rs"]
 mod cases;
+#[path = "program/decoded.rs"]
+mod decoded;
 #[path = "plan/hosts.rs"]
 #[allow(dead_code, reason = "the plan's tests use more")]
 mod hosts;

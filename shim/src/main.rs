@@ -1,17 +1,78 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `containerd-shim-corten-v2`: a skeleton that says so.
+//! `containerd-shim-corten-v2`: containerd's runtime `io.containerd.corten.v2`, with Corten inside.
 //!
-//! The shim's contract is built by an issue of its own. Until then this program refuses every call, so that
-//! nobody mistakes it for a working shim.
+//! ```text
+//! entry/   start, delete, -info: what containerd executes us for; start goes on as the server
+//! server   connections ─> rpc ─> pod/ ─> operator (threads) ─> driver ─> the runtime's verbs
+//! exits    pidfds ─> pod/watch ─> events (one queue) ─> containerd
+//! io/      the container's descriptors ─> FIFOs, files, loggers
+//! ```
+//! One thread serves a pod; it never waits for a verb. Containers outlive containerd, not the shim: when that dies,
+//! `delete` ends what it left, from the records in the bundles.
 
 #![forbid(unsafe_code)]
 
+mod clock;
+mod driver;
+mod entry;
+mod events;
+mod exits;
+mod flags;
+mod io;
+mod log;
+mod mounts;
+mod operator;
+mod options;
+mod pod;
+mod process;
+mod ready;
+mod record;
+mod refusal;
+mod rpc;
+mod server;
+mod stats;
+mod task;
+mod ttrpc;
+
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
+use corten::features::{COMMIT, VERSION};
+
+use self::flags::{Action, Flags};
+use self::refusal::Result;
+
 fn main() -> ExitCode {
-    eprintln!(
-        "containerd-shim-corten-v2 {}: the shim is not built yet; use the `corten` runtime",
-        env!("CARGO_PKG_VERSION")
-    );
-    ExitCode::FAILURE
+    let flags = Flags::parse(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()));
+    let done = match flags.action {
+        Action::Start => entry::start::start(&flags),
+        Action::Delete => entry::delete::delete(&flags),
+        Action::Info => info(),
+        Action::Version => {
+            print(format!("containerd-shim-corten-v2\n  Version: {VERSION}\n  Revision: {COMMIT}\n"))
+        }
+        Action::None => {
+            eprintln!("containerd-shim-corten-v2 is executed by containerd: start, delete, -info or -v");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("containerd-shim-corten-v2: {refusal}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn info() -> Result<()> {
+    let mut options = Vec::new();
+    // Without options it is asked with an empty or a closed stdin.
+    let _ = std::io::stdin().take(entry::bootstrap::MOST).read_to_end(&mut options);
+    print(entry::info::info(&options))
+}
+
+fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
+    use corten::error::Context;
+    Ok(std::io::stdout().write_all(bytes.as_ref()).call(|| "write(stdout)")?)
 }

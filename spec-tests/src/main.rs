@@ -2,6 +2,8 @@
 //! Black-box cases for OCI runtimes, and the probe that runs inside their containers: one static binary.
 //!
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
+//! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
+//! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
 //!
 //! A case may only look at what the outside sees: exit codes, output, files, and what the probe reports.
@@ -9,8 +11,10 @@
 #![deny(unsafe_code)]
 
 mod cases;
+mod conform;
 mod harness;
 mod probe;
+mod shim;
 mod sys;
 
 use std::process::ExitCode;
@@ -23,7 +27,11 @@ fn main() -> ExitCode {
     }
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
+        Some("shim") => shim::cli::main(&args[1..]),
+        Some("shim-bench") => shim::bench::main(&args[1..]),
+        Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args[1..]),
+        Some("conform") => conform::main(&args[1..]),
         _ => {
             eprintln!("{}", harness::cli::USAGE);
             ExitCode::from(2)

@@ -101,6 +101,62 @@ pub fn session_keyring() -> Result<String, i32> {
     Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
 }
 
+/// The LSM's label of this session's keyring.
+pub fn session_keyring_label() -> Result<String, i32> {
+    const KEYCTL_GET_SECURITY: i64 = 17;
+    const SESSION: i64 = -3;
+    let mut text = vec![0u8; 512];
+    // SAFETY: the kernel writes at most the given length into the buffer.
+    let len =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_SECURITY, SESSION, text.as_mut_ptr(), 512) };
+    if len < 0 {
+        return Err(last_errno());
+    }
+    text.truncate((len as usize).min(512));
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
+}
+
+/// The extended attribute `name` of a file, links not followed.
+pub fn attribute(path: &std::path::Path, name: &std::ffi::CStr) -> Result<String, i32> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| libc::EINVAL)?;
+    let mut text = vec![0u8; 512];
+    // SAFETY: both names are terminated; the kernel writes at most the given length into the buffer.
+    let len = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), text.as_mut_ptr().cast(), 512) };
+    if len < 0 {
+        return Err(last_errno());
+    }
+    text.truncate(len as usize);
+    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
+}
+
+/// get_mempolicy(2) of the calling thread: the mode with its flags, and the nodes.
+pub fn memory_policy() -> Result<(i32, Vec<u64>), i32> {
+    let mut mode = 0i32;
+    let mut nodes = [0u64; 16];
+    let most = 8 * size_of_val(&nodes);
+    // SAFETY: the kernel writes one int, and at most so many bits as the array has.
+    let got = unsafe { libc::syscall(libc::SYS_get_mempolicy, &mut mode, nodes.as_mut_ptr(), most, 0, 0) };
+    if got < 0 {
+        return Err(last_errno());
+    }
+    let bits = (0..most as u64).filter(|bit| nodes[(bit / 64) as usize] >> (bit % 64) & 1 == 1);
+    Ok((mode, bits.collect()))
+}
+
+/// renameat2(RENAME_EXCHANGE): the two paths swap what they name.
+pub fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let [one, other] = [one, other].map(|path| std::ffi::CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    let cwd = libc::AT_FDCWD;
+    // SAFETY: both paths are terminated.
+    let got = unsafe {
+        libc::syscall(libc::SYS_renameat2, cwd, one.as_ptr(), cwd, other.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    if got == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The NIS domain name.
 pub fn domainname() -> String {
     // SAFETY: utsname is plain bytes, which the call fills with terminated strings.
@@ -108,6 +164,21 @@ pub fn domainname() -> String {
         let mut uts: libc::utsname = std::mem::zeroed();
         libc::uname(&mut uts);
         std::ffi::CStr::from_ptr(uts.domainname.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether a network interface of this namespace is up; None when it cannot be asked.
+pub fn interface_is_up(name: &str) -> Option<bool> {
+    // SAFETY: an all-zero ifreq is valid; the call reads the name and writes the flags of this one.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)).ok()?;
+        let socket = OwnedFd::from_raw_fd(socket);
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request)).ok()?;
+        Some(i32::from(request.ifr_ifru.ifru_flags) & libc::IFF_UP != 0)
     }
 }
 
@@ -197,6 +268,29 @@ pub fn with_groups_and_umask(command: &mut Command, groups: Vec<u32>, umask: u32
     }
 }
 
+/// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS.
+pub fn without_syscall(command: &mut Command, number: i64) {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        insn(LOAD, 0, 0, 0),
+        insn(JUMP_IF_EQUAL, 0, 1, number as u32),
+        insn(RETURN, 0, 0, ERRNO | libc::ENOSYS as u32),
+        insn(RETURN, 0, 0, ALLOW),
+    ];
+    // SAFETY: seccomp(2) is a plain system call; the program outlives it, in the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            check(libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) as i32).map(drop)
+        });
+    }
+}
+
 /// Makes `command` start as an ordinary user.
 pub fn as_user(command: &mut Command, uid: u32) {
     // SAFETY: setgroups, setgid and setuid are async-signal-safe.
@@ -276,4 +370,21 @@ pub fn seccomp_answer(listener: BorrowedFd, id: u64, value: i64, errno: i32) -> 
     let mut answer = libc::seccomp_notif_resp { id, val: value, error: -errno, flags: 0 };
     // SAFETY: the kernel reads the struct.
     check(unsafe { libc::ioctl(listener.as_raw_fd(), NOTIF_SEND as _, &mut answer) }).map(drop)
+}
+
+/// The processor time that this process has had.
+pub fn processor_time() -> std::time::Duration {
+    // SAFETY: all zeroes is a valid timespec; the call only writes to it.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time);
+        time
+    };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Children of this process, and of the programs it executes, need not be waited for.
+pub fn forget_children() {
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }

@@ -4,20 +4,22 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::devices::{Policy, Rule};
 use super::devices_bpf;
-use super::limits::{Convert, File, Item, LIMITS, Limit, Value, Way};
+use super::limits::{self, Convert, File, Item, LIMITS, Limit, Value, Way};
 use super::probe::{Hierarchies, Hierarchy, Version};
 use super::record::{GroupDir, Record};
+use super::unit::Unit;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Resources;
 use crate::sys::bpf::Insn;
 
 /// Where /linux/resources is in config.json.
-const RESOURCES: &str = "/linux/resources";
+pub(super) const RESOURCES: &str = "/linux/resources";
 /// Files of v2 that are no limits: they would move, kill or stop processes, or restructure the tree.
 const NO_LIMITS: [&str; 6] = [
     "cgroup.procs",
@@ -50,6 +52,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// Devices.
     pub devices: DevicePlan,
+    /// The systemd unit that the group is, if systemd makes it.
+    pub unit: Option<Unit>,
     /// What is passed over, with its JSON pointer: for the log.
     pub warnings: Vec<(String, String)>,
 }
@@ -104,7 +108,7 @@ pub struct Line {
 ///
 /// `cgroups_path` is found as by runc's cgroupfs driver: absolute is from the mount's root; relative is below this
 /// process's own group (v1) or its parent (v2, where a group with processes cannot have limited children); absent is
-/// the relative path `id`.
+/// the relative path `id`. With [`Manager::Systemd`] it is `slice:prefix:name` (see `unit`).
 ///
 /// # Errors
 /// `Kind::Invalid` with the JSON pointer for wrong values; `Kind::Unsupported` for a limit that this host's cgroups
@@ -117,24 +121,21 @@ pub fn decide(
     resources: Option<&Resources>,
 ) -> Result<Plan> {
     let none = Plan {
-        record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new() },
+        record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new(), unit: None },
         writes: Vec::new(),
         devices: DevicePlan::None,
+        unit: None,
         warnings: Vec::new(),
     };
-    match manager {
-        Manager::Disabled => return Ok(none),
-        Manager::Systemd => {
-            return Err(Error::new(Kind::Unsupported, "the systemd cgroup driver is not built yet"));
-        }
-        Manager::Cgroupfs => {}
+    if manager == Manager::Disabled {
+        return without_groups(none, resources);
     }
     let version = h.version();
     let nothing = Resources::default();
     let resources = resources.unwrap_or(&nothing);
     if version == Version::None {
         // Nothing asked, nothing missed.
-        return if *resources == nothing {
+        return if *resources == nothing && manager == Manager::Cgroupfs {
             Ok(none)
         } else {
             Err(Error::new(
@@ -144,15 +145,35 @@ pub fn decide(
             .at(format!("config.json {RESOURCES}")))
         };
     }
-    let groups = groups(h, version, id, cgroups_path)?;
-    let mut plan = Plan { record: Record { version, id: id.to_owned(), groups }, ..none };
-    for limit in LIMITS {
-        for item in (limit.items)(resources) {
-            plan.add(limit, resources, &item)?;
+    let (unit, path) = match manager {
+        Manager::Systemd => Unit::decide(h, id, cgroups_path).map(|(unit, path)| (Some(unit), Some(path)))?,
+        _ => (None, cgroups_path.map(str::to_owned)),
+    };
+    let groups = groups(h, version, id, path.as_deref())?;
+    let record =
+        Record { version, id: id.to_owned(), groups, unit: unit.as_ref().map(|unit| unit.record.clone()) };
+    let mut plan = Plan::of(record, resources)?;
+    if let (Some(unit), Some(own)) = (unit, &mut plan.unit) {
+        *own = Unit { limits: std::mem::take(&mut own.limits), ..unit };
+    }
+    Ok(plan)
+}
+
+/// `disabled`: nothing that would need a group is passed over in silence, but for device rules: every configuration has
+/// some, and device nodes are all that a container then gets.
+fn without_groups(none: Plan, resources: Option<&Resources>) -> Result<Plan> {
+    let nothing = Resources::default();
+    let asked = resources.unwrap_or(&nothing);
+    let first =
+        LIMITS.iter().find_map(|limit| (limit.items)(asked).into_iter().next().map(|item| (limit, item)));
+    match first {
+        None => Ok(none),
+        Some((limit, item)) => {
+            let at = item.at.as_deref().unwrap_or(limit.at);
+            let why = "a limit needs a control group, and --cgroup-manager=disabled makes none";
+            Err(unsupported(&format!("{RESOURCES}{at}"), why))
         }
     }
-    plan.devices = plan.devices_of(&Policy::of(&resources.devices)?)?;
-    Ok(plan)
 }
 
 fn groups(h: &Hierarchies, version: Version, id: &str, path: Option<&str>) -> Result<Vec<GroupDir>> {
@@ -212,16 +233,58 @@ fn parts(path: &str) -> Result<Vec<&str>, String> {
 }
 
 impl Plan {
+    /// What `resources` mean for the groups of `record`, which are those of this host or were when they were made.
+    ///
+    /// # Errors
+    /// As [`decide`].
+    pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
+        let unit = record.unit.clone().map(Unit::known);
+        let mut plan =
+            Plan { record, writes: Vec::new(), devices: DevicePlan::None, unit, warnings: Vec::new() };
+        for limit in LIMITS {
+            for item in (limit.items)(resources) {
+                plan.add(limit, resources, &item)?;
+            }
+        }
+        if resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1) && cpu.shares.is_some_and(|s| s != 0))
+        {
+            // The words that runc's clients look for; the kernel refuses a weight for an idle group.
+            let words = "unable to apply both cpu idle and shares: the shares count once idle is 0";
+            plan.warnings.push((format!("{RESOURCES}/cpu/shares"), words.to_owned()));
+        }
+        let policy = Policy::of(&resources.devices)?;
+        plan.devices = plan.devices_of(&policy)?;
+        if let Some(unit) = &mut plan.unit {
+            unit.add_devices(&policy);
+        }
+        Ok(plan)
+    }
+
     /// Whether anything is limited (devices aside): if not, a caller without permission may go on without a group.
     #[must_use]
     pub fn has_limits(&self) -> bool {
         self.writes.iter().any(|write| !write.usual)
     }
 
-    /// Every step with the JSON pointer it comes from, for `corten plan`.
+    /// Adds the properties that annotations set on the systemd unit (`org.systemd.property.*`); without one they mean
+    /// nothing.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the annotation's JSON pointer.
+    pub fn annotate(&mut self, annotations: &BTreeMap<String, Option<String>>) -> Result<()> {
+        let Some(unit) = &mut self.unit else { return Ok(()) };
+        unit.annotate(annotations)?;
+        self.record.unit = Some(unit.record.clone());
+        Ok(())
+    }
+
+    /// Every step but those for devices, with the JSON pointer it comes from, for `corten plan`.
     #[must_use]
     pub fn explain(&self) -> Vec<(String, String)> {
         let mut steps: Vec<(String, String)> = Vec::new();
+        if let Some(unit) = &self.unit {
+            steps.push(("/linux/cgroupsPath".into(), unit.explain()));
+        }
         for group in &self.record.groups {
             steps.push(("/linux/cgroupsPath".into(), format!("make the cgroup {}", group.full())));
         }
@@ -240,6 +303,13 @@ impl Plan {
             }
             steps.push((write.at.clone(), step));
         }
+        steps
+    }
+
+    /// The steps for devices, likewise.
+    #[must_use]
+    pub fn explain_devices(&self) -> Vec<(String, String)> {
+        let mut steps: Vec<(String, String)> = Vec::new();
         let at = || format!("{RESOURCES}/devices");
         match &self.devices {
             DevicePlan::None => {}
@@ -287,7 +357,7 @@ impl Plan {
             }
             Way::Check(check) => check(item).map_err(|why| unsupported(&at, why))?,
             Way::Warn(why) => self.warnings.push((at, (*why).to_owned())),
-            Way::Unified => self.add_unified(&at, item)?,
+            Way::Unified => self.add_unified(&at, r, item)?,
             Way::Later => {}
         }
         Ok(())
@@ -311,11 +381,14 @@ impl Plan {
         if self.record.index_of(file.controller).is_none() {
             return if usual { Ok(()) } else { Err(missing(&write, "it is not mounted")) };
         }
+        if let (Some(unit), Some(convert)) = (&mut self.unit, file.unit) {
+            unit.limits.extend(convert(r, &write.value));
+        }
         self.writes.push(write);
         Ok(())
     }
 
-    fn add_unified(&mut self, at: &str, item: &Item) -> Result<()> {
+    fn add_unified(&mut self, at: &str, r: &Resources, item: &Item) -> Result<()> {
         let file = item.key.as_str();
         if file.contains('/') {
             return Err(Error::invalid(
@@ -333,6 +406,9 @@ impl Plan {
         }
         // Files such as io.max take one line at a time.
         for line in item.text.lines() {
+            if let (Some(unit), Some(convert)) = (&mut self.unit, limits::unit_of(file)) {
+                unit.limits.extend(convert(r, line));
+            }
             self.writes.push(Write {
                 at: at.to_owned(),
                 controller: Cow::Owned(controller.to_owned()),

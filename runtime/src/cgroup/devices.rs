@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::error::{Error, Kind, Result};
@@ -120,7 +120,7 @@ impl Policy {
     /// Reverses the list and leaves out what later rules decide already, and rules at the end that say what holds
     /// anyway.
     fn canonical(list: &[Rule], otherwise: bool) -> Policy {
-        let mut decided: HashMap<Devices, u8> = HashMap::with_capacity(list.len());
+        let mut decided: BTreeMap<Devices, u8> = BTreeMap::new();
         let mut rules: Vec<Rule> = Vec::with_capacity(list.len());
         for rule in list.iter().rev() {
             let access =
@@ -171,6 +171,8 @@ impl Policy {
             }
         }
         set.retain(|exception| exception.access != 0);
+        // What the configuration asks for first, in its order: so it is found in `devices.list`.
+        set.sort_by_key(|exception| exception.builtin);
         Ok(set)
     }
 }
@@ -243,7 +245,12 @@ impl fmt::Display for Rule {
 }
 
 #[cfg(test)]
+#[path = "../../tests/devices/model.rs"]
+pub(super) mod model;
+
+#[cfg(test)]
 pub(super) mod tests {
+    use super::model::model;
     use super::*;
 
     pub const LETTERS: [(u8, char); 3] = [(MKNOD, 'm'), (READ, 'r'), (WRITE, 'w')];
@@ -287,29 +294,6 @@ pub(super) mod tests {
                 }
             })
             .collect()
-    }
-
-    /// The rules in the words of the module's header, read straight off the configuration's list.
-    pub fn model(list: &[DeviceRule], kind: char, major: u32, minor: u32, letter: char) -> bool {
-        let builtin = match (kind, major, minor) {
-            (_, _, _) if letter == 'm' => true,
-            ('c', 1, 3 | 5 | 7 | 8 | 9) | ('c', 5, 0..=2) | ('c', 136, _) | ('c', 10, 200) => true,
-            _ => false,
-        };
-        for rule in list.iter().rev() {
-            let any = |n: Option<i64>| n.is_none_or(|n| n == -1);
-            let all = matches!(rule.kind.as_str(), "" | "a");
-            let letters = if rule.access.is_empty() { "rwm" } else { &rule.access };
-            if all && any(rule.major) && any(rule.minor) && "rwm".chars().all(|l| letters.contains(l)) {
-                return rule.allow || builtin;
-            }
-            let typed = all || rule.kind.replace('u', "c") == kind.to_string();
-            let is = |n: Option<i64>, m: u32| any(n) || n == Some(m.into());
-            if typed && is(rule.major, major) && is(rule.minor, minor) && letters.contains(letter) {
-                return rule.allow;
-            }
-        }
-        builtin
     }
 
     fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
@@ -365,7 +349,7 @@ pub(super) mod tests {
     #[test]
     fn v1_lines() {
         let usual = lines(&[DeviceRule::default(), rule(true, "b", 8, -1, "r")]);
-        assert_eq!((usual.len(), usual.last().unwrap().as_str()), (13, "b 8:* r"));
+        assert_eq!((usual.len(), usual.first().unwrap().as_str()), (13, "b 8:* r"));
         assert!(!lines(&[rule(false, "c", 1, 3, "rw")]).contains(&"c 1:3 rwm".to_owned()));
         let allow = DeviceRule { allow: true, ..DeviceRule::default() };
         assert_eq!(lines(&[allow, rule(false, "c", 10, 229, "rw")]), ["c 10:229 rw"]);

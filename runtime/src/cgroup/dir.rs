@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::tty::send;
 
 /// How many processes are held by pidfd at a time while they are signalled.
 const BATCH: usize = 128;
@@ -125,12 +126,12 @@ impl Dir {
         Ok(found.map(|fd| Dir { fd, path: format!("{}/…", self.path) }))
     }
 
-    /// Sends SIGKILL to every process of it and of every group below; answers which ones.
-    pub(super) fn signal_all(&self) -> Result<Vec<i32>> {
+    /// Sends `signal` to every process of it and of every group below; answers which ones.
+    pub(super) fn signal_all(&self, signal: i32) -> Result<Vec<i32>> {
         let mut signalled = Vec::new();
         self.walk(|dir| {
             for batch in procs(dir)?.chunks(BATCH) {
-                signalled.extend(kill_members(dir, batch)?);
+                signalled.extend(signal_members(dir, batch, signal)?);
             }
             Ok(())
         })?;
@@ -219,10 +220,10 @@ fn procs(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     }
 }
 
-/// SIGKILL for those of `pids` that are members still. A number may have been given to a stranger since it was
+/// `signal` for those of `pids` that are members still. A number may have been given to a stranger since it was
 /// read; so each process is pinned by a pidfd first and the list is read again: if the number is still listed,
 /// the pidfd is that member's, or that of a process that is gone.
-fn kill_members(dir: BorrowedFd<'_>, pids: &[i32]) -> Result<Vec<i32>, Errno> {
+fn signal_members(dir: BorrowedFd<'_>, pids: &[i32], signal: i32) -> Result<Vec<i32>, Errno> {
     let pinned: Vec<(i32, OwnedFd)> = pids
         .iter()
         .filter_map(|&pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
@@ -232,7 +233,7 @@ fn kill_members(dir: BorrowedFd<'_>, pids: &[i32]) -> Result<Vec<i32>, Errno> {
     let mut signalled = Vec::with_capacity(pinned.len());
     for (pid, pidfd) in pinned {
         if members.binary_search(&pid).is_ok() {
-            match pidfd_send_signal(&pidfd, Signal::KILL) {
+            match send(pidfd.as_fd(), signal) {
                 Ok(()) => signalled.push(pid),
                 Err(Errno::SRCH) => {}
                 Err(errno) => return Err(errno),

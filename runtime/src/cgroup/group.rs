@@ -7,19 +7,22 @@
 
 #![forbid(unsafe_code)]
 
+pub(super) mod apply;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::decide::{Plan, Write, missing};
+use super::decide::Plan;
 use super::dir::Dir;
-use super::placement::{Groups, Placement, SubGroups, join};
+use super::made::Made;
+use super::placement::{Groups, Placement, Seat, SubGroups, join};
 use super::probe::Version;
-use super::record::{GroupDir, Record};
-use super::{v1, v2};
-use crate::error::{Context, Error, Kind, Result, Step};
+use super::record::{self, GroupDir, Record};
+use super::{systemd, v1, v2};
+use crate::error::{Error, Kind, Result, Step};
 
 /// How long a freeze may take before it is taken back.
 pub(super) const FREEZE_WAIT: Duration = Duration::from_secs(2);
@@ -36,6 +39,8 @@ pub struct Group {
     fresh: Vec<bool>,
     /// What was made above the groups, outermost first.
     parents: Vec<String>,
+    /// There is a holder in them, which needs room beside the first process.
+    held: bool,
 }
 
 impl Group {
@@ -46,6 +51,43 @@ impl Group {
     /// `Kind::Os` (EACCES, EPERM, EROFS: no permission for cgroups here).
     pub fn create(plan: &Plan) -> Result<(Group, Placement)> {
         let mut group = Group::open(plan.record.clone());
+        let Some(unit) = &plan.unit else {
+            group.make(plan)?;
+            let placement = match group.record.version {
+                Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
+                _ => Placement::ByPid(Groups(group.duplicates()?, None)),
+            };
+            return Ok((group, placement));
+        };
+        let held = systemd::start(unit, plan.record.version).step(|| APPLYING)?;
+        let holder = held.map(|(holder, path)| {
+            group.record.groups.iter_mut().for_each(|own| own.path.clone_from(&path));
+            group.held = true;
+            holder
+        });
+        match group.make(plan).and_then(|()| group.seat(plan, &unit.record)) {
+            Ok(placement) => Ok((group, placement.held_by(holder))),
+            Err(error) => {
+                drop(holder);
+                let _ = systemd::stop(&unit.record);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the first process of a unit goes.
+    fn seat(&self, plan: &Plan, unit: &record::Unit) -> Result<Placement> {
+        let mut dirs = self.duplicates()?;
+        if self.record.version != Version::V2 {
+            return Ok(Placement::ByPid(Groups(dirs, None)));
+        }
+        let tasks = plan.writes.iter().any(apply::needs_room).then(|| "1".to_owned());
+        let (unit, group) = (unit.clone(), dirs.remove(0));
+        Ok(Placement::InUnit(Seat { group, unit, below: String::new(), holder: None, tasks }))
+    }
+
+    fn make(&mut self, plan: &Plan) -> Result<()> {
+        let group = self;
         let mut made = Made::default();
         for index in 0..group.dirs.len() {
             group.fresh[index] = made.group(&group.record.groups[index]).step(|| APPLYING)?;
@@ -53,7 +95,8 @@ impl Group {
                 let path = group.record.groups[index].full();
                 return Err(Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING));
             };
-            if !group.fresh[index] {
+            // A unit is a new one; systemd has put its holder and its own defaults into the group.
+            if !group.fresh[index] && plan.unit.is_none() {
                 group.refuse_used(index, dir)?;
             }
             match group.record.version {
@@ -64,20 +107,16 @@ impl Group {
             let inode = dir.inode()?;
             group.record.groups[index].inode = Some(inode);
         }
-        let placement = match group.record.version {
-            Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
-            _ => Placement::ByPid(Groups(group.duplicates()?)),
-        };
         group.parents = made.keep();
         group.parents.retain(|path| group.record.groups.iter().all(|own| own.full() != *path));
-        Ok((group, placement))
+        Ok(())
     }
 
     /// The groups of `record`. Nothing is opened before it is needed.
     #[must_use]
     pub fn open(record: Record) -> Group {
         let (dirs, fresh) = record.groups.iter().map(|_| (OnceLock::new(), false)).unzip();
-        Group { record, dirs, fresh, parents: Vec::new() }
+        Group { record, dirs, fresh, parents: Vec::new(), held: false }
     }
 
     /// What State keeps; after [`Group::create`] with the inode numbers.
@@ -91,31 +130,6 @@ impl Group {
     #[must_use]
     pub fn made_parents(&self) -> &[String] {
         &self.parents
-    }
-
-    /// Writes the limits and the device rules of `plan`. To be called before any process is in.
-    ///
-    /// # Errors
-    /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
-    /// limit's JSON pointer.
-    pub fn apply(&self, plan: &Plan) -> Result<()> {
-        let mut again = Vec::new();
-        for write in &plan.writes {
-            match self.write(write) {
-                // Some files are refused in one order and taken in the other, depending on what they hold: memory and
-                // memory+swap, quota, period and burst.
-                Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EBUSY)) => again.push(write),
-                other => other?,
-            }
-        }
-        for write in again {
-            self.write(write)?;
-        }
-        match self.record.version {
-            Version::None => Ok(()),
-            Version::V1 => v1::devices(self, &plan.devices),
-            Version::V2 => v2::devices(self, &plan.devices),
-        }
     }
 
     /// Moves a process into the groups.
@@ -212,6 +226,29 @@ impl Group {
         }
     }
 
+    /// `signal` for every process of the groups and those below. One that is made meanwhile may miss it.
+    ///
+    /// # Errors
+    /// `Kind::Os`; a vanished group has none.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let index = self.record.index_of("freezer").unwrap_or(0);
+        if self.dirs.is_empty() {
+            return Ok(());
+        }
+        match self.dir(index)? {
+            Some(dir) => dir.signal_all(signal).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets killed processes die: on v1 a frozen one does not, on v2 it does.
+    ///
+    /// # Errors
+    /// `Kind::Os` when it cannot be thawed.
+    pub fn let_die(&self) -> Result<()> {
+        if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) }
+    }
+
     /// The processes of the groups and those below, ascending.
     ///
     /// # Errors
@@ -229,6 +266,9 @@ impl Group {
     /// # Errors
     /// `Kind::Os` (EBUSY) while a process does not die; calling again later is fine.
     pub fn destroy(&self) -> Result<()> {
+        if let Some(unit) = &self.record.unit {
+            self.stop(unit)?;
+        }
         // On v1 the freezer's group comes first: what is frozen in it dies in none of the others. And when it cannot be
         // emptied, the processes are in the others as well.
         let freezer = if self.record.version == Version::V1 { self.record.index_of("freezer") } else { None };
@@ -242,6 +282,23 @@ impl Group {
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    /// Ends the unit, if it is ours: its group is then gone, but for what systemd does not know of.
+    fn stop(&self, unit: &record::Unit) -> Result<()> {
+        let index = self.record.index_of("name=systemd").unwrap_or(0);
+        match self.dir(index)? {
+            Some(dir) if self.is_ours(index, dir) => {
+                match self.empty(index, dir, Instant::now() + END_WAIT) {
+                    Err(error) if gone(&error) || error.errno() == Some(libc::EBUSY) => {}
+                    other => other?,
+                }
+                systemd::stop(unit)
+            }
+            // It ended by itself, as soon as it was empty.
+            _ if unit.keeps_failed => systemd::forget(unit),
+            _ => Ok(()),
+        }
     }
 
     fn destroy_one(&self, index: usize) -> Result<()> {
@@ -328,35 +385,21 @@ impl Group {
         }
     }
 
-    fn write(&self, write: &Write) -> Result<()> {
-        let Some((fresh, dir)) = self.group_of(&write.controller)? else {
-            return Err(missing(write, "it is not mounted"));
-        };
-        if write.usual && fresh {
-            return Ok(());
-        }
-        let absent = |error: &Error| error.errno() == Some(libc::ENOENT);
-        let mut written = dir.write(&write.file, &write.value);
-        if let (Err(error), Some((file, value))) = (&written, &write.or)
-            && absent(error)
-        {
-            written = dir.write(file, value);
-        }
-        match written {
-            Err(error) if absent(&error) && (write.optional || write.usual) => Ok(()),
-            Err(error) if absent(&error) => Err(missing(write, "the kernel has no such file")),
-            other => other.step(|| format!("config.json {}", write.at)),
-        }
-    }
-
     fn placement(&self, each: impl Fn(&Dir, &GroupDir) -> Result<Dir>) -> Result<Placement> {
         let dirs =
             self.record.groups.iter().enumerate().map(|(index, record)| each(self.needed(index)?, record));
         let mut dirs = dirs.collect::<Result<Vec<Dir>>>()?;
         Ok(match self.record.version {
-            Version::V2 => Placement::AtBirth(dirs.remove(0).into()),
-            _ => Placement::ByPid(Groups(dirs)),
+            Version::V2 => self.born_in(dirs.remove(0)),
+            _ => Placement::ByPid(Groups(dirs, None)),
         })
+    }
+
+    fn born_in(&self, group: Dir) -> Placement {
+        let Some(unit) = self.record.unit.clone() else { return Placement::AtBirth(group.into()) };
+        let own = self.record.groups.first().map(GroupDir::full).unwrap_or_default();
+        let below = group.path().strip_prefix(&own).unwrap_or_default().trim_matches('/').to_owned();
+        Placement::InUnit(Seat { group, unit, below, holder: None, tasks: None })
     }
 
     fn duplicates(&self) -> Result<Vec<Dir>> {
@@ -389,52 +432,4 @@ const APPLYING: &str = "unable to apply cgroup configuration";
 /// Whether the group a file belonged to was removed meanwhile.
 pub(super) fn gone(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))
-}
-
-/// Directories made so far; removed again unless kept.
-#[derive(Default)]
-struct Made(Vec<String>);
-
-impl Made {
-    /// Makes one group with what is missing above it. Whether the group itself is new.
-    fn group(&mut self, group: &GroupDir) -> Result<bool> {
-        let full = group.full();
-        let start = full.len() - group.path.len() + 1;
-        let mut tries = 0;
-        loop {
-            match self.dir(&full) {
-                // Again, because another create that failed may take a common parent away between these two steps.
-                Err(error) if error.errno() == Some(libc::ENOENT) && tries < 3 => tries += 1,
-                other => return other,
-            }
-            for (slash, _) in full[start..].match_indices('/') {
-                self.dir(&full[..start + slash])?;
-            }
-        }
-    }
-
-    fn dir(&mut self, path: &str) -> Result<bool> {
-        match fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {
-                self.0.push(path.to_owned());
-                Ok(true)
-            }
-            Err(Errno::EXIST) => Ok(false),
-            Err(errno) => Err(errno).call(|| format!("mkdir({path})")),
-        }
-    }
-
-    /// All of it stays; tells what it is.
-    fn keep(mut self) -> Vec<String> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            // Somebody may have put a group of theirs below one of ours by now: then it stays.
-            let _ = fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
-        }
-    }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! THE TABLE OF LIMITS: one row per limit of the specification (config-linux.md#control-groups), saying what it is
-//! on cgroup v1 and on v2. Its order is the order of the writes. Pure.
+//! on cgroup v1, on v2, and to systemd. Its order is the order of the writes. Pure.
 //!
 //! The drivers know no limit by name; `decide` turns rows into [`Write`](super::Write)s. Device rules are the one
-//! thing that is not here, because they are not values (`devices`). A third column, the systemd property, will
-//! stand beside the two.
+//! thing that is not here, because they are not values (`devices`). The third column belongs to a file: what systemd is
+//! told follows from what the file gets (`properties`).
 //!
 //! Zero means "not set" where runc treats it so (its clients, written in Go, send zeroes for what they leave out).
 
@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 
 use super::items::{hugepages, list, one, priorities, rdma, set, swap, throttles, unified, weight_devices};
+use super::properties::{self as unit, ToUnit};
 use super::values::*;
 use crate::spec::Resources;
 
@@ -55,6 +56,14 @@ pub(super) struct File {
     pub or: Option<(&'static str, Convert)>,
     /// Whether a missing file (of a controller that is there) may be passed over.
     pub optional: bool,
+    /// The same to systemd, where it has a property for it.
+    pub unit: Option<ToUnit>,
+}
+
+impl File {
+    const fn unit(self, unit: ToUnit) -> File {
+        File { unit: Some(unit), ..self }
+    }
 }
 
 /// What becomes of a limit on one version of cgroups.
@@ -82,7 +91,7 @@ pub(super) struct Limit {
 }
 
 const fn file(controller: &'static str, name: &'static str, value: Convert) -> File {
-    File { controller, name, value, or: None, optional: false }
+    File { controller, name, value, or: None, optional: false, unit: None }
 }
 
 /// The rows.
@@ -92,21 +101,24 @@ pub(super) static LIMITS: &[Limit] = &[
     Limit {
         at: "/memory/limit",
         items: |r| set(r.memory.as_ref().and_then(|m| m.limit)),
-        v1: Way::Files(&[file("memory", "memory.limit_in_bytes", bytes_v1)]),
-        v2: Way::Files(&[file("memory", "memory.max", bytes_v2)]),
+        v1: Way::Files(&[file("memory", "memory.limit_in_bytes", bytes_v1).unit(unit::memory_limit_v1)]),
+        v2: Way::Files(&[file("memory", "memory.max", bytes_v2).unit(unit::memory_max)]),
     },
     Limit {
         at: "/memory/swap",
         items: swap,
         v1: Way::Files(&[file("memory", "memory.memsw.limit_in_bytes", swap_v1)]),
         // Without CONFIG_SWAP there is no such file, and no swap to limit.
-        v2: Way::Files(&[File { optional: true, ..file("memory", "memory.swap.max", swap_v2) }]),
+        v2: Way::Files(&[File {
+            optional: true,
+            ..file("memory", "memory.swap.max", swap_v2).unit(unit::swap_max)
+        }]),
     },
     Limit {
         at: "/memory/reservation",
         items: |r| set(r.memory.as_ref().and_then(|m| m.reservation)),
         v1: Way::Files(&[file("memory", "memory.soft_limit_in_bytes", bytes_v1)]),
-        v2: Way::Files(&[file("memory", "memory.low", low)]),
+        v2: Way::Files(&[file("memory", "memory.low", low).unit(unit::memory_low)]),
     },
     Limit {
         at: "/memory/kernel",
@@ -149,25 +161,25 @@ pub(super) static LIMITS: &[Limit] = &[
         at: "/cpu/idle",
         items: |r| one(r.cpu.as_ref().and_then(|c| c.idle)),
         v1: Way::Files(&[file("cpu", "cpu.idle", idle)]),
-        v2: Way::Files(&[file("cpu", "cpu.idle", idle)]),
+        v2: Way::Files(&[file("cpu", "cpu.idle", idle).unit(unit::idle)]),
     },
     Limit {
         at: "/cpu/shares",
         items: |r| set(r.cpu.as_ref().and_then(|c| c.shares)),
-        v1: Way::Files(&[file("cpu", "cpu.shares", shares_v1)]),
-        v2: Way::Files(&[file("cpu", "cpu.weight", shares_v2)]),
+        v1: Way::Files(&[file("cpu", "cpu.shares", shares_v1).unit(unit::shares_v1)]),
+        v2: Way::Files(&[file("cpu", "cpu.weight", shares_v2).unit(unit::weight)]),
     },
     Limit {
         at: "/cpu/period",
         items: |r| set(r.cpu.as_ref().and_then(|c| c.period)),
         v1: Way::Files(&[file("cpu", "cpu.cfs_period_us", period_v1)]),
-        v2: Way::Files(&[file("cpu", "cpu.max", period_v2)]),
+        v2: Way::Files(&[file("cpu", "cpu.max", period_v2).unit(unit::cpu_max)]),
     },
     Limit {
         at: "/cpu/quota",
         items: |r| set(r.cpu.as_ref().and_then(|c| c.quota)),
-        v1: Way::Files(&[file("cpu", "cpu.cfs_quota_us", quota_v1)]),
-        v2: Way::Files(&[file("cpu", "cpu.max", quota_v2)]),
+        v1: Way::Files(&[file("cpu", "cpu.cfs_quota_us", quota_v1).unit(unit::quota_v1)]),
+        v2: Way::Files(&[file("cpu", "cpu.max", quota_v2).unit(unit::cpu_max)]),
     },
     // After the quota, which it may not exceed.
     Limit {
@@ -191,28 +203,28 @@ pub(super) static LIMITS: &[Limit] = &[
     Limit {
         at: "/cpu/cpus",
         items: |r| list(r.cpu.as_ref().and_then(|c| c.cpus.as_deref())),
-        v1: Way::Files(&[file("cpuset", "cpuset.cpus", cpu_list)]),
-        v2: Way::Files(&[file("cpuset", "cpuset.cpus", cpu_list)]),
+        v1: Way::Files(&[file("cpuset", "cpuset.cpus", cpu_list).unit(unit::cpus)]),
+        v2: Way::Files(&[file("cpuset", "cpuset.cpus", cpu_list).unit(unit::cpus)]),
     },
     Limit {
         at: "/cpu/mems",
         items: |r| list(r.cpu.as_ref().and_then(|c| c.mems.as_deref())),
-        v1: Way::Files(&[file("cpuset", "cpuset.mems", cpu_list)]),
-        v2: Way::Files(&[file("cpuset", "cpuset.mems", cpu_list)]),
+        v1: Way::Files(&[file("cpuset", "cpuset.mems", cpu_list).unit(unit::mems)]),
+        v2: Way::Files(&[file("cpuset", "cpuset.mems", cpu_list).unit(unit::mems)]),
     },
     Limit {
         at: "/pids/limit",
         items: |r| one(r.pids.as_ref().and_then(|p| p.limit)),
-        v1: Way::Files(&[file("pids", "pids.max", pids)]),
-        v2: Way::Files(&[file("pids", "pids.max", pids)]),
+        v1: Way::Files(&[file("pids", "pids.max", pids).unit(unit::tasks_max)]),
+        v2: Way::Files(&[file("pids", "pids.max", pids).unit(unit::tasks_max)]),
     },
     Limit {
         at: "/blockIO/weight",
         items: |r| set(r.block_io.as_ref().and_then(|b| b.weight)),
-        v1: Way::Files(&[file("blkio", "blkio.bfq.weight", io_weight_v1)]),
+        v1: Way::Files(&[file("blkio", "blkio.bfq.weight", io_weight_v1).unit(unit::weight_v1)]),
         v2: Way::Files(&[File {
             or: Some(("io.weight", io_weight_v2)),
-            ..file("io", "io.bfq.weight", io_weight_v1)
+            ..file("io", "io.bfq.weight", io_weight_v1).unit(unit::bfq_weight)
         }]),
     },
     Limit {
@@ -227,7 +239,7 @@ pub(super) static LIMITS: &[Limit] = &[
         v1: Way::Files(&[file("blkio", "blkio.bfq.weight_device", io_weight_v1)]),
         v2: Way::Files(&[File {
             or: Some(("io.weight", io_weight_v2)),
-            ..file("io", "io.bfq.weight", io_weight_v1)
+            ..file("io", "io.bfq.weight", io_weight_v1).unit(unit::bfq_weight)
         }]),
     },
     Limit {
@@ -240,25 +252,25 @@ pub(super) static LIMITS: &[Limit] = &[
         at: "/blockIO/throttleReadBpsDevice/*",
         items: |r| throttles(r, "throttleReadBpsDevice", |b| &b.throttle_read_bps_device),
         v1: Way::Files(&[file("blkio", "blkio.throttle.read_bps_device", throttle_v1)]),
-        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "rbps"))]),
+        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "rbps")).unit(unit::io_max)]),
     },
     Limit {
         at: "/blockIO/throttleWriteBpsDevice/*",
         items: |r| throttles(r, "throttleWriteBpsDevice", |b| &b.throttle_write_bps_device),
         v1: Way::Files(&[file("blkio", "blkio.throttle.write_bps_device", throttle_v1)]),
-        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "wbps"))]),
+        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "wbps")).unit(unit::io_max)]),
     },
     Limit {
         at: "/blockIO/throttleReadIOPSDevice/*",
         items: |r| throttles(r, "throttleReadIOPSDevice", |b| &b.throttle_read_iops_device),
         v1: Way::Files(&[file("blkio", "blkio.throttle.read_iops_device", throttle_v1)]),
-        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "riops"))]),
+        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "riops")).unit(unit::io_max)]),
     },
     Limit {
         at: "/blockIO/throttleWriteIOPSDevice/*",
         items: |r| throttles(r, "throttleWriteIOPSDevice", |b| &b.throttle_write_iops_device),
         v1: Way::Files(&[file("blkio", "blkio.throttle.write_iops_device", throttle_v1)]),
-        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "wiops"))]),
+        v2: Way::Files(&[file("io", "io.max", |_, i| throttle_v2(i, "wiops")).unit(unit::io_max)]),
     },
     // The second file bounds reservations as well as pages in use; kernels before 5.7 have none.
     Limit {
@@ -299,6 +311,16 @@ pub(super) static LIMITS: &[Limit] = &[
         v2: Way::Unified,
     },
 ];
+
+/// What systemd is told of a file of v2 that `unified` names.
+pub(super) fn unit_of(name: &str) -> Option<ToUnit> {
+    let files = LIMITS.iter().flat_map(|limit| match limit.v2 {
+        Way::Files(files) => files,
+        _ => &[],
+    });
+    let own = files.filter(|file| file.name == name).find_map(|file| file.unit);
+    own.or_else(|| unit::of_unified(name))
+}
 
 const KERNEL_MEMORY: &str = "kernel memory is no longer limited by the kernel; ignored";
 const REALTIME: &str = "cgroup v2 has no real-time limits";

@@ -9,30 +9,47 @@
 //! `probe` looks at the host; `decide` is pure: paths, every write, the device program; `limits` is the one table of
 //! limits; `group` is the live thing, on the drivers `v1` and `v2`. A [`Record`] is persisted before anything is
 //! made, so that `delete` finds the groups after a crash at any point. Hybrid hosts (controllers on v1, an empty
-//! v2 beside them) are v1 hosts. The systemd driver is not built yet.
+//! v2 beside them) are v1 hosts. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
+//! the connection of `dbus`, before anything is born in it; from then on it is a group like the others.
 
 #![forbid(unsafe_code)]
 
+mod change;
 mod convert;
+mod dbus;
 mod decide;
 mod devices;
 mod devices_bpf;
 mod dir;
+mod foreign;
 mod group;
 mod items;
 mod limits;
+mod made;
+pub mod oom;
 mod placement;
 mod probe;
+mod properties;
 mod record;
 mod rootless;
+pub mod stats;
+mod systemd;
+mod unit;
+mod update;
 mod v1;
 mod v2;
 mod values;
 
+pub use change::{Change, Check, change};
+pub use dbus::{Property, Value};
 pub use decide::{DevicePlan, Line, Manager, Plan, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;
+pub use oom::OomWatch;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
 pub use record::{GroupDir, Record, View};
+pub use stats::Stats;
+pub use unit::Unit;
+pub use update::Before;

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::dir::Dir;
+use super::record;
+use super::systemd::{self, Holder};
 use crate::error::{Error, Kind, Result, Step};
 
 /// How often the kernel is asked again to take a process that is still being made (`TASK_NEW` gives EINVAL on v1).
@@ -21,11 +23,25 @@ pub enum Placement {
     AtBirth(OwnedFd),
     /// [`Placement::place`], before the process does anything.
     ByPid(Groups),
+    /// As `AtBirth`, in the group of a systemd unit.
+    InUnit(Seat),
 }
 
 /// Groups to join; none at all for a container without cgroups.
 #[derive(Debug, Default)]
-pub struct Groups(pub(super) Vec<Dir>);
+pub struct Groups(pub(super) Vec<Dir>, pub(super) Option<Holder>);
+
+/// The group of a unit.
+#[derive(Debug)]
+pub struct Seat {
+    pub(super) group: Dir,
+    pub(super) unit: record::Unit,
+    /// The group's path below the unit's.
+    pub(super) below: String,
+    pub(super) holder: Option<Holder>,
+    /// What pids.max is to be once the holder is gone.
+    pub(super) tasks: Option<String>,
+}
 
 impl Placement {
     /// Moves a process into the groups.
@@ -34,8 +50,45 @@ impl Placement {
     /// `Kind::Os` naming the cgroup.procs that refused.
     pub fn place(&self, pid: i32) -> Result<()> {
         match self {
-            Placement::AtBirth(group) => super::dir::join(group.as_fd(), pid).step(|| adding(pid)),
-            Placement::ByPid(Groups(groups)) => groups.iter().try_for_each(|group| join(group, pid)),
+            Placement::AtBirth(group) => {
+                super::dir::join(group.as_fd(), pid).map_err(threaded).step(|| adding(pid))
+            }
+            Placement::ByPid(Groups(groups, _)) => groups.iter().try_for_each(|group| join(group, pid)),
+            Placement::InUnit(seat) => match join(&seat.group, pid) {
+                // Of the two groups' common parent only root is the owner: systemd's business.
+                Err(error) if matches!(error.errno(), Some(libc::EACCES | libc::EPERM)) => {
+                    systemd::attach(&seat.unit, &seat.below, pid).step(|| adding(pid))
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// The same, kept by `holder` until [`Placement::settle`].
+    pub(super) fn held_by(mut self, holder: Option<Holder>) -> Placement {
+        match &mut self {
+            Placement::AtBirth(_) => {}
+            Placement::ByPid(Groups(_, own)) => *own = holder,
+            Placement::InUnit(seat) => seat.holder = holder,
+        }
+        self
+    }
+
+    /// The process is in its groups: what kept them until then goes.
+    ///
+    /// # Errors
+    /// `Kind::Os` when a limit that had to wait for this is refused.
+    pub fn settle(&mut self) -> Result<()> {
+        match self {
+            Placement::AtBirth(_) => Ok(()),
+            Placement::ByPid(Groups(_, holder)) => {
+                holder.take();
+                Ok(())
+            }
+            Placement::InUnit(seat) => {
+                seat.holder.take();
+                seat.tasks.take().map_or(Ok(()), |limit| seat.group.write("pids.max", &limit))
+            }
         }
     }
 
@@ -44,6 +97,7 @@ impl Placement {
     pub fn at_birth(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Placement::AtBirth(group) => Some(group.as_fd()),
+            Placement::InUnit(seat) => Some(seat.group.as_fd()),
             Placement::ByPid(_) => None,
         }
     }
@@ -61,6 +115,16 @@ pub(super) fn join(group: &Dir, pid: i32) -> Result<()> {
             }
             other => return other.step(|| adding(pid)),
         }
+    }
+}
+
+/// cgroup-v2.rst, "Threads": a threaded group, and one below it that is not threaded itself, take no process.
+fn threaded(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::EOPNOTSUPP) => {
+            error.at("the cgroup is threaded, or below a threaded one, and takes no process")
+        }
+        _ => error,
     }
 }
 

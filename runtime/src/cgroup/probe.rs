@@ -51,6 +51,8 @@ pub struct Hierarchies {
     pub v1: Vec<Hierarchy>,
     /// The unified hierarchy, if mounted.
     pub v2: Option<Hierarchy>,
+    /// This process is not the host's root but this user: systemd's user manager is his, the system's is not.
+    pub user: Option<u32>,
 }
 
 impl Hierarchies {
@@ -66,7 +68,7 @@ impl Hierarchies {
             // With the whole hierarchy mounted (or inside a cgroup namespace's root) the mount table adds nothing.
             if own == "/" || fs::stat(USUAL).is_ok_and(|s| s.st_ino == ROOT_INODE) {
                 let v2 = Hierarchy { mount: USUAL.into(), own: below("/", own), controllers: Vec::new() };
-                return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2) });
+                return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2), user: user() });
             }
         }
         let mut found = Self::parse(&slurp("/proc/self/mountinfo")?, &cgroup);
@@ -74,6 +76,7 @@ impl Hierarchies {
             // As every runtime does: a stray v1 mount elsewhere does not make a v2 host a v1 host.
             found.v1.clear();
         }
+        found.user = user();
         Ok(found)
     }
 
@@ -167,6 +170,28 @@ impl Mount {
     }
 }
 
+/// Who asks, if not the host's root: the user outside of the user namespace that this process is in.
+fn user() -> Option<u32> {
+    let uid = rustix::process::geteuid();
+    if !crate::sys::ns::in_user_namespace() {
+        return (!uid.is_root()).then(|| uid.as_raw());
+    }
+    Some(outside(&slurp("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
+}
+
+/// user_namespaces(7): each line is `INSIDE OUTSIDE COUNT`.
+fn outside(map: &str, uid: u32) -> u32 {
+    let lines = map.lines().filter_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??, numbers.next()??))
+    });
+    let of = |(inside, outside, count): (u32, u32, u32)| {
+        let distance = uid.checked_sub(inside).filter(|distance| *distance < count)?;
+        outside.checked_add(distance)
+    };
+    lines.filter_map(of).next().unwrap_or(uid)
+}
+
 fn usual(mount: &str) -> bool {
     mount.strip_prefix(USUAL).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -192,10 +217,14 @@ fn below(root: &str, own: &str) -> String {
     let own = own.strip_suffix(" (deleted)").unwrap_or(own);
     let inside = if root == "/" { Some(own) } else { own.strip_prefix(root) };
     match inside {
-        Some("") => "/".to_owned(),
-        Some(path) if path.starts_with('/') && !path.split('/').any(|part| part == "..") => path.to_owned(),
+        Some(path) if path.starts_with('/') && path.split('/').skip(1).all(is_name) => path.to_owned(),
         _ => "/".to_owned(),
     }
+}
+
+/// What a directory can be called.
+fn is_name(part: &str) -> bool {
+    !matches!(part, "" | "." | "..") && !part.contains('\0')
 }
 
 /// Undoes the `\040` of the mount table.
@@ -271,6 +300,9 @@ mod tests {
             ("0::/docker/xy\n", "/"),
             ("0::/other\n", "/"),
             ("0::/../z\n", "/"),
+            // Found by the fuzzer: no kernel says so.
+            ("0::/docker/x/./y\n", "/"),
+            ("0::/docker/x//y\n", "/"),
         ] {
             let h = Hierarchies::parse(line, own);
             assert_eq!(h.version(), Version::V2);
@@ -289,6 +321,15 @@ mod tests {
     fn spaces_in_mount_points() {
         let h = Hierarchies::parse("1 2 0:3 / /a\\040b\\134 rw - cgroup2 none rw\n", "0::/\n");
         assert_eq!(h.v2.unwrap().mount, "/a b\\");
+    }
+
+    #[test]
+    fn the_user_outside_of_a_user_namespace() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        for (inside, out) in [(0, 1000), (1, 100_000), (65_536, 165_535), (65_537, 65_537)] {
+            assert_eq!(outside(map, inside), out);
+        }
+        assert_eq!(outside("x y z\n0 4294967295 5\n", 3), 3);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::decide::Manager;
 use super::probe::{Hierarchies, Hierarchy, Version};
 
 /// The groups of one container.
@@ -20,6 +21,23 @@ pub struct Record {
     pub id: String,
     /// v2: one group. v1: one for each hierarchy.
     pub groups: Vec<GroupDir>,
+    /// The systemd unit that they belong to, if systemd made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+}
+
+/// A unit of systemd.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// It is the user's manager that has it, not the system's.
+    #[serde(default)]
+    pub user: bool,
+    /// A failed one stays until somebody resets it (an annotation asked for that).
+    #[serde(default)]
+    pub keeps_failed: bool,
 }
 
 /// One group.
@@ -60,6 +78,36 @@ pub struct View {
 }
 
 impl Record {
+    /// What is wrong with a record from a file: nothing that `decide` made has any of this.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let counted = match self.version {
+            Version::None => self.groups.is_empty(),
+            Version::V1 => !self.groups.is_empty(),
+            Version::V2 => self.groups.len() == 1,
+        };
+        if !counted {
+            return Some("not the number of groups that its version has");
+        }
+        let plain = |path: &str| {
+            path.starts_with('/')
+                && !path.contains('\0')
+                && path.split('/').skip(1).all(|part| !["", ".", ".."].contains(&part))
+        };
+        let whole = |group: &GroupDir| plain(&group.mount) && plain(&group.path);
+        (!self.groups.iter().all(whole))
+            .then_some("a group needs a mount point and a path below it, both absolute")
+    }
+
+    /// Which manager the container was made with.
+    #[must_use]
+    pub fn manager(&self) -> Manager {
+        match (self.version, &self.unit) {
+            (_, Some(_)) => Manager::Systemd,
+            (Version::None, None) => Manager::Disabled,
+            _ => Manager::Cgroupfs,
+        }
+    }
+
     /// The container's group on the unified hierarchy, absolute.
     #[must_use]
     pub fn v2_path(&self) -> Option<String> {
@@ -119,7 +167,7 @@ mod tests {
             group("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
             group("/sys/fs/cgroup/systemd", &["name=systemd"]),
         ];
-        let record = Record { version: Version::V1, id: "x".into(), groups };
+        let record = Record { version: Version::V1, id: "x".into(), groups, unit: None };
         let views = record.v1_views();
         assert_eq!(
             (views[0].dir.as_str(), views[0].links.as_slice()),
@@ -132,10 +180,15 @@ mod tests {
 
     #[test]
     fn survives_the_state_file() {
-        let mut record =
-            Record { version: Version::V2, id: "x".into(), groups: vec![group("/sys/fs/cgroup", &[])] };
+        let mut record = Record {
+            version: Version::V2,
+            id: "x".into(),
+            groups: vec![group("/sys/fs/cgroup", &[])],
+            unit: None,
+        };
         for inode in [None, Some(7)] {
             record.groups[0].inode = inode;
+            record.unit = inode.map(|_| Unit { name: "a.scope".into(), user: true, keeps_failed: false });
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
         }

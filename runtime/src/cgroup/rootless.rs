@@ -85,7 +85,7 @@ mod tests {
 
     fn v2(own: &str) -> Hierarchies {
         let v2 = Hierarchy { mount: "/cg".into(), own: own.into(), controllers: Vec::new() };
-        Hierarchies { v1: Vec::new(), v2: Some(v2) }
+        Hierarchies { v1: Vec::new(), v2: Some(v2), user: Some(1000) }
     }
 
     fn v1() -> Hierarchies {
@@ -94,7 +94,7 @@ mod tests {
             own: "/user".into(),
             controllers: vec![name.to_owned()],
         };
-        Hierarchies { v1: vec![of("pids"), of("name=systemd"), of("devices")], v2: None }
+        Hierarchies { v1: vec![of("pids"), of("name=systemd"), of("devices")], v2: None, user: Some(1000) }
     }
 
     fn plan(h: &Hierarchies, delegated: &[&str], resources: &str) -> Result<(Plan, Option<&'static str>)> {

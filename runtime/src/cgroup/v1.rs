@@ -127,7 +127,7 @@ pub(super) fn kill_while_frozen(
     let mut before = Vec::new();
     loop {
         let frozen = freeze(KILL_FREEZE);
-        let killed = dir.signal_all();
+        let killed = dir.signal_all(libc::SIGKILL);
         thaw()?;
         let (killed, complete) = (killed?, frozen?);
         if complete || killed == before {

@@ -13,7 +13,10 @@ use super::failure::Failure;
 use super::flags::{self, Order};
 use super::log::Log;
 use super::root::Root;
-use super::{create, delete, exec, features, kill, list, pause, plan, ps, resume, run, spec, start, state};
+use super::{
+    create, delete, events, exec, features, kill, list, pause, plan, ps, resume, run, spec, start, state,
+    update,
+};
 use super::{help, output};
 
 /// An exit code, or what went wrong.
@@ -78,20 +81,24 @@ pub trait Verb: CommandFactory + FromArgMatches {
 
 /// One line of the table: a [`Verb`] without its type.
 pub struct Entry {
-    name: &'static str,
+    /// How it is called.
+    pub name: &'static str,
+    /// Whether its first positional word ends the flags.
+    pub order: Order,
     usage: &'static str,
     definition: fn() -> Command,
-    run: fn(&Session<'_>, &[OsString]) -> Outcome,
+    run: fn(&Session<'_>, Order, &[OsString]) -> Outcome,
 }
 
 const fn entry<V: Verb>() -> Entry {
-    Entry { name: V::NAME, usage: V::USAGE, definition: definition::<V>, run: call::<V> }
+    Entry { name: V::NAME, order: V::ORDER, usage: V::USAGE, definition: definition::<V>, run: call::<V> }
 }
 
 /// The subcommands, in the order of the help.
-const ENTRIES: [Entry; 14] = [
+const ENTRIES: [Entry; 16] = [
     entry::<create::Create>(),
     entry::<delete::Delete>(),
+    entry::<events::Events>(),
     entry::<exec::Exec>(),
     entry::<features::Features>(),
     entry::<kill::Kill>(),
@@ -104,7 +111,20 @@ const ENTRIES: [Entry; 14] = [
     entry::<spec::Spec>(),
     entry::<start::Start>(),
     entry::<state::State>(),
+    entry::<update::Update>(),
 ];
+
+impl Entry {
+    /// Its flags and positional words.
+    pub fn definition(&self) -> Command {
+        (self.definition)()
+    }
+}
+
+/// The subcommands.
+pub fn entries() -> &'static [Entry] {
+    &ENTRIES
+}
 
 /// Whether this verb launches a process, and so takes memory.
 pub fn launches(verb: &OsStr) -> bool {
@@ -112,7 +132,7 @@ pub fn launches(verb: &OsStr) -> bool {
 }
 
 /// runc's subcommands that we still owe. A call says so: none of them may do nothing in silence.
-const NOT_BUILT: [&str; 4] = ["checkpoint", "events", "restore", "update"];
+const NOT_BUILT: [&str; 2] = ["checkpoint", "restore"];
 
 /// Runs the subcommand called `verb`.
 ///
@@ -121,7 +141,7 @@ const NOT_BUILT: [&str; 4] = ["checkpoint", "events", "restore", "update"];
 pub fn dispatch(session: &Session<'_>, verb: &OsStr, args: &[OsString]) -> Outcome {
     let verb = verb.to_string_lossy();
     if let Some(entry) = find(&verb) {
-        return (entry.run)(session, args);
+        return (entry.run)(session, entry.order, args);
     }
     match &*verb {
         "help" | "h" => match args.first().map(|topic| topic.to_string_lossy()) {
@@ -157,10 +177,10 @@ pub fn overview(name: &str) -> Outcome {
 /// The general help.
 pub fn overview_text(name: &str) -> String {
     let about = |entry: &Entry| {
-        let about = (entry.definition)().get_about().map(ToString::to_string);
+        let about = entry.definition().get_about().map(ToString::to_string);
         (entry.name.to_owned(), about.unwrap_or_default())
     };
-    let mut commands: Vec<_> = ENTRIES.iter().map(about).collect();
+    let mut commands: Vec<_> = entries().iter().map(about).collect();
     commands.push(("version".to_owned(), "prints the version".to_owned()));
     commands.push(("help, h".to_owned(), "shows a list of commands, or help for one command".to_owned()));
     help::overview(name, &commands, &super::globals::Globals::command())
@@ -170,12 +190,12 @@ fn explain(name: &str, topic: &str) -> Outcome {
     let Some(entry) = find(topic) else {
         return Err(Failure::new(format!("No help topic for '{topic}'")));
     };
-    output::print(&help::command(name, entry.usage, &(entry.definition)()))?;
+    output::print(&help::command(name, entry.usage, &entry.definition()))?;
     Ok(0)
 }
 
 fn find(name: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|entry| entry.name == name)
+    entries().iter().find(|entry| entry.name == name)
 }
 
 fn definition<V: Verb>() -> Command {
@@ -188,9 +208,9 @@ pub fn bare(command: Command) -> Command {
 }
 
 /// Words → flags → the verb.
-fn call<V: Verb>(session: &Session<'_>, args: &[OsString]) -> Outcome {
+fn call<V: Verb>(session: &Session<'_>, order: Order, args: &[OsString]) -> Outcome {
     let mut definition = definition::<V>();
-    let line = match flags::split(&definition, args, V::ORDER) {
+    let line = match flags::split(&definition, args, order) {
         Ok(line) => line,
         Err(message) => return Err(usage::<V>(session.name, message)),
     };
@@ -236,8 +256,8 @@ mod tests {
 
     #[test]
     fn every_definition_is_sound() {
-        for entry in &ENTRIES {
-            let definition = (entry.definition)();
+        for entry in entries() {
+            let definition = entry.definition();
             assert!(definition.get_about().is_some(), "{} says what it does", entry.name);
             for arg in definition.get_arguments().filter(|arg| !arg.is_positional()) {
                 assert!(arg.get_long().is_some(), "{}: {} has a long name", entry.name, arg.get_id());

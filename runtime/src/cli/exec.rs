@@ -10,7 +10,7 @@ use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::{EXEC_ERROR, Failure};
 use super::flags::Order;
 use super::foreground::Foreground;
-use super::launch::{self, NO_SOCKET_WANTED};
+use super::launch;
 use super::values;
 
 /// execute a new process inside the container
@@ -115,6 +115,7 @@ impl Exec {
         let preserve_fds = self.preserve_fds.unwrap_or(0);
         values::handed_down("--preserve-fds", 3, preserve_fds)?;
         Ok(ask::Exec {
+            object: None,
             process: values::path(self.process.take()),
             pid_file: values::path(self.pid_file.take()),
             pidfd_socket: values::path(self.pidfd_socket.take()),
@@ -133,12 +134,10 @@ impl Exec {
     fn check_console(&self, stdio: &Stdio) -> Result<(), Failure> {
         let socket = matches!(stdio, Stdio::ConsoleSocket(_));
         if socket && (!self.detach || !self.tty && self.process.is_none()) {
-            return Err(Failure::new(NO_SOCKET_WANTED));
+            return Err(Failure::new(verbs::NO_SOCKET_WANTED));
         }
         if self.detach && self.tty && !socket {
-            return Err(Failure::new(
-                "cannot allocate tty if runc will detach without setting console socket",
-            ));
+            return Err(Failure::new(verbs::SOCKET_WANTED));
         }
         Ok(())
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How a call ends when it does not end well: what is said, where, and the exit code (reference G5, G12, G16).
 
-use std::process::ExitCode;
-
 use super::log::Log;
 use super::output;
 
@@ -59,19 +57,19 @@ impl Failure {
     }
 
     /// Says it, and gives the exit code.
-    pub fn report(&self, log: &Log) -> ExitCode {
+    pub fn report(&self, log: &Log) -> u8 {
         match self {
             Failure::Usage { message, help } => {
                 // A reader that is gone misses the help; the message still goes to the log.
                 let _ = output::print(&format!("Incorrect Usage.\n\n{help}"));
                 log.fatal(message);
-                ExitCode::from(ERROR)
+                ERROR
             }
             Failure::Fatal { message, code } => {
                 log.fatal(message);
-                ExitCode::from(*code)
+                *code
             }
-            Failure::BrokenPipe => ExitCode::from(output::SIGPIPE_CODE),
+            Failure::BrokenPipe => output::SIGPIPE_CODE,
         }
     }
 }

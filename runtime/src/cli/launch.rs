@@ -8,10 +8,6 @@ use corten::ask::{self, Stdio};
 use super::failure::Failure;
 use super::values;
 
-/// E15, in runc's words, which its test suite reads. Whether a terminal is wanted stands in config.json, so the
-/// verbs say the same of the cases that need it.
-pub const NO_SOCKET_WANTED: &str = "cannot use console socket if runc will not detach or allocate tty";
-
 /// Flags of `create` and `run`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -65,6 +61,7 @@ impl Launch {
             console_size: corten::sys::tty::size_of_stdio(),
             preserve_fds,
             listen_fds,
+            notify: values::notify_socket(),
             run: false,
             detach: false,
         })

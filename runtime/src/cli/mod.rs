@@ -2,6 +2,7 @@
 //! The command line: flags become requests, results become output and exit codes. No container logic stands here;
 //! its counterpart is `corten::verbs`.
 
+pub mod amounts;
 pub mod command;
 pub mod failure;
 pub mod flags;
@@ -19,6 +20,7 @@ mod output;
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -31,3 +33,5 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod stats;
+mod update;

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `run` (reference S5): create, start, attend, delete.
 
-use corten::ask::Stdio;
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+
+use corten::ask::{Launched, Stdio};
+use corten::error::Context;
+use corten::host::notify::Notify;
 use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
 use super::foreground::Foreground;
-use super::launch::{Launch, NO_SOCKET_WANTED};
+use super::launch::Launch;
 
 /// create and run a container
 ///
@@ -48,21 +53,46 @@ impl Run {
         let mut ask = self.launch.ask(self.id)?;
         (ask.run, ask.detach) = (true, self.detach);
         if !self.detach && matches!(ask.stdio, Stdio::ConsoleSocket(_)) {
-            return Err(Failure::new(NO_SOCKET_WANTED));
+            return Err(Failure::new(verbs::NO_SOCKET_WANTED));
         }
         session.root.prepare()?;
         if self.detach {
-            verbs::create(&session.home, ask)?;
+            let Launched { pid, pidfd, notify, .. } = verbs::create(&session.home, ask)?;
+            if let Some(notify) = notify {
+                notify.relay(pidfd.as_fd(), pid)?;
+            }
             return Ok(0);
         }
         let foreground = Foreground::prepare(!self.no_subreaper)?;
-        let launched = verbs::create(&session.home, ask)?;
+        let mut launched = verbs::create(&session.home, ask)?;
+        let relay = launched.notify.take().map(|notify| Relay::start(notify, &launched)).transpose()?;
         let outcome = foreground.attend(launched);
+        if let Some(Err(error)) = relay.map(Relay::finish) {
+            session.log.warn(&error.to_string());
+        }
         if !self.keep
             && let Err(error) = verbs::delete(&session.home, &id, true)
         {
             session.log.warn(&format!("the container has ended, but was not deleted: {error}"));
         }
         outcome
+    }
+}
+
+/// The notification socket beside the foreground's own loop. The manager watches us, who stay as long as the container
+/// and end with its code.
+struct Relay(JoinHandle<corten::Result<()>>);
+
+impl Relay {
+    fn start(notify: Notify, launched: &Launched) -> corten::Result<Self> {
+        let pidfd = launched.pidfd.try_clone().call(|| "dup(pidfd)")?;
+        let us = i32::try_from(std::process::id()).unwrap_or_default();
+        let relay = move || notify.relay(pidfd.as_fd(), us);
+        std::thread::Builder::new().spawn(relay).call(|| "clone(thread)").map(Relay)
+    }
+
+    /// The container has ended, and so does this.
+    fn finish(self) -> corten::Result<()> {
+        self.0.join().unwrap_or(Ok(()))
     }
 }

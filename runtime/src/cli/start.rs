@@ -4,6 +4,7 @@
 use corten::{ask, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
+use super::values;
 
 /// execute the user defined process in a created container
 #[derive(Debug, clap::Parser)]
@@ -18,7 +19,10 @@ impl Verb for Start {
 
     fn run(self, session: &Session<'_>) -> Outcome {
         ask::check_id(&self.id)?;
-        verbs::start(&session.home, &self.id)?;
+        match values::notify_socket() {
+            Some(manager) => verbs::start_notifying(&session.home, &self.id, &manager)?,
+            None => verbs::start(&session.home, &self.id)?,
+        }
         Ok(0)
     }
 }

@@ -115,6 +115,11 @@ pub fn handed_down(what: &str, first: u32, count: u32) -> Result<(), Failure> {
     }
 }
 
+/// The service manager's notification socket, if we have one (sd_notify(3)).
+pub fn notify_socket() -> Option<PathBuf> {
+    path(std::env::var_os("NOTIFY_SOCKET"))
+}
+
 /// How many socket-activation descriptors this very process was given (sd_listen_fds(3)); a caller that does not
 /// know our pid beforehand may leave LISTEN_PID out.
 pub fn listen_fds() -> u32 {

@@ -38,10 +38,10 @@ impl Launch<'_> {
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
         let encoded = encode(self.program, &fds, &keep, sync.as_raw_fd());
-        self.records = encoded.steps;
-        let mut words = encoded.words;
         let image = image::stage()?;
-        let program = image.as_ref().map(|_| image::program(&words)).transpose()?;
+        let program = image.as_ref().map(|_| image::program(&encoded.bytes)).transpose()?;
+        let mut words = if program.is_some() { Vec::new() } else { encoded.words() };
+        self.records = encoded.steps;
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
@@ -83,6 +83,8 @@ impl Launch<'_> {
             if !waits {
                 channel.go()?;
             }
+        } else if self.placement().and_then(Placement::at_birth).is_some() {
+            self.settle()?;
         }
         self.channel = Some(channel);
         // The stage has its own copies now.
@@ -113,9 +115,7 @@ impl Launch<'_> {
         let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
         let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
-        if let Some((_, first)) = self.child.replace((pid, pidfd)) {
-            crate::sys::wait::reap(first.as_fd())?;
-        }
+        self.first = self.child.replace((pid, pidfd)).map(|(_, first)| first);
         Ok(())
     }
 
@@ -138,10 +138,14 @@ impl Launch<'_> {
                     && self.home.rootless != Some(false) =>
             {
                 (self.home.warn)(&format!("the process is not in the container's control group: {error}"));
-                Ok(())
             }
-            (_, placed) => placed,
+            (_, placed) => placed?,
         }
+        self.settle()
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.placement.as_mut().map_or(Ok(()), Placement::settle)
     }
 
     pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {

@@ -8,16 +8,21 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendFlags, SocketFlags, SocketType,
 };
 
-use crate::error::{Context, Error, Kind, Result, Words};
+use crate::error::{Context, Error, Kind, Result, Words, printable};
 use crate::plan::hooks::Hook;
 use crate::program::op::Must;
 use crate::program::{Op, Program, StageOp, explain};
 use crate::stage::wire::{Message, aux, kind};
 use crate::sys::ns::unprivileged;
+
+/// Bytes of a message.
+const HEAD: usize = 16;
+/// Most that may follow it: a page of what a hook wrote.
+const OUTPUT: usize = 4096;
 
 /// What came from the stage.
 #[derive(Debug)]
@@ -63,35 +68,48 @@ impl Channel {
             .map(drop)
     }
 
+    /// The same with a descriptor: what it waits for.
+    ///
+    /// # Errors
+    /// EPIPE when it is gone.
+    pub fn give(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        let bytes = Message { kind: kind::GO, ..Default::default() }.bytes();
+        super::sockets::send_descriptor(self.0.as_fd(), &bytes, fd)
+    }
+
     /// The next message; `None` when the other end is closed: the stage has become the user's program, or died.
     ///
     /// # Errors
-    /// A message of the wrong form is one.
+    /// A packet that is no message of the stage's is one: it must not pass for the end, which means success.
     pub fn receive(&self) -> Result<Option<Incoming>> {
-        let mut bytes = [0; 16 + 4096];
+        let mut bytes = [0; HEAD + OUTPUT];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let mut iov = [IoSliceMut::new(&mut bytes)];
             match rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // A stage that ends with a word of ours unread leaves ECONNRESET, once, before what it said itself.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 other => break other.call(|| "recvmsg(stage)")?,
             }
         };
-        let mut fd = None;
+        let mut fds = Vec::new();
         for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                fd = fds.last().or(fd);
+            if let RecvAncillaryMessage::ScmRights(some) = message {
+                fds.extend(some);
             }
         }
-        let Some(head) = bytes.get(..16).filter(|_| received.bytes >= 16) else { return Ok(None) };
-        match received.bytes {
-            0 => Ok(None),
-            length => {
-                let message = Message::from_bytes(head.try_into().unwrap_or_default());
-                Ok(Some(Incoming { message, fd, output: bytes[16..length].to_vec() }))
-            }
+        let cut = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        if received.bytes == 0 && fds.is_empty() && !cut {
+            return Ok(None);
+        }
+        match bytes.split_at(HEAD) {
+            (head, output) if received.bytes >= HEAD && fds.len() < 2 && !cut => Ok(Some(Incoming {
+                message: Message::from_bytes(head.try_into().unwrap_or_default()),
+                fd: fds.pop(),
+                output: output.get(..received.bytes - HEAD).unwrap_or_default().to_vec(),
+            })),
+            _ => Err(Error::new(Kind::Peer, "malformed message from the stage")),
         }
     }
 }
@@ -184,11 +202,10 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
         }
         Some(Op::Stage(StageOp::OpenTree { tree, .. })) => match tree.must {
             Must::Proc => "the source is no procfs: /proc must be one",
-            Must::NoLink => "copy-symlink of a symbolic link is not supported yet",
             _ => "not a directory",
         },
         Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
-        Some(Op::Stage(StageOp::Mask(_))) => "the container's /dev/null is not the null device",
+        Some(Op::Stage(StageOp::Mask { .. })) => "the container's /dev/null is not the null device",
         Some(Op::Stage(StageOp::Console { .. })) => "/dev/pts/ptmx is not a terminal multiplexer",
         Some(Op::Stage(StageOp::ConsoleBind(_))) => "/dev/console is a symbolic link or a directory",
         _ => "not what was expected",
@@ -213,7 +230,9 @@ fn lookup_failure(program: &Program, errno: i32) -> Error {
 
 /// The wording of runc (reference E11), for hooks of both sides.
 pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, output: &[u8]) -> Error {
-    let output = String::from_utf8_lossy(output).trim_end().replace('\n', "\\n");
+    // It is the hook's, perhaps from inside: one line, and nothing that speaks to a terminal.
+    let output = String::from_utf8_lossy(output);
+    let output = printable(output.trim_end());
     let what = match aux {
         aux::HOOK_STATUS => format!("exit status {errno}"),
         aux::HOOK_SIGNAL => format!("killed by signal {errno}"),

@@ -25,6 +25,8 @@ use crate::state::hook_state;
 
 /// How much of a hook's output is kept for the message.
 const OUTPUT: usize = 4096;
+/// How much a pipe holds (pipe(7)).
+const PIPE: usize = 64 * 1024;
 
 /// Runs hooks of one kind, in order; the first failure ends it.
 ///
@@ -60,6 +62,14 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
     command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     command.current_dir(bundle).process_group(0);
     command.stdin(Stdio::piped()).stdout(write).stderr(stderr);
+    if let Some([stdout, stderr]) = hook.output.as_deref() {
+        if let Some(path) = stdout {
+            command.stdout(appended(path)?);
+        }
+        if let Some(path) = stderr {
+            command.stderr(appended(path)?);
+        }
+    }
     let child = command
         .spawn()
         .map_err(|error| fail(libc::SYS_execve as u32, error.raw_os_error().unwrap_or(libc::EIO), b""))?;
@@ -74,6 +84,15 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
             (None, signal) => Err(fail(aux::HOOK_SIGNAL, signal.unwrap_or(0), &running.kept)),
         },
     }
+}
+
+/// The annotation's file, made if it is missing.
+fn appended(path: &Path) -> Result<std::fs::File> {
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .call(|| format!("open({})", path.display()))
 }
 
 struct Running {
@@ -131,12 +150,13 @@ impl Running {
         }
     }
 
-    /// Reads what is there; keeps the first page, discards the rest.
+    /// Reads what is there, a pipe's worth at most: whoever writes without end must outlive neither the hook nor its time.
+    /// Keeps the first page, discards the rest.
     fn drain(&mut self) {
         let Some(pipe) = self.output.take() else { return };
         let mut pipe = std::fs::File::from(pipe);
         let mut chunk = [0; OUTPUT];
-        loop {
+        for _ in 0..PIPE / OUTPUT {
             match pipe.read(&mut chunk) {
                 Ok(0) => return,
                 Ok(count) => {
@@ -160,4 +180,36 @@ pub fn state_of(
 ) -> String {
     let (before, after) = hook_state(id, status, bundle, annotations);
     format!("{before}{pid}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn hook(script: &str, timeout: u64) -> Hook {
+        let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let timeout = Some(Duration::from_secs(timeout));
+        Hook {
+            at: "/hooks/prestart/0".into(),
+            path: "/bin/sh".into(),
+            args,
+            env: Vec::new(),
+            timeout,
+            output: None,
+        }
+    }
+
+    /// Found by review: the output was read for as long as there was any.
+    #[test]
+    fn output_without_end_outlives_neither_the_hook_nor_its_time() {
+        let noise = "y=yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; n() { while echo $y$y$y$y; do :; done; }";
+        let start = Instant::now();
+        let left_behind = hook(&format!("{noise}; n & n & n & exit 0"), 60);
+        assert_eq!(run("prestart", &[left_behind], "{}", Path::new("/")), Ok(()));
+        let endless = hook(&format!("{noise}; n & n & n"), 1);
+        let error = run("prestart", &[endless], "{}", Path::new("/")).unwrap_err().to_string();
+        assert!(error.contains("hook ran past specified timeout of 1.0s") && error.len() < 5000, "{error}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    }
 }

@@ -4,13 +4,13 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::{identity, idtool};
-use crate::error::{Context, Result, Step};
-use crate::plan::ids::{IdMaps, Writer, Writers};
+use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::ids::{self, IdMaps, Writer, Writers};
 use crate::spec::IdMapping;
 
 /// Writes both maps of `pid`, an unreaped child of ours that waits (user_namespaces(7): at most 340 lines, one write).
@@ -39,6 +39,11 @@ fn write_map(pid: i32, file: &str, map: &[IdMapping]) -> Result<()> {
         // Writing to a String cannot fail.
         let _ = writeln!(lines, "{} {} {}", line.container_id, line.host_id, line.size);
     }
+    // user_namespaces(7): less than a page.
+    if lines.len() >= rustix::param::page_size() {
+        let text = format!("{} bytes of lines are more than the kernel takes", lines.len());
+        return Err(Error::new(Kind::Invalid, text));
+    }
     write(format!("/proc/{pid}/{file}"), lines)
 }
 
@@ -49,6 +54,45 @@ fn write(path: String, text: String) -> Result<()> {
         }
         other => other,
     }
+}
+
+/// The mappings of a user namespace that exists, as we see them. Only a process in it can show them: one of ours that
+/// joins it and sleeps.
+///
+/// # Errors
+/// EPERM without power over it, EINVAL for our own.
+pub(super) fn of(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
+    let (pid, pidfd) = crate::sys::clone::sleeper_in(namespace)?;
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        let text = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+        Ok(ids::parse(&text))
+    };
+    let maps = read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }));
+    identity::kill(pidfd.as_fd());
+    crate::sys::wait::reap(pidfd.as_fd())?;
+    maps
+}
+
+/// What config.json says of a namespace that is joined must be so (in runc's words). Lines may be in another order.
+///
+/// # Errors
+/// `Kind::Invalid` when they differ.
+pub(super) fn compare(expected: &IdMaps, found: &IdMaps) -> Result<()> {
+    let sorted = |lines: &[IdMapping]| {
+        let mut lines: Vec<_> = lines.iter().map(|l| (l.container_id, l.host_id, l.size)).collect();
+        lines.sort_unstable();
+        lines
+    };
+    for (ours, theirs, field) in
+        [(&expected.uid, &found.uid, "uidMappings"), (&expected.gid, &found.gid, "gidMappings")]
+    {
+        if sorted(ours) != sorted(theirs) {
+            let text = "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one";
+            return Err(Error::invalid(format_args!("/linux/{field}"), text));
+        }
+    }
+    Ok(())
 }
 
 /// A user namespace with these mappings and nobody in it, for mount_setattr(2).

@@ -53,14 +53,13 @@ fn private() -> Result<OwnedFd> {
 ///
 /// # Errors
 /// ENOMEM and its like.
-pub fn program(words: &[u64]) -> Result<OwnedFd> {
+pub fn program(bytes: &[u8]) -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memfd = match memfd_create("corten-program", flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create("corten-program", flags),
         other => other,
     };
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    filled(memfd.call(|| "memfd_create(corten-program)")?, &bytes)
+    filled(memfd.call(|| "memfd_create(corten-program)")?, bytes)
 }
 
 fn filled(memfd: OwnedFd, bytes: &[u8]) -> Result<OwnedFd> {

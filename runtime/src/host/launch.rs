@@ -6,22 +6,23 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
-use super::{Channel, sockets, sources};
+use super::{Channel, rdt, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
 use crate::cgroup::{Group, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Plan;
+use crate::plan::ids::IdMaps;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
-use crate::state::{Dir, State};
+use crate::state::{Dir, Identity, State};
 
 /// What every error of the way to the user's program begins with (reference E4).
 pub(super) const STARTING: &str = "unable to start container process";
@@ -36,6 +37,8 @@ pub enum Task<'a> {
         dir: &'a Dir,
         /// Its state, to be written as it comes to be.
         state: Box<State>,
+        /// The bytes of its configuration.
+        config: &'a [u8],
     },
     /// `exec`.
     Exec {
@@ -45,6 +48,8 @@ pub enum Task<'a> {
         pid: i32,
         /// Where the process goes.
         placement: Placement,
+        /// The container's groups in resctrl.
+        rdt: Option<rdt::Record>,
     },
 }
 
@@ -76,11 +81,18 @@ pub struct Launch<'a> {
     pub(super) sources: Vec<OwnedFd>,
     /// Trees that were copied all at once, by source.
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
+    pub(super) group: Option<Group>,
     pub(super) placement: Option<Placement>,
+    /// How many the container's group had lost for want of memory before the process was made.
+    pub(super) oom_kills: u64,
+    /// Mappings of a user namespace that is joined.
+    pub(super) joined: Option<IdMaps>,
     pub(super) console: Option<OwnedFd>,
     pub(super) channel: Option<Channel>,
     pub(super) records: Vec<usize>,
     pub(super) child: Option<(i32, OwnedFd)>,
+    /// The process that only cloned the child: it is waited for when there is time.
+    pub(super) first: Option<OwnedFd>,
     pub(super) received: Option<OwnedFd>,
     /// Resource limits that the stage could not raise, a bit each.
     pub(super) deferred: u32,
@@ -108,11 +120,15 @@ impl<'a> Launch<'a> {
             journal: Journal::default(),
             sources: Vec::new(),
             trees: Vec::new(),
+            group: None,
             placement: None,
+            oom_kills: 0,
+            joined: None,
             console: None,
             channel: None,
             records: Vec::new(),
             child: None,
+            first: None,
             received: None,
             deferred: 0,
             kept_console: None,
@@ -144,9 +160,12 @@ impl<'a> Launch<'a> {
                 self.one(op).map_err(|error| self.place(error, index, op))?;
             }
         }
+        if let Some(first) = self.first.take() {
+            crate::sys::wait::reap(first.as_fd())?;
+        }
         let (pid, pidfd) =
             self.child.take().ok_or_else(|| Error::new(Kind::Invalid, "nothing was launched"))?;
-        Ok(Launched { pid, pidfd, console: self.kept_console.take() })
+        Ok(Launched { pid, pidfd, console: self.kept_console.take(), notify: None })
     }
 
     /// What the stage reports is worded already; the host's own errors get the place of their step.
@@ -154,9 +173,10 @@ impl<'a> Launch<'a> {
         let at = explain::place(self.program, index);
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
-            HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Record => error,
-            // It names the map.
-            HostOp::IdMaps(_) => error,
+            HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
+            // These name the field themselves.
+            HostOp::IdMaps(_) | HostOp::JoinedIds => error,
+            HostOp::Rdt | HostOp::RdtPlace | HostOp::NetDevices => error,
             _ if at.is_empty() => error,
             _ => error.at(at),
         }
@@ -165,7 +185,15 @@ impl<'a> Launch<'a> {
     fn one(&mut self, op: &HostOp) -> Result<()> {
         match op {
             HostOp::Reserve => self.reserve(),
+            HostOp::JoinedIds => self.joined_ids(),
             HostOp::Cgroup => self.cgroup(),
+            HostOp::Network => self.network(),
+            HostOp::DeviceRules => self.device_rules(),
+            HostOp::Keep => self.keep(),
+            HostOp::Identify => self.identify(),
+            HostOp::Rdt => self.rdt(),
+            HostOp::RdtPlace => self.rdt_place(),
+            HostOp::NetDevices => self.net_devices(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
             HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
@@ -198,8 +226,40 @@ impl<'a> Launch<'a> {
         state.cgroup = group.record().clone();
         self.journal.push(Undo::Directories(group.made_parents().to_vec()));
         self.journal.push(Undo::Cgroup(state.cgroup.clone()));
-        group.apply(&plan.cgroup)?;
+        group.apply_limits(&plan.cgroup)?;
+        self.oom_kills = group.oom_kills_before()?;
+        self.group = Some(group);
         self.placement = Some(placement);
+        Ok(())
+    }
+
+    fn network(&self) -> Result<()> {
+        let made = crate::sys::ns::new_network()?;
+        match self.channel()?.give(made.as_fd()) {
+            // The stage has ended: why, it says at the next barrier.
+            Err(error) if matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn device_rules(&mut self) -> Result<()> {
+        match (&self.task, &self.group) {
+            (Task::Create { plan, .. }, Some(group)) => group.apply_devices(&plan.cgroup),
+            _ => Ok(()),
+        }
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        match &self.task {
+            Task::Create { dir, config, .. } => dir.write_file("config.json", config),
+            Task::Exec { .. } => Ok(()),
+        }
+    }
+
+    fn identify(&mut self) -> Result<()> {
+        if let (Task::Create { state, .. }, Some((pid, pidfd))) = (&mut self.task, &self.child) {
+            state.init = Some(Identity::of(*pid, pidfd.as_fd())?);
+        }
         Ok(())
     }
 
@@ -207,7 +267,7 @@ impl<'a> Launch<'a> {
         let Some(source) = self.program.sources.get(index) else { return Ok(()) };
         let opened = match (source, &self.task) {
             (Source::Tree(tree), Task::Create { plan, .. }) => {
-                let ids = plan.ids.as_ref().or(plan.expected_ids.as_ref());
+                let ids = plan.ids.as_ref().or(self.joined.as_ref());
                 if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
                     self.trees = sources::locked_trees(&self.program.sources, ids)?;
                 }
@@ -216,6 +276,10 @@ impl<'a> Launch<'a> {
                     None => sources::tree(tree, ids),
                 }
             }
+            (Source::Fs(fs), Task::Create { plan, .. }) => {
+                sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref()))
+            }
+            (Source::Node(node), _) => sources::node(node),
             (Source::Namespace { path, kind, foreign }, _) => {
                 sources::namespace(path, *kind, foreign.as_deref())
             }

@@ -8,6 +8,7 @@
 
 mod birth;
 mod channel;
+mod fields;
 pub mod hooks;
 pub mod identity;
 mod idmap;
@@ -15,6 +16,11 @@ mod idtool;
 mod image;
 mod launch;
 pub mod members;
+mod netdev;
+mod netlink;
+pub mod notify;
+pub mod oom;
+pub mod rdt;
 mod ready;
 mod sockets;
 mod sources;

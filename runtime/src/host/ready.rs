@@ -12,12 +12,12 @@ use rustix::process::Rlimit;
 
 use super::launch::{Launch, STARTING, Task};
 use super::undo::Undo;
-use super::{channel, hooks, sockets};
+use super::{channel, hooks, oom, sockets};
+use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Field;
 use crate::plan::sched::{Affinity, CpuSet};
 use crate::stage::wire::kind;
-use crate::state::Identity;
 
 impl Launch<'_> {
     /// Waits until the stage is at `barrier`; anything else that it says is a fault.
@@ -53,19 +53,27 @@ impl Launch<'_> {
     fn died(&mut self) -> Error {
         use crate::sys::wait::{Exit, reap};
         let how = match self.child.as_ref().map(|(_, pidfd)| reap(pidfd.as_fd())) {
-            Some(Ok(Exit::Signal(9))) => "killed (SIGKILL; memory limit too low?)".to_owned(),
             Some(Ok(Exit::Signal(signal))) => format!("killed by signal {signal}"),
             Some(Ok(Exit::Code(code))) => format!("exit status {code}"),
             _ => "unknown end".to_owned(),
         };
+        if let Task::Create { state, .. } = &self.task {
+            let kills = Group::open(state.cgroup.clone()).oom_kills();
+            if how.starts_with("killed") && kills.is_ok_and(|kills| kills > self.oom_kills) {
+                return oom::killed().at(STARTING);
+            }
+        }
         Error::new(Kind::Os, format!("container init ended early: {how}")).at(STARTING)
     }
 
     pub(super) fn hooks(&mut self) -> Result<()> {
         let Task::Create { plan, .. } = &self.task else { return Ok(()) };
-        let state = hooks::state_of(&plan.id, "creating", self.pid(), &plan.bundle, &plan.annotations);
-        hooks::run("prestart", &plan.hooks.prestart, &state, &plan.bundle)
-            .and_then(|()| hooks::run("createRuntime", &plan.hooks.create_runtime, &state, &plan.bundle))
+        let state = |status| hooks::state_of(&plan.id, status, self.pid(), &plan.bundle, &plan.annotations);
+        // prestart is from a time when it ran at `start`: "created" is what its users were promised, and crun says.
+        hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle)
+            .and_then(|()| {
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state("creating"), &plan.bundle)
+            })
             .step(|| STARTING)
     }
 
@@ -154,7 +162,6 @@ impl Launch<'_> {
         let pid = *pid;
         let payload = match &mut self.task {
             Task::Create { dir, state, .. } => {
-                state.init = Some(Identity::of(pid, pidfd.as_fd())?);
                 dir.write(state)?;
                 "standard"
             }
@@ -180,7 +187,19 @@ impl Launch<'_> {
                 _ => return Err(self.fault(&incoming)),
             }
         }
-        Ok(())
+        match (&self.task, &self.child) {
+            (Task::Create { state, .. }, Some((pid, pidfd)))
+                if oom::killed_as_stage(
+                    *pid,
+                    pidfd.as_fd(),
+                    &Group::open(state.cgroup.clone()),
+                    self.oom_kills,
+                ) =>
+            {
+                Err(oom::killed().at(STARTING))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {

@@ -6,16 +6,19 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::idmap;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::ids::IdMaps;
-use crate::plan::mounts::Idmap;
+use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
-use crate::program::op::{Must, Source, Tree};
+use crate::program::op::{FsTree, Must, Node, Source, Tree};
 use crate::state::Dir;
 use crate::sys::mount::{Change, set_attr};
 
@@ -32,16 +35,40 @@ pub(super) fn tree(tree: &Tree, ids: Option<&IdMaps>) -> Result<OwnedFd> {
     if tree.nofollow {
         flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
+    if tree.must == Must::LinkOrTree {
+        // The stage makes the same link (`copy-symlink`).
+        let link = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::open(&tree.path, link, Mode::empty()).call(|| format!("open({path})"))?;
+        let kind = rustix::fs::fstat(&found).call(|| "fstat")?.st_mode;
+        if FileType::from_raw_mode(kind) == FileType::Symlink {
+            return Ok(found);
+        }
+        flags |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    }
     let mount = open_tree(CWD, &tree.path, flags).call(|| format!("open_tree({path})"))?;
     check(tree, &mount)?;
-    let mut changes = tree.propagation.iter().map(|change| Change {
+    attributes(&mount, &path.to_string(), &tree.propagation, tree.all_attrs, tree.attrs)?;
+    if let Some(map) = &tree.idmap {
+        id_map(&mount, map, ids).step(|| format!("id-mapped mount of {path}"))?;
+    }
+    Ok(mount)
+}
+
+/// Propagation in order, then attributes of the whole tree and of its top.
+fn attributes(
+    mount: &OwnedFd,
+    path: &str,
+    propagation: &[Propagation],
+    all: Attrs,
+    top: Attrs,
+) -> Result<()> {
+    let mut changes = propagation.iter().map(|change| Change {
         propagation: change.flag,
         recursive: change.recursive,
         ..Change::default()
     });
     // The first propagation change and the attributes of the whole tree are one call.
     let mut first = changes.next().unwrap_or_default();
-    let all = tree.all_attrs;
     if first.recursive || all.set | all.clear == 0 {
         (first.set, first.clear) = (all.set, all.clear);
     }
@@ -49,16 +76,66 @@ pub(super) fn tree(tree: &Tree, ids: Option<&IdMaps>) -> Result<OwnedFd> {
     if !first.recursive && all.set | all.clear != 0 {
         rest.push(Change { set: all.set, clear: all.clear, recursive: true, ..Change::default() });
     }
-    if tree.attrs.set | tree.attrs.clear != 0 {
-        rest.push(Change { set: tree.attrs.set, clear: tree.attrs.clear, ..Change::default() });
+    if top.set | top.clear != 0 {
+        rest.push(Change { set: top.set, clear: top.clear, ..Change::default() });
     }
-    for change in [first].iter().chain(&rest) {
+    let needed = |change: &&Change| change.set | change.clear | change.propagation != 0;
+    for change in [first].iter().chain(&rest).filter(needed) {
         set_attr(mount.as_fd(), change).call(|| format!("mount_setattr({path}, {:#x})", change.set))?;
     }
-    if let Some(map) = &tree.idmap {
-        id_map(&mount, map, ids).step(|| format!("id-mapped mount of {path}"))?;
+    Ok(())
+}
+
+/// A file system of its own with an id mapping, detached. It is mounted here because the mapping's user namespace is
+/// ours to have power over, not the container's.
+pub(super) fn file_system(fs: &FsTree, ids: Option<&IdMaps>) -> Result<OwnedFd> {
+    let name = fs.fstype.as_str();
+    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).call(|| format!("fsopen({name})"))?;
+    if let Some(source) = &fs.source {
+        fsconfig_set_string(&context, "source", source.as_str())
+            .call(|| format!("fsconfig(source={source})"))?;
     }
+    for (key, value) in &fs.options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())
+                .call(|| format!("fsconfig({key}={value})"))?,
+            None => fsconfig_set_flag(&context, key.as_str()).call(|| format!("fsconfig({key})"))?,
+        }
+    }
+    fsconfig_create(&context).call(|| format!("fsconfig({name}, CREATE)"))?;
+    let attrs = u32::try_from(fs.attrs).unwrap_or_default();
+    let attrs = MountAttrFlags::from_bits_retain(attrs);
+    let mount =
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).call(|| format!("fsmount({name})"))?;
+    attributes(&mount, name, &fs.propagation, fs.all_attrs, Attrs::default())?;
+    id_map(&mount, &fs.idmap, ids).step(|| format!("id-mapped mount of a {name}"))?;
     Ok(mount)
+}
+
+/// A device node that is the container's alone: one file of a tmpfs that is mounted nowhere. Where no node can be made
+/// (no CAP_MKNOD), the host's is bound.
+pub(super) fn node(node: &Node) -> Result<OwnedFd> {
+    let path = node.path.display();
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(tmpfs)")?;
+    fsconfig_create(&context).call(|| "fsconfig(tmpfs, CREATE)")?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let fs = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).call(|| "fsmount(tmpfs)")?;
+    let (kind, mode) = (FileType::from_raw_mode(node.mode), Mode::from_raw_mode(node.mode & 0o7777));
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    match rustix::fs::mknodat(&fs, "node", kind, mode, node.rdev) {
+        Err(rustix::io::Errno::PERM) => {
+            open_tree(CWD, &node.path, clone).call(|| format!("open_tree({path})"))
+        }
+        made => {
+            let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+            made.call(|| format!("mknod({path})"))?;
+            // Whatever our umask is; the owner last, who could change it.
+            rustix::fs::chmodat(&fs, "node", mode, AtFlags::empty()).call(|| format!("chmod({path})"))?;
+            rustix::fs::chownat(&fs, "node", Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .call(|| format!("chown({path}, {}:{})", node.uid, node.gid))?;
+            open_tree(&fs, "node", clone).call(|| format!("open_tree({path})"))
+        }
+    }
 }
 
 /// All trees of a container with a user namespace, by source; one that cannot be had is its own error.
@@ -101,15 +178,7 @@ fn id_map(mount: &OwnedFd, map: &Idmap, ids: Option<&IdMaps>) -> Result<()> {
 
 fn check(tree: &Tree, mount: &OwnedFd) -> Result<()> {
     match tree.must {
-        Must::Anything => Ok(()),
-        Must::NoLink => match rustix::fs::lstat(&tree.path) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
-                let text =
-                    format!("copy-symlink of the symbolic link {} is not supported yet", tree.path.display());
-                Err(Error::new(Kind::Unsupported, text))
-            }
-            _ => Ok(()),
-        },
+        Must::Anything | Must::LinkOrTree => Ok(()),
         Must::Directory => {
             let stat = rustix::fs::fstat(mount).call(|| "fstat")?;
             match FileType::from_raw_mode(stat.st_mode) {

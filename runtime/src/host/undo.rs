@@ -6,8 +6,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use super::{hooks, identity};
+use super::netdev::Moved;
+use super::{hooks, identity, rdt};
 use crate::ask::Home;
 use crate::cgroup;
 use crate::plan::Plan;
@@ -27,6 +29,10 @@ pub(super) enum Undo<'a> {
     Poststop(&'a Plan),
     /// Remove a file.
     File(PathBuf),
+    /// Remove groups of resctrl.
+    Rdt(Vec<PathBuf>),
+    /// Bring a network device back.
+    NetDevice(Rc<Moved>),
 }
 
 /// The journal.
@@ -70,6 +76,8 @@ impl<'a> Journal<'a> {
                     }
                     Ok(())
                 }
+                Undo::Rdt(groups) => rdt::remove(&groups),
+                Undo::NetDevice(device) => device.back(),
                 Undo::File(path) => {
                     let _ = std::fs::remove_file(path);
                     Ok(())

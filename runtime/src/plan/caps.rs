@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use caps::Capability;
@@ -42,7 +43,7 @@ pub fn decide(
     warnings: &mut Vec<String>,
 ) -> Result<Caps> {
     let Some(sets) = sets else { return Ok(Caps::default()) };
-    let mut ignored = Vec::new();
+    let mut ignored = Ignored::default();
     let mut mask = |names: &[String]| names.iter().fold(0, |set, name| set | bit(name, facts, &mut ignored));
     let mut caps = Caps {
         bounding: mask(&sets.bounding),
@@ -51,8 +52,8 @@ pub fn decide(
         inheritable: mask(&sets.inheritable),
         ambient: mask(&sets.ambient),
     };
-    if !ignored.is_empty() {
-        warnings.push(format!("ignoring unknown or unavailable capabilities: {}", ignored.join(", ")));
+    if !ignored.names.is_empty() {
+        warnings.push(format!("ignoring unknown or unavailable capabilities: {}", ignored.names.join(", ")));
     }
     let excess = caps.effective & !caps.permitted;
     if excess != 0 {
@@ -68,16 +69,22 @@ pub fn decide(
     Ok(caps)
 }
 
+/// Names that are no capability here, each once, in their order.
+#[derive(Default)]
+struct Ignored {
+    seen: HashSet<String>,
+    names: Vec<String>,
+}
+
 /// The capability's bit, or 0 with its name noted.
-fn bit(name: &str, facts: &Facts, ignored: &mut Vec<String>) -> u64 {
+fn bit(name: &str, facts: &Facts, ignored: &mut Ignored) -> u64 {
     let known = Capability::from_str(name).ok().filter(|cap| u32::from(cap.index()) <= facts.last_cap);
     // Also those that we do not hold ourselves: capset(2) would refuse the whole.
     if let Some(cap) = known.filter(|cap| facts.grantable & cap.bitmask() != 0) {
         return cap.bitmask();
     }
-    let name = printable(name);
-    if !ignored.contains(&name) {
-        ignored.push(name);
+    if ignored.seen.insert(name.to_owned()) {
+        ignored.names.push(printable(name).into_owned());
     }
     0
 }

@@ -4,8 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean};
+use super::text::{absolute, clean, item};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::spec::{self, Spec};
@@ -15,6 +16,17 @@ use crate::spec::{self, Spec};
 pub enum Via {
     /// mknod(2).
     Mknod,
+    /// A node that the host makes for this container alone, with this owner and group (the host's numbers of those that
+    /// the configuration names), where the container's root may not make one; or, if the host may not either, a bind
+    /// of the host's node at `path`.
+    Node {
+        /// Absolute path of the host's node.
+        path: String,
+        /// Owner on the host.
+        uid: u32,
+        /// Group on the host.
+        gid: u32,
+    },
     /// Bind mount of the host's node at this absolute path; the host checks that it is the device that `mode` and
     /// `rdev` say.
     Bind(String),
@@ -74,7 +86,13 @@ pub fn links(own_dev: bool) -> Vec<(&'static str, &'static str)> {
 ///
 /// # Errors
 /// Relative paths, unknown types, numbers that no device can have, two different devices at one path.
-pub fn decide(spec: &Spec, namespaces: &Namespaces, facts: &Facts, own_dev: bool) -> Result<Vec<Device>> {
+pub fn decide(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    facts: &Facts,
+    ids: Option<&IdMaps>,
+    own_dev: bool,
+) -> Result<Vec<Device>> {
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace; a FIFO may be made anywhere.
     let bind = facts.in_userns || namespaces.has(NsKind::User);
     let via = |path: &str, kind| match bind && kind != libc::S_IFIFO {
@@ -83,7 +101,10 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces, facts: &Facts, own_dev: bool
     };
     let mut asked: Vec<Device> = Vec::with_capacity(spec.linux.devices.len());
     for (index, device) in spec.linux.devices.iter().enumerate() {
-        let Some(device) = read(device, format!("/linux/devices/{index}"), via)? else { continue };
+        let Some(mut device) = read(device, item("/linux/devices", index), via)? else { continue };
+        if facts.copies_mounts && !facts.in_userns {
+            device.own(ids);
+        }
         match asked.iter_mut().find(|earlier| earlier.path == device.path) {
             None => asked.push(device),
             Some(earlier) if same(earlier, &device) => *earlier = device,
@@ -111,6 +132,17 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces, facts: &Facts, own_dev: bool
     Ok(devices)
 }
 
+impl Device {
+    /// Under a user namespace it can still be its owner's, if that is mapped (config-linux.md: uid and gid are ids in
+    /// the container). A bind of the host's node would be nobody's.
+    fn own(&mut self, ids: Option<&IdMaps>) {
+        let owner = ids.and_then(|ids| Some((ids.host_uid(self.uid)?, ids.host_gid(self.gid)?)));
+        if let (Via::Bind(path), Some((uid, gid))) = (&mut self.via, owner) {
+            self.via = Via::Node { path: std::mem::take(path), uid, gid };
+        }
+    }
+}
+
 /// Whether two devices of the same path are one: later permissions and owner may then win.
 fn same(a: &Device, b: &Device) -> bool {
     (a.mode & libc::S_IFMT, a.rdev) == (b.mode & libc::S_IFMT, b.rdev)
@@ -118,6 +150,9 @@ fn same(a: &Device, b: &Device) -> bool {
 
 fn read(device: &spec::Device, at: String, via: impl Fn(&str, u32) -> Via) -> Result<Option<Device>> {
     let path = clean(absolute(format_args!("{at}/path"), &device.path)?);
+    if path == "/" {
+        return Err(Error::invalid(format_args!("{at}/path"), "the root itself cannot be a device"));
+    }
     if path == "/dev/ptmx" {
         // Always the link to the container's own devpts; the host's would lead to the host's terminals.
         return Ok(None);

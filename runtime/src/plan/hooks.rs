@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::text::{absolute, plain};
@@ -23,7 +25,13 @@ pub struct Hook {
     pub env: Vec<String>,
     /// Positive, or none.
     pub timeout: Option<Duration>,
+    /// Files that stdout and stderr are appended to (see `annotations`); what has none is kept for messages. Only for
+    /// hooks of the runtime's namespaces.
+    pub output: Output,
 }
+
+/// Files for the output of all hooks, stdout's and stderr's, if there are any.
+pub type Output = Option<Arc<[Option<PathBuf>; 2]>>;
 
 /// Hooks by kind, each in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,22 +54,25 @@ pub struct Hooks {
 ///
 /// # Errors
 /// A relative path, a timeout that is not positive, a NUL byte.
-pub fn decide(hooks: &spec::Hooks) -> Result<Hooks> {
+pub fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
+    let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &None);
+    let each = |hooks: &[spec::Hook], kind| each(hooks, kind, output);
     Ok(Hooks {
         prestart: each(&hooks.prestart, "prestart")?,
         create_runtime: each(&hooks.create_runtime, "createRuntime")?,
-        create_container: each(&hooks.create_container, "createContainer")?,
-        start_container: each(&hooks.start_container, "startContainer")?,
+        create_container: inside(&hooks.create_container, "createContainer")?,
+        start_container: inside(&hooks.start_container, "startContainer")?,
         poststart: each(&hooks.poststart, "poststart")?,
         poststop: each(&hooks.poststop, "poststop")?,
     })
 }
 
-fn each(hooks: &[spec::Hook], kind: &str) -> Result<Vec<Hook>> {
-    hooks.iter().enumerate().map(|(index, hook)| one(hook, format!("/hooks/{kind}/{index}"))).collect()
+fn each(hooks: &[spec::Hook], kind: &str, output: &Output) -> Result<Vec<Hook>> {
+    let one = |(index, hook)| one(hook, format!("/hooks/{kind}/{index}"), output);
+    hooks.iter().enumerate().map(one).collect()
 }
 
-fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
+fn one(hook: &spec::Hook, at: String, output: &Output) -> Result<Hook> {
     let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
     let timeout = match hook.timeout {
         None => None,
@@ -86,5 +97,5 @@ fn one(hook: &spec::Hook, at: String) -> Result<Hook> {
         args.push(path.clone());
     }
     let env = strings(&hook.env, "env")?;
-    Ok(Hook { at, path, args, env, timeout })
+    Ok(Hook { at, path, args, env, timeout, output: output.clone() })
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::namespaces::{Namespaces, NsKind};
+use super::text::item;
 use crate::error::{Error, Kind, Result};
 use crate::facts::{CAP_SETGID, CAP_SETUID, Facts};
 use crate::spec::{IdMapping, Spec};
@@ -200,7 +201,7 @@ pub(super) fn lines(mapping: &[IdMapping], at: &str) -> Result<()> {
         ));
     }
     for (index, line) in mapping.iter().enumerate() {
-        let at = format!("{at}/{index}");
+        let at = item(at, index);
         if line.size == 0 {
             return Err(Error::invalid(format_args!("{at}/size"), "a mapping of no ids"));
         }

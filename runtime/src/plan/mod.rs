@@ -8,29 +8,35 @@
 
 #![forbid(unsafe_code)]
 
+pub mod annotations;
 pub mod caps;
 pub mod devices;
 pub mod hooks;
 pub mod ids;
+pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
+pub mod netdev;
+pub mod notify;
 pub mod process;
+pub mod rdt;
 pub mod rlimits;
 pub mod rootfs;
 pub mod sched;
 pub mod sysctl;
 mod text;
+pub mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::ask::{Create, Home};
 use crate::cgroup;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, printable};
 use crate::facts::Facts;
-use crate::plan::namespaces::NsKind;
 use crate::seccomp;
 use crate::spec::Spec;
+use namespaces::NsKind;
 
 /// A decided value and the JSON pointer of what caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,8 @@ pub struct Plan {
     pub writers: Option<ids::Writers>,
     /// This process has no privilege: the user namespace comes before everything that needs some.
     pub user_first: bool,
+    /// The host may make the network namespace: it has power over the namespace that it comes back to, too.
+    pub host_network: bool,
     /// This process may not copy mounts: the stage does that, inside, where it is root.
     pub copies_inside: bool,
     /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
@@ -71,6 +79,8 @@ pub struct Plan {
     pub devices: Vec<devices::Device>,
     /// Symbolic links in /dev, `(path, target)`; empty when the configuration binds its own /dev.
     pub dev_links: Vec<(&'static str, &'static str)>,
+    /// `mountLabel`.
+    pub mount_label: Option<String>,
     /// Absolute paths to hide.
     pub masked: Vec<Field<String>>,
     /// Absolute paths to make read-only.
@@ -89,6 +99,14 @@ pub struct Plan {
     pub hooks: hooks::Hooks,
     /// The control group.
     pub cgroup: cgroup::Plan,
+    /// Groups in resctrl.
+    pub rdt: Option<rdt::Rdt>,
+    /// Network devices to move in.
+    pub netdevs: Vec<netdev::NetDevice>,
+    /// The kernel has mount_setattr(2).
+    pub set_attr: bool,
+    /// What annotations ask for.
+    pub obeyed: annotations::Obeyed,
     /// The configuration's annotations.
     pub annotations: BTreeMap<String, String>,
     /// What was asked with the verb.
@@ -120,37 +138,52 @@ impl Plan {
     pub fn new(spec: &Spec, facts: &Facts, home: &Home, ask: &Create, bundle: PathBuf) -> Result<Plan> {
         let mut warnings = Vec::new();
         version(spec, &mut warnings)?;
-        unsupported(spec)?;
         let namespaces = namespaces::decide(spec)?;
         let ids = ids::decide(spec, &namespaces)?;
         let expected_ids = ids::expected(spec, &namespaces)?;
         let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
         let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
+        let obeyed = annotations::read(&spec.annotations)?;
         let context = mounts::Context {
+            mount_context: obeyed.mount_context,
             namespaces: &namespaces,
             ids: known_ids,
             facts,
             cgroup: &cgroup,
             bundle: &bundle,
         };
-        let mounts = mounts::decide(spec, &context, &mut warnings)?;
+        let mut mounts = mounts::decide(spec, &context, &mut warnings)?;
         let copies_inside = !facts.copies_mounts && (facts.euid == 0 || namespaces.has(NsKind::User));
         mounts::without_privilege(&mounts, copies_inside)?;
         let setgroups = ids::setgroups(&namespaces, ids.as_ref(), facts);
+        let mut process = process::decide(spec, facts, (known_ids, setgroups), ask, &mut warnings)?;
+        let notifies = ask.notify.is_some() && namespaces.has(NsKind::Mount);
+        if let Some(process) = process.as_mut().filter(|_| notifies) {
+            process.notify();
+            mounts::notify(&mut mounts, &home.root.join(&ask.id));
+        }
         let own_dev = mounts::binds_dev(&mounts);
         Ok(Plan {
-            rootfs: rootfs::decide(spec, &bundle, ask.no_pivot)?,
-            devices: devices::decide(spec, &namespaces, facts, own_dev)?,
+            rootfs: rootfs::decide(spec, &bundle, ask.no_pivot, &facts.mounts)?,
+            devices: devices::decide(spec, &namespaces, facts, known_ids, own_dev)?,
             dev_links: devices::links(own_dev),
+            mount_label: mounts::label(spec)?.map(str::to_owned),
             masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
             readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
             domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
             sysctl: sysctl::decide(spec, &namespaces)?,
-            process: process::decide(spec, facts, (known_ids, setgroups), ask, &mut warnings)?,
-            seccomp: process::seccomp(spec, &mut warnings)?,
-            hooks: hooks::decide(&spec.hooks)?,
+            process,
+            seccomp: process::seccomp(spec, &obeyed, &mut warnings)?,
+            rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,
+            netdevs: netdev::decide(spec, &namespaces)?,
+            set_attr: facts.mount_setattr,
+            hooks: hooks::decide(&spec.hooks, &obeyed.hook_output)?,
+            drops_groups: setgroups == ids::Setgroups::Unknown
+                && ids::may_drop_groups(facts)
+                && !obeyed.keep_groups,
+            obeyed,
             annotations: spec
                 .annotations
                 .iter()
@@ -166,16 +199,25 @@ impl Plan {
             id: ask.id.clone(),
             writers: ids.as_ref().map(|ids| ids::writers(ids, facts)),
             user_first: !facts.is_admin() && namespaces.has(NsKind::User),
+            host_network: facts.is_admin() && !facts.in_userns,
             copies_inside,
-            drops_groups: setgroups == ids::Setgroups::Unknown && ids::may_drop_groups(facts),
             bundle,
             namespaces,
             ids,
             expected_ids,
             mounts,
             cgroup,
-            warnings,
+            warnings: warnings.iter().map(|line| printable(line).into_owned()).collect(),
         })
+    }
+}
+
+impl Plan {
+    /// The process has a notification socket.
+    #[must_use]
+    pub fn notifies(&self) -> bool {
+        let bound = |step: &mounts::Step| matches!(step, mounts::Step::Mount(m) if m.at.is_empty());
+        self.mounts.iter().any(bound)
     }
 }
 
@@ -188,8 +230,10 @@ fn groups(
     warnings: &mut Vec<String>,
 ) -> Result<cgroup::Plan> {
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
-    let plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
-    let tolerant = home.rootless != Some(false) && home.manager == cgroup::Manager::Cgroupfs;
+    let mut plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
+    plan.annotate(&spec.annotations)?;
+    // systemd makes its units as it is asked, whatever we may do in the file system.
+    let tolerant = home.rootless != Some(false) && plan.unit.is_none();
     match (&facts.delegated, path) {
         (Some(delegated), None) if tolerant => {
             let (plan, warning) = plan.where_delegated(&facts.cgroups, delegated)?;
@@ -222,20 +266,5 @@ fn version(spec: &Spec, warnings: &mut Vec<String>) -> Result<()> {
         _ => {
             Err(Error::invalid("/ociVersion", format!("{version:?} is not a version 1 of the specification")))
         }
-    }
-}
-
-/// Refuses what would otherwise be left out in silence (runtime.md: a runtime that cannot apply a property MUST
-/// generate an error). Each of these goes once its feature is built.
-fn unsupported(spec: &Spec) -> Result<()> {
-    let linux = &spec.linux;
-    let asked = [
-        ("/linux/intelRdt", linux.intel_rdt.is_some()),
-        ("/linux/memoryPolicy", linux.memory_policy.is_some()),
-        ("/linux/netDevices", !linux.net_devices.is_empty()),
-    ];
-    match asked.iter().find(|(_, asked)| *asked) {
-        Some((at, _)) => Err(Error::invalid(at, "is not supported yet").with_kind(Kind::Unsupported)),
-        None => Ok(()),
     }
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroups;
+mod idmap;
 pub mod options;
 mod read;
 
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
+use super::notify;
+use super::text::{filled, plain};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
@@ -31,6 +34,8 @@ pub struct Context<'a> {
     pub cgroup: &'a cgroup::Plan,
     /// The bundle, absolute: relative bind sources start here.
     pub bundle: &'a Path,
+    /// The option of file systems that carries `mountLabel`.
+    pub mount_context: &'static str,
 }
 
 /// One step of the mount phase.
@@ -61,6 +66,14 @@ pub enum Step {
         /// which later mounts still had to find or make their targets. These come last in the list.
         late: bool,
     },
+}
+
+impl Step {
+    /// Whether it is id-mapped.
+    #[must_use]
+    pub fn is_mapped(&self) -> bool {
+        matches!(self, Step::Mount(mount) if mount.idmap.is_some())
+    }
 }
 
 /// One mount.
@@ -150,6 +163,15 @@ pub struct Idmap {
     pub recursive: bool,
 }
 
+/// `mountLabel`, checked.
+///
+/// # Errors
+/// It holds a NUL.
+pub fn label(spec: &Spec) -> Result<Option<&str>> {
+    let label = filled(spec.linux.mount_label.as_deref());
+    label.map(|label| plain("/linux/mountLabel", label)).transpose()
+}
+
 /// Decides every mount, in the configuration's order; late remounts last.
 ///
 /// # Errors
@@ -181,6 +203,35 @@ pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// One more mount, for the notification socket: the directory of it below the container's own, `state`.
+pub fn notify(steps: &mut Vec<Step>, state: &Path) {
+    let source = Source::Bind {
+        path: state.join(notify::DIRECTORY),
+        recursive: false,
+        nofollow: true,
+        copy_symlink: false,
+        procfs: false,
+    };
+    const SET: u64 =
+        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    let mount = Mount {
+        at: String::new(),
+        target: notify::INSIDE.to_owned(),
+        source,
+        attrs: Attrs { set: SET, clear: 0 },
+        recursive: Attrs::default(),
+        propagation: Vec::new(),
+        nofollow: false,
+        over_symlink: false,
+        in_proc: false,
+        copy_up: false,
+        idmap: None,
+    };
+    // Before what has to come last.
+    let end = steps.iter().position(|step| matches!(step, Step::Remount { late: true, .. }));
+    steps.insert(end.unwrap_or(steps.len()), Step::Mount(mount));
 }
 
 /// Whether the configuration brings its own /dev along, in which nothing is to be made.

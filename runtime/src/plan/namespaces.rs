@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::text::{absolute, escape, filled, plain};
+use super::text::{absolute, escape, filled, item, plain};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
@@ -159,7 +159,7 @@ impl Namespaces {
 pub fn decide(spec: &Spec) -> Result<Namespaces> {
     let mut namespaces = Namespaces::default();
     for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
-        let at = format!("/linux/namespaces/{index}");
+        let at = item("/linux/namespaces", index);
         let Some(kind) = NsKind::parse(&namespace.kind) else {
             let text = format!("namespace {:?} does not exist", namespace.kind);
             return Err(Error::invalid(format_args!("{at}/type"), text));

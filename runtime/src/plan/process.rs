@@ -3,11 +3,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::Field;
+use super::annotations::Obeyed;
 use super::caps::{self, Caps};
 use super::ids::{IdMaps, Setgroups};
+use super::mempolicy::{self, MemPolicy};
+use super::notify;
 use super::rlimits::{self, Rlimit};
 use super::sched::{self, Affinity, SchedAttr};
 use super::text::{clean, filled, plain, printable};
@@ -58,6 +61,8 @@ pub struct Process {
     pub io_priority: Option<Field<i32>>,
     /// personality(2) value.
     pub personality: Option<Field<u32>>,
+    /// set_mempolicy(2).
+    pub mempolicy: Option<Field<MemPolicy>>,
     /// sched_setaffinity(2); for `exec` only.
     pub affinity: Option<Field<Affinity>>,
     /// AppArmor profile for the exec.
@@ -67,6 +72,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its start is to be told to a service manager: by the socket that [`super::mounts::notify`] brings.
+    pub fn notify(&mut self) {
+        self.env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
+        self.env.push(format!("NOTIFY_SOCKET={}/{}", notify::INSIDE, notify::SOCKET));
+    }
+
     /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.
     pub fn size_of(&mut self, console: Option<(u16, u16)>) {
         if self.terminal == Some(None) {
@@ -143,6 +154,7 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
         scheduler: sched::scheduler(process.scheduler.as_ref(), at, cpus)?,
         io_priority: sched::io_priority(process.io_priority.as_ref(), at)?,
         personality: sched::personality(place.spec.linux.personality.as_ref())?,
+        mempolicy: mempolicy::decide(place.spec.linux.memory_policy.as_ref())?,
         affinity: sched::affinity(process.exec_cpu_affinity.as_ref(), at)?,
         apparmor: label(process.apparmor_profile.as_deref(), at, "apparmorProfile", no_apparmor)?,
         selinux: label(process.selinux_label.as_deref(), at, "selinuxLabel", no_selinux)?,
@@ -188,9 +200,23 @@ pub fn overlay(mut process: spec::Process, over: &ask::Overlay) -> spec::Process
 ///
 /// # Errors
 /// Those of [`seccomp::compile`].
-pub fn seccomp(spec: &Spec, warnings: &mut Vec<String>) -> Result<Option<seccomp::Filter>> {
+pub fn seccomp(spec: &Spec, obeyed: &Obeyed, warnings: &mut Vec<String>) -> Result<Option<seccomp::Filter>> {
+    if let Some(insns) = &obeyed.bpf {
+        let insns = insns.clone();
+        return Ok(Some(seccomp::Filter { insns, flags: 0, listener: None, unknown: Vec::new() }));
+    }
     let Some(profile) = &spec.linux.seccomp else { return Ok(None) };
-    let filter = seccomp::compile(profile)?;
+    let filter = match &obeyed.receiver {
+        Some(receiver) if filled(profile.listener_path.as_deref()).is_none() => {
+            seccomp::compile(&spec::Seccomp { listener_path: Some(receiver.clone()), ..profile.clone() })?
+        }
+        _ => seccomp::compile(profile)?,
+    };
+    let unknown = filter.as_ref().map_or(&[][..], |filter| &filter.unknown);
+    if obeyed.fail_unknown && !unknown.is_empty() {
+        let text = format!("unknown system calls: {}", printable(&unknown.join(", ")));
+        return Err(Error::invalid("/linux/seccomp/syscalls", text));
+    }
     if let Some(filter) = filter.as_ref().filter(|filter| !filter.unknown.is_empty()) {
         warnings.push(format!(
             "seccomp: unknown system calls are ignored: {}",
@@ -215,20 +241,36 @@ fn args(process: &spec::Process, at: &str) -> Result<Vec<String>> {
 /// Where programs are looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The files to try for `args[0]`: itself if it has a slash, else one in every directory of PATH. Never empty.
+/// The longest name of a file (NAME_MAX), path (PATH_MAX) and string for execve(2) (MAX_ARG_STRLEN, on pages of 4 KiB).
+const NAME: usize = 255;
+const PATH: usize = 4095;
+const STRING: usize = 128 * 1024 - 1;
+
+/// The files to try for `args[0]`: itself if it has a slash, else one in every directory of PATH. Never empty. What cannot
+/// be a file is left out: a long name in many directories would be many times the configuration.
 fn candidates(args: &[String], env: &[String], at: &str) -> Result<Vec<String>> {
     let name = args.first().map(String::as_str).unwrap_or_default();
     if name.contains('/') {
         return Ok(vec![name.to_owned()]);
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-    if name.is_empty() || path.is_empty() {
-        let text = format!("exec: {name:?}: executable file not found in $PATH");
-        return Err(Error::invalid(format_args!("{at}/args/0"), text));
+    if path.len() > STRING {
+        let text = format!("PATH has {} bytes, more than execve(2) takes", path.len());
+        return Err(Error::invalid(format_args!("{at}/env"), text));
     }
     // POSIX: an empty element means the working directory.
     let file = |dir: &str| if dir.is_empty() { format!("./{name}") } else { format!("{dir}/{name}") };
-    Ok(path.split(':').map(file).collect())
+    let mut found = Vec::new();
+    if !name.is_empty() && name.len() <= NAME && !path.is_empty() {
+        let mut seen = BTreeSet::new();
+        let directories = path.split(':').filter(|dir| dir.len() + name.len() < PATH && seen.insert(*dir));
+        found.extend(directories.map(file));
+    }
+    if found.is_empty() {
+        let text = format!("exec: {name:?}: executable file not found in $PATH");
+        return Err(Error::invalid(format_args!("{at}/args/0"), text));
+    }
+    Ok(found)
 }
 
 /// The environment: every name once, its last value at its last place; socket activation appended; an empty HOME
@@ -254,7 +296,7 @@ fn environment(process: &spec::Process, at: &str, listen_fds: u32) -> Result<Vec
         entries.push(("LISTEN_FDS", format!("LISTEN_FDS={listen_fds}")));
         entries.push(("LISTEN_PID", "LISTEN_PID=1".to_owned()));
     }
-    let mut seen = HashSet::with_capacity(entries.len());
+    let mut seen = BTreeSet::new();
     let mut env: Vec<String> = Vec::with_capacity(entries.len());
     for (name, entry) in entries.into_iter().rev() {
         if seen.insert(name) && entry != "HOME=" {

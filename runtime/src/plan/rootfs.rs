@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Field;
 use super::mounts::{Propagation, options};
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean, filled, plain, printable};
+use super::text::{absolute, clean, filled, item, plain, printable};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
@@ -25,13 +25,15 @@ pub struct Rootfs {
     pub propagation: Propagation,
     /// JSON pointer of that propagation; empty for the default.
     pub propagation_at: String,
+    /// Without pivot_root(2): mounts of the host's tree, relative to its root, that are taken away once ours covers it.
+    pub uncovered: Vec<String>,
 }
 
 /// Where the root is and how mounts propagate. `no_pivot` is the flag of that name.
 ///
 /// # Errors
 /// No root, an unknown propagation, one that is not safe without pivot_root(2).
-pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool) -> Result<Rootfs> {
+pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
     let Some(root) = &spec.root else {
         return Err(Error::invalid("/root", "root must be specified"));
     };
@@ -40,7 +42,15 @@ pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool) -> Result<Rootfs> {
         return Err(Error::invalid("/root/path", "root path must not be empty"));
     }
     let (propagation, propagation_at) = propagation(spec, no_pivot)?;
-    Ok(Rootfs { path: on_host(path, bundle), readonly: root.readonly, propagation, propagation_at })
+    let relative = |point: &String| point.trim_start_matches('/').to_owned();
+    let uncovered = if no_pivot { mounts.iter().map(relative).collect() } else { Vec::new() };
+    Ok(Rootfs {
+        path: on_host(path, bundle),
+        readonly: root.readonly,
+        propagation,
+        propagation_at,
+        uncovered,
+    })
 }
 
 /// A path on the host: absolute ones verbatim, since cleaning could change what a symbolic link before a `..`
@@ -79,7 +89,7 @@ pub fn paths(paths: &[String], at: &str, namespaces: &Namespaces) -> Result<Vec<
         return Err(Error::invalid(at, "unable to restrict sys entries without a private MNT namespace"));
     }
     let field = |(index, path): (usize, &String)| {
-        let at = format!("{at}/{index}");
+        let at = item(at, index);
         let path = clean(absolute(&at, path)?);
         if path == "/" {
             return Err(Error::invalid(

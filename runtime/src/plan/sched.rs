@@ -206,7 +206,7 @@ pub fn affinity(asked: Option<&spec::CpuAffinity>, at: &str) -> Result<Option<Fi
 const MOST_CPUS: usize = 1 << 16;
 
 /// Reads `0-3, 7`. The part that does not read is the error.
-fn cpu_list(list: &str) -> Result<CpuSet, String> {
+pub(super) fn cpu_list(list: &str) -> Result<CpuSet, String> {
     let mut words = Vec::new();
     for part in list.split(',').map(str::trim) {
         let wrong = || part.to_owned();

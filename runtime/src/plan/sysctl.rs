@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
+
 use super::Field;
 use super::namespaces::{Join, Namespaces, NsKind};
 use super::text::{escape, plain};
@@ -31,6 +33,7 @@ const IPC: [&str; 12] = [
 /// Names that are not plain paths, and parameters that would change the host.
 pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Field<(String, String)>>> {
     let mut decided: Vec<Field<(String, String)>> = Vec::new();
+    let mut seen = HashSet::new();
     for (name, value) in &spec.linux.sysctl {
         let at = format!("/linux/sysctl/{}", escape(name));
         let value = plain(&at, value.as_deref().unwrap_or_default())?.to_owned();
@@ -41,7 +44,7 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Field<(String,
                 format!("sysctl {name:?} is not allowed as it conflicts with the OCI \"domainname\" field");
             return Err(Error::invalid(at, text));
         }
-        if decided.iter().any(|earlier| earlier.value.0 == path) {
+        if !seen.insert(path.clone()) {
             return Err(Error::invalid(at, format!("sysctl {name:?} is given twice")));
         }
         decided.push(Field { at, value: (path, value) });

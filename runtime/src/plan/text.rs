@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+pub(super) use crate::error::printable;
 use crate::error::{Error, Result};
 
 /// The text, unless it holds a NUL byte: the kernel would silently take the part before it for the whole.
@@ -37,6 +38,9 @@ pub(super) fn filled(text: Option<&str>) -> Option<&str> {
 /// The path made absolute and lexically clean: one slash between names, no `.`, and `..` swallows the name before it
 /// (at the root: nothing). What lies behind a symbolic link is not looked at; lookups inside are RESOLVE_IN_ROOT.
 pub(super) fn clean(path: &str) -> String {
+    if is_clean(path.as_bytes()) {
+        return path.to_owned();
+    }
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {
@@ -53,18 +57,31 @@ pub(super) fn clean(path: &str) -> String {
     names.iter().fold(String::with_capacity(path.len() + 1), |clean, name| clean + "/" + name)
 }
 
-/// A key as part of a JSON pointer (RFC 6901), fit for a line of a log.
-pub(super) fn escape(key: &str) -> String {
-    printable(&key.replace('~', "~0").replace('/', "~1"))
+/// Whether `clean` surely has nothing to do; nearly always.
+fn is_clean(path: &[u8]) -> bool {
+    let tidy = |pair: &[u8]| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.');
+    path.len() > 1 && path[0] == b'/' && !path.ends_with(b"/") && path.windows(2).all(tidy)
 }
 
-/// The text with its control characters escaped: what the configuration says must not break a log's line.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+/// The JSON pointer of an item of the list at `at`. A launch makes a hundred of them, and format! takes its time.
+pub(super) fn item(at: &str, index: usize) -> String {
+    let mut pointer = String::with_capacity(at.len() + 4);
+    pointer.push_str(at);
+    pointer.push('/');
+    push_decimal(&mut pointer, index);
+    pointer
+}
+
+fn push_decimal(text: &mut String, number: usize) {
+    if number > 9 {
+        push_decimal(text, number / 10);
     }
-    shown
+    text.push(char::from(b'0' + (number % 10) as u8));
+}
+
+/// A key as part of a JSON pointer (RFC 6901), fit for a line of a log.
+pub(super) fn escape(key: &str) -> String {
+    printable(&key.replace('~', "~0").replace('/', "~1")).into_owned()
 }
 
 #[cfg(test)]
@@ -96,6 +113,7 @@ mod tests {
         assert!(absolute("/x", "a").is_err());
         assert_eq!(absolute("/x", "/a").unwrap(), "/a");
         assert_eq!(escape("a/b~c\n"), "a~1b~0c\\n");
+        assert_eq!((item("/a", 0), item("/b", 1209)), ("/a/0".into(), "/b/1209".into()));
         assert_eq!((filled(Some("")), filled(Some("x"))), (None, Some("x")));
     }
 }

@@ -82,7 +82,7 @@ impl Seen {
                     *procfs = fstype == "proc";
                 }
             }
-            StageOp::Target { slot, .. } => {
+            StageOp::Target { slot, .. } | StageOp::AttachOrLink { slot, .. } => {
                 if let Some(procfs) = self.procfs.get_mut(*slot) {
                     *procfs = false;
                 }
@@ -96,7 +96,7 @@ impl Seen {
             StageOp::NoNewPrivs => self.no_new_privs = true,
             StageOp::Close { .. } => self.closed = true,
             StageOp::Bound { .. } => self.bounded = true,
-            StageOp::Groups { .. } => self.groups = true,
+            StageOp::Groups { .. } | StageOp::KeepGroups => self.groups = true,
             StageOp::SetIds { .. } => self.ids = true,
             StageOp::Capset { .. } => self.capabilities = true,
             StageOp::Lookup(_) => self.executable = true,
@@ -130,19 +130,23 @@ fn rank(op: &StageOp) -> Option<Rank> {
     Some(match op {
         // A hop into nothing new may come at any time: `exec` does it last.
         StageOp::Hop(0) => return None,
+        // A network namespace changes nothing that the others depend on.
+        StageOp::JoinSent(_) => return None,
         StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) | StageOp::DropGroups => Rank::Join,
         StageOp::Propagate(_) | StageOp::AttachHost { .. } | StageOp::OpenTree { .. } => Rank::HostTree,
         StageOp::Attach { .. }
+        | StageOp::AttachOrLink { .. }
         | StageOp::FsMode { .. }
+        | StageOp::Label { .. }
         | StageOp::CopyUp { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
         StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => Rank::Mount,
-        StageOp::Pivot | StageOp::MoveRoot | StageOp::Chroot(_) => Rank::ChangeRoot,
-        StageOp::Mask(_) | StageOp::Readonly(_) => Rank::Harden,
+        StageOp::Pivot | StageOp::MoveRoot(_) | StageOp::Chroot(_) => Rank::ChangeRoot,
+        StageOp::Mask { .. } | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
-        StageOp::SetIds { .. } | StageOp::Groups { .. } => Rank::Ids,
+        StageOp::SetIds { .. } | StageOp::Groups { .. } | StageOp::KeepGroups => Rank::Ids,
         StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
@@ -152,8 +156,9 @@ fn rank(op: &StageOp) -> Option<Rank> {
     })
 }
 
-/// Every descriptor that an operation names.
-fn refs(op: &StageOp) -> Vec<Ref> {
+/// Every descriptor that an operation names: two at most.
+fn refs(op: &StageOp) -> [Ref; 2] {
+    let slot = |slot: &Option<usize>| [slot.map_or(Ref::Nothing, Ref::Slot), Ref::Nothing];
     match op {
         StageOp::Setns { from: fd, .. }
         | StageOp::Barrier { fd, .. }
@@ -163,22 +168,24 @@ fn refs(op: &StageOp) -> Vec<Ref> {
         | StageOp::SetAttr { mount: fd, .. }
         | StageOp::Write { dir: fd, .. }
         | StageOp::Chroot(fd)
-        | StageOp::CloseFd(fd) => vec![*fd],
-        StageOp::Attach { mount, target } => vec![*mount, *target],
-        StageOp::Target { slot, like, .. } => vec![Ref::Slot(*slot), *like],
+        | StageOp::CloseFd(fd) => [*fd, Ref::Nothing],
+        StageOp::Attach { mount, target } => [*mount, *target],
+        StageOp::Target { slot, like: fd, .. } | StageOp::AttachOrLink { slot, mount: fd, .. } => {
+            [Ref::Slot(*slot), *fd]
+        }
         StageOp::FsOpen { slot, .. }
         | StageOp::FsSet { slot, .. }
         | StageOp::FsMount { slot, .. }
+        | StageOp::Label { slot, .. }
         | StageOp::MountClassic { slot, .. }
         | StageOp::ConsoleBind(slot)
-        | StageOp::ConsoleStdio(slot) => vec![Ref::Slot(*slot)],
+        | StageOp::ConsoleStdio(slot) => [Ref::Slot(*slot), Ref::Nothing],
         StageOp::FsMode { slot, target } | StageOp::CopyUp { slot, target } => {
-            vec![Ref::Slot(*slot), Ref::Slot(*target)]
+            [Ref::Slot(*slot), Ref::Slot(*target)]
         }
-        StageOp::Console { master, terminal, .. } => vec![Ref::Slot(*master), Ref::Slot(*terminal)],
-        StageOp::Seccomp { listener, .. } => listener.iter().map(|slot| Ref::Slot(*slot)).collect(),
-        StageOp::Close { slot, .. } => slot.iter().map(|slot| Ref::Slot(*slot)).collect(),
-        _ => Vec::new(),
+        StageOp::Console { master, terminal, .. } => [Ref::Slot(*master), Ref::Slot(*terminal)],
+        StageOp::Seccomp { listener: some, .. } | StageOp::Close { slot: some, .. } => slot(some),
+        _ => [Ref::Nothing; 2],
     }
 }
 
@@ -195,13 +202,14 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     }
     let (path, absolute) = match op {
         StageOp::Write { path, .. } => (path, false),
-        StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. } => {
-            (path, true)
-        }
-        StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
+        StageOp::Target { path, .. }
+        | StageOp::AttachOrLink { path, .. }
+        | StageOp::Mknod { path, .. }
+        | StageOp::Symlink { path, .. } => (path, true),
+        StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Mkdir(path) => (path, true),
         _ => return Ok(()),
     };
-    if path.split('/').any(|part| part == "..") {
+    if path.contains("..") && path.split('/').any(|part| part == "..") {
         return Err(format!("path {path} leads up"));
     }
     if path.starts_with('/') != absolute {
@@ -209,6 +217,9 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     }
     if path.contains('\0') {
         return Err("NUL in a path".into());
+    }
+    if path.ends_with('/') && matches!(op, StageOp::Mknod { .. } | StageOp::Symlink { .. }) {
+        return Err(format!("path {path} names nothing that can be made"));
     }
     Ok(())
 }

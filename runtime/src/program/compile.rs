@@ -6,14 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+mod birth;
 mod mounting;
 mod process;
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
-use crate::plan::mounts::{Attrs, Propagation};
+use crate::cgroup::Version;
+use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
-use crate::plan::{Plan, process::Process};
+use crate::plan::{Field, Plan, process::Process};
 use crate::stage::wire::barrier;
 
 /// Slots of the stage, by what they hold.
@@ -36,6 +38,10 @@ pub(super) mod slots {
 const MS_SLAVE: u64 = 1 << 19;
 /// mount(2): MS_PRIVATE.
 const MS_PRIVATE: u64 = 1 << 18;
+
+/// How the rootfs propagates. Its top is private whatever was asked: pivot_root(2) refuses a shared one.
+const ROOTFS: [Propagation; 2] =
+    [Propagation { flag: MS_SLAVE, recursive: true }, Propagation { flag: MS_PRIVATE, recursive: false }];
 
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
@@ -60,21 +66,36 @@ pub struct Entry {
     pub drops_groups: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
+    /// The container has groups in resctrl.
+    pub rdt: bool,
+    /// The caller's supplementary groups are kept (see `plan/annotations.rs`).
+    pub keep_groups: bool,
     /// The compiled filter.
     pub seccomp: Option<crate::seccomp::Filter>,
     /// Descriptors kept from 3 on.
     pub keep_fds: u32,
 }
 
+/// Steps of the default bundle, rounded up: growing a long list copies it again and again.
+const STEPS: usize = 256;
+
 /// The program under construction.
-#[derive(Default)]
 struct Builder {
     program: Program,
     /// The stage copies mounts: what it has to copy.
     inside: Option<Vec<(String, Ref, Tree)>>,
+    /// The field that wants a network namespace which the host makes and the stage has not joined yet.
+    network: Option<String>,
+    /// The kernel has mount_setattr(2): mounts are complete before they are attached.
+    set_attr: bool,
 }
 
 impl Builder {
+    fn new(set_attr: bool) -> Builder {
+        let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
+        Builder { program, inside: None, network: None, set_attr }
+    }
+
     fn host(&mut self, at: &str, op: HostOp) {
         self.program.steps.push(Step { at: at.to_owned(), op: Op::Host(op) });
     }
@@ -91,35 +112,6 @@ impl Builder {
         Ref::Source(index)
     }
 
-    /// A copied tree: opened by the host or, where it may not, later by the stage.
-    fn tree(&mut self, at: &str, tree: Tree) -> Ref {
-        if self.inside.is_none() {
-            return self.open(at, Source::Tree(tree));
-        }
-        let place = self.open(at, Source::Place);
-        self.inside.iter_mut().for_each(|trees| trees.push((at.to_owned(), place, tree.clone())));
-        place
-    }
-
-    /// The trees that were left to the stage, with their attributes, before anything is mounted.
-    fn trees_inside(&mut self) {
-        for (at, place, tree) in self.inside.take().unwrap_or_default() {
-            let Tree { attrs, all_attrs, propagation, .. } = tree;
-            let bare = Tree {
-                attrs: Attrs::default(),
-                all_attrs: Attrs::default(),
-                propagation: Vec::new(),
-                ..tree
-            };
-            self.stage(&at, StageOp::OpenTree { into: place, tree: bare });
-            for change in propagation {
-                self.set_attr(&at, place, Attrs::default(), change.flag, change.recursive);
-            }
-            self.set_attr(&at, place, all_attrs, 0, true);
-            self.set_attr(&at, place, attrs, 0, false);
-        }
-    }
-
     /// The stage comes to a barrier, the host does its part, the stage goes on.
     fn meet(&mut self, at: &str, barrier: u8, fd: Ref, host: &[(&str, HostOp)]) {
         self.stage(at, StageOp::Barrier { barrier, fd });
@@ -131,39 +123,32 @@ impl Builder {
 
 /// `create` and `run`: from nothing to a container whose process waits (or, for `run`, runs).
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
-    let inside = plan.copies_inside.then(Vec::new);
-    let b = &mut Builder { inside, ..Builder::default() };
-    // On the host, before any process exists: everything that can fail without a trace.
-    if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
-        b.host("/process/terminal", HostOp::ConsoleSocket);
-    }
-    b.host("", HostOp::Reserve);
-    b.host("/linux/cgroupsPath", HostOp::Cgroup);
+    let mut b = Builder::new(plan.set_attr);
+    let b = &mut b;
+    b.inside = plan.copies_inside.then(Vec::new);
+    b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     let joins = b.namespace_files(plan);
+    let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
+    let proc = if labelled && !plan.ask.no_new_keyring { b.open("", Source::Proc) } else { Ref::Nothing };
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
+    b.meanwhile(plan);
     b.trees_inside();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
+        if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
+            b.key_label(label, proc);
+        }
         b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
     }
     b.stage("", StageOp::Setsid);
-    if let Some(at) = plan.namespaces.new_at(NsKind::Network) {
-        b.stage(at, StageOp::Loopback);
-    }
+    b.network(plan);
     b.names(plan);
     // The file system, seen from the host's tree.
-    if plan.namespaces.has_new(NsKind::Mount) {
-        // Never shared: what is mounted here must not appear on the host.
-        b.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
-        b.stage(
-            "/root/path",
-            StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
-        );
-    }
+    b.host_tree(plan, rootfs);
     b.stage("/root/path", StageOp::Root(rootfs));
     b.mounts(plan, &binds);
     b.devices(plan, &binds);
@@ -172,6 +157,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
         b.stage("/process/cwd", StageOp::Mkdir(process.cwd.clone()));
     }
     b.late_remounts(plan);
+    b.join_network();
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
@@ -211,7 +197,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
 /// namespace. What the container can see, and ptrace(2) if it has CAP_SYS_PTRACE, has no more than itself
 /// (CVE-2016-9962).
 pub fn exec(entry: &Entry, process: &Process) -> Program {
-    let mut b = Builder::default();
+    let mut b = Builder::new(true);
     if process.terminal.is_some() {
         b.host("/terminal", HostOp::ConsoleSocket);
     }
@@ -223,6 +209,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
     let wait = entry.place || early_score.is_some();
     b.host("", HostOp::Clone { flags: 0, wait });
+    if entry.rdt {
+        b.host("/linux/intelRdt", HostOp::RdtPlace);
+    }
     if entry.place {
         b.host("", HostOp::Place);
     }
@@ -249,6 +238,9 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     }
     b.stage("", StageOp::Root(Ref::Nothing));
     if entry.keyring {
+        if let Some(label) = &process.selinux {
+            b.key_label(label, proc);
+        }
         b.keyring(&entry.id, entry.user, true);
     }
     b.enter_as(entry, process, proc);
@@ -258,6 +250,56 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
 }
 
 impl Builder {
+    /// On the host, before any process exists: everything that can fail without a trace.
+    fn prologue(&mut self, plan: &Plan) {
+        if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {
+            self.host("/process/terminal", HostOp::ConsoleSocket);
+        }
+        if let Some(join) = plan.namespaces.join_of(NsKind::User) {
+            self.host(&join.at, HostOp::JoinedIds);
+        }
+        self.host("", HostOp::Reserve);
+        self.host("/linux/cgroupsPath", HostOp::Cgroup);
+        if plan.cgroup.record.version == Version::V1 {
+            self.host("/linux/resources/devices", HostOp::DeviceRules);
+        }
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::Rdt);
+        }
+    }
+
+    /// The network's first device, and those that come from the host.
+    fn network(&mut self, plan: &Plan) {
+        if let Some(at) = plan.namespaces.new_at(NsKind::Network).filter(|_| self.network.is_none()) {
+            self.stage(at, StageOp::Loopback);
+        }
+        if !plan.netdevs.is_empty() {
+            self.join_network();
+            self.meet(
+                "/linux/netDevices",
+                barrier::NETWORK,
+                Ref::Nothing,
+                &[("/linux/netDevices", HostOp::NetDevices)],
+            );
+        }
+    }
+
+    /// The mount namespace's copy of the host's tree, and the rootfs in it. A joined one is used as runc and crun do: what it
+    /// had is gone with the old root.
+    fn host_tree(&mut self, plan: &Plan, rootfs: Ref) {
+        if plan.namespaces.has(NsKind::Mount) {
+            // Never shared: what is mounted here must not appear on the host.
+            self.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
+            self.stage(
+                "/root/path",
+                StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
+            );
+            if !self.set_attr {
+                self.propagate("/root/path", rootfs, &ROOTFS);
+            }
+        }
+    }
+
     /// The rootfs as a detached tree of its own.
     fn rootfs(&mut self, plan: &Plan) -> Ref {
         let tree = Tree {
@@ -266,122 +308,11 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            // Its top is private whatever was asked: pivot_root(2) refuses a shared one.
-            propagation: vec![
-                Propagation { flag: MS_SLAVE, recursive: true },
-                Propagation { flag: MS_PRIVATE, recursive: false },
-            ],
+            propagation: if self.set_attr { ROOTFS.to_vec() } else { Vec::new() },
             idmap: None,
             must: Must::Directory,
         };
         self.tree("/root/path", tree)
-    }
-
-    fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
-        let mut files = Vec::new();
-        let foreign = crate::plan::sysctl::foreign(&plan.sysctl, &plan.namespaces);
-        for join in &plan.namespaces.join {
-            let demand = foreign.iter().find(|(other, _)| other.kind == join.kind);
-            let foreign = demand.map(|(_, at)| (*at).to_owned());
-            let source = Source::Namespace { path: join.path.clone(), kind: join.kind, foreign };
-            files.push((join.kind, self.open(&join.at, source), join.at.clone()));
-        }
-        files
-    }
-
-    /// clone3 and what must be true before the stage may act. Usually one clone into all new namespaces at once.
-    /// Where namespaces that exist must be entered first (with a user namespace in play, or a pid namespace, in which
-    /// others would see our own process, or a time namespace to be set up), the first process does that and hops: it
-    /// clones the final one beside itself.
-    fn births(&mut self, plan: &Plan, joins: &[(NsKind, Ref, String)]) {
-        let new = plan.namespaces.new_flags();
-        let user_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::User);
-        let time = plan.namespaces.has_new(NsKind::Time);
-        let user_new = plan.namespaces.has_new(NsKind::User);
-        let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
-        let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
-        let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
-        let place = plan.cgroup.record.version == crate::cgroup::Version::V1;
-        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
-        let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
-        // Without privilege the user namespace gives some, so it comes first also with a hop.
-        let user_first = if plan.user_first { new & NsKind::User.flag() } else { 0 };
-        let flags = if hop { user_first } else { new & !late };
-        let mapped = flags & NsKind::User.flag() != 0;
-        let wait = place || mapped;
-        self.host("/linux/namespaces", HostOp::Clone { flags, wait });
-        if mapped {
-            self.id_maps(plan);
-        }
-        if place {
-            self.host("/linux/cgroupsPath", HostOp::Place);
-        }
-        // While the process is still ours in the eyes of /proc.
-        if plan.user_first && wait {
-            self.oom_score_adj(plan);
-        }
-        if wait {
-            self.host("", HostOp::Release);
-        }
-        self.stage("", StageOp::Signals);
-        if plan.drops_groups {
-            self.stage("", StageOp::DropGroups);
-        }
-        if late != 0 {
-            self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
-        }
-        if time {
-            self.time_namespace(plan, proc);
-        }
-        // The user namespace last: our own has power over the others, whoever owns them. Without privilege first: what
-        // power there is comes from it.
-        let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
-        let ordered = if plan.user_first { [user, others] } else { [others, user] };
-        for (kind, fd, at) in ordered.into_iter().flatten() {
-            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
-            if *kind == NsKind::User {
-                self.stage(at, StageOp::BecomeRoot);
-            }
-        }
-        if hop {
-            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags));
-            self.host("/linux/namespaces", HostOp::Adopt);
-            if user_new && !mapped {
-                self.id_maps(plan);
-            }
-            self.host("", HostOp::Release);
-            if user_new && !mapped {
-                self.stage("/linux/uidMappings", StageOp::BecomeRoot);
-            }
-        }
-        if !(plan.user_first && wait) {
-            self.oom_score_adj(plan);
-        }
-    }
-
-    fn id_maps(&mut self, plan: &Plan) {
-        if let Some(writers) = plan.writers {
-            self.host("/linux/uidMappings", HostOp::IdMaps(writers));
-        }
-    }
-
-    fn oom_score_adj(&mut self, plan: &Plan) {
-        if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
-            self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
-        }
-    }
-
-    /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
-    fn time_namespace(&mut self, plan: &Plan, proc: Ref) {
-        let at = plan.namespaces.new_at(NsKind::Time).unwrap_or_default();
-        self.stage(at, StageOp::Unshare(NsKind::Time.flag()));
-        if !plan.namespaces.time_offsets.is_empty() {
-            let data = plan.namespaces.time_offsets.join("\n");
-            self.stage(
-                "/linux/timeOffsets",
-                StageOp::Write { dir: proc, path: "self/timens_offsets".into(), data },
-            );
-        }
     }
 
     /// A session keyring: others of the container may search it (runc: 0x8 for others in a user namespace, else
@@ -389,6 +320,13 @@ impl Builder {
     fn keyring(&mut self, id: &str, userns: bool, join: bool) {
         let permissions = if userns { 0x8 } else { 0x8_0000 };
         self.stage("", StageOp::Keyring { name: format!("_ses.{id}"), permissions, join });
+    }
+
+    /// The label that keys made from here on get; an exec ends it. A new keyring with the label of the one who makes it
+    /// would not be the container's to use.
+    fn key_label(&mut self, label: &Field<String>, dir: Ref) {
+        let (path, data) = ("thread-self/attr/keycreate".to_owned(), label.value.clone());
+        self.stage(&label.at, StageOp::Write { dir, path, data });
     }
 
     fn names(&mut self, plan: &Plan) {
@@ -401,9 +339,9 @@ impl Builder {
     }
 
     fn change_root(&mut self, plan: &Plan) {
-        let op = match (plan.namespaces.has_new(NsKind::Mount), plan.ask.no_pivot) {
+        let op = match (plan.namespaces.has(NsKind::Mount), plan.ask.no_pivot) {
             (true, false) => StageOp::Pivot,
-            (true, true) => StageOp::MoveRoot,
+            (true, true) => StageOp::MoveRoot(plan.rootfs.uncovered.clone()),
             // Without a mount namespace of its own there is no root to change, only one to go to.
             (false, _) => StageOp::Chroot(Ref::Source(0)),
         };

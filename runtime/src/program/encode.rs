@@ -10,11 +10,11 @@ use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 /// Room for `HOME=` and a path (PATH_MAX).
 const HOME_ROOM: usize = 4096 + 8;
 
-/// An encoded program: 8-byte words, because the linked-in stage reads it in place.
+/// An encoded program.
 #[derive(Debug)]
 pub struct Encoded {
-    /// The bytes, as words.
-    pub words: Vec<u64>,
+    /// The bytes, a multiple of 8.
+    pub bytes: Vec<u8>,
     /// For each record, the index of its step: faults name records.
     pub steps: Vec<usize>,
 }
@@ -63,9 +63,15 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     }
     bytes.append(&mut encoder.blob);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    let words =
-        bytes.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().unwrap_or_default())).collect();
-    Encoded { words, steps: program.records() }
+    Encoded { bytes, steps: program.records() }
+}
+
+impl Encoded {
+    /// The bytes as 8-byte words: the linked-in stage reads them where they lie.
+    pub fn words(&self) -> Vec<u64> {
+        let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
+        self.bytes.chunks_exact(8).map(word).collect()
+    }
 }
 
 /// The directory of an absolute path, and the name in it.
@@ -156,6 +162,7 @@ impl Encoder<'_> {
             }
             StageOp::Setsid => Rec { code: code::SETSID, ..none },
             StageOp::Loopback => Rec { code: code::LOOPBACK, ..none },
+            StageOp::JoinSent(kind) => Rec { code: code::JOIN_SENT, x: *kind as u32, ..none },
             StageOp::Barrier { barrier, fd } => {
                 Rec { code: code::BARRIER, x: (*barrier).into(), r: self.fd(*fd), ..none }
             }
@@ -192,6 +199,20 @@ impl Encoder<'_> {
             }
             StageOp::Attach { mount, target } => {
                 Rec { code: code::ATTACH, r: self.fd(*mount), q: self.fd(*target), ..none }
+            }
+            StageOp::AttachOrLink { mount, slot: n, path, flags } => {
+                let (parent, name) = split(path);
+                let (s, t, x) = (self.text(path), self.text(parent), self.text(name));
+                Rec {
+                    code: code::ATTACH_OR_LINK,
+                    r: slot(*n),
+                    q: self.fd(*mount),
+                    y: *flags,
+                    s,
+                    t,
+                    x,
+                    ..none
+                }
             }
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
@@ -230,9 +251,18 @@ impl Encoder<'_> {
                 let (a, b, x) = (attrs.set, attrs.clear, *propagation as u32);
                 Rec { code: code::SET_ATTR, r: self.fd(*mount), a, b, x, y: (*recursive).into(), ..none }
             }
+            StageOp::Label { slot: n, label } => {
+                Rec { code: code::LABEL, r: slot(*n), s: self.text(label), ..none }
+            }
             StageOp::CopyUp { slot: n, target } => {
                 Rec { code: code::COPY_UP, r: slot(*n), q: slot(*target), ..none }
             }
+            other => self.tree_record(other, none),
+        }
+    }
+
+    fn tree_record(&mut self, op: &StageOp, none: Rec) -> Rec {
+        match op {
             StageOp::Mknod { path, mode, rdev, uid, gid } => {
                 let owner = u64::from(*uid) << 32 | u64::from(*gid);
                 let (parent, name) = split(path);
@@ -245,10 +275,16 @@ impl Encoder<'_> {
                 Rec { code: code::SYMLINK, s, x, t, ..none }
             }
             StageOp::Mkdir(path) => Rec { code: code::MKDIR, s: self.text(path), ..none },
-            StageOp::Mask(path) => Rec { code: code::MASK, s: self.text(path), ..none },
+            StageOp::Mask { path, label } => {
+                // Offset 0 is the header's: no label.
+                let t = label.as_ref().map_or(0, |label| self.text(label));
+                Rec { code: code::MASK, s: self.text(path), t, ..none }
+            }
             StageOp::Readonly(path) => Rec { code: code::READONLY, s: self.text(path), ..none },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
-            StageOp::MoveRoot => Rec { code: code::MOVE_ROOT, ..none },
+            StageOp::MoveRoot(mounts) => {
+                Rec { code: code::MOVE_ROOT, s: self.texts(mounts, 0), x: mounts.len() as u32, ..none }
+            }
             StageOp::Chroot(fd) => Rec { code: code::CHROOT, r: self.fd(*fd), ..none },
             other => self.identity_record(other, none),
         }
@@ -256,13 +292,12 @@ impl Encoder<'_> {
 
     fn open_tree(&mut self, into: Ref, tree: &Tree, none: Rec) -> Rec {
         let y = match tree.must {
-            Must::Anything => 0,
+            Must::Anything | Must::LinkOrTree => 0,
             Must::Directory => wire::TREE_DIR,
             Must::Proc => wire::TREE_PROC,
-            Must::NoLink => wire::TREE_NO_LINK,
         };
         let recursive = if tree.recursive { libc::AT_RECURSIVE } else { 0 };
-        let nofollow = tree.nofollow || tree.must == Must::NoLink;
+        let nofollow = tree.nofollow || tree.must == Must::LinkOrTree;
         let x = (recursive | if nofollow { libc::AT_SYMLINK_NOFOLLOW } else { 0 }) as u32;
         let s = self.text(&tree.path.to_string_lossy());
         Rec { code: code::OPEN_TREE, r: self.fd(into), s, x, y, ..none }
@@ -272,6 +307,10 @@ impl Encoder<'_> {
         match op {
             StageOp::Umask(mask) => Rec { code: code::UMASK, x: *mask, ..none },
             StageOp::Personality(persona) => Rec { code: code::PERSONALITY, x: *persona, ..none },
+            StageOp::MemPolicy(policy) => {
+                let (s, a) = (self.array(&policy.nodes), policy.nodes.len() as u64);
+                Rec { code: code::MEM_POLICY, x: policy.mode, s, a, ..none }
+            }
             StageOp::NoNewPrivs => Rec { code: code::NO_NEW_PRIVS, ..none },
             StageOp::Chdir { path, again } => {
                 Rec { code: code::CHDIR, s: self.text(path), y: if *again { 2 } else { 1 }, ..none }
@@ -283,6 +322,7 @@ impl Encoder<'_> {
                 Rec { code: code::GROUPS, s: at, x: gids.len() as u32, y: (*may_keep).into(), ..none }
             }
             StageOp::DropGroups => Rec { code: code::DROP_GROUPS, ..none },
+            StageOp::KeepGroups => Rec { code: code::KEEP_GROUPS, ..none },
             StageOp::SetIds { uid, gid } => {
                 Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }
             }

@@ -5,16 +5,18 @@
 
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
 use super::{Program, Step};
+use crate::error::printable;
 use crate::plan::ids::{Writer, Writers};
 use crate::plan::mounts::{Attrs, Propagation};
 use crate::stage::wire::{self, barrier};
 
-/// One sentence for one step.
+/// One sentence for one step, on one line.
 pub fn sentence(program: &Program, step: &Step) -> String {
-    match &step.op {
+    let sentence = match &step.op {
         Op::Host(op) => host(program, op),
         Op::Stage(op) => stage(program, op),
-    }
+    };
+    printable(&sentence).into_owned()
 }
 
 /// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.
@@ -42,9 +44,12 @@ pub fn place(program: &Program, index: usize) -> String {
 fn target_of(step: &Step) -> Option<String> {
     match &step.op {
         Op::Stage(
-            StageOp::Target { path, .. } | StageOp::Mknod { path, .. } | StageOp::Symlink { path, .. },
+            StageOp::Target { path, .. }
+            | StageOp::AttachOrLink { path, .. }
+            | StageOp::Mknod { path, .. }
+            | StageOp::Symlink { path, .. },
         ) => Some(path.clone()),
-        Op::Stage(StageOp::Mask(path) | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
+        Op::Stage(StageOp::Mask { path, .. } | StageOp::Readonly(path) | StageOp::Chdir { path, .. }) => {
             Some(path.clone())
         }
         Op::Stage(StageOp::Write { path, .. }) => Some(format!("/proc/{path}")),
@@ -79,6 +84,7 @@ pub fn operand(program: &Program, index: usize) -> String {
         StageOp::OpenTree { tree, .. } => tree.path.display().to_string(),
         StageOp::Hostname(name) | StageOp::Domainname(name) => name.clone(),
         StageOp::Keyring { name, .. } => name.clone(),
+        StageOp::MemPolicy(policy) => format!("{:#x}", policy.mode),
         StageOp::Setns { kinds, .. } => kind_names(*kinds),
         StageOp::Unshare(kinds) | StageOp::Hop(kinds) => kind_names(*kinds),
         _ => program.steps.get(index).and_then(target_of).unwrap_or_default(),
@@ -88,7 +94,18 @@ pub fn operand(program: &Program, index: usize) -> String {
 fn host(program: &Program, op: &HostOp) -> String {
     match op {
         HostOp::Reserve => "take the id: make its state directory and write the state \"creating\"".into(),
+        HostOp::JoinedIds => {
+            "read the id mappings of the user namespace to be joined, and compare them with those given"
+                .into()
+        }
+        HostOp::Rdt => "find or make the container's groups in resctrl".into(),
+        HostOp::RdtPlace => "put the process into its groups in resctrl".into(),
+        HostOp::NetDevices => "move the network devices into the container's network namespace".into(),
         HostOp::Cgroup => "make the control group and write its limits".into(),
+        HostOp::Network => "make the network namespace, bring its lo up, and send it to the process".into(),
+        HostOp::DeviceRules => "put the device rules on the control group".into(),
+        HostOp::Keep => "keep a copy of the configuration".into(),
+        HostOp::Identify => "note which process it is".into(),
         HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
         HostOp::ConsoleSocket => "connect to the console socket".into(),
         HostOp::Clone { flags, wait } => {
@@ -130,6 +147,17 @@ fn source(source: &Source) -> String {
         Source::Tree(tree) => self::tree(tree),
         Source::Namespace { path, kind, .. } => format!("open the {} namespace {path}", kind.name()),
         Source::Place => "keep a descriptor's place for a mount tree that is copied inside".into(),
+        Source::Fs(fs) => {
+            let attrs = Attrs { set: fs.attrs, clear: 0 };
+            format!("mount a {} file system, detached, id-mapped{}", fs.fstype, attributes(attrs, ""))
+        }
+        Source::Node(node) => {
+            let (major, minor) = device(node.rdev);
+            format!(
+                "make the device {major}:{minor}, detached, owned by {}:{} of the host",
+                node.uid, node.gid
+            )
+        }
         Source::Proc => "open the host's /proc".into(),
         Source::Gate => "bind and listen on the gate, the socket at which `start` will knock".into(),
         Source::Init => "open the container's init by pidfd and check that it is the one in the state".into(),
@@ -200,6 +228,7 @@ fn barrier_name(which: u8) -> &'static str {
         barrier::HOOKS => "Hooks",
         barrier::LISTENER => "Listener",
         barrier::READY => "Ready",
+        barrier::NETWORK => "Network",
         _ => "",
     }
 }
@@ -215,6 +244,7 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Keyring { name, .. } => format!("join the session keyring {name}"),
         StageOp::Setsid => "start a session".into(),
         StageOp::Loopback => "bring lo up".into(),
+        StageOp::JoinSent(kind) => format!("join the {} that the host has made", kind_names(*kind)),
         StageOp::Barrier { barrier, .. } => format!("come to barrier {} and wait", barrier_name(*barrier)),
         StageOp::Hostname(name) => format!("set the host name {name}"),
         StageOp::Domainname(name) => format!("set the domain name {name}"),
@@ -247,6 +277,9 @@ fn mount(program: &Program, op: &StageOp) -> String {
             },
             _ => "attach the new mount there".into(),
         },
+        StageOp::AttachOrLink { path, .. } => {
+            format!("attach it at {path}, or make the same link there if it is one")
+        }
         StageOp::AttachHost { path, .. } => {
             format!("attach the root file system at {path} of the host's tree")
         }
@@ -259,6 +292,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::FsOpen { fstype, .. } => format!("prepare a {fstype} file system"),
         StageOp::FsSet { key, value: Some(value), .. } => format!("set its {key} to {value}"),
         StageOp::FsSet { key, value: None, .. } => format!("set {key}"),
+        StageOp::Label { label, .. } => format!("label it {label}"),
         StageOp::FsMode { .. } => "give it the mode of the directory that it covers".into(),
         StageOp::FsMount { attrs, .. } => {
             format!("make the mount{}", attributes(Attrs { set: *attrs, clear: 0 }, ""))
@@ -278,27 +312,39 @@ fn mount(program: &Program, op: &StageOp) -> String {
                 0o010_000 => "FIFO",
                 _ => "character device",
             };
-            let (major, minor) = (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xfff_ff00);
+            let (major, minor) = device(*rdev);
             format!("make the {kind} {path} ({major}:{minor}, mode {:04o})", mode & 0o7777)
         }
         StageOp::Symlink { path, target } => format!("link {path} to {target}"),
         StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
-        StageOp::Mask(path) => format!("mask {path}"),
+        StageOp::Mask { path, .. } => format!("mask {path}"),
         StageOp::Readonly(path) => format!("make {path} read-only"),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
-        StageOp::MoveRoot => "move the root file system over / and chroot into it".into(),
+        StageOp::MoveRoot(mounts) => format!(
+            "move the root file system over /, take {} mounts of the host's tree away, and chroot into it",
+            mounts.len()
+        ),
         StageOp::Chroot(_) => "chroot into the container's root".into(),
         other => identity(other),
     }
+}
+
+/// Major and minor number.
+fn device(rdev: u64) -> (u64, u64) {
+    (rdev >> 8 & 0xfff, rdev & 0xff | rdev >> 12 & 0xfff_ff00)
 }
 
 fn identity(op: &StageOp) -> String {
     match op {
         StageOp::Umask(mask) => format!("set the umask {mask:03o}"),
         StageOp::Personality(persona) => format!("set the execution domain {persona:#x}"),
+        StageOp::MemPolicy(policy) => {
+            format!("set the memory policy {:#x} for the nodes {:x?}", policy.mode, policy.nodes)
+        }
         StageOp::NoNewPrivs => "set no_new_privs".into(),
         StageOp::Chdir { path, again: false } => format!("change to the directory {path}"),
         StageOp::Chdir { again: true, .. } => "check that the working directory is inside the root".into(),
+        StageOp::KeepGroups => "keep the caller's supplementary groups".into(),
         StageOp::Groups { may_keep: true, .. } => {
             "drop all supplementary groups, unless the user namespace denies it".into()
         }

@@ -3,7 +3,8 @@
 //!
 //! A stage operation cannot hold a free path: it names a descriptor ([`Ref`]) or a path that is looked up below
 //! the container's root; the exceptions, [`StageOp::Propagate`], [`StageOp::AttachHost`] and (without root)
-//! [`StageOp::OpenTree`], name the host's own tree and are refused by `check` once anything is mounted in the root.
+//! [`StageOp::OpenTree`], name the host's own tree and are refused by `check` once anything is mounted in the root. The
+//! file is longer than others because the vocabulary is one table, and each word of it is explained where it stands.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 use crate::plan::hooks::Hook;
 use crate::plan::ids::Writers;
+use crate::plan::mempolicy::MemPolicy;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::plan::rlimits::Rlimit;
@@ -33,6 +35,10 @@ pub enum Source {
     Tree(Tree),
     /// A descriptor whose place the stage gives to a tree that it copies itself.
     Place,
+    /// A file system of its own that the host mounts, detached, because it is to be id-mapped.
+    Fs(FsTree),
+    /// A device node that the host makes, detached, with an owner of the user namespace's.
+    Node(Node),
     /// A namespace file, whose kind is checked.
     Namespace {
         /// Absolute path.
@@ -50,6 +56,40 @@ pub enum Source {
     Init,
     /// The root directory of the container's init (for containers made without pivot_root).
     InitRoot,
+}
+
+/// A file system to mount, id-mapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsTree {
+    /// Its type.
+    pub fstype: String,
+    /// Device or dummy name.
+    pub source: Option<String>,
+    /// Parameters for fsconfig(2).
+    pub options: Vec<(String, Option<String>)>,
+    /// MOUNT_ATTR_* to set.
+    pub attrs: u64,
+    /// Attributes of the whole tree.
+    pub all_attrs: Attrs,
+    /// Propagation changes, in order.
+    pub propagation: Vec<Propagation>,
+    /// Id mapping.
+    pub idmap: Idmap,
+}
+
+/// A device node to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Device number.
+    pub rdev: u64,
+    /// Owner on the host.
+    pub uid: u32,
+    /// Group on the host.
+    pub gid: u32,
+    /// The host's node of that number, bound where none can be made.
+    pub path: PathBuf,
 }
 
 /// A mount tree to copy.
@@ -82,8 +122,8 @@ pub enum Must {
     Directory,
     /// A procfs (a bind onto /proc).
     Proc,
-    /// No symbolic link (`copy-symlink`, which would make the same link instead).
-    NoLink,
+    /// Anything; a symbolic link is opened itself, to be made again (`copy-symlink`).
+    LinkOrTree,
 }
 
 /// One step: the operation and what in the configuration asked for it.
@@ -109,8 +149,24 @@ pub enum Op {
 pub enum HostOp {
     /// Take the id: make the state directory and write the state "creating", with the control group's path.
     Reserve,
+    /// Read the mappings of the user namespace that is joined, and compare them with the configuration's.
+    JoinedIds,
     /// Make the control group and write its limits.
     Cgroup,
+    /// Find or make the groups of Intel RDT.
+    Rdt,
+    /// Put the process into them.
+    RdtPlace,
+    /// Move network devices into the container.
+    NetDevices,
+    /// Make the network namespace, with `lo` up, and send it to the stage.
+    Network,
+    /// Put the device rules on the control group.
+    DeviceRules,
+    /// Keep a copy of the configuration.
+    Keep,
+    /// Note which process it is, so that it is never taken for a later one with its pid.
+    Identify,
     /// Open a source.
     Open(usize),
     /// Connect the console socket, so that a missing one is told before anything runs.
@@ -183,6 +239,8 @@ pub enum StageOp {
     Setsid,
     /// Bring `lo` up.
     Loopback,
+    /// Join the namespace of this kind (a CLONE_NEW* flag) that the host has made and sends.
+    JoinSent(u64),
     /// Tell the host, with a descriptor if any, and wait.
     Barrier {
         /// wire::barrier
@@ -202,6 +260,17 @@ pub enum StageOp {
         mount: Ref,
         /// The target.
         target: Ref,
+    },
+    /// Attach a mount to a path, or make the same link there if what was opened is a symbolic link.
+    AttachOrLink {
+        /// The mount, or the link.
+        mount: Ref,
+        /// Where the target's descriptor goes.
+        slot: usize,
+        /// The path.
+        path: String,
+        /// wire::TARGET_*
+        flags: u16,
     },
     /// Attach a mount to a path of the host's tree.
     AttachHost {
@@ -279,6 +348,13 @@ pub enum StageOp {
         /// For the whole tree.
         recursive: bool,
     },
+    /// The SELinux label of a new mount that does not take `context=`.
+    Label {
+        /// The mount.
+        slot: usize,
+        /// The label.
+        label: String,
+    },
     /// Copy the content of the target into the new tmpfs.
     CopyUp {
         /// The tmpfs.
@@ -309,13 +385,18 @@ pub enum StageOp {
     /// Make a directory with its parents, if that can be done.
     Mkdir(String),
     /// Hide a path.
-    Mask(String),
+    Mask {
+        /// The path.
+        path: String,
+        /// `mountLabel`, for what covers a directory.
+        label: Option<String>,
+    },
     /// Make a path read-only.
     Readonly(String),
     /// pivot_root(2).
     Pivot,
-    /// MS_MOVE and chroot(2).
-    MoveRoot,
+    /// MS_MOVE and chroot(2), and these mounts of the host's tree away.
+    MoveRoot(Vec<String>),
     /// Write to a file below a descriptor.
     Write {
         /// Where.
@@ -346,6 +427,8 @@ pub enum StageOp {
     Umask(u32),
     /// personality(2)
     Personality(u32),
+    /// set_mempolicy(2)
+    MemPolicy(MemPolicy),
     /// PR_SET_NO_NEW_PRIVS
     NoNewPrivs,
     /// Change to the working directory; `again`: after the change of ids, where root was refused before.
@@ -362,6 +445,8 @@ pub enum StageOp {
         /// A denial (user_namespaces(7)) leaves them as they are.
         may_keep: bool,
     },
+    /// Keep the caller's supplementary groups.
+    KeepGroups,
     /// setgroups(2) without any, before a user namespace is joined that may deny it.
     DropGroups,
     /// open_tree(2) with OPEN_TREE_CLONE of a path of the host's tree, as root of the container's user namespace.
@@ -417,10 +502,10 @@ pub enum StageOp {
         number: u16,
         /// Which kind, for messages.
         kind: &'static str,
-        /// The hook.
-        hook: Hook,
+        /// The hook. Boxed, as its state: every step of a program is as large as the largest kind.
+        hook: Box<Hook>,
         /// The state on stdin up to the pid, and after it.
-        state: (String, String),
+        state: Box<(String, String)>,
     },
     /// Close every descriptor from `from` on, but for the gate.
     Close {

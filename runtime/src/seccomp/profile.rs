@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::Listener;
@@ -182,6 +183,8 @@ impl Policy {
         for (index, block) in profile.syscalls.iter().enumerate() {
             notifies |= policy.block(index, block)?;
         }
+        let mut seen = HashSet::new();
+        policy.unknown.retain(|name| seen.insert(name.clone()));
         policy.listen(profile, notifies)?;
         Ok(Some(policy))
     }
@@ -209,7 +212,6 @@ impl Policy {
             }
             match names::row(name) {
                 Some(row) => self.uses.push(Use { row, block: index }),
-                None if self.unknown.contains(name) => {}
                 None => self.unknown.push(name.clone()),
             }
         }

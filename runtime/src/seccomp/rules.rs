@@ -51,6 +51,9 @@ pub(super) struct Rule {
     pub action: u32,
 }
 
+/// Each rule is two instructions at least, and the kernel takes 4096: longer chains need not be sorted to be refused.
+const LONGEST: usize = 2048;
+
 /// The slots of the table while rules are added.
 struct Slots {
     verdicts: Vec<Option<Verdict>>,
@@ -97,6 +100,11 @@ impl Slots {
                 tests.insert(0, Test { arg: 0, op: Op::Eq, mask: width(abi.wide), value });
             }
             let rule = Rule { tests, action: block.action };
+            if self.is_full(call.row) {
+                let name = String::from_utf8_lossy(names::name(call.row));
+                let text = format!("more than {LONGEST} rules for {name} are more than a filter holds");
+                return Err(Error::invalid(format!("/linux/seccomp/syscalls/{}", call.block), text));
+            }
             if !self.add(call.row, rule, multiplexed.is_some()) {
                 let at = format!("/linux/seccomp/syscalls/{}", call.block);
                 let name = String::from_utf8_lossy(names::name(call.row));
@@ -105,6 +113,10 @@ impl Slots {
             }
         }
         Ok(())
+    }
+
+    fn is_full(&self, row: usize) -> bool {
+        matches!(self.verdicts[row], Some(Verdict::Ask(chain)) if self.chains[chain].len() > LONGEST)
     }
 
     /// Adds one rule; false if it contradicts an earlier one.

@@ -3,11 +3,11 @@
 //!
 //! A call of `corten` lives for a millisecond. musl's allocator maps and unmaps pages for every growing vector,
 //! which is a quarter of a `create`'s own work; here an allocation is an addition. The newest block can grow,
-//! shrink and be freed in place, so a vector that is filled alone costs what it holds. Never for the shim, which
-//! lives for months.
+//! shrink and be freed in place, so a vector that is filled alone costs what it holds. One thread has the arena for
+//! itself and takes no lock (a locked addition costs three times as much). Never for the shim, which lives for months.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::{self, NonNull, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,9 +18,19 @@ const CHUNK: usize = 1024 * 1024;
 
 /// The allocator. There may be any number; each has an arena of its own.
 pub struct Bump {
+    /// Whether some thread has taken `own`.
+    owned: AtomicBool,
+    /// For that thread alone: the arena, then mappings.
+    own: UnsafeCell<Region>,
     locked: AtomicBool,
-    region: UnsafeCell<Region>,
+    /// For all others, under the lock: mappings.
+    shared: UnsafeCell<Region>,
     arena: UnsafeCell<Arena>,
+}
+
+thread_local! {
+    /// The allocator whose `own` region is this thread's. A constant without a destructor: reading it is one load.
+    static OWNER: Cell<*const Bump> = const { Cell::new(null_mut()) };
 }
 
 #[repr(align(4096))]
@@ -34,7 +44,7 @@ struct Region {
     end: *mut u8,
 }
 
-// SAFETY: `region` is touched only between `lock` and the guard's drop, which exclude each other. `arena` is never
+// SAFETY: `own` is touched only by the one thread that `owned` let in, `shared` only under the lock. `arena` is never
 // accessed by Bump itself after its address was taken, only handed out in disjoint blocks.
 unsafe impl Sync for Bump {}
 
@@ -43,8 +53,10 @@ impl Bump {
     #[must_use]
     pub const fn new() -> Self {
         Bump {
+            owned: AtomicBool::new(false),
+            own: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
             locked: AtomicBool::new(false),
-            region: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
+            shared: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
             arena: UnsafeCell::new(Arena { _bytes: [0; ARENA] }),
         }
     }
@@ -57,21 +69,31 @@ impl Bump {
         let _ = unsafe { libc::madvise(start.cast(), bytes.min(ARENA), libc::MADV_POPULATE_WRITE) };
     }
 
-    /// Runs `work` on the region, alone. The lock is held for a few instructions (once in a while for one mmap),
-    /// so waiting for it is spinning.
+    /// Gives the arena to the calling thread, for good. Once: a second call, by whatever thread, changes nothing.
+    pub fn own(&'static self) {
+        if !self.owned.swap(true, Ordering::Relaxed) {
+            let start: *mut u8 = self.arena.get().cast();
+            // SAFETY: this thread alone got here, and OWNER, which lets it use `own`, is set after this; the end is one
+            // past the arena, which is ARENA bytes long.
+            unsafe { *self.own.get() = Region { next: start, end: start.add(ARENA) } };
+            OWNER.set(self);
+        }
+    }
+
+    /// Runs `work` on this thread's region. The lock of the others is held for a few instructions (once in a while for
+    /// one mmap), so waiting for it is spinning.
+    #[inline]
     fn with<T>(&self, work: impl FnOnce(&mut Region) -> T) -> T {
+        if OWNER.get() == ptr::from_ref(self) {
+            // SAFETY: only the owning thread has this OWNER, and `work` neither allocates nor can reach the region in
+            // another way: this is the only reference.
+            return work(unsafe { &mut *self.own.get() });
+        }
         while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             std::hint::spin_loop();
         }
-        // SAFETY: the lock is held, so this is the only reference; `work` cannot reach the region in another way,
-        // and does not allocate.
-        let region = unsafe { &mut *self.region.get() };
-        if region.end.is_null() {
-            region.next = self.arena.get().cast();
-            // SAFETY: one past the end of the arena, which is ARENA bytes long.
-            region.end = unsafe { region.next.add(ARENA) };
-        }
-        let result = work(region);
+        // SAFETY: the lock is held, so this is the only reference; `work` is as above.
+        let result = work(unsafe { &mut *self.shared.get() });
         self.locked.store(false, Ordering::Release);
         result
     }
@@ -178,7 +200,8 @@ mod tests {
     /// Hands out, fills, and checks that nothing overlaps, across the arena's end and through mappings.
     #[test]
     fn blocks_are_aligned_and_disjoint() {
-        let bump = Bump::new();
+        let bump: &'static Bump = Box::leak(Box::default());
+        bump.own();
         let mut blocks = Vec::new();
         for n in 0..3000_usize {
             let layout = layout(1 + n % 700, 1 << (n % 8));
@@ -235,9 +258,10 @@ mod tests {
 
     #[test]
     fn threads_get_different_blocks() {
-        let bump = Bump::new();
+        let bump: &'static Bump = Box::leak(Box::default());
         let mut all: Vec<usize> = std::thread::scope(|scope| {
             let take = || {
+                bump.own();
                 // SAFETY: as above.
                 (0..2000).map(|_| unsafe { bump.alloc(layout(16, 16)) }.addr()).collect::<Vec<_>>()
             };

@@ -5,7 +5,7 @@
 //! and touches no Rust runtime state; all it uses was prepared before the clone. CLONE_VM is never used.
 
 use std::ffi::{CString, c_char};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::error::{Context, RawErrno, Result};
 use crate::stage::wire::{Message, kind};
@@ -197,10 +197,18 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
 /// # Errors
 /// The errno of clone3(2).
 pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
+    sleeper(libc::CLONE_NEWUSER as u64 | flags)
+}
+
+/// A process that only sleeps, in new namespaces of `flags`.
+///
+/// # Errors
+/// The errno of clone3(2).
+pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
     let parent = std::process::id();
     let window = Window {
-        flags: libc::CLONE_NEWUSER as u64 | flags,
+        flags,
         cgroup: None,
         wait: false,
         become_root: false,
@@ -211,15 +219,65 @@ pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
     };
     match clone3(&window)? {
         (pid, Some(pidfd)) => Ok((pid, pidfd)),
-        (_, None) => loop {
-            // SAFETY: numbers only; the process ends by SIGKILL, also when its parent does.
+        (_, None) => sleep(parent),
+    }
+}
+
+/// The same in a user namespace that exists; it is there on return.
+///
+/// # Errors
+/// The errno of clone3(2) or of setns(2).
+pub fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
+    let parent = std::process::id();
+    let window = Window {
+        flags: 0,
+        cgroup: None,
+        wait: false,
+        become_root: false,
+        sync: write.as_fd(),
+        host: None,
+        stdio: None,
+        inherit: &[],
+    };
+    let (pid, pidfd) = match clone3(&window)? {
+        (pid, Some(pidfd)) => (pid, pidfd),
+        (_, None) => {
+            // SAFETY: a number and a descriptor that this process owns a copy of; the word is 4 bytes of its own stack.
             unsafe {
-                libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-                if libc::syscall(libc::SYS_getppid) != i64::from(parent) {
-                    libc::_exit(0)
+                let joined = libc::syscall(libc::SYS_setns, userns.as_raw_fd(), libc::CLONE_NEWUSER);
+                let errno = if joined == 0 { 0 } else { *libc::__errno_location() };
+                libc::write(write.as_raw_fd(), (&raw const errno).cast(), size_of::<i32>());
+                if joined != 0 {
+                    libc::_exit(1)
                 }
-                libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
             }
-        },
+            sleep(parent)
+        }
+    };
+    drop(write);
+    let mut word = [0; 4];
+    let length = rustix::io::read(&read, &mut word).unwrap_or(0);
+    match i32::from_ne_bytes(word) {
+        0 if length == word.len() => Ok((pid, pidfd)),
+        errno => {
+            crate::sys::wait::reap(pidfd.as_fd())?;
+            let errno = if errno == 0 { libc::ECHILD } else { errno };
+            Err(crate::error::Error::os("setns(user)", errno))
+        }
+    }
+}
+
+/// In the child: sleeps until it is killed, or its parent ends.
+fn sleep(parent: u32) -> ! {
+    loop {
+        // SAFETY: numbers only; the process ends by SIGKILL, also when its parent does.
+        unsafe {
+            libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            if libc::syscall(libc::SYS_getppid) != i64::from(parent) {
+                libc::_exit(0)
+            }
+            libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+        }
     }
 }

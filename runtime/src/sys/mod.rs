@@ -13,5 +13,6 @@ pub mod ns;
 pub mod prctl;
 pub mod probe;
 pub mod sched;
+pub mod spawn;
 pub mod tty;
 pub mod wait;

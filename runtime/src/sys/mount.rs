@@ -28,6 +28,14 @@ pub fn may_copy() -> bool {
     rustix::mount::open_tree(rustix::fs::CWD, "/", flags).is_ok()
 }
 
+/// Whether the kernel has mount_setattr(2). Asked with a size that every kernel that has it refuses.
+pub fn has_set_attr() -> bool {
+    // SAFETY: with a size of 0 nothing is read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, 0) };
+    result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
 /// Changes the mount behind `mount`, which may be detached.
 ///
 /// # Errors

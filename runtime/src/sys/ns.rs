@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces: what kind a file is, and looking at another's mounts.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
+    move_into_thread_name_spaces,
+};
 
 use crate::error::{Context, Error, Kind, RawErrno, Result};
 
@@ -49,6 +52,25 @@ pub fn among_mounts_of<T: Send>(
 /// Whether this process is no root of the initial user namespace.
 pub fn unprivileged() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
+/// A new network namespace with `lo` up. This thread makes it by being in it for a moment; nobody else's is touched.
+///
+/// # Errors
+/// The errno of unshare(2) (ENOSPC: too many of them, EPERM) or ioctl(2). Should setns(2) not lead back, the thread is
+/// lost for anything that has to do with the network: that is an error, too.
+pub fn new_network() -> Result<OwnedFd> {
+    const PATH: &str = "/proc/thread-self/ns/net";
+    let open = || rustix::fs::open(PATH, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let ours = open().call(|| format!("open({PATH})"))?;
+    // SAFETY: the flag gives this thread a network namespace of its own; no memory or descriptor is concerned.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call(|| "unshare(CLONE_NEWNET)")?;
+    let made = crate::stage::loopback_up()
+        .map_err(|fault| RawErrno(fault.errno))
+        .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
+        .and_then(|()| open().call(|| format!("open({PATH})")));
+    move_into_link_name_space(ours.as_fd(), Some(LinkNameSpaceType::Network)).call(|| "setns(network)")?;
+    made
 }
 
 /// Whether this process is in a user namespace other than the initial one, which has a number of its own

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! waitid(2) for a child by its pidfd, whatever its exit signal.
+//! Ends: waitid(2) for a child by its pidfd, whatever its exit signal, and our own.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -44,4 +44,22 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<Exit> {
         (info.si_code, info.si_status())
     };
     Ok(if code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
+}
+
+/// The pid of some child that has ended and was not waited for; it stays so. `None` when there is none.
+pub fn ended_child() -> Option<i32> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: the structure is valid for writing and outlives the call.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
+    // SAFETY: zero is a valid siginfo_t, and waitid left it so or filled it in for SIGCHLD.
+    let pid = unsafe { info.assume_init().si_pid() };
+    (result == 0 && pid > 0).then_some(pid)
+}
+
+/// Ends this process at once: no destructor and no handler runs, nothing is unmapped by hand that the kernel takes
+/// anyway (the C library's and std's way costs 15 µs). What is buffered must have been written.
+pub fn leave(code: u8) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code.into()) }
 }

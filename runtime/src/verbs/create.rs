@@ -3,16 +3,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
-use crate::ask::{Create, Home, Launched, Stdio};
+use rustix::fs::{Mode, OFlags};
+
+use crate::ask::{Create, Home, Launched};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
+use crate::host::notify::Notify;
 use crate::host::{Launch, Subject, Task};
 use crate::plan::{Plan, ids};
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
-use crate::state::{Dir, State, now};
+use crate::state::{Dir, State, now, read_all};
 
 /// `create`, and `run` up to and including the start: the process is launched and, for `run`, started.
 ///
@@ -20,7 +24,10 @@ use crate::state::{Dir, State, now};
 /// After an error nothing is left behind.
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
-    let facts = Facts::probe()?.for_rootless(home.rootless);
+    let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    if ask.no_pivot {
+        facts.probe_mounts()?;
+    }
     let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);
@@ -50,13 +57,18 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         process: plan.process.is_some(),
         poststart: !plan.hooks.poststart.is_empty(),
         poststop: !plan.hooks.poststop.is_empty(),
+        resources: None,
+        rdt: None,
         init: None,
     };
-    if let Err(error) = dir.write_file("config.json", &bytes) {
-        // Nothing else exists yet.
-        let _ = dir.remove();
-        return Err(error);
-    }
+    let notify = match notification(&plan, &ask, &dir) {
+        Ok(notify) => notify,
+        Err(error) => {
+            let _ = dir.remove();
+            return Err(error);
+        }
+    };
+    let task = Task::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };
     let subject = Subject {
         id: &plan.id,
         bundle: &plan.bundle,
@@ -64,42 +76,48 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         listener: plan.seccomp.as_ref().and_then(|filter| filter.listener.as_ref()),
         stdio: std::mem::take(&mut ask.stdio),
         pid_file: ask.pid_file.take(),
-        pidfd_socket: ask.pidfd_socket.take(),
+        pidfd_socket: ask.pidfd_socket.take().or_else(|| plan.obeyed.pidfd_socket.clone()),
     };
-    Launch::run(home, &program, Task::Create { plan: &plan, dir: &dir, state: Box::new(state) }, subject)
+    let launched = Launch::run(home, &program, task, subject)?;
+    Ok(Launched { notify, ..launched })
+}
+
+/// The notification socket's directory, if there is a service manager to notify; for `run` the socket as well.
+fn notification(plan: &Plan, ask: &Create, dir: &Dir) -> Result<Option<Notify>> {
+    let Some(manager) = ask.notify.as_ref().filter(|_| plan.notifies()) else { return Ok(None) };
+    Notify::prepare(dir)?;
+    if ask.run { Notify::bind(dir, manager).map(Some) } else { Ok(None) }
 }
 
 /// Reads the bundle: the configuration, its bytes, and the bundle's absolute path.
 pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
-    let bundle = std::fs::canonicalize(&ask.bundle)
-        .call(|| format!("open({})", ask.bundle.display()))
-        .step(|| "bundle")?;
+    let bundle = real(&ask.bundle).call(|| format!("open({})", ask.bundle.display())).step(|| "bundle")?;
     let path = bundle.join(ask.config.as_deref().unwrap_or(Path::new("config.json")));
-    let bytes = std::fs::read(&path).map_err(|error| {
-        let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let error = Error::os(format!("open({})", path.display()), errno).with_kind(Kind::Invalid);
-        match errno {
-            libc::ENOENT => error.at("JSON specification file config.json not found"),
-            _ => error,
-        }
+    let bytes = read_file(&path).map_err(|error| match error.errno() {
+        Some(libc::ENOENT) => error.at("JSON specification file config.json not found"),
+        _ => error,
     })?;
     Ok((spec::read("config.json", &bytes)?, bytes, bundle))
+}
+
+/// The absolute path of what `path` leads to, as the kernel says it; realpath(3), which maps memory of its own, is for
+/// where there is no /proc.
+fn real(path: &Path) -> std::io::Result<PathBuf> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty())?;
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    std::fs::read_link(link).or_else(|_| std::fs::canonicalize(path))
+}
+
+/// A file of the caller's, whole but within bounds.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let opened = std::fs::File::open(path).call(|| format!("open({})", path.display()));
+    let read = opened.and_then(|file| read_all(file.as_fd()).call(|| format!("read({})", path.display())));
+    read.map_err(|error| error.with_kind(Kind::Invalid))
 }
 
 /// Which descriptors a terminal may have (reference E15).
 fn terminal_rules(plan: &Plan, ask: &Create) -> Result<()> {
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal.is_some());
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    let leaves = !ask.run || ask.detach;
-    match (terminal, socket) {
-        (true, false) if leaves => Err(Error::new(
-            Kind::Invalid,
-            "cannot allocate tty if corten will detach without setting console socket",
-        )),
-        (false, true) | (true, true) if !leaves || !terminal => Err(Error::new(
-            Kind::Invalid,
-            "cannot use console socket if corten will not detach or allocate tty",
-        )),
-        _ => Ok(()),
-    }
+    super::terminal_rules(terminal, &ask.stdio, !ask.run || ask.detach)
 }

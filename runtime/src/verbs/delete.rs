@@ -8,7 +8,7 @@ use crate::cgroup::{self, Group};
 use crate::container::{Container, Phase, end};
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
-use crate::host::hooks;
+use crate::host::{hooks, rdt};
 use crate::plan;
 use crate::spec::{self, Spec};
 use crate::state::Dir;
@@ -40,11 +40,16 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
     }
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;
+    if let Some(record) = &container.state.rdt {
+        rdt::remove(&record.owned)?;
+    }
     // Read before the directory goes, run after: a failing hook must not keep the container (runtime.md, step 13).
-    let hooks = match container.spec() {
-        _ if !container.state.poststop => Vec::new(),
-        Ok(Spec { hooks, .. }) => plan::hooks::decide(&hooks).unwrap_or_default().poststop,
-        Err(_) => Vec::new(),
+    let hooks = match container.state.poststop.then(|| container.spec()) {
+        Some(Ok(Spec { hooks, annotations, .. })) => {
+            let obeyed = plan::annotations::read(&annotations).unwrap_or_default();
+            plan::hooks::decide(&hooks, &obeyed.hook_output).unwrap_or_default().poststop
+        }
+        Some(Err(_)) | None => Vec::new(),
     };
     container.dir.remove()?;
     let state = &container.state;

@@ -5,12 +5,14 @@
 
 use std::path::Path;
 
-use crate::ask::{Exec, Home, Launched, Stdio};
+use super::create::read_file;
+use crate::ask::{Exec, Home, Launched};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 use crate::facts::{self, Facts};
 use crate::host::{Launch, Subject, Task};
+use crate::plan::annotations;
 use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
 use crate::plan::process::{self, Place, Process};
@@ -41,10 +43,11 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let namespaces = namespaces::decide(&spec)?;
     let setgroups = setgroups(&namespaces, &facts, pid);
     let process = decide(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
-    terminal_rules(&process, &ask)?;
+    super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
-    let seccomp = process::seccomp(&spec, &mut warnings)?;
+    let obeyed = annotations::read(&spec.annotations)?;
+    let seccomp = process::seccomp(&spec, &obeyed, &mut warnings)?;
     let entry = Entry {
         id: container.state.id.clone(),
         kinds: entered(&namespaces),
@@ -54,8 +57,10 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         keyring: !container.state.no_keyring,
         place: placement.at_birth().is_none(),
         unprivileged: !facts.is_admin(),
-        drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts),
+        drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
         last_cap: facts.last_cap,
+        rdt: container.state.rdt.is_some(),
+        keep_groups: obeyed.keep_groups,
         seccomp,
         keep_fds: ask.preserve_fds,
     };
@@ -70,7 +75,12 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(home, &program, Task::Exec { init, pid, placement }, subject)
+    Launch::run(
+        home,
+        &program,
+        Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() },
+        subject,
+    )
 }
 
 /// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;
@@ -90,29 +100,30 @@ fn decide(
     (facts, setgroups): (&Facts, Setgroups),
     namespaces: &Namespaces,
 ) -> Result<Process> {
-    let mut object = match &ask.process {
-        Some(path) => read_process(path)?,
-        None => spec.process.clone().unwrap_or_default(),
+    let whole = ask.process.is_some() || ask.object.is_some();
+    let mut object = match (&ask.object, &ask.process) {
+        (Some(object), _) => object.clone(),
+        (None, Some(path)) => read_process(path)?,
+        (None, None) => spec.process.clone().unwrap_or_default(),
     };
     if object.oom_score_adj.is_none() {
         // The container's, not ours, which may be containerd-shim's -998 (as runc).
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
-    let object = if ask.process.is_some() { object } else { process::overlay(object, &ask.overlay) };
+    let object = if whole { object } else { process::overlay(object, &ask.overlay) };
     let theirs = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let known = ids::known(namespaces, theirs.as_ref(), facts);
     let place = Place { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
-    let at = if ask.process.is_some() { "" } else { "/process" };
+    let at = if whole { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;
     process.size_of(ask.console_size);
-    warnings.iter().for_each(|warning| (home.warn)(warning));
+    warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));
     Ok(process)
 }
 
 fn read_process(path: &Path) -> Result<spec::Process> {
-    let bytes = std::fs::read(path).call(|| format!("open({})", path.display()))?;
-    spec::read(&path.display().to_string(), &bytes)
+    spec::read(&path.display().to_string(), &read_file(path)?)
 }
 
 /// All namespaces of the container but its pid namespace, into which the process is born.
@@ -131,21 +142,5 @@ fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     match subs.is_empty() {
         false => group.exec_placement(&subs),
         true => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
-    }
-}
-
-/// Which descriptors a terminal may have (reference E15).
-fn terminal_rules(process: &Process, ask: &Exec) -> Result<()> {
-    let socket = matches!(ask.stdio, Stdio::ConsoleSocket(_));
-    match (process.terminal.is_some(), socket) {
-        (true, false) if ask.detach => Err(Error::new(
-            Kind::Invalid,
-            "cannot allocate tty if corten will detach without setting console socket",
-        )),
-        (false, true) => Err(Error::new(
-            Kind::Invalid,
-            "cannot use console socket if corten will not detach or allocate tty",
-        )),
-        _ => Ok(()),
     }
 }

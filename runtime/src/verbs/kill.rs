@@ -20,8 +20,10 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(home, id)?;
     let (phase, pidfd) = container.phase()?;
     if all {
+        let grouped = !container.state.cgroup.groups.is_empty();
         return match (signal, pidfd) {
-            (libc::SIGKILL, _) if !container.state.cgroup.groups.is_empty() => container.group().kill(),
+            (libc::SIGKILL, _) if grouped => container.group().kill(),
+            _ if grouped => container.group().signal(signal),
             // With init its whole pid namespace ends.
             (libc::SIGKILL, Some(init)) if own_pid_namespace(&container) => {
                 crate::host::identity::kill(init.as_fd());
@@ -38,9 +40,12 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
         container.group().kill()?;
     }
     match send(pidfd.as_fd(), signal) {
-        Err(rustix::io::Errno::SRCH) => Err(Error::new(Kind::Status, format!("container not running: {id}"))),
-        other => other.call(|| format!("pidfd_send_signal({signal})")),
+        Err(rustix::io::Errno::SRCH) => {
+            return Err(Error::new(Kind::Status, format!("container not running: {id}")));
+        }
+        other => other.call(|| format!("pidfd_send_signal({signal})"))?,
     }
+    if signal == libc::SIGKILL { container.group().let_die() } else { Ok(()) }
 }
 
 fn own_pid_namespace(container: &Container) -> bool {

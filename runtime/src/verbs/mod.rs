@@ -7,27 +7,54 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod kill;
 mod pause;
 mod plan;
 mod query;
 mod start;
+mod update;
 
 use std::os::fd::BorrowedFd;
 
 pub use create::create;
 pub use delete::delete;
+pub use events::{Watch, oom_watch, stats, watch};
 pub use exec::exec;
 pub use kill::kill;
 pub use pause::{pause, resume};
 pub use plan::{PlanLine, plan};
 pub use query::{list, pids, state};
-pub use start::start;
+pub use start::{start, start_notifying};
+pub use update::update;
 
 pub use crate::sys::wait::Exit;
 
-use crate::error::Result;
+use crate::ask::Stdio;
+use crate::error::{Error, Kind, Result};
+
+/// E15, in runc's words, which its test suite reads, as is said of both below.
+pub const SOCKET_WANTED: &str = "cannot allocate tty if runc will detach without setting console socket";
+/// The opposite mistake.
+pub const NO_SOCKET_WANTED: &str = "cannot use console socket if runc will not detach or allocate tty";
+
+/// Which descriptors a terminal may have: with a caller who `leaves`, its other end must go to a socket; with one
+/// who stays, or without a terminal, there is nothing to send. A shim stays also when it leaves the process waiting.
+fn terminal_rules(terminal: bool, stdio: &Stdio, leaves: bool) -> Result<()> {
+    match (terminal, matches!(stdio, Stdio::ConsoleSocket(_))) {
+        (true, _) if matches!(stdio, Stdio::HandBack) => Ok(()),
+        (false, _) if matches!(stdio, Stdio::HandBack) => {
+            Err(Error::invalid("/process/terminal", "is false, and a terminal was asked for"))
+        }
+        (true, _) if matches!(stdio, Stdio::Fds(_)) => {
+            Err(Error::invalid("/process/terminal", "is true, and no terminal was asked for"))
+        }
+        (true, false) if leaves => Err(Error::new(Kind::Invalid, SOCKET_WANTED)),
+        (_, true) if !leaves || !terminal => Err(Error::new(Kind::Invalid, NO_SOCKET_WANTED)),
+        _ => Ok(()),
+    }
+}
 
 /// Waits for a child of ours.
 ///

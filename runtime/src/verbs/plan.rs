@@ -27,7 +27,10 @@ pub struct PlanLine {
 /// As `create` before it makes anything.
 pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     let (spec, _, bundle) = load(ask)?;
-    let facts = Facts::probe()?.for_rootless(home.rootless);
+    let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    if ask.no_pivot {
+        facts.probe_mounts()?;
+    }
     let plan = Plan::new(&spec, &facts, home, ask, bundle)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;
@@ -41,13 +44,13 @@ pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
             Op::Host(_) => "host",
             Op::Stage(_) => "stage",
         };
-        if step.op == Op::Host(HostOp::Cgroup) {
-            lines.push(PlanLine { side, field: step.at.clone(), step: explain::sentence(&program, step) });
-            let writes = plan.cgroup.explain().into_iter();
-            lines.extend(writes.map(|(field, step)| PlanLine { side: "host", field, step }));
-            continue;
-        }
         lines.push(PlanLine { side, field: step.at.clone(), step: explain::sentence(&program, step) });
+        let parts = match step.op {
+            Op::Host(HostOp::Cgroup) => plan.cgroup.explain(),
+            Op::Host(HostOp::DeviceRules) => plan.cgroup.explain_devices(),
+            _ => Vec::new(),
+        };
+        lines.extend(parts.into_iter().map(|(field, step)| PlanLine { side, field, step }));
     }
     Ok(lines)
 }

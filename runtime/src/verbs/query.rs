@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::ask::Home;
+use crate::ask::{Home, check_id};
 use crate::container::{Container, owner};
 use crate::error::{Context, Kind, Result};
 use crate::state::Status;
@@ -26,7 +26,7 @@ pub fn list(home: &Home) -> Result<Vec<Status>> {
     let mut ids: Vec<String> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|entry| entry.file_name().into_string().ok().filter(|id| check_id(id).is_ok()))
         .collect();
     ids.sort_unstable();
     let mut all = Vec::with_capacity(ids.len());

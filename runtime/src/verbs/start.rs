@@ -3,13 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::ask::{Create, Home};
 use crate::container::{Container, Phase, end};
 use crate::error::{Context, Error, Kind, Result};
 use crate::facts::Facts;
-use crate::host::{Channel, Incoming, hooks, word};
+use crate::host::notify::Notify;
+use crate::host::{Channel, Incoming, hooks, oom, word};
+use crate::plan::notify::DIRECTORY;
 use crate::plan::{self, Plan};
 use crate::program::compile;
 
@@ -18,9 +23,30 @@ use crate::program::compile;
 /// # Errors
 /// The errno of the user's program's exec; `Kind::Status` when the container is not in the state "created".
 pub fn start(home: &Home, id: &str) -> Result<()> {
+    started(home, id, None).map(drop)
+}
+
+/// `start` for a service manager, whose notification socket `manager` is: stays until the container is ready, or has
+/// ended. Only for a container that was created with such a socket.
+///
+/// # Errors
+/// As `start`; `Kind::Peer` when the manager's socket is gone.
+pub fn start_notifying(home: &Home, id: &str, manager: &Path) -> Result<()> {
+    match started(home, id, Some(manager))? {
+        // Nobody holds the container's lock any more: this may take as long as it likes.
+        Some((notify, pid, pidfd)) => notify.relay(pidfd.as_fd(), pid),
+        None => Ok(()),
+    }
+}
+
+/// What is left to do once it is started: the socket to relay, and for whom.
+type Relay = Option<(Notify, i32, OwnedFd)>;
+
+fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
     let container = Container::open_locked(home, id)?;
     let status = |text: &'static str| Err(Error::new(Kind::Status, text));
-    match container.phase()?.0 {
+    let (phase, pidfd) = container.phase()?;
+    match phase {
         Phase::Created => {}
         Phase::Stopped => return status("cannot start a container that has stopped"),
         Phase::Creating => return status("cannot start a container that is being created"),
@@ -29,6 +55,8 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
     if !container.state.process {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
+    let manager = manager.filter(|_| container.dir.has(DIRECTORY));
+    let notify = manager.map(|manager| Notify::bind(&container.dir, manager)).transpose()?;
     let channel = knock(&container)?;
     // Gone before the word is given: should we die in between, the stage ends, and nobody is told "created".
     container.dir.remove_file("gate")?;
@@ -36,7 +64,14 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
     if let Some(incoming) = channel.receive()? {
         return Err(failed(home, &container, &incoming));
     }
-    poststart(home, &container)
+    if let (Some(pidfd), Some(init)) = (&pidfd, &container.state.init)
+        && oom::killed_as_stage(init.pid, pidfd.as_fd(), &container.group(), 0)
+    {
+        return Err(oom::killed().at("unable to start container process"));
+    }
+    poststart(home, &container)?;
+    let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
+    Ok(notify.zip(pidfd).map(|(notify, pidfd)| (notify, pid, pidfd)))
 }
 
 fn knock(container: &Container) -> Result<Channel> {
@@ -58,6 +93,7 @@ fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
         no_new_keyring: state.no_keyring,
         preserve_fds: state.keep_fds - state.listen_fds,
         listen_fds: state.listen_fds,
+        notify: container.dir.has(DIRECTORY).then(PathBuf::new),
         ..Create::default()
     };
     let worded = Facts::probe().and_then(|facts| {
@@ -77,7 +113,9 @@ fn poststart(home: &Home, container: &Container) -> Result<()> {
     }
     let pid = state.init.as_ref().map_or(0, |init| init.pid);
     let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
-    let hooks = plan::hooks::decide(&container.spec()?.hooks)?;
+    let spec = container.spec()?;
+    let obeyed = plan::annotations::read(&spec.annotations)?;
+    let hooks = plan::hooks::decide(&spec.hooks, &obeyed.hook_output)?;
     hooks::run("poststart", &hooks.poststart, &text, &state.bundle).inspect_err(|_| {
         let (_, pidfd) = container.phase().unwrap_or((Phase::Stopped, None));
         if let Err(error) = end(container, pidfd) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The cases. Each gets a [`Host`] of its own, whose groups lie below one directory that must be empty at the end.
 
+mod changes;
 pub mod children;
 pub mod cost;
 mod devices;
@@ -23,8 +24,13 @@ pub fn all() {
         return println!("not run: no cgroups are mounted");
     }
     println!("cgroup {:?}: {} hierarchies", h.version(), h.v1.len() + usize::from(h.v2.is_some()));
-    for (number, (name, case)) in
-        makes::CASES.iter().chain(limits::CASES).chain(devices::CASES).chain(ends::CASES).enumerate()
+    for (number, (name, case)) in makes::CASES
+        .iter()
+        .chain(limits::CASES)
+        .chain(changes::CASES)
+        .chain(devices::CASES)
+        .chain(ends::CASES)
+        .enumerate()
     {
         println!("case {name}");
         let host = Host { h: h.clone(), base: format!("corten-test-{}-{number}", std::process::id()), name };

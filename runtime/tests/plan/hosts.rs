@@ -17,7 +17,7 @@ fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
 
 /// A plain host with the unified hierarchy.
 pub fn v2() -> Facts {
-    let cgroups = Hierarchies { v1: Vec::new(), v2: Some(hierarchy("/sys/fs/cgroup", &[])) };
+    let cgroups = Hierarchies { v1: Vec::new(), v2: Some(hierarchy("/sys/fs/cgroup", &[])), user: None };
     Facts {
         euid: 0,
         in_userns: false,
@@ -32,6 +32,8 @@ pub fn v2() -> Facts {
         apparmor: true,
         selinux: true,
         cgroups,
+        mount_setattr: true,
+        mounts: Vec::new(),
     }
 }
 
@@ -45,7 +47,7 @@ pub fn v1() -> Facts {
         hierarchy("/sys/fs/cgroup/blkio", &["blkio"]),
         hierarchy("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
     ];
-    Facts { cgroups: Hierarchies { v1, v2: None }, ..v2() }
+    Facts { cgroups: Hierarchies { v1, v2: None, user: None }, ..v2() }
 }
 
 /// Root of somebody else's user namespace.
@@ -56,6 +58,7 @@ pub fn nested() -> Facts {
 /// A user without privileges, whose own group (a session's) belongs to root.
 pub fn user() -> Facts {
     let mut facts = v2();
+    facts.cgroups.user = Some(1000);
     facts.cgroups.v2 = facts.cgroups.v2.map(|h| Hierarchy { own: "/user.slice/session".into(), ..h });
     Facts {
         euid: 1000,

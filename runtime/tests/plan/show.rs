@@ -132,6 +132,9 @@ fn process(out: &mut String, p: &Process) {
     if fields != (&None, &None, &None, &None) {
         writeln!(out, "sched {fields:?}").unwrap();
     }
+    if let Some(policy) = &p.mempolicy {
+        writeln!(out, "mempolicy {:#x} {:?}", policy.value.mode, policy.value.nodes).unwrap();
+    }
 }
 
 fn hooks(out: &mut String, hooks: &[Hook]) {
@@ -169,7 +172,11 @@ pub fn plan(p: &Plan) -> String {
         writeln!(out, "{}", step(s)).unwrap();
     }
     for d in &p.devices {
-        let via = if d.via == Via::Mknod { "mknod" } else { "bind" };
+        let via = match &d.via {
+            Via::Mknod => "mknod".to_owned(),
+            Via::Bind(_) => "bind".to_owned(),
+            Via::Node { uid, gid, .. } => format!("node {uid}:{gid}"),
+        };
         let (major, minor) = (libc::major(d.rdev), libc::minor(d.rdev));
         writeln!(out, "device {} {:o} {major}:{minor} {}:{} {via}", d.path, d.mode, d.uid, d.gid).unwrap();
     }
@@ -185,6 +192,15 @@ pub fn plan(p: &Plan) -> String {
     }
     if let Some(process_plan) = &p.process {
         process(&mut out, process_plan);
+    }
+    if let Some(rdt) = &p.rdt {
+        writeln!(out, "{rdt:?}").unwrap();
+    }
+    for device in &p.netdevs {
+        writeln!(out, "netdev {} {} -> {}", device.at, device.host, device.inside).unwrap();
+    }
+    if p.obeyed != Default::default() {
+        writeln!(out, "{:?}", p.obeyed).unwrap();
     }
     let h = &p.hooks;
     for list in

@@ -2,6 +2,7 @@
 //! Configurations to compile: a few by hand, and any number at random.
 
 use corten::ask::Create;
+use corten::facts::Facts;
 use corten::plan::Plan;
 use corten::plan::namespaces::NsKind;
 use corten::program::Program;
@@ -81,6 +82,40 @@ fn rootless(change: impl FnOnce(&mut Value)) -> Program {
     compile::create(&hosts::plan_for(&read(&config), &user, &Create::default()).unwrap(), LAST_CAP)
 }
 
+/// What few configurations have.
+fn fields(config: &mut Value) {
+    let linux = &mut config["linux"];
+    linux["intelRdt"] = json!({"l3CacheSchema": "L3:0=f", "enableMonitoring": true});
+    linux["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0-1"});
+    linux["netDevices"] = json!({"eth0": {"name": "net%d"}});
+    linux["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "uid": 5}]);
+    config["annotations"] = json!({"run.oci.keep_original_groups": "1"});
+    let map = json!([{"containerID": 0, "hostID": 5000, "size": 9}]);
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({"destination": "/link", "type": "bind", "source": "/src/link", "options": ["copy-symlink", "ro"]}));
+    mounts.push(
+        json!({"destination": "/mapped", "type": "tmpfs", "source": "t", "options": ["mode=700", "nodev"],
+        "uidMappings": map, "gidMappings": map}),
+    );
+}
+
+/// Before Linux 5.12.
+fn old_kernel() -> Plan {
+    let mut config = base();
+    config["mounts"].as_array_mut().unwrap().push(
+        json!({"destination": "/b", "type": "bind", "source": "/src", "options": ["rbind", "ro", "rshared"]}),
+    );
+    let facts = Facts { mount_setattr: false, ..hosts::v2() };
+    hosts::plan_for(&read(&config), &facts, &Create::default()).unwrap()
+}
+
+fn no_pivot() -> Plan {
+    let mounts = ["/dev", "/proc", "/proc", "/sys"].map(str::to_owned).to_vec();
+    let facts = Facts { mounts, ..hosts::v2() };
+    let ask = Create { no_pivot: true, ..Create::default() };
+    hosts::plan_for(&read(&base()), &facts, &ask).unwrap()
+}
+
 /// What `exec` knows about a container with these namespaces.
 pub fn entry(plan: &Plan, place: bool) -> Entry {
     let has = |kind| plan.namespaces.has(kind);
@@ -96,6 +131,8 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
         unprivileged: false,
         drops_groups: has(NsKind::User),
         last_cap: LAST_CAP,
+        rdt: plan.rdt.is_some(),
+        keep_groups: plan.obeyed.keep_groups,
         seccomp: plan.seccomp.clone(),
         keep_fds: plan.ask.keep_fds,
     }
@@ -148,7 +185,17 @@ pub fn golden() -> Vec<(&'static str, Program)> {
         ("seccomp-with-nnp", program(|c| c["linux"]["seccomp"] = seccomp())),
         ("hooks", program(|c| c["hooks"] = hooks())),
         ("no-process", program(|c| c["process"] = Value::Null)),
+        ("fields", program(fields)),
+        ("fields-in-userns", {
+            program(|c| {
+                user_namespace(c);
+                fields(c);
+            })
+        }),
+        ("old-kernel", compile::create(&old_kernel(), LAST_CAP)),
+        ("no-pivot", compile::create(&no_pivot(), LAST_CAP)),
         ("exec", exec(terminal)),
+        ("exec-fields", exec(fields)),
         (
             "exec-userns-listener",
             exec(|c| {
@@ -193,11 +240,15 @@ pub fn random(random: &mut Random) -> Option<Plan> {
         1 => config["linux"]["seccomp"] = listener(),
         _ => {}
     }
+    if random.one_in(4) {
+        fields(&mut config);
+    }
     let facts = match random.below(3) {
         0 => hosts::v1(),
         1 => hosts::nested(),
         _ => hosts::v2(),
     };
+    let facts = Facts { mount_setattr: !random.one_in(4), mounts: vec!["/sys".to_owned()], ..facts };
     let fds = random.below(3) as u32;
     let ask = Create { no_pivot: random.one_in(6), listen_fds: fds, preserve_fds: fds, ..Create::default() };
     let run = random.one_in(2) && !config["process"].is_null();

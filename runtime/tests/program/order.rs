@@ -7,7 +7,7 @@ use corten::stage::wire::barrier;
 use crate::cases::{self, Random};
 
 /// Every step of the first name comes before every step of the second.
-const BEFORE: [(&str, &str); 42] = [
+const BEFORE: [(&str, &str); 46] = [
     ("Signals", "Setns"),
     ("Setns", "Keyring"),
     ("Setns", "Propagate"),
@@ -40,6 +40,10 @@ const BEFORE: [(&str, &str); 42] = [
     ("Personality", "Seccomp"),
     ("Bound", "SetIds"),
     ("Groups", "SetIds"),
+    ("KeepGroups", "SetIds"),
+    ("MemPolicy", "Seccomp"),
+    ("MemPolicy", "SetIds"),
+    ("AttachOrLink", "Pivot"),
     ("SetIds", "Capset"),
     ("Capset", "Ambient"),
     ("Ambient", "Lookup"),
@@ -66,6 +70,7 @@ fn stage(program: &Program) -> Vec<&StageOp> {
 /// Everything that is true of any program.
 fn holds(program: &Program) {
     assert_eq!(check::check(program), Ok(()), "{program:#?}");
+    network(program);
     let ops = stage(program);
     let names: Vec<String> = ops.iter().map(|op| name(op)).collect();
     for (first, second) in BEFORE {
@@ -77,9 +82,10 @@ fn holds(program: &Program) {
     }
     let count = |wanted: &str| names.iter().filter(|name| *name == wanted).count();
     let executes = count("Exec");
-    for once in ["Bound", "Groups", "SetIds", "Capset", "Lookup", "Umask"] {
+    for once in ["Bound", "SetIds", "Capset", "Lookup", "Umask"] {
         assert_eq!(count(once), executes, "{once}: {names:#?}");
     }
+    assert_eq!(count("Groups") + count("KeepGroups"), executes, "{names:#?}");
     assert_eq!(count("Close"), 1);
     assert!(
         count("Gate") <= 1 && count("Hop") <= 1 && count("Pivot") + count("MoveRoot") + count("Chroot") <= 1
@@ -145,6 +151,31 @@ fn host(program: &Program) {
     let record = at(|op| matches!(op, HostOp::Record)).unwrap();
     let release = program.steps.iter().rposition(|step| step.op == Op::Host(HostOp::Release)).unwrap();
     assert_eq!(release, record + 1);
+}
+
+/// A network namespace that the host makes is joined once, before anything that depends on it, and its message cannot
+/// be taken for another one.
+fn network(program: &Program) {
+    let at = |wanted: &dyn Fn(&Op) -> bool| program.steps.iter().position(|step| wanted(&step.op));
+    let joins: Vec<usize> = (0..program.steps.len())
+        .filter(|index| matches!(program.steps[*index].op, Op::Stage(StageOp::JoinSent(_))))
+        .collect();
+    let Some(made) = at(&|op| *op == Op::Host(HostOp::Network)) else {
+        assert!(joins.is_empty(), "{program:#?}");
+        return;
+    };
+    let &[join] = joins.as_slice() else { panic!("{program:#?}") };
+    assert!(at(&|op| matches!(op, Op::Host(HostOp::Clone { .. }))) < Some(made) && made < join);
+    let between = &program.steps[made..join];
+    assert!(!between.iter().any(|step| step.op == Op::Host(HostOp::Release)), "{program:#?}");
+    for step in &program.steps[..join] {
+        let early = match &step.op {
+            Op::Stage(StageOp::FsOpen { fstype, .. }) => fstype == "sysfs",
+            Op::Stage(op) => matches!(op, StageOp::Hook { .. } | StageOp::Pivot | StageOp::Loopback),
+            Op::Host(op) => matches!(op, HostOp::Hooks | HostOp::Record),
+        };
+        assert!(!early, "{step:?} before {join}: {program:#?}");
+    }
 }
 
 #[test]

@@ -39,7 +39,9 @@ fn is_exec(op: &StageOp) -> bool {
 
 #[test]
 fn phases_out_of_order() {
-    refused("Harden after", |p| before(p, is_exec, StageOp::Mask("/proc/kcore".into())));
+    refused("Harden after", |p| {
+        before(p, is_exec, StageOp::Mask { path: "/proc/kcore".into(), label: None })
+    });
     refused("Ids after", |p| {
         before(p, |op| matches!(op, StageOp::Gate), StageOp::SetIds { uid: 0, gid: 0 });
     });

@@ -227,7 +227,7 @@ const PROCESS: &[Bad] = &[
         &["selinux|label|attr"],
         &["/process/selinuxLabel|process.selinuxLabel"],
     )
-    .crun("ignores it where there is one"),
+    .crun("in the guest: ignores it"),
     bad(
         "apparmor-profile-without-apparmor",
         |b| b.set("/process/apparmorProfile", json!("no-such-profile")),

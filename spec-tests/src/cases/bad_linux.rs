@@ -100,7 +100,7 @@ pub const NAMESPACES: &[Bad] = &[
         },
         &["time|offset|invalid argument|nanosec|numerical result"],
         &["/linux/timeOffsets|linux.timeOffsets"],
-    ).runc("several lines of error").crun("leaves its cgroup behind"),
+    ).runc("at times: several lines of error").crun("leaves its cgroup behind"),
     bad(
         "sysctl-of-the-host",
         |b| b.set("/linux/sysctl", json!({"kernel.core_pattern": "/x"})),

@@ -116,14 +116,15 @@ fn view() -> Vec<Case> {
             same("sub-cgroups it is in", below, groups.len())?;
             exec_report(t, &b, "--cgroup /").map(drop)
         })
-        .runc("on a hybrid host it wants the sub-cgroup in the v2 hierarchy, too"),
+        .runc("on v1: on a hybrid host it wants the sub-cgroup in the v2 hierarchy, too"),
         case("exec/in-a-sub-cgroup-that-climbs", |t| {
             let b = running(t)?;
             t.exec(&b, "--cgroup ../other", "/probe exit 0")?
                 .exits(255)?
                 .complains(&["bad sub cgroup path|is not a sub cgroup path"])
                 .map(drop)
-        }),
+        })
+        .crun("S37: goes where it leads; 1.29 refuses"),
         case("exec/leaves-init-and-host-alone", |t| {
             let b = running(t)?;
             let before = t.snapshot();

@@ -14,19 +14,34 @@ mod cgroups;
 mod cli;
 mod crash;
 mod credentials;
+mod events;
 mod exec;
+mod fields;
+mod forks;
 mod hooks;
 mod lifecycle;
+mod limits;
+mod limits_bite;
+mod lsm;
+mod mempolicy;
 mod mounts;
 mod namespaces;
+mod netdev;
+mod notify;
+mod odd;
 mod process;
+mod races;
+mod rdt;
 mod rootfs;
 mod rootless;
 mod rootless_groups;
 mod rootless_mounts;
 mod seccomp;
 mod signals;
+mod systemd;
+mod systemd_trouble;
 mod terminal;
+mod update;
 
 use crate::harness::case::Case;
 
@@ -46,12 +61,27 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        systemd::cases,
+        limits::cases,
+        limits_bite::cases,
+        update::cases,
+        events::cases,
+        forks::cases,
+        systemd_trouble::cases,
         rootfs::cases,
         rootless::cases,
         rootless_mounts::cases,
         rootless_groups::cases,
         attacks::cases,
+        races::cases,
+        lsm::cases,
         crash::cases,
+        rdt::cases,
+        netdev::cases,
+        mempolicy::cases,
+        notify::cases,
+        fields::cases,
+        odd::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

@@ -10,6 +10,7 @@ use crate::harness::agent::Agent;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::report::Report;
 use crate::harness::test::Test;
 
 /// Docker's default profile for its 14 capabilities, made from the Apache-2.0 profile of containers/common.
@@ -194,6 +195,13 @@ fn profiles() -> Vec<Case> {
             Ok(())
         })
         .needs(&[Need::Busybox]),
+        case("seccomp/profile-older-than-the-runtime", older_profile),
+        case("seccomp/profile-without-getcwd", |t| {
+            let b = t.bundle()?.set("/process/noNewPrivileges", json!(false));
+            let b = b.rules(json!([{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO"}]));
+            t.run(&b.probe("exit 0"))?.ok().map(drop)
+        })
+        .runc("looks at its working directory under the filter"),
         case("seccomp/foreign-gate-is-closed", |t| {
             // Only x86_64 is named: the 32-bit gate and x32 numbers must not be ways round the filter.
             let b = t.bundle()?.set(
@@ -229,6 +237,34 @@ fn profiles() -> Vec<Case> {
         })
         .crun("demands a default action"),
     ]
+}
+
+/// Docker's profile as it was before the calls that runtimes like to use, and without no_new_privs: the filter is in place
+/// before the runtime's last steps.
+fn older_profile(t: &Test) -> Verdict {
+    const LATER: [&str; 8] = [
+        "openat2",
+        "faccessat2",
+        "statx",
+        "close_range",
+        "clone3",
+        "pidfd_open",
+        "pidfd_send_signal",
+        "rseq",
+    ];
+    let mut profile: Value = serde_json::from_str(DOCKER)?;
+    for rule in profile["syscalls"].as_array_mut().into_iter().flatten() {
+        if let Some(names) = rule["names"].as_array_mut() {
+            names.retain(|name| !LATER.iter().any(|later| name == later));
+        }
+    }
+    let b = t.bundle()?.set("/linux/seccomp", profile).set("/process/noNewPrivileges", json!(false));
+    let b = b.set("/process/args", json!(["probe", "forever"])).set("/process/env", json!(["PATH=/bin:/"]));
+    t.launch(&b)?;
+    let done = t.exec(&b, "", "probe report")?;
+    let report = Report::read(&done.ok()?.stdout)?;
+    let fds: Vec<_> = report.at("/fds").as_object().into_iter().flat_map(|all| all.keys().cloned()).collect();
+    same("descriptors", fds, vec!["0", "1", "2"])
 }
 
 fn docker(t: &Test) -> Verdict {

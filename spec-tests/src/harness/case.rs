@@ -45,6 +45,60 @@ impl From<serde_json::Error> for Trouble {
     }
 }
 
+/// A peer's known difference: why the case fails there.
+#[derive(Debug, Clone, Copy)]
+pub struct Difference {
+    /// The peer's name.
+    pub peer: &'static str,
+    /// The row of the feature table or the issue, and what it does instead.
+    pub reason: &'static str,
+    scope: Scope,
+}
+
+/// Where a difference shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everywhere,
+    /// In a race, or on a slow machine only: the case may pass.
+    AtTimes,
+    V1,
+    V2,
+    /// In environments whose name holds this.
+    In(&'static str),
+}
+
+/// How a reason says where it holds.
+const SCOPES: [(&str, Scope); 7] = [
+    ("at times: ", Scope::AtTimes),
+    ("on v1: ", Scope::V1),
+    ("on v2: ", Scope::V2),
+    ("in the guest: ", Scope::In("uml")),
+    ("natively: ", Scope::In("native")),
+    ("with AppArmor: ", Scope::In("apparmor")),
+    ("with SELinux: ", Scope::In("selinux")),
+];
+
+impl Difference {
+    fn new(peer: &'static str, reason: &'static str) -> Self {
+        let scope = SCOPES.iter().find(|(words, _)| reason.starts_with(words)).map(|(_, scope)| *scope);
+        Self { peer, reason, scope: scope.unwrap_or(Scope::Everywhere) }
+    }
+
+    fn shows_on(&self, host: &Host) -> bool {
+        match self.scope {
+            Scope::Everywhere | Scope::AtTimes => true,
+            Scope::V1 => !host.is_v2(),
+            Scope::V2 => host.is_v2(),
+            Scope::In(name) => host.env.contains(name),
+        }
+    }
+
+    /// It shows every time.
+    pub fn is_certain(&self) -> bool {
+        self.scope != Scope::AtTimes
+    }
+}
+
 /// What a case's body answers.
 pub type Verdict = Result<(), Trouble>;
 
@@ -55,19 +109,27 @@ pub struct Case {
     pub name: String,
     pub needs: Vec<Need>,
     /// Peers that are known not to pass, each with the reason.
-    pub peers: Vec<(&'static str, &'static str)>,
+    pub peers: Vec<Difference>,
     pub body: Body,
+    /// Seconds until it is given up, when it needs more than others.
+    pub seconds: Option<f64>,
 }
 
 /// A case with nothing special about it.
 pub fn case(name: impl Into<String>, body: impl Fn(&Test) -> Verdict + Send + Sync + 'static) -> Case {
-    Case { name: name.into(), needs: Vec::new(), peers: Vec::new(), body: Box::new(body) }
+    Case { name: name.into(), needs: Vec::new(), peers: Vec::new(), body: Box::new(body), seconds: None }
 }
 
 impl Case {
     /// Only where the host has all of these.
     pub fn needs(mut self, needs: &[Need]) -> Self {
         self.needs.extend_from_slice(needs);
+        self
+    }
+
+    /// Takes up to so many seconds.
+    pub fn takes(mut self, seconds: f64) -> Self {
+        self.seconds = Some(seconds);
         self
     }
 
@@ -86,12 +148,24 @@ impl Case {
         self.runc(reason).crun(reason)
     }
 
-    /// A peer is known not to pass; an empty reason means that it passes.
+    /// A peer is known not to pass; an empty reason means that it passes. A reason may begin with where it holds:
+    /// `on v1: `, `on v2: `, `in the guest: `, `natively: `, `with AppArmor: `, `with SELinux: `, or `at times: ` for
+    /// races. Anywhere else, and everywhere without such words, a case that passes after all has failed.
     pub fn peer(mut self, name: &'static str, reason: &'static str) -> Self {
-        if !reason.is_empty() {
-            self.peers.push((name, reason));
-        }
+        self.differs(name, reason);
         self
+    }
+
+    /// Seconds until it is given up.
+    pub fn patience(&self, host: &Host) -> f64 {
+        self.seconds.unwrap_or(0.0).max(host.patience)
+    }
+
+    /// The same for a case in a list.
+    pub fn differs(&mut self, name: &'static str, reason: &'static str) {
+        if !reason.is_empty() {
+            self.peers.push(Difference::new(name, reason));
+        }
     }
 
     /// Why this host cannot run the case, if so.
@@ -99,9 +173,9 @@ impl Case {
         self.needs.iter().find_map(|need| host.lacks(*need))
     }
 
-    /// Why this runtime is known not to pass, if so.
-    pub fn excuse(&self, runtime: &str) -> Option<&'static str> {
-        self.peers.iter().find(|(name, _)| *name == runtime).map(|(_, reason)| *reason)
+    /// Why this runtime is known not to pass here, if so.
+    pub fn excuse(&self, host: &Host) -> Option<&Difference> {
+        self.peers.iter().find(|difference| difference.peer == host.name && difference.shows_on(host))
     }
 }
 

@@ -37,6 +37,12 @@ pub enum Need {
     Busybox,
     /// A Debian rootfs.
     Debian,
+    /// Minutes: only with `--long`.
+    Long,
+    /// AppArmor, with the profiles of lab/lsm/apparmor.
+    AppArmor,
+    /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
+    SeLinux,
 }
 
 /// The machine, the runtime and the options of this run.
@@ -46,10 +52,18 @@ pub struct Host {
     pub runtime: PathBuf,
     /// `runc`, `crun`, `corten` …: the first word of `--version`.
     pub name: String,
+    /// Its version: what follows `version`.
+    pub version: String,
+    /// The environment's name, as given.
+    pub env: String,
     pub cgroups: Cgroups,
     pub controllers: BTreeSet<String>,
     pub busybox: Option<PathBuf>,
     pub debian: Option<PathBuf>,
+    /// The runtime that the Go shim is to find.
+    pub runc: Option<PathBuf>,
+    /// Run the long cases, too.
+    pub long: bool,
     /// Where the cases' directories go.
     pub tmp: PathBuf,
     /// Nobody else uses this machine: compare the whole of it.
@@ -64,17 +78,34 @@ impl Host {
     /// Looks at the machine, and asks the runtime its name.
     pub fn look(runtime: &Path) -> Result<Self, String> {
         let runtime = fs::canonicalize(runtime).map_err(|e| format!("{}: {e}", runtime.display()))?;
+        let (name, version) = name_of(&runtime)?;
+        Self::look_named(runtime, name, version)
+    }
+
+    /// Looks at the machine; the program under test is a containerd shim: `runc` or `corten`, by its file's name.
+    pub fn look_at_shim(shim: &Path) -> Result<Self, String> {
+        let shim = fs::canonicalize(shim).map_err(|e| format!("{}: {e}", shim.display()))?;
+        let file = shim.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file.trim_start_matches("containerd-shim-").trim_end_matches("-v2").to_owned();
+        Self::look_named(shim, name, String::new())
+    }
+
+    fn look_named(runtime: PathBuf, name: String, version: String) -> Result<Self, String> {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let cap_line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or("0");
         let v2 = !Path::new("/sys/fs/cgroup/devices").exists()
             && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         Ok(Self {
-            name: name_of(&runtime)?,
+            name,
+            version,
+            env: String::new(),
             runtime,
             cgroups: if v2 { Cgroups::V2 } else { Cgroups::V1 },
             controllers: controllers(v2),
             busybox: None,
             debian: None,
+            runc: None,
+            long: false,
             tmp: std::env::temp_dir(),
             alone: false,
             patience: 20.0,
@@ -108,6 +139,9 @@ impl Host {
                 (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
+            Need::Long => (self.long, "only with --long".to_owned()),
+            Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
+            Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)
@@ -126,12 +160,14 @@ impl Host {
     }
 }
 
-fn name_of(runtime: &Path) -> Result<String, String> {
+/// The first line of `--version`: `NAME version VERSION`.
+fn name_of(runtime: &Path) -> Result<(String, String), String> {
     let out = Command::new(runtime).arg("--version").output();
     let out = out.map_err(|e| format!("{}: {e}", runtime.display()))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let first = text.split_whitespace().next();
-    first.map(str::to_owned).ok_or_else(|| format!("{} --version says nothing", runtime.display()))
+    let mut words = text.lines().next().unwrap_or_default().split_whitespace();
+    let name = words.next().ok_or_else(|| format!("{} --version says nothing", runtime.display()))?;
+    Ok((name.to_owned(), words.last().unwrap_or_default().to_owned()))
 }
 
 fn controllers(v2: bool) -> BTreeSet<String> {
@@ -148,4 +184,15 @@ fn kernel() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn has_apparmor() -> bool {
+    let profiles = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    profiles.lines().any(|line| line == "corten-test (enforce)")
+}
+
+fn has_selinux() -> bool {
+    // The kernel takes only a context that its policy knows.
+    let known = fs::write("/sys/fs/selinux/context", "system_u:system_r:container_t:s0:c1,c2").is_ok();
+    known && fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|on| on.trim() == "1")
 }

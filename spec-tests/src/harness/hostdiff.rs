@@ -92,7 +92,7 @@ fn mounts() -> BTreeMap<String, String> {
 /// Removing a directory elsewhere ends what is mounted on it here: mounts on what others may remove are not counted.
 fn others_may_end(mount: &str) -> bool {
     let place = mount.split_once(SHOWN_ONLY).map_or("", |(_, place)| place);
-    let ours = place.contains("corten-test-");
+    let ours = place.contains(&format!("corten-test-{}-", std::process::id()));
     !ours && ["/tmp/", "/root/", "/home/", "/work/", "/var/"].iter().any(|top| place.starts_with(top))
 }
 

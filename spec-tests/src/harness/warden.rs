@@ -28,6 +28,9 @@ use crate::sys;
 
 /// Runs the case in this process, which must be single-threaded and is of no use afterwards.
 pub fn run(case: Case, host: &Host) -> Verdict {
+    let mut host = host.clone();
+    host.patience = case.patience(&host);
+    let host = &host;
     let place = prepare(host)?;
     let before = Snapshot::take(host, &place);
     let (send, receive) = mpsc::channel();
@@ -48,7 +51,11 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     }
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
-        (Err(Trouble::Fail(text)), false) => Err(format!("{text}; left: {}", left.join("; ")).into()),
+        (Err(Trouble::Fail(text)), false) => {
+            let (some, more) = left.split_at(left.len().min(3));
+            let more = if more.is_empty() { String::new() } else { format!("; and {} more", more.len()) };
+            Err(format!("{text}; left: {}{more}", some.join("; ")).into())
+        }
         (_, false) => Err(format!("left: {}", left.join("; ")).into()),
         (verdict, true) => verdict,
     }

@@ -14,8 +14,12 @@
 //! | `sleep SECONDS`, `exit CODE`, `die SIGNAL` | that |
 //! | `forever` | waits for a signal that ends it |
 //! | `await` | waits for one signal, prints `got SIGNAL`, goes on |
+//! | `notify LINE…` | sends the lines to the socket `NOTIFY_SOCKET` in one message |
 //! | `block SIGNAL…` | blocks signals, so that a later `await` gets them |
 //! | `spawn ACTION…` | runs the rest (with `++` for `--`) in a child and goes on |
+//! | `flood BYTES` | prints so many bytes: the numbers of 8 bytes from 0 on, little-endian |
+//! | `eat BYTES` | touches so much memory, and keeps it |
+//! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `wait-for FILE` | waits until the file exists |
 //!
@@ -67,7 +71,11 @@ fn act(action: &[String]) -> Outcome {
         "forever" => forever(),
         "await" => await_signal().and_then(|signal| say(&format!("got {signal}"))),
         "block" => block(args),
+        "notify" => notify(args),
         "spawn" => spawn(args),
+        "flood" => flood(first.parse().map_err(shown)?),
+        "eat" => eat(first.parse().map_err(shown)?),
+        "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
         _ => Err("no such action".into()),
@@ -133,6 +141,12 @@ fn block(names: &[String]) -> Outcome {
     set.thread_block().map_err(shown)
 }
 
+fn notify(lines: &[String]) -> Outcome {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(shown)?;
+    let socket = std::os::unix::net::UnixDatagram::unbound().map_err(shown)?;
+    socket.send_to(lines.join("\n").as_bytes(), path).map(drop).map_err(shown)
+}
+
 fn named(name: &str) -> Result<Signal, String> {
     name.parse().map_err(|_| format!("no signal {name}"))
 }
@@ -141,6 +155,43 @@ fn spawn(args: &[String]) -> Outcome {
     let args = args.iter().map(|arg| if arg == "++" { "--" } else { arg });
     let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
     Command::new(this).args(args).spawn().map(drop).map_err(shown)
+}
+
+fn flood(bytes: u64) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let mut block = Vec::with_capacity(65536);
+    for number in 0..bytes / 8 {
+        block.extend(number.to_le_bytes());
+        if block.len() == 65536 || number + 1 == bytes / 8 {
+            out.write_all(&block).map_err(shown)?;
+            block.clear();
+        }
+    }
+    out.flush().map_err(shown)
+}
+
+fn eat(bytes: usize) -> Outcome {
+    let mut memory = Vec::new();
+    while memory.len() * 65536 < bytes {
+        memory.push(vec![1u8; 65536]);
+    }
+    std::hint::black_box(&memory);
+    Ok(())
+}
+
+/// A process that makes two and is gone a moment later, unless it is the first.
+fn bomb() -> Outcome {
+    sys::forget_children();
+    let this = std::env::args_os().next().unwrap_or_else(|| "/probe".into());
+    let is_first = std::process::id() == 1 || std::env::var_os("BOMB").is_none();
+    for round in 0.. {
+        if !is_first && round == 3 {
+            exit(0);
+        }
+        let child = Command::new(&this).arg("bomb").env("BOMB", "1").spawn();
+        std::thread::sleep(Duration::from_millis(if child.is_ok() { 3 } else { 1 }));
+    }
+    Ok(())
 }
 
 fn sizes(changes: usize) -> Outcome {

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -47,6 +48,7 @@ fn perform(words: &[&str]) -> Answer {
         "rmdir" => plain(fs::remove_dir(path)),
         "unlink" => plain(fs::remove_file(path)),
         "stat" => fs::symlink_metadata(path).map_err(errno_of).map(|_| node(path).unwrap_or_default()),
+        "label" => sys::attribute(path, c"security.selinux").map(|label| json!(label)),
         "list" => list(path),
         "chmod" => plain(fs::set_permissions(path, fs::Permissions::from_mode(octal(word(2))))),
         "chown" => plain(std::os::unix::fs::chown(path, Some(number(2) as u32), Some(number(3) as u32))),
@@ -70,6 +72,8 @@ fn perform(words: &[&str]) -> Answer {
         },
         "eat" => eat(number(1) as usize),
         "fork-many" => fork_many(number(1)),
+        "spin" => Ok(json!(spin(number(1)))),
+        "write-device" => write_device(path, number(2)),
         _ => Err(libc::ENOTSUP),
     }
 }
@@ -147,6 +151,27 @@ fn eat(mebibytes: usize) -> Answer {
     let mut food = vec![0u8; mebibytes << 20];
     food.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     Ok(json!(std::hint::black_box(&food).len() >> 20))
+}
+
+/// Keeps a processor busy for so many milliseconds of the wall clock; gives the milliseconds it was given of it.
+fn spin(milliseconds: i64) -> i64 {
+    let end = Instant::now() + Duration::from_millis(milliseconds as u64);
+    while Instant::now() < end {}
+    sys::processor_time().as_millis() as i64
+}
+
+/// Writes so many KiB to a block device, past the page cache; gives the milliseconds it took.
+fn write_device(path: &Path, kibibytes: i64) -> Answer {
+    let mut file =
+        OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).map_err(errno_of)?;
+    // O_DIRECT wants memory at an address of 512: some part of a block twice as long has one.
+    let block = vec![1u8; 65536 + 4096];
+    let at = block.as_ptr().align_offset(4096);
+    let begin = Instant::now();
+    for _ in 0..kibibytes / 64 {
+        file.write_all(&block[at..at + 65536]).map_err(errno_of)?;
+    }
+    Ok(json!(begin.elapsed().as_millis()))
 }
 
 /// Starts so many sleeping children, or says what stopped it.

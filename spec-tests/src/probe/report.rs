@@ -21,7 +21,7 @@ use crate::sys;
 pub fn everything() -> Value {
     let umask = sys::umask();
     let status = status();
-    json!({
+    let process = json!({
         "argv": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "env": environment(),
         "cwd": unistd::getcwd().ok().map(|p| p.to_string_lossy().into_owned()),
@@ -41,6 +41,18 @@ pub fn everything() -> Value {
         "mounts": mounts(),
         "fds": descriptors(),
         "tty": terminal(),
+    });
+    // In two halves: the macro goes as deep as it has entries.
+    let (Value::Object(mut all), Value::Object(kernel)) = (process, kernel_side(&status)) else {
+        return Value::Null;
+    };
+    all.extend(kernel);
+    all.into()
+}
+
+/// What the kernel holds of it: namespaces, cgroup, scheduling, labels.
+fn kernel_side(status: &BTreeMap<String, String>) -> Value {
+    json!({
         "ns": namespaces(),
         "cgroup": text("/proc/self/cgroup").map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()),
         "timens_offsets": text("/proc/self/timens_offsets"),
@@ -57,7 +69,14 @@ pub fn everything() -> Value {
         "keyring": sys::session_keyring().map_err(errno_name).unwrap_or_else(|name| name),
         "dev": nodes(Path::new("/dev")),
         "exe": fs::read_link("/proc/self/exe").ok().map(|p| p.to_string_lossy().into_owned()),
+        "keyring_label": sys::session_keyring_label().map_err(errno_name).unwrap_or_else(|name| name),
         "attr": text("/proc/self/attr/current"),
+        "apparmor": text("/proc/self/attr/apparmor/current"),
+        "mems_allowed": status.get("Mems_allowed_list"),
+        "memory_policy": memory_policy(),
+        "securebits": sys::syscall(libc::SYS_prctl, [libc::PR_GET_SECUREBITS.into(), 0, 0, 0, 0, 0]).ok(),
+        "timer_slack": sys::syscall(libc::SYS_prctl, [libc::PR_GET_TIMERSLACK.into(), 0, 0, 0, 0, 0]).ok(),
+        "interfaces": interfaces(),
     })
 }
 
@@ -240,6 +259,21 @@ fn scheduling() -> Value {
         "policy": attr.policy, "flags": attr.flags, "nice": attr.nice, "priority": attr.priority,
         "runtime": attr.runtime, "deadline": attr.deadline, "period": attr.period,
     })
+}
+
+/// `{"mode": with its flags, "nodes": […]}`; null without NUMA.
+fn memory_policy() -> Value {
+    sys::memory_policy().map_or(Value::Null, |(mode, nodes)| json!({ "mode": mode, "nodes": nodes }))
+}
+
+/// The network interfaces: name → whether it is up.
+fn interfaces() -> Value {
+    let table = text("/proc/self/net/dev").unwrap_or_default();
+    let names = table.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names
+        .map(|name| (name.to_owned(), json!(sys::interface_is_up(name))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn io_priority() -> Value {

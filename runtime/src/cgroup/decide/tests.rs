@@ -88,16 +88,29 @@ fn paths_that_are_refused() {
 
 #[test]
 fn managers() {
-    let plan =
-        decide(&v2("/"), Manager::Disabled, "id", Some("/a"), Some(&resources(r#"{"pids":{"limit":3}}"#)));
-    let plan = plan.unwrap();
+    let decided = |manager, path, json: &str| decide(&v2("/"), manager, "id", path, Some(&resources(json)));
+    let plan = decided(Manager::Disabled, Some("/a"), r#"{"devices":[{"allow":false}]}"#).unwrap();
     assert_eq!((plan.record.version, plan.record.groups.len(), plan.writes.len()), (Version::None, 0, 0));
-    assert_eq!(plan.devices, DevicePlan::None);
-    let error = decide(&v2("/"), Manager::Systemd, "id", None, None).unwrap_err();
+    assert_eq!((plan.devices, plan.record.manager()), (DevicePlan::None, Manager::Disabled));
+    let error = decided(Manager::Disabled, None, r#"{"pids":{"limit":3}}"#).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (Kind::Unsupported, "the systemd cgroup driver is not built yet")
+        (
+            Kind::Unsupported,
+            "config.json /linux/resources/pids/limit: a limit needs a control group, and --cgroup-manager=disabled makes \
+             none"
+        )
     );
+    let plan = decided(Manager::Systemd, None, "{}").unwrap();
+    assert_eq!(plan.record.v2_path().unwrap(), "/sys/fs/cgroup/system.slice/corten-id.scope");
+    assert_eq!(
+        (plan.record.manager(), &plan.record.unit.unwrap()),
+        (Manager::Systemd, &plan.unit.unwrap().record)
+    );
+    let nothing = decide(&Hierarchies::default(), Manager::Systemd, "id", None, None).unwrap_err();
+    assert!(nothing.to_string().contains("no cgroups are mounted"), "{nothing}");
+    let plan = decided(Manager::Cgroupfs, None, "{}").unwrap();
+    assert_eq!((plan.record.manager(), plan.unit), (Manager::Cgroupfs, None));
 }
 
 #[test]
@@ -344,7 +357,8 @@ fn the_table_is_complete() {
 fn explains_every_write() {
     let json =
         r#"{"memory":{"limit":-1},"pids":{"limit":5},"blockIO":{"weight":500},"devices":[{"allow":false}]}"#;
-    let steps = plan(&v2("/"), json).unwrap().explain();
+    let plan_v2 = plan(&v2("/"), json).unwrap();
+    let steps = [plan_v2.explain(), plan_v2.explain_devices()].concat();
     let text: Vec<String> = steps.iter().map(|(at, step)| format!("{at}: {step}")).collect();
     let starts = [
         "/linux/cgroupsPath: make the cgroup /sys/fs/cgroup/id",
@@ -361,6 +375,10 @@ fn explains_every_write() {
         assert!(text.starts_with(start), "{text}");
     }
     assert!(
-        plan(&v1(), json).unwrap().explain().iter().any(|(_, s)| s == "write \"c 1:3 rwm\" to devices.allow")
+        plan(&v1(), json)
+            .unwrap()
+            .explain_devices()
+            .iter()
+            .any(|(_, s)| s == "write \"c 1:3 rwm\" to devices.allow")
     );
 }

@@ -6,12 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{self, Options};
-use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups};
+use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
-use crate::plan::ids;
 use crate::plan::namespaces::NsKind;
 use crate::plan::rootfs::on_host;
-use crate::plan::text::{clean, filled, plain};
+use crate::plan::text::{clean, filled, item, plain};
 use crate::spec::{self, Spec};
 
 /// Files of procfs that may be covered, by lxcfs and its like; everything else in /proc may not, since a process
@@ -32,6 +31,9 @@ const COVERABLE: [&str; 10] = [
 /// Most that any mount call takes: mount(2) copies one page. (fsconfig(2) takes 255 bytes; the compiler turns to
 /// mount(2) for longer ones, which are the layers of an overlay.)
 const LONGEST: usize = 4095;
+
+/// No file system has near as many parameters; it bounds the work done on a hostile list.
+const PARAMETERS: usize = 1000;
 
 /// One entry, read and half understood.
 pub(super) struct Reading<'a> {
@@ -61,7 +63,7 @@ impl<'a> Reading<'a> {
         context: &'a Context,
         warnings: &mut Vec<String>,
     ) -> Result<Reading<'a>> {
-        let at = format!("/mounts/{index}");
+        let at = item("/mounts", index);
         let target = plain(format_args!("{at}/destination"), &mount.destination)?;
         if target.is_empty() {
             return Err(Error::invalid(format_args!("{at}/destination"), "a mount needs a destination"));
@@ -79,10 +81,9 @@ impl<'a> Reading<'a> {
         for (index, option) in mount.options.iter().enumerate() {
             plain(format_args!("{at}/options/{index}"), option)?;
         }
-        let label = filled(spec.linux.mount_label.as_deref());
-        let label = label.map(|label| plain("/linux/mountLabel", label)).transpose()?;
-        let options = options::parse(&mount.options);
-        let idmap = idmap(mount, &options, &at, context)?;
+        let label = super::label(spec)?;
+        let mut options = options::parse(&mount.options);
+        let idmap = idmap::decide(mount, &mut options, &at, context)?;
         let target = clean(target);
         Ok(Reading { at, target, options, kind, source, idmap, label, context })
     }
@@ -122,6 +123,7 @@ impl<'a> Reading<'a> {
     /// A mount with this entry's options.
     pub(super) fn mount(&self, source: Source) -> Result<Mount> {
         let in_proc = self.in_proc(Some(&source))?;
+        self.needs_mount_setattr()?;
         let fs = match &source {
             Source::Fs { fstype, .. } => Some(fstype.as_str()),
             Source::Bind { .. } => None,
@@ -141,6 +143,17 @@ impl<'a> Reading<'a> {
             idmap: self.idmap.clone(),
             source,
         })
+    }
+
+    /// Linux before 5.12 cannot change whole trees nor map ids; there is no other way to do it.
+    fn needs_mount_setattr(&self) -> Result<()> {
+        let trees = self.options.tree != Attrs::default();
+        if self.context.facts.mount_setattr || !trees && self.idmap.is_none() {
+            return Ok(());
+        }
+        let what = if trees { "attributes of a whole tree need" } else { "an id mapping needs" };
+        let text = format!("{what} mount_setattr(2), which the kernel lacks (Linux 5.12 has it)");
+        Err(Error::invalid(format_args!("{}/options", self.at), text).with_kind(Kind::Unsupported))
     }
 
     /// Whether the target may be in /proc, or an error if it may not be but is.
@@ -189,11 +202,16 @@ impl<'a> Reading<'a> {
 
     /// mount(2) ignores the data of a bind, and so do we, but not in silence: it is most often a misspelt option.
     fn ignored_by_binds(&self, warnings: &mut Vec<String>) {
-        for (index, key, _) in &self.options.data {
+        const TOLD: usize = 16;
+        let data = &self.options.data;
+        for (index, key, _) in data.iter().take(TOLD) {
             warnings.push(format!(
                 "config.json {}/options/{index}: {key:?} means nothing to a bind mount",
                 self.at
             ));
+        }
+        if data.len() > TOLD {
+            warnings.push(format!("config.json {}/options: and {} more", self.at, data.len() - TOLD));
         }
     }
 
@@ -233,10 +251,20 @@ impl<'a> Reading<'a> {
         // Device nodes, links and the targets of later mounts are still to be made in these.
         let late = self.readonly() && (kind == "tmpfs" || self.target == "/dev");
         let data = self.data(kind)?;
+        let mapped = self.idmap.is_some();
+        // What shows a namespace must be mounted in it, which is where no other mapping can be; and no kernel maps them.
+        if mapped && matches!(kind, "proc" | "sysfs" | "mqueue" | "devpts") {
+            return Err(Error::invalid(&self.at, format!("a {kind} cannot be id-mapped")));
+        }
+        if mapped && self.options.copy_up {
+            let error =
+                Error::invalid(format_args!("{}/options", self.at), "tmpcopyup of an id-mapped tmpfs");
+            return Err(error.with_kind(Kind::Unsupported));
+        }
         let mut mount = self.mount(Source::Fs {
             fstype: kind.to_owned(),
             source: self.source.map(str::to_owned),
-            mode_of_target: kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode"),
+            mode_of_target: kind == "tmpfs" && !mapped && !data.iter().any(|(key, _)| key == "mode"),
             options: self.parameters(kind, data, late),
         })?;
         if late {
@@ -272,13 +300,18 @@ impl<'a> Reading<'a> {
         // SELinux gives these their labels itself, and refuses another (as runc).
         let labelled = !matches!(kind, "proc" | "sysfs" | "mqueue");
         if let Some(label) = self.label.filter(|_| labelled) {
-            parameters.push(("context".to_owned(), Some(label.to_owned())));
+            parameters.push((self.context.mount_context.to_owned(), Some(label.to_owned())));
         }
         parameters
     }
 
     /// The entry's own data, with the ids in it checked against the mapping of the new user namespace.
     pub(super) fn data(&self, kind: &str) -> Result<Vec<(String, Option<String>)>> {
+        if self.options.data.len() > PARAMETERS {
+            let text =
+                format!("{} parameters of a file system, more than {PARAMETERS}", self.options.data.len());
+            return Err(Error::invalid(format_args!("{}/options", self.at), text));
+        }
         let mut data = Vec::with_capacity(self.options.data.len());
         for (index, key, value) in &self.options.data {
             let length = key.len().max(value.as_ref().map_or(0, String::len));
@@ -336,29 +369,4 @@ impl<'a> Reading<'a> {
 pub(super) fn only_sets(attrs: &mut Attrs) {
     attrs.set &= !libc::MOUNT_ATTR__ATIME;
     attrs.clear = 0;
-}
-
-/// The mapping that the entry asks for, by option or by its own lines (which imply the option).
-fn idmap(mount: &spec::Mount, options: &Options, at: &str, context: &Context) -> Result<Option<Idmap>> {
-    if let Some((index, ..)) =
-        options.data.iter().find(|(_, key, _)| matches!(key.as_str(), "idmap" | "ridmap"))
-    {
-        // crun's inline form. As data of a bind it would be ignored, and the files would have the wrong owner.
-        let text = "inline mappings are not supported, see uidMappings and gidMappings";
-        let error = Error::invalid(format_args!("{at}/options/{index}"), text);
-        return Err(error.with_kind(Kind::Unsupported));
-    }
-    let (uid, gid) = (&mount.uid_mappings, &mount.gid_mappings);
-    ids::pair(uid, gid, at)?;
-    ids::lines(uid, &format!("{at}/uidMappings"))?;
-    ids::lines(gid, &format!("{at}/gidMappings"))?;
-    let own = !uid.is_empty();
-    if options.idmap.is_none() && !own {
-        return Ok(None);
-    }
-    if !own && !context.namespaces.has(NsKind::User) {
-        let text = "idmap without mappings of its own needs a user namespace";
-        return Err(Error::invalid(format_args!("{at}/options"), text));
-    }
-    Ok(Some(Idmap { uid: uid.clone(), gid: gid.clone(), recursive: options.idmap == Some(true) }))
 }

@@ -7,7 +7,8 @@ use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
 use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
-use crate::program::op::{HostOp, Must, Ref, StageOp, Tree};
+use crate::plan::namespaces::NsKind;
+use crate::program::op::{FsTree, HostOp, Must, Node, Ref, Source, StageOp, Tree};
 use crate::stage::wire;
 
 /// MOUNT_ATTR_RDONLY (linux/mount.h).
@@ -35,50 +36,73 @@ impl Builder {
     }
 
     fn mount_source(&mut self, mount: &Mount, default: Propagation) -> Ref {
-        let From::Bind { path, recursive, nofollow, copy_symlink, procfs } = &mount.source else {
-            return Ref::Nothing;
+        let tree = match (&mount.source, &mount.idmap) {
+            (From::Fs { .. }, None) => return Ref::Nothing,
+            (From::Fs { fstype, source, options, .. }, Some(idmap)) => Source::Fs(FsTree {
+                fstype: fstype.clone(),
+                source: source.clone(),
+                options: options.clone(),
+                attrs: mount.attrs.set,
+                all_attrs: mount.recursive,
+                propagation: mount.propagation.clone(),
+                idmap: idmap.clone(),
+            }),
+            (From::Bind { path, recursive, nofollow, copy_symlink, procfs }, idmap) => {
+                let now = self.set_attr;
+                let propagation = std::iter::once(default).chain(mount.propagation.iter().copied());
+                Source::Tree(Tree {
+                    path: path.clone(),
+                    recursive: *recursive,
+                    nofollow: *nofollow,
+                    attrs: if now { mount.attrs } else { Attrs::default() },
+                    all_attrs: mount.recursive,
+                    propagation: propagation.filter(|_| now).collect(),
+                    idmap: idmap.clone(),
+                    must: match (procfs, copy_symlink) {
+                        (true, _) => Must::Proc,
+                        (false, true) => Must::LinkOrTree,
+                        (false, false) => Must::Anything,
+                    },
+                })
+            }
         };
-        let mut propagation = vec![default];
-        propagation.extend(&mount.propagation);
-        let tree = Tree {
-            path: path.clone(),
-            recursive: *recursive,
-            nofollow: *nofollow,
-            attrs: mount.attrs,
-            all_attrs: mount.recursive,
-            propagation,
-            idmap: mount.idmap.clone(),
-            must: match (procfs, copy_symlink) {
-                (true, _) => Must::Proc,
-                (false, true) => Must::NoLink,
-                (false, false) => Must::Anything,
-            },
-        };
-        self.tree(&mount.at, tree)
+        match tree {
+            Source::Tree(tree) => self.tree(&mount.at, tree),
+            other => self.open(&mount.at, other),
+        }
     }
 
     fn device_source(&mut self, device: &Device, default: Propagation) -> Ref {
-        let Via::Bind(path) = &device.via else { return Ref::Nothing };
-        let tree = Tree {
-            path: path.into(),
-            recursive: false,
-            nofollow: false,
-            attrs: Attrs::default(),
-            all_attrs: Attrs::default(),
-            propagation: vec![default],
-            idmap: None,
-            must: Must::Anything,
+        let source = match &device.via {
+            Via::Mknod => return Ref::Nothing,
+            Via::Node { path, uid, gid } => {
+                let (mode, rdev, uid, gid) = (device.mode, device.rdev, *uid, *gid);
+                Source::Node(Node { mode, rdev, uid, gid, path: path.into() })
+            }
+            Via::Bind(path) => Source::Tree(Tree {
+                path: path.into(),
+                recursive: false,
+                nofollow: false,
+                attrs: Attrs::default(),
+                all_attrs: Attrs::default(),
+                propagation: if self.set_attr { vec![default] } else { Vec::new() },
+                idmap: None,
+                must: Must::Anything,
+            }),
         };
-        self.tree(&device.at, tree)
+        match source {
+            Source::Tree(tree) => self.tree(&device.at, tree),
+            other => self.open(&device.at, other),
+        }
     }
 
     pub(super) fn mounts(&mut self, plan: &Plan, binds: &Binds) {
         for (step, source) in plan.mounts.iter().zip(&binds.mounts) {
             match step {
-                MountStep::Mount(mount) => match &mount.source {
-                    From::Bind { .. } => self.bind(mount, *source),
-                    From::Fs { .. } => self.file_system(mount),
-                },
+                MountStep::Mount(mount) if *source == Ref::Nothing => {
+                    self.file_system(mount, plan.mount_label.as_deref());
+                }
+                MountStep::Mount(mount) => self.bind(mount, *source, plan.rootfs.propagation),
                 MountStep::Symlink { at, path, target } => {
                     self.stage(at, StageOp::Symlink { path: path.clone(), target: target.clone() });
                 }
@@ -108,6 +132,11 @@ impl Builder {
     }
 
     fn target(&mut self, mount: &Mount, like: Ref) {
+        let (flags, path) = (Self::target_flags(mount, like), mount.target.clone());
+        self.stage(&mount.at, StageOp::Target { slot: slots::TARGET, path, flags, like });
+    }
+
+    fn target_flags(mount: &Mount, like: Ref) -> u16 {
         let mut flags = if like == Ref::Nothing { wire::TARGET_DIR } else { 0 };
         for (on, flag) in [
             (mount.nofollow, wire::TARGET_NOFOLLOW),
@@ -116,21 +145,45 @@ impl Builder {
         ] {
             flags |= if on { flag } else { 0 };
         }
-        let path = mount.target.clone();
-        self.stage(&mount.at, StageOp::Target { slot: slots::TARGET, path, flags, like });
+        flags
     }
 
-    fn bind(&mut self, mount: &Mount, source: Ref) {
-        self.target(mount, source);
-        self.attach(mount, source);
+    /// Attaches what the host has opened.
+    fn bind(&mut self, mount: &Mount, source: Ref, default: Propagation) {
+        if matches!(mount.source, From::Bind { copy_symlink: true, .. }) {
+            let (slot, path, flags) =
+                (slots::TARGET, mount.target.clone(), Self::target_flags(mount, source));
+            self.stage(&mount.at, StageOp::AttachOrLink { mount: source, slot, path, flags });
+        } else {
+            self.target(mount, source);
+            self.attach(mount, source);
+        }
+        if !self.set_attr {
+            self.propagate(&mount.at, source, &[default]);
+            self.propagate(&mount.at, source, &mount.propagation);
+            self.set_attr(&mount.at, source, mount.attrs, 0, false);
+        }
         // As the root it stays open.
         if mount.target != "/" {
             self.stage(&mount.at, StageOp::CloseFd(source));
         }
     }
 
-    fn file_system(&mut self, mount: &Mount) {
+    /// From here on the stage is in the container's network namespace, if the host makes that.
+    pub(super) fn join_network(&mut self) {
+        if let Some(at) = self.network.take() {
+            self.stage(&at, StageOp::JoinSent(NsKind::Network.flag()));
+        }
+    }
+
+    fn file_system(&mut self, mount: &Mount, label: Option<&str>) {
+        /// These do not ask who mounts them for the network namespace; sysfs and network file systems do.
+        const LOCAL: [&str; 8] =
+            ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay", "ramfs"];
         let From::Fs { fstype, source, options, mode_of_target } = &mount.source else { return };
+        if !LOCAL.contains(&fstype.as_str()) {
+            self.join_network();
+        }
         let (at, slot) = (mount.at.as_str(), slots::MOUNT);
         self.target(mount, Ref::Nothing);
         if options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX)) {
@@ -147,15 +200,29 @@ impl Builder {
             self.stage(at, StageOp::FsSet { slot, key: key.clone(), value: value.clone() });
         }
         self.stage(at, StageOp::FsMount { slot, attrs: mount.attrs.set });
+        // An IPC namespace has one mqueue, which has its context already.
+        if let Some(label) = label.filter(|_| fstype == "mqueue") {
+            self.stage(at, StageOp::Label { slot, label: label.to_owned() });
+        }
         let attrs = Attrs { set: mount.recursive.set, clear: mount.recursive.clear };
         self.set_attr(at, Ref::Slot(slot), attrs, 0, true);
         if mount.copy_up {
             self.stage(at, StageOp::CopyUp { slot, target: slots::TARGET });
         }
-        for change in &mount.propagation {
-            self.set_attr(at, Ref::Slot(slot), Attrs::default(), change.flag, change.recursive);
+        // The fallback for mount_setattr(2) needs it attached.
+        if self.set_attr {
+            self.propagate(at, Ref::Slot(slot), &mount.propagation);
         }
         self.attach(mount, Ref::Slot(slot));
+        if !self.set_attr {
+            self.propagate(at, Ref::Slot(slot), &mount.propagation);
+        }
+    }
+
+    pub(super) fn propagate(&mut self, at: &str, mount: Ref, changes: &[Propagation]) {
+        for change in changes {
+            self.set_attr(at, mount, Attrs::default(), change.flag, change.recursive);
+        }
     }
 
     /// Options longer than fsconfig(2) takes go through mount(2), on the target's descriptor all the same.
@@ -181,9 +248,7 @@ impl Builder {
             self.stage(&mount.at, StageOp::Target { slot, path, flags, like: Ref::Nothing });
             self.set_attr(&mount.at, Ref::Slot(slot), attrs, 0, false);
             self.set_attr(&mount.at, Ref::Slot(slot), mount.recursive, 0, true);
-            for change in &mount.propagation {
-                self.set_attr(&mount.at, Ref::Slot(slot), Attrs::default(), change.flag, change.recursive);
-            }
+            self.propagate(&mount.at, Ref::Slot(slot), &mount.propagation);
         }
     }
 
@@ -215,10 +280,13 @@ impl Builder {
                         gid: device.gid,
                     },
                 ),
-                Via::Bind(_) => {
+                Via::Bind(_) | Via::Node { .. } => {
                     let (slot, path) = (slots::TARGET, device.path.clone());
                     self.stage(at, StageOp::Target { slot, path, flags: 0, like: *source });
                     self.stage(at, StageOp::Attach { mount: *source, target: Ref::Slot(slot) });
+                    if !self.set_attr {
+                        self.propagate(at, *source, &[plan.rootfs.propagation]);
+                    }
                     self.stage(at, StageOp::CloseFd(*source));
                 }
             }
@@ -255,7 +323,8 @@ impl Builder {
             self.stage(&field.at, StageOp::Readonly(field.value.clone()));
         }
         for field in &plan.masked {
-            self.stage(&field.at, StageOp::Mask(field.value.clone()));
+            let (path, label) = (field.value.clone(), plan.mount_label.clone());
+            self.stage(&field.at, StageOp::Mask { path, label });
         }
     }
 
@@ -275,8 +344,9 @@ impl Builder {
     ) {
         for (number, hook) in hooks.iter().enumerate() {
             let state = crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations);
-            let op = StageOp::Hook { number: number as u16, kind, hook: hook.clone(), state };
-            self.stage(&hook.at, op);
+            let (hook, state) = (Box::new(hook.clone()), Box::new(state));
+            let at = hook.at.clone();
+            self.stage(&at, StageOp::Hook { number: number as u16, kind, hook, state });
         }
     }
 

@@ -20,6 +20,8 @@ struct Around<'a> {
     proc: Ref,
     /// This process has no privilege: what it had to do to the process is done.
     unprivileged: bool,
+    /// The caller's groups stay.
+    keep_groups: bool,
     /// It enters a container that exists (`exec`).
     enters: Option<Enters>,
 }
@@ -44,7 +46,16 @@ impl Builder {
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
         let proc = Ref::Slot(slots::PROC);
-        let around = Around { seccomp, last_cap, keep_fds, gate, proc, unprivileged: false, enters: None };
+        let around = Around {
+            seccomp,
+            last_cap,
+            keep_fds,
+            gate,
+            proc,
+            unprivileged: false,
+            keep_groups: plan.obeyed.keep_groups,
+            enters: None,
+        };
         self.become_anybody(process, &around);
     }
 
@@ -68,6 +79,7 @@ impl Builder {
             gate: Ref::Nothing,
             proc,
             unprivileged: entry.unprivileged,
+            keep_groups: entry.keep_groups,
             enters: Some(enters),
         };
         self.become_anybody(process, &around);
@@ -86,6 +98,9 @@ impl Builder {
         if let Some(persona) = &process.personality {
             self.stage(&persona.at, StageOp::Personality(persona.value));
         }
+        if let Some(policy) = &process.mempolicy {
+            self.stage(&policy.at, StageOp::MemPolicy(policy.value.clone()));
+        }
         if process.no_new_privileges {
             self.stage(&field("noNewPrivileges"), StageOp::NoNewPrivs);
         }
@@ -103,8 +118,11 @@ impl Builder {
         let caps = &process.caps;
         self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
         // Always, also when there are none: the caller's groups must not leak in.
-        let (gids, may_keep) = (process.gids.clone(), process.keeps_groups);
-        self.stage(&user, StageOp::Groups { gids, may_keep });
+        let groups = match around.keep_groups {
+            true => StageOp::KeepGroups,
+            false => StageOp::Groups { gids: process.gids.clone(), may_keep: process.keeps_groups },
+        };
+        self.stage(&user, groups);
         self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);

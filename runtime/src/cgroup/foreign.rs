@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Groups that are not ours to make: those that another runtime made for its container, and a group for the shim itself.
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use super::group::Group;
+use super::probe::{Hierarchies, Hierarchy, Version};
+use super::record::{GroupDir, Record};
+use crate::error::{Context, Result};
+
+impl Group {
+    /// The groups that process `pid` is in: for figures, signals and freezing of a container that another runtime made.
+    ///
+    /// # Errors
+    /// `Kind::Os` when /proc cannot be read.
+    pub fn of_process(pid: i32) -> Result<Group> {
+        let read = |path: &str| std::fs::read_to_string(path).call(|| format!("read({path})"));
+        let found =
+            Hierarchies::parse(&read("/proc/self/mountinfo")?, &read(&format!("/proc/{pid}/cgroup"))?);
+        let version = found.version();
+        let of = |hierarchy: &Hierarchy| GroupDir {
+            mount: hierarchy.mount.clone(),
+            path: hierarchy.own.clone(),
+            controllers: hierarchy.controllers.clone(),
+            inode: None,
+        };
+        let groups = match version {
+            Version::V1 => found.v1.iter().map(of).collect(),
+            Version::V2 => found.v2.iter().map(of).collect(),
+            Version::None => Vec::new(),
+        };
+        Ok(Group::open(Record { version, id: String::new(), groups, ..Record::default() }))
+    }
+}
+
+impl Hierarchies {
+    /// The directories of the group `path` in every hierarchy.
+    #[must_use]
+    pub fn directories(&self, path: &str) -> Vec<PathBuf> {
+        let all: Vec<&Hierarchy> = match self.version() {
+            Version::V1 => self.v1.iter().collect(),
+            _ => self.v2.iter().collect(),
+        };
+        all.iter()
+            .map(|hierarchy| PathBuf::from(&hierarchy.mount).join(path.trim_start_matches('/')))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_groups_are_found_by_our_pid() {
+        let found = Group::of_process(std::process::id() as i32).unwrap();
+        let own = Hierarchies::probe().unwrap();
+        assert_eq!(found.record().version, own.version());
+    }
+}

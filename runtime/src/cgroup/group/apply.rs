@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Writing a plan's limits and device rules into groups that exist, and telling systemd of them.
+
+#![forbid(unsafe_code)]
+
+use super::Group;
+use crate::cgroup::decide::{Plan, Write, missing};
+use crate::cgroup::probe::Version;
+use crate::cgroup::{systemd, v1, v2};
+use crate::error::{Error, Result, Step};
+
+impl Group {
+    /// Writes the limits and the device rules of `plan`.
+    ///
+    /// # Errors
+    /// As [`Group::apply_limits`] and [`Group::apply_devices`].
+    pub fn apply(&self, plan: &Plan) -> Result<()> {
+        self.apply_limits(plan)?;
+        self.apply_devices(plan)
+    }
+
+    /// Writes the limits of `plan`. To be called before any process is in.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
+    /// limit's JSON pointer.
+    pub fn apply_limits(&self, plan: &Plan) -> Result<()> {
+        let mut again = Vec::new();
+        for write in &plan.writes {
+            match self.write(write) {
+                // Some files are refused in one order and taken in the other, depending on what they hold: memory and
+                // memory+swap, quota, period and burst.
+                Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EBUSY)) => again.push(write),
+                other => other?,
+            }
+        }
+        again.into_iter().try_for_each(|write| self.write(write))
+    }
+
+    /// Puts the device rules of `plan` on the groups. To be called before anything of the container's runs in them.
+    ///
+    /// # Errors
+    /// `Kind::Os` naming the call, at /linux/resources/devices.
+    pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
+        match self.record.version {
+            Version::None => Ok(()),
+            Version::V1 => v1::devices(self, &plan.devices),
+            Version::V2 => v2::devices(self, &plan.devices),
+        }
+    }
+
+    /// Tells systemd the limits and device rules of `plan`, lest it writes older ones one day. Without a unit there is
+    /// nothing to tell. To be called before [`Group::apply`], which writes them exactly.
+    ///
+    /// # Errors
+    /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.
+    pub fn set_properties(&self, plan: &Plan) -> Result<()> {
+        let (Some(unit), Some(wanted)) = (&self.record.unit, &plan.unit) else { return Ok(()) };
+        // On v1 systemd takes all devices away for a moment before it gives some back: the container must not see it.
+        let devices =
+            self.record.version == Version::V1 && wanted.limits.iter().any(|p| p.name == "DeviceAllow");
+        let freeze = devices && self.record.index_of("freezer").is_some() && !self.is_frozen()?;
+        if freeze {
+            self.freeze(true)?;
+        }
+        let set = systemd::set_properties(unit, &wanted.limits);
+        if freeze {
+            self.freeze(false)?;
+        }
+        set
+    }
+
+    fn write(&self, write: &Write) -> Result<()> {
+        let Some((fresh, dir)) = self.group_of(&write.controller)? else {
+            return Err(missing(write, "it is not mounted"));
+        };
+        if write.usual && fresh {
+            return Ok(());
+        }
+        let absent = |error: &Error| error.errno() == Some(libc::ENOENT);
+        let value = if self.held && needs_room(write) { "2" } else { &write.value };
+        let mut written = dir.write(&write.file, value);
+        if let (Err(error), Some((file, value))) = (&written, &write.or)
+            && absent(error)
+        {
+            written = dir.write(file, value);
+        }
+        match written {
+            Err(error) if absent(&error) && (write.optional || write.usual) => Ok(()),
+            Err(error) if absent(&error) => Err(missing(write, "the kernel has no such file")),
+            other => other.step(|| format!("config.json {}", write.at)),
+        }
+    }
+}
+
+/// A limit that leaves no room for a holder beside the first process.
+pub(super) fn needs_room(write: &Write) -> bool {
+    write.file == "pids.max" && write.value == "1"
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Steps of a launch for fields that few configurations have: resctrl, network devices, a user namespace that is joined.
+//!
+//! `launch.rs` calls this room step by step.
+
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use super::launch::{Launch, STARTING, Task};
+use super::netdev::{Moved, Namespaces};
+use super::undo::Undo;
+use super::{idmap, rdt, sources};
+use crate::error::{Result, Step};
+use crate::plan::namespaces::NsKind;
+
+impl Launch<'_> {
+    /// Before anything else happens: the real mappings, which must be those that the configuration gives, if any.
+    pub(super) fn joined_ids(&mut self) -> Result<()> {
+        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let Some(join) = plan.namespaces.join_of(NsKind::User) else { return Ok(()) };
+        let mapped = plan.mounts.iter().any(crate::plan::mounts::Step::is_mapped);
+        // Read only if there is a use for them.
+        if plan.expected_ids.is_none() && !mapped {
+            return Ok(());
+        }
+        use std::os::fd::AsFd;
+        let field = || format!("config.json {}", join.at);
+        let file = sources::namespace(&join.path, NsKind::User, None).step(field)?;
+        let found = idmap::of(file.as_fd()).step(field)?;
+        if let Some(expected) = &plan.expected_ids {
+            idmap::compare(expected, &found)?;
+        }
+        self.joined = Some(found);
+        Ok(())
+    }
+
+    /// What is to be made is in the state before it is made.
+    pub(super) fn rdt(&mut self) -> Result<()> {
+        let Task::Create { plan, dir, state, .. } = &mut self.task else { return Ok(()) };
+        let Some(asked) = &plan.rdt else { return Ok(()) };
+        let record = rdt::prepare(asked, &plan.id)?;
+        state.rdt = Some(record.clone());
+        dir.write(state)?;
+        self.journal.push(Undo::Rdt(record.made.clone()));
+        rdt::make(asked, &record).step(|| "config.json /linux/intelRdt")
+    }
+
+    pub(super) fn rdt_place(&mut self) -> Result<()> {
+        let record = match &self.task {
+            Task::Create { state, .. } => &state.rdt,
+            Task::Exec { rdt, .. } => rdt,
+        };
+        let Some(record) = record else { return Ok(()) };
+        rdt::place(record, self.pid()).step(|| "config.json /linux/intelRdt")
+    }
+
+    /// All are looked at before the first is moved.
+    pub(super) fn net_devices(&mut self) -> Result<()> {
+        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let namespaces = Rc::new(Namespaces::of(self.pid()).step(|| "config.json /linux/netDevices")?);
+        let prepared: Vec<Rc<Moved>> = plan
+            .netdevs
+            .iter()
+            .map(|device| Moved::prepare(&namespaces, device).map(Rc::new))
+            .collect::<Result<_>>()
+            .step(|| STARTING)?;
+        for (moved, device) in prepared.into_iter().zip(&plan.netdevs) {
+            self.journal.push(Undo::NetDevice(Rc::clone(&moved)));
+            moved.go(device).step(|| STARTING)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Annotations that change what is done: crun's, where they make sense for us (reference F8). docs/annotations.md says of
+//! each what was decided and why. All others are passed on and mean nothing.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::hooks::Output;
+use super::text::printable;
+use crate::error::{Error, Result};
+use crate::seccomp::Insn;
+
+/// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
+/// is a prefix (systemd's are read in `cgroup/unit.rs`).
+pub const NAMES: [&str; 9] =
+    [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
+
+const SYSTEMD: &str = "org.systemd.property.";
+const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
+const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+const MOUNT_CONTEXT: &str = "run.oci.mount_context_type";
+const PIDFD: &str = "run.oci.pidfd_receiver";
+const RECEIVER: &str = "run.oci.seccomp.receiver";
+const BPF: &str = "run.oci.seccomp_bpf_data";
+const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+/// What they ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obeyed {
+    /// Keep the caller's supplementary groups (rootless users with groups of their host).
+    pub keep_groups: bool,
+    /// Which SELinux option carries `mountLabel`.
+    pub mount_context: &'static str,
+    /// Who receives init's pidfd, when `--pidfd-socket` does not say.
+    pub pidfd_socket: Option<PathBuf>,
+    /// The seccomp agent's socket, when `listenerPath` does not say.
+    pub receiver: Option<String>,
+    /// A filter instead of the configuration's.
+    pub bpf: Option<Vec<Insn>>,
+    /// A system call that no table knows is an error.
+    pub fail_unknown: bool,
+    /// Files that the output of hooks in the runtime's namespaces is appended to: stdout's and stderr's.
+    pub hook_output: Output,
+}
+
+impl Default for Obeyed {
+    fn default() -> Self {
+        Obeyed {
+            keep_groups: false,
+            mount_context: "context",
+            pidfd_socket: None,
+            receiver: None,
+            bpf: None,
+            fail_unknown: false,
+            hook_output: None,
+        }
+    }
+}
+
+/// Reads them. A switch is on unless its value is empty, `0` or `false`: crun takes its presence, which nobody who
+/// wrote `0` can have meant.
+///
+/// # Errors
+/// Values that do not read.
+pub fn read(annotations: &BTreeMap<String, Option<String>>) -> Result<Obeyed> {
+    let mut obeyed = Obeyed::default();
+    if annotations.is_empty() {
+        return Ok(obeyed);
+    }
+    let value = |name: &str| annotations.get(name)?.as_deref().filter(|value| !value.is_empty());
+    let on = |name: &str| value(name).is_some_and(|value| !matches!(value, "0" | "false"));
+    let wrong = |name: &str, text: String| Error::invalid(format_args!("/annotations/{name}"), text);
+    let path = |name: &str| match value(name) {
+        Some(path) if !path.starts_with('/') || path.contains('\0') => {
+            Err(wrong(name, format!("{} is not an absolute path", printable(path))))
+        }
+        path => Ok(path.map(PathBuf::from)),
+    };
+    obeyed.keep_groups = on(KEEP_GROUPS);
+    obeyed.fail_unknown = on(FAIL_UNKNOWN);
+    obeyed.pidfd_socket = path(PIDFD)?;
+    obeyed.receiver = path(RECEIVER)?.map(|path| path.to_string_lossy().into_owned());
+    let output = [path(HOOKS_STDOUT)?, path(HOOKS_STDERR)?];
+    obeyed.hook_output = output.iter().any(Option::is_some).then(|| Arc::new(output));
+    if let Some(kind) = value(MOUNT_CONTEXT) {
+        let known =
+            ["context", "fscontext", "defcontext", "rootcontext"].into_iter().find(|known| *known == kind);
+        obeyed.mount_context = known.ok_or_else(|| {
+            wrong(MOUNT_CONTEXT, format!("{} is no type of SELinux context", printable(kind)))
+        })?;
+    }
+    if let Some(text) = value(BPF) {
+        let insns = base64(text).and_then(|bytes| instructions(&bytes));
+        obeyed.bpf = Some(insns.ok_or_else(|| wrong(BPF, "not a BPF program in base64".to_owned()))?);
+    }
+    Ok(obeyed)
+}
+
+/// struct sock_filter by struct sock_filter; the kernel takes at most 4096 (BPF_MAXINSNS).
+fn instructions(bytes: &[u8]) -> Option<Vec<Insn>> {
+    let insn = |b: &[u8]| {
+        let [c0, c1, jt, jf, k0, k1, k2, k3] = b.try_into().ok()?;
+        Some(Insn { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) })
+    };
+    let whole = !bytes.is_empty() && bytes.len().is_multiple_of(8) && bytes.len() / 8 <= 4096;
+    bytes.chunks(8).map(insn).collect::<Option<Vec<_>>>().filter(|_| whole)
+}
+
+/// RFC 4648, section 4; blanks and lines' ends are skipped.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len() / 4 * 3), 0_u32, 0);
+    let mut digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).peekable();
+    while let Some(digit) = digits.next_if(|byte| *byte != b'=') {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    // What pads must pad to a multiple of four digits, and no digit stands alone.
+    let padding = digits.clone().count();
+    (digits.all(|byte| byte == b'=') && padding < 3 && held < 6).then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_in_the_rfc() {
+        for (text, want) in [
+            ("", ""),
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9v\nYmE=", "fooba"),
+            ("Zm9vYmFy", "foobar"),
+        ] {
+            assert_eq!(base64(text).as_deref(), Some(want.as_bytes()), "{text}");
+        }
+        for wrong in ["Z", "Zg==x", "Z*==", "Zm9v====", "="] {
+            assert!(base64(wrong).is_none_or(|bytes| bytes.is_empty() && wrong == "="), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_read_is_named() {
+        let read = |name: &str, value: &str| {
+            super::read(&BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]))
+        };
+        for (name, value) in
+            [(PIDFD, "x"), (RECEIVER, "./x"), (MOUNT_CONTEXT, "label"), (BPF, "Zg=="), (HOOKS_STDERR, "x")]
+        {
+            let text = read(name, value).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("config.json /annotations/{name}: ")), "{text}");
+        }
+        assert!(read(KEEP_GROUPS, "1").unwrap().keep_groups);
+        assert!(!read(KEEP_GROUPS, "0").unwrap().keep_groups);
+        assert_eq!(read("org.example", "x").unwrap(), Obeyed::default());
+        let insns = read(BPF, "BgAAAAAA/38=").unwrap().bpf.unwrap();
+        assert_eq!(insns, [Insn { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]);
+        assert!(NAMES.is_sorted());
+    }
+}

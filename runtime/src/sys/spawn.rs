@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the shim needs of fork(2) and of the time between fork and exec.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::error::{Context, RawErrno, Result};
+
+/// Goes on in a child as well: 0 there, its pid here. Must be called while this process has one thread.
+///
+/// # Errors
+/// The errno of fork(2); EBUSY when there is more than one thread.
+pub fn fork() -> Result<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads != 1 {
+        return Err(RawErrno(libc::EBUSY)).call(|| format!("fork with {threads} threads"));
+    }
+    // SAFETY: with a single thread no lock is held by anybody else, so the child may do whatever we may.
+    match unsafe { libc::fork() } {
+        -1 => Err(RawErrno::from(std::io::Error::last_os_error())).call(|| "fork"),
+        pid => Ok(pid),
+    }
+}
+
+/// Lets `command` run with `fds` as its descriptors 3, 4, 5 and so on.
+pub fn hand_down(command: &mut Command, fds: Vec<OwnedFd>) {
+    // Above every number that is to be taken, so that none is overwritten before it is moved.
+    let lowest = 3 + fds.len() as RawFd;
+    let place = move || {
+        let mut high = [0; 8];
+        for (slot, fd) in high.iter_mut().zip(&fds) {
+            // SAFETY: duplicates a descriptor that this process owns a copy of.
+            *slot = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+            if *slot < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        for (slot, to) in high.iter().take(fds.len()).zip(3..) {
+            // SAFETY: dup2 of a descriptor made above; only this child's table changes.
+            if unsafe { libc::dup2(*slot, to) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
+    unsafe { command.pre_exec(place) };
+}
+
+/// Closes every descriptor from 3 on but `spared`: a daemon holds nothing of whoever started it.
+pub fn close_all_but(spared: BorrowedFd<'_>) {
+    let spared = spared.as_raw_fd() as libc::c_uint;
+    // SAFETY: numbers only. The caller holds no other descriptor that it means to use: that is what it asks for.
+    unsafe {
+        if spared > 3 {
+            libc::syscall(libc::SYS_close_range, 3, spared - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, spared.max(2) + 1, libc::c_uint::MAX, 0);
+    }
+}

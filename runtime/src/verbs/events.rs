@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `events`: what a container uses, and when it runs out of memory.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+
+use crate::ask::Home;
+use crate::cgroup::{Group, OomWatch, Stats};
+use crate::container::{Container, Phase};
+use crate::error::{Error, Kind, Result};
+
+/// The figures of a container that is created, running or paused.
+///
+/// # Errors
+/// `Kind::Status` for a stopped container, `Kind::Unsupported` for one without a control group.
+pub fn stats(home: &Home, id: &str) -> Result<Stats> {
+    Watch::of(&Container::open(home, id)?)?.stats()
+}
+
+/// A watch for processes of a container that are killed for want of memory: its descriptor is for poll, epoll.
+///
+/// # Errors
+/// As [`stats`]; `Kind::Unsupported` also without the memory controller.
+pub fn oom_watch(home: &Home, id: &str) -> Result<OomWatch> {
+    Watch::of(&Container::open(home, id)?)?.group.oom_watch()
+}
+
+/// A container that is followed until its end.
+#[derive(Debug)]
+pub struct Watch {
+    /// Init: readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// Out of memory; `None` without the memory controller.
+    pub oom: Option<OomWatch>,
+    group: Group,
+    id: String,
+}
+
+impl Watch {
+    fn of(container: &Container) -> Result<Watch> {
+        let id = container.state.id.clone();
+        match container.phase()? {
+            (Phase::Created | Phase::Running | Phase::Paused, Some(pidfd)) => {
+                Ok(Watch { pidfd, oom: None, group: container.group(), id })
+            }
+            _ => Err(not_running(&id)),
+        }
+    }
+
+    /// The figures now.
+    ///
+    /// # Errors
+    /// `Kind::Status` when the container is gone.
+    pub fn stats(&self) -> Result<Stats> {
+        self.group.stats().map_err(|error| match error.errno() {
+            Some(libc::ENOENT | libc::ENODEV) => not_running(&self.id),
+            _ => error,
+        })
+    }
+}
+
+/// Follows a container.
+///
+/// # Errors
+/// As [`stats`].
+pub fn watch(home: &Home, id: &str) -> Result<Watch> {
+    let mut watch = Watch::of(&Container::open(home, id)?)?;
+    watch.oom = match watch.group.oom_watch() {
+        Ok(oom) => Some(oom),
+        Err(error) if error.kind() == Kind::Unsupported => None,
+        Err(error) => return Err(error),
+    };
+    Ok(watch)
+}
+
+fn not_running(id: &str) -> Error {
+    Error::new(Kind::Status, format!("container with id {id} is not running"))
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Inputs that are large in one way each: works, or one clear error, within a second and in 64 MiB (unoptimised: four).
+
+use std::time::Duration;
+
+use corten::program::compile;
+use corten::spec::{self, Spec};
+use serde_json::{Value, json};
+
+use crate::{counters, holds, hosts};
+
+fn list(count: usize, item: impl Fn(usize) -> Value) -> Value {
+    (0..count).map(item).collect()
+}
+
+/// The default configuration with the value at `pointer`; the host has v1 or v2.
+fn large(what: &str, pointer: &str, value: Value) {
+    let mut config: Value = serde_json::from_str(include_str!("../data/plan/default.json")).unwrap();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    if !config.pointer(parent).is_some_and(Value::is_object) {
+        let (above, name) = parent.rsplit_once('/').unwrap();
+        config.pointer_mut(above).unwrap()[name] = json!({});
+    }
+    config.pointer_mut(parent).unwrap()[key] = value;
+    let text = config.to_string();
+    for facts in [hosts::v2(), hosts::v1()] {
+        counters::start_counting();
+        let start = counters::time();
+        let spec: Spec = spec::read("config.json", text.as_bytes()).unwrap();
+        let outcome = match hosts::plan(&spec, &facts) {
+            Ok(plan) => {
+                let program = compile::create(&plan, 40);
+                corten::program::check::check(&program).unwrap();
+                let fds: Vec<i32> = (0..program.sources.len() as i32).collect();
+                format!("{} bytes", corten::program::encode::encode(&program, &fds, &[], 3).bytes.len())
+            }
+            Err(error) => {
+                holds::one_line(&error.to_string());
+                error.to_string().chars().take(100).collect()
+            }
+        };
+        let (took, held) = (counters::time() - start, counters::most_held() >> 20);
+        println!("{what}, {} KiB: {took:.1?}, {held} MiB, {outcome}", text.len() >> 10);
+        assert!(
+            took < Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 1 }),
+            "{what} took {took:?}"
+        );
+        assert!(held < 64, "{what} took {held} MiB");
+    }
+}
+
+#[test]
+fn ten_thousand_of_everything() {
+    const MANY: usize = 10_000;
+    let text = |n: usize| json!(format!("x{n}"));
+    let path = |n: usize| json!(format!("/x{n}"));
+    large(
+        "mounts",
+        "/mounts",
+        list(
+            MANY,
+            |n| json!({"destination": format!("/m{n}"), "type": "tmpfs", "options": ["ro", "size=1"]}),
+        ),
+    );
+    large(
+        "binds",
+        "/mounts",
+        list(MANY, |n| json!({"destination": "/m", "source": format!("/s{n}"), "options": ["rbind", "ro"]})),
+    );
+    large(
+        "options",
+        "/mounts",
+        json!([{"destination": "/m", "type": "tmpfs", "options": list(100_000, |_| json!("sync"))}]),
+    );
+    large("data", "/mounts", json!([{"destination": "/m", "type": "overlay", "options": list(MANY, text)}]));
+    large(
+        "devices",
+        "/linux/devices",
+        list(MANY, |n| json!({"path": format!("/dev/d{n}"), "type": "c", "major": 1, "minor": n})),
+    );
+    large("masked paths", "/linux/maskedPaths", list(MANY, path));
+    large("read-only paths", "/linux/readonlyPaths", list(MANY, path));
+    large(
+        "mappings",
+        "/linux/uidMappings",
+        list(MANY, |n| json!({"containerID": n, "hostID": n, "size": 1})),
+    );
+    large("namespaces", "/linux/namespaces", list(MANY, |_| json!({"type": "mount"})));
+    large("groups", "/process/user/additionalGids", list(65_536, |n| json!(n)));
+    large(
+        "limits",
+        "/process/rlimits",
+        list(MANY, |n| json!({"type": format!("RLIMIT_{n}"), "hard": 1, "soft": 1})),
+    );
+    large(
+        "capabilities",
+        "/process/capabilities",
+        json!({"bounding": list(MANY, |n| json!(format!("CAP_{n}")))}),
+    );
+    large("hooks", "/hooks", json!({"startContainer": list(MANY, |_| json!({"path": "/x"}))}));
+    large(
+        "device rules",
+        "/linux/resources/devices",
+        list(MANY, |n| json!({"allow": true, "type": "c", "major": n})),
+    );
+    large(
+        "2048 device rules",
+        "/linux/resources/devices",
+        list(2048, |n| json!({"allow": n % 2 == 0, "type": "c", "major": n, "access": "r"})),
+    );
+    large(
+        "throttles",
+        "/linux/resources/blockIO",
+        json!({"throttleReadBpsDevice": list(MANY, |n| json!({"major": 8, "minor": n, "rate": 1}))}),
+    );
+    large(
+        "huge pages",
+        "/linux/resources/hugepageLimits",
+        list(MANY, |n| json!({"pageSize": format!("{n}MB"), "limit": 1})),
+    );
+    let map = |count: usize, value: Value| -> Value {
+        (0..count).map(|n| (format!("net.x{n}"), value.clone())).collect::<serde_json::Map<_, _>>().into()
+    };
+    large("sysctl", "/linux/sysctl", map(MANY, json!("1")));
+    large("annotations", "/annotations", map(MANY, json!("1")));
+    large("unified", "/linux/resources/unified", map(MANY, json!("1")));
+}
+
+#[test]
+fn a_megabyte_of_everything() {
+    const MUCH: usize = 1 << 20;
+    let long = |text: &str| text.repeat(MUCH / text.len());
+    large("environment", "/process/env", list(MUCH / 100, |n| json!(format!("V{n}={}", "x".repeat(90)))));
+    large("the same variable", "/process/env", list(MUCH / 8, |n| json!(format!("V={n}"))));
+    large("arguments", "/process/args", list(MUCH / 4, |_| json!("a")));
+    large("one argument", "/process/args", json!(["/a", long("x")]));
+    large(
+        "PATH of slashes",
+        "/process",
+        json!({"cwd": "/", "args": ["x".repeat(200)], "env": [format!("PATH={}", long("/:"))]}),
+    );
+    large(
+        "PATH",
+        "/process",
+        json!({"cwd": "/", "args": ["x".repeat(500_000)], "env": [format!("PATH={}", long(":"))]}),
+    );
+    let directories: String = (0..MUCH / 7).map(|n| format!("{n:06}:")).collect();
+    large(
+        "PATH of many directories",
+        "/process",
+        json!({"cwd": "/", "args": ["x".repeat(250)], "env": [format!("PATH={directories}")]}),
+    );
+    large("cwd", "/process/cwd", json!(long("/a/..")));
+    large("destination", "/mounts", json!([{"destination": long("/a"), "type": "tmpfs"}]));
+    large("source", "/mounts", json!([{"destination": "/a", "source": long("/a"), "options": ["bind"]}]));
+    large("one option", "/mounts", json!([{"destination": "/a", "type": "tmpfs", "options": [long("a,")]}]));
+    large(
+        "one option of a bind",
+        "/mounts",
+        json!([{"destination": "/a", "source": "/", "options": ["bind", long("a,")]}]),
+    );
+    large("masked path", "/linux/maskedPaths", json!([long("/a")]));
+    large("cgroups path", "/linux/cgroupsPath", json!(long("/a")));
+    large("cpus", "/linux/resources/cpu", json!({"cpus": long("1,")}));
+    large("affinity", "/process/execCPUAffinity", json!({"initial": long("0-1,"), "final": long("7,")}));
+    large("hostname", "/hostname", json!(long("a")));
+    large("label", "/process/selinuxLabel", json!(long("a")));
+    large("annotation", "/annotations", json!({"a": long("\u{0}")}));
+    large("version", "/ociVersion", json!(format!("1.0.{}", long("0."))));
+}
+
+#[test]
+fn large_filters() {
+    let rules = |count: usize, names: &dyn Fn(usize) -> Value| {
+        json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": list(count, |n| json!({"names": names(n), "action": "SCMP_ACT_ALLOW", "args": [{"index": n % 6, "value": n, "op": "SCMP_CMP_EQ"}]}))})
+    };
+    large("rules for one call", "/linux/seccomp", rules(10_000, &|_| json!(["read"])));
+    large("unknown names", "/linux/seccomp", rules(1, &|_| list(100_000, |n| json!(format!("call{n}")))));
+    large("one name, often", "/linux/seccomp", rules(1, &|_| list(100_000, |_| json!("read"))));
+    large(
+        "architectures",
+        "/linux/seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": list(100_000, |_| json!("SCMP_ARCH_X86_64")), "syscalls": []}),
+    );
+    let some: Vec<&str> = vec!["read", "write", "close", "openat", "socket", "clone", "mmap", "ioctl"];
+    large("rules for many calls", "/linux/seccomp", rules(2_000, &|n| json!([some[n % 8], some[n / 8 % 8]])));
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The runtime behind a container: the one inside, called as a library, or another one, executed.
+//!
+//! Everything here may take its time and runs on an operator's thread.
+
+#![forbid(unsafe_code)]
+
+mod binary;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use corten::ask::{Create, Exec, Launched, Stdio, Update};
+use corten::cgroup::{Group, Manager, OomWatch};
+use corten::container::Container;
+use corten::error::Kind;
+use corten::{spec, verbs};
+use serde::Deserialize;
+
+use self::binary::Binary;
+use crate::exits;
+use crate::operator::Place;
+use crate::options::Options;
+use crate::refusal::{Refusal, Result};
+
+/// A runtime.
+#[derive(Debug, Clone)]
+pub enum Driver {
+    /// The library.
+    Inside(Place),
+    /// A program with an OCI runtime's command line.
+    Outside(Binary),
+}
+
+/// What `create` is asked.
+pub struct Wish {
+    /// The container.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Its descriptors.
+    pub stdio: Stdio,
+    /// Its options.
+    pub options: Options,
+}
+
+/// What came of it.
+pub struct Made {
+    /// Init's pid.
+    pub pid: i32,
+    /// Its pidfd; a child of ours, and claimed.
+    pub pidfd: OwnedFd,
+    /// Its terminal's outer end.
+    pub console: Option<OwnedFd>,
+    /// Its control groups.
+    pub group: Option<Group>,
+    /// Tells of kills for want of memory; it stands before init's first instruction.
+    pub oom: Option<OomWatch>,
+}
+
+/// What of config.json decides who is in charge. Everything else is the runtime's to read.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Peek {
+    linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    cgroups_path: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: String,
+}
+
+impl Peek {
+    /// A configuration that does not read is the runtime's to complain about.
+    pub fn read(bundle: &Path) -> Peek {
+        let bytes = std::fs::read(bundle.join("config.json")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    /// Whether init's end is the end of everything in the container.
+    pub fn own_pids(&self) -> bool {
+        self.linux.namespaces.iter().any(|ns| ns.kind == "pid" && ns.path.is_empty())
+    }
+
+    /// `slice:prefix:name` is systemd's form, and nobody but the option of runc's message would say so.
+    pub fn systemd(&self, options: &Options) -> bool {
+        let path = &self.linux.cgroups_path;
+        options.systemd_cgroup || (!path.starts_with('/') && path.split(':').count() == 3)
+    }
+}
+
+impl Driver {
+    /// The one that `options` ask for.
+    pub fn new(options: &Options, namespace: &str, systemd: bool) -> Driver {
+        let root = options.root(namespace);
+        match options.binary() {
+            Some(program) => Driver::Outside(Binary::new(program, root, systemd)),
+            None => {
+                let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
+                Driver::Inside(Place { root, manager })
+            }
+        }
+    }
+
+    /// `create`.
+    ///
+    /// # Errors
+    /// In runc's words, under a code that containerd hands on as it is.
+    pub fn create(&self, wish: Wish) -> Result<Made> {
+        let place = match self {
+            Driver::Inside(place) => place,
+            Driver::Outside(binary) => return binary.create(wish),
+        };
+        let ask = Create {
+            id: wish.id.clone(),
+            bundle: wish.bundle,
+            stdio: wish.stdio,
+            no_pivot: wish.options.no_pivot_root,
+            no_new_keyring: wish.options.no_new_keyring,
+            ..Create::default()
+        };
+        place.with(|home| {
+            let Launched { pid, pidfd, console, .. } =
+                verbs::create(home, ask).map_err(|error| failed("create", &error))?;
+            exits::claim(pid);
+            let group = Container::open(home, &wish.id).ok().map(|container| container.group());
+            let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+            Ok(Made { pid, pidfd, console, group, oom })
+        })
+    }
+
+    /// `start`.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn start(&self, id: &str) -> Result<()> {
+        match self {
+            Driver::Inside(place) => {
+                place.with(|home| verbs::start(home, id)).map_err(|error| failed("start", &error))
+            }
+            Driver::Outside(binary) => binary.plain("start", &[id]),
+        }
+    }
+
+    /// `exec`. The other runtime gets the process as a file in `bundle`.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn exec(
+        &self,
+        id: &str,
+        object: spec::Process,
+        raw: &[u8],
+        stdio: Stdio,
+        bundle: &Path,
+    ) -> Result<Made> {
+        let place = match self {
+            Driver::Inside(place) => place,
+            Driver::Outside(binary) => return binary.exec(id, raw, stdio, bundle),
+        };
+        let ask = Exec { id: id.to_owned(), object: Some(object), stdio, detach: true, ..Exec::default() };
+        place.with(|home| {
+            let Launched { pid, pidfd, console, .. } =
+                verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
+            exits::claim(pid);
+            Ok(Made { pid, pidfd, console, group: None, oom: None })
+        })
+    }
+
+    /// `kill`.
+    ///
+    /// # Errors
+    /// NotFound for a container that does not run.
+    pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+        let result = match self {
+            Driver::Inside(place) => place.with(|home| verbs::kill(home, id, signal, all)).map_err(|error| {
+                let gone = matches!(error.kind(), Kind::Status | Kind::NotFound);
+                if gone { Refusal::not_found(error.to_string()) } else { error.into() }
+            }),
+            Driver::Outside(binary) => {
+                let number = signal.to_string();
+                let arguments = ["--all", id, &number];
+                binary.plain("kill", if all { &arguments } else { &arguments[1..] })
+            }
+        };
+        result.map_err(|refusal| match refusal.text.contains("not running") {
+            true => Refusal::not_found("os: process already finished: not found"),
+            false => refusal,
+        })
+    }
+
+    /// `delete --force`: also of what is half made or gone already.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn delete(&self, id: &str) -> Result<()> {
+        match self {
+            Driver::Inside(place) => Ok(place.with(|home| verbs::delete(home, id, true))?),
+            Driver::Outside(binary) => binary.plain("delete", &["--force", id]),
+        }
+    }
+
+    /// `update` with the resources as JSON.
+    ///
+    /// # Errors
+    /// InvalidArgument for a value that is wrong, FailedPrecondition for a container that does not run.
+    pub fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+        match self {
+            Driver::Inside(place) => {
+                let ask = Update { resources: spec::read("resources", resources)?, ..Update::default() };
+                Ok(place.with(|home| verbs::update(home, id, &ask))?)
+            }
+            Driver::Outside(binary) => binary.update(id, resources),
+        }
+    }
+
+    /// `pause` or `resume`.
+    ///
+    /// # Errors
+    /// FailedPrecondition in the wrong state.
+    pub fn freeze(&self, id: &str, on: bool) -> Result<()> {
+        match (self, on) {
+            (Driver::Inside(place), true) => Ok(place.with(|home| verbs::pause(home, id))?),
+            (Driver::Inside(place), false) => Ok(place.with(|home| verbs::resume(home, id))?),
+            (Driver::Outside(binary), true) => binary.plain("pause", &[id]),
+            (Driver::Outside(binary), false) => binary.plain("resume", &[id]),
+        }
+    }
+}
+
+/// `OCI runtime create failed: …`: what Docker and the tests of containerd look for.
+fn failed(verb: &str, error: &corten::Error) -> Refusal {
+    Refusal::unknown(format!("OCI runtime {verb} failed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peek(json: &str) -> Peek {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn who_is_in_charge_is_read_from_the_configuration() {
+        let own = peek(r#"{"linux":{"namespaces":[{"type":"pid"}],"cgroupsPath":"/a"},"x":[1]}"#);
+        assert!(own.own_pids() && !own.systemd(&Options::default()));
+        let joined =
+            peek(r#"{"linux":{"namespaces":[{"type":"pid","path":"/p"}],"cgroupsPath":"a.slice:b:c"}}"#);
+        assert!(!joined.own_pids() && joined.systemd(&Options::default()));
+        assert!(!peek("{}").own_pids());
+        assert!(peek("{}").systemd(&Options { systemd_cgroup: true, ..Default::default() }));
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The server's socket: its name, and who gets to listen on it.
+//!
+//! The name follows from containerd's address, the namespace and the group, so two `start`s of one group meet at it:
+//! whoever finds a listener there returns its address, and that is all that grouping is.
+
+#![forbid(unsafe_code)]
+
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use corten::error::Context;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::sha256;
+use crate::refusal::{Refusal, Result};
+
+const DIRECTORY: &str = "/run/containerd/s";
+/// sun_path holds 108 bytes, the last of which is zero; one more is left as containerd leaves it.
+const LONGEST: usize = 106;
+
+/// Who listens at the address.
+pub enum Found {
+    /// A server of the group that runs already.
+    Server,
+    /// We do now; nobody is served yet.
+    Ours(UnixListener),
+}
+
+/// Where the group's server listens.
+///
+/// # Errors
+/// InvalidArgument for a directory that is too long.
+pub fn path(dir: Option<&Path>, address: &str, namespace: &str, group: &str) -> Result<PathBuf> {
+    let dir = dir.unwrap_or(Path::new(DIRECTORY));
+    let named: PathBuf = Path::new(address).join(namespace).join(group);
+    let path = dir.join(sha256::hex(named.as_os_str().as_encoded_bytes()));
+    if path.as_os_str().len() > LONGEST {
+        return Err(Refusal::invalid(format!("socket directory {} is too long", dir.display())));
+    }
+    Ok(path)
+}
+
+/// Finds the server at `path` or takes its place. The directory's lock makes look and bind one step; it is released
+/// on return, when the socket listens.
+///
+/// # Errors
+/// The failed call.
+pub fn take(path: &Path) -> Result<Found> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .call(|| format!("mkdir({})", dir.display()))?;
+    let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({})", dir.display()))?;
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).call(|| format!("flock({})", dir.display()))?;
+    if is_served(path) {
+        return Ok(Found::Server);
+    }
+    remove(path);
+    // Nobody but us can connect before the mode is set: the directory is ours alone.
+    let listener = UnixListener::bind(path).call(|| format!("bind({})", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .call(|| format!("chmod({})", path.display()))?;
+    Ok(Found::Ours(listener))
+}
+
+/// Whether somebody listens there. A listener's backlog accepts for it, so this does not wait for the server.
+pub fn is_served(path: &Path) -> bool {
+    match UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+/// Removes a socket that nobody listens on.
+pub fn remove(path: &Path) {
+    let _ = std::fs::remove_file(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_containerds() {
+        let path = path(None, "/run/containerd/containerd.sock", "default", "c1").unwrap();
+        let name = sha256::hex(b"/run/containerd/containerd.sock/default/c1");
+        assert_eq!(path, Path::new("/run/containerd/s").join(name));
+        let long = super::path(Some(Path::new(&"/x".repeat(30))), "a", "b", "c");
+        assert!(long.is_err());
+        // TestShimSockLength: the longest namespace and id.
+        assert!(super::path(None, "/a", &"n".repeat(76), &"i".repeat(76)).is_ok());
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_live_one_found() {
+        let dir = std::env::temp_dir().join(format!("corten-socket-{}", std::process::id()));
+        let path = dir.join("s");
+        let Ok(Found::Ours(first)) = take(&path) else { panic!("not ours") };
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(matches!(take(&path), Ok(Found::Server)));
+        drop(first);
+        assert!(path.exists() && !is_served(&path));
+        assert!(matches!(take(&path), Ok(Found::Ours(_))));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

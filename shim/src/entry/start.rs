@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `start`: sees to it that the container's group has a server, and tells its address.
+//!
+//! The server is this very process, gone on after fork(2) without exec: its socket listens before the answer is
+//! given, so a client that comes at once waits in the backlog. Nothing but the answer may be written: containerd reads
+//! stdout and stderr together and until both are closed, so the server must hold neither.
+
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use std::time::Duration;
+
+use corten::error::Context;
+use corten::sys::spawn;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Pid, getpid, getppid, setsid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::bootstrap::{Boot, MOST, reply};
+use super::group;
+use super::socket::{self, Found};
+use crate::events::Events;
+use crate::flags::Flags;
+use crate::options::Options;
+use crate::pod::Pod;
+use crate::record::write_whole;
+use crate::refusal::{Refusal, Result};
+use crate::{exits, log, server};
+
+/// containerd waits that long for the answer to Shutdown.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// `start`. Returns in the process that containerd waits for, and, when the server ends, in that.
+///
+/// # Errors
+/// What the user is told; nothing is left behind.
+pub fn start(flags: &Flags) -> Result<()> {
+    check(flags)?;
+    let mut stdin = Vec::new();
+    std::io::stdin().lock().take(MOST).read_to_end(&mut stdin).call(|| "read(stdin)")?;
+    let boot = Boot::read(&stdin, flags)?;
+    let options = Options::read(boot.options.as_ref())?;
+    let bundle = std::env::current_dir().call(|| "getcwd")?;
+    let group = group::of(&bundle, &flags.id);
+    let path = socket::path(boot.socket_dir.as_deref(), &flags.address, &flags.namespace, &group)?;
+    let found = socket::take(&path)?;
+    let address = format!("unix://{}", path.display());
+    let prepared = match &found {
+        Found::Server => Ok(()),
+        Found::Ours(_) => surroundings(&options),
+    };
+    // containerd 1.6 and 1.7 find the server again by this file, the later ones as well when theirs is lost.
+    let written = prepared.and_then(|()| Ok(write_whole(&bundle, "address", address.as_bytes())?));
+    let server = match (written, found) {
+        (Err(refusal), Found::Ours(_)) => {
+            socket::remove(&path);
+            return Err(refusal);
+        }
+        (Err(refusal), Found::Server) => return Err(refusal),
+        (Ok(()), Found::Server) => None,
+        (Ok(()), Found::Ours(listener)) => Some(listener),
+    };
+    if let Some(listener) = server
+        && spawn::fork().inspect_err(|_| socket::remove(&path))? == 0
+    {
+        return daemon(listener, flags, &boot, path, &address);
+    }
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(&reply(boot.dialect, &address))
+        .and_then(|()| stdout.flush())
+        .call(|| "write(stdout)")?;
+    Ok(())
+}
+
+fn check(flags: &Flags) -> Result<()> {
+    corten::ask::check_id(&flags.id)?;
+    if flags.namespace.is_empty() || flags.namespace.contains('/') || flags.namespace.starts_with('.') {
+        return Err(Refusal::invalid(format!("namespace {:?} is not valid", flags.namespace)));
+    }
+    Ok(())
+}
+
+/// What the server inherits: its place among the host's processes.
+fn surroundings(options: &Options) -> Result<()> {
+    let group = options.shim_cgroup.as_str();
+    if !group.is_empty() {
+        join_cgroup(group).map_err(|error| Refusal::from(error).at("ShimCgroup"))?;
+    }
+    // Before containerd, should memory run short: it can be started again without us, not the other way round. As far as
+    // we are allowed to.
+    let parent = getppid().map_or(1, |pid| pid.as_raw_nonzero().get());
+    let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj")).unwrap_or_default();
+    if let Ok(score) = score.trim().parse::<i32>() {
+        let _ = std::fs::write("/proc/self/oom_score_adj", (score + 1).min(1000).to_string());
+    }
+    if std::env::var("SCHED_CORE").is_ok_and(|value| value == "1" || value == "true") {
+        let call = || "prctl(PR_SCHED_CORE)";
+        create_core_scheduling_cookie(getpid(), CoreSchedulingScope::ThreadGroup).call(call)?;
+    }
+    Ok(())
+}
+
+/// Joins a control group in every hierarchy; it is made if need be.
+fn join_cgroup(path: &str) -> corten::Result<()> {
+    let pid = std::process::id().to_string();
+    for dir in corten::cgroup::Hierarchies::probe()?.directories(path) {
+        std::fs::create_dir_all(&dir).call(|| format!("mkdir({})", dir.display()))?;
+        let procs = dir.join("cgroup.procs");
+        std::fs::write(&procs, &pid).call(|| format!("write({})", procs.display()))?;
+    }
+    Ok(())
+}
+
+/// The server: on its own, and to its end.
+fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
+    alone(&listener, boot.debug)?;
+    let signals = exits::block_signals()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_io_events_per_tick(64)
+        .build()
+        .call(|| "epoll_create")?;
+    let events = Events::new(&flags.namespace, &boot.ttrpc_address);
+    let pod = Pod::new(&flags.namespace, address, events.clone());
+    LocalSet::new().block_on(&runtime, async {
+        listener.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
+        let listener = tokio::net::UnixListener::from_std(listener).call(|| "epoll_ctl")?;
+        let told = pod.clone();
+        spawn_local(exits::sweep(signals, move || told.asked_to_end()));
+        spawn_local(events.clone().publish());
+        spawn_local(server::serve(listener, pod.clone()));
+        pod.end.notified().await;
+        // Nobody is to find us from here on; who has connected already gets its answers.
+        socket::remove(&path);
+        events.flush(FLUSH).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    })
+}
+
+/// Holds nothing of the process that started it.
+fn alone(listener: &UnixListener, debug: bool) -> Result<()> {
+    spawn::close_all_but(listener.as_fd());
+    let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
+    dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null)).call(|| "dup2")?;
+    setsid().call(|| "setsid")?;
+    rustix::process::set_child_subreaper(Some(Pid::INIT)).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
+    log::open_here(debug);
+    std::panic::set_hook(Box::new(|panic| log::warn(&format!("internal error: {panic}"))));
+    // The group's other members must not find their sandbox's bundle busy.
+    Ok(std::env::set_current_dir(Path::new("/")).call(|| "chdir(/)")?)
+}
+
+/// A socket's path as it stands in an address.
+pub fn path_of(address: &str) -> Option<&Path> {
+    address.strip_prefix("unix://").map(Path::new)
+}

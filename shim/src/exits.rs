@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The ends of children. Everything that we launch is watched by its pidfd from birth; orphans of the containers, which
+//! come to us as the subreaper, are swept away by SIGCHLD, and never anything that somebody waits for.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use corten::sys::wait::{Exit, ended_child, reap};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::time::sleep;
+
+use crate::{log, operator, ready};
+
+/// Children that somebody waits for by their pidfd.
+static CLAIMED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Runs `launch`, which returns the pid of a new child, and claims it before the sweeper can see it end.
+///
+/// # Errors
+/// `launch`'s.
+pub fn claimed<T, E>(launch: impl FnOnce() -> Result<(i32, T), E>) -> Result<T, E> {
+    // Held over the launch: the sweeper takes it for each of its steps.
+    let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let (pid, value) = launch()?;
+    claimed.insert(pid);
+    Ok(value)
+}
+
+/// Claims a child that the verb under way has made. While a verb is under way nothing is swept.
+pub fn claim(pid: i32) {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+}
+
+/// Waits for a claimed child's end and reaps it.
+pub async fn end_of(pidfd: &Rc<OwnedFd>, pid: i32) -> Exit {
+    if let Ok(ended) = ready::input(pidfd.clone()) {
+        let _ = ended.readable().await;
+    }
+    let exit = reap(pidfd.as_fd()).unwrap_or_else(|error| {
+        log::warn(&format!("the end of process {pid} was lost: {error}"));
+        Exit::Code(255)
+    });
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    exit
+}
+
+/// The signals that are ours to read. To be blocked before there is a second thread.
+///
+/// # Errors
+/// The failed call.
+pub fn block_signals() -> corten::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    let failed = |call: &'static str| move |errno| corten::Error::os(call, errno as i32);
+    set.thread_block().map_err(failed("sigprocmask"))?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed("signalfd4"))
+}
+
+/// Sweeps for ever. SIGTERM and SIGINT are answered by `asked`; they must not cost a container its life.
+pub async fn sweep(signals: SignalFd, asked: impl Fn()) {
+    let Ok(signals) = ready::input(signals) else { return };
+    loop {
+        let Ok(mut ready) = signals.readable().await else { return };
+        let mut children = false;
+        while let Ok(Some(signal)) = signals.get_ref().read_signal() {
+            match signal.ssi_signo as i32 {
+                libc::SIGCHLD => children = true,
+                libc::SIGHUP => {}
+                _ => asked(),
+            }
+        }
+        ready.clear_ready();
+        if children {
+            orphans().await;
+        }
+    }
+}
+
+/// Reaps what nobody waits for. The kernel shows one ended child at a time: while that is somebody else's, or a verb
+/// may have children of its own, this waits.
+async fn orphans() {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match sweep_one() {
+            Swept::None => return,
+            Swept::One => {}
+            Swept::Others => {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+enum Swept {
+    /// There was no ended child.
+    None,
+    /// One was reaped.
+    One,
+    /// There is one that is not ours to reap, or may not be.
+    Others,
+}
+
+fn sweep_one() -> Swept {
+    let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(pid) = ended_child() else { return Swept::None };
+    if claimed.contains(&pid) || operator::is_busy() {
+        return Swept::Others;
+    }
+    // A zombie of ours: its number cannot be taken before we reap it.
+    if let Some(pid) = Pid::from_raw(pid)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+    {
+        let _ = reap(pidfd.as_fd());
+        return Swept::One;
+    }
+    Swept::Others
+}

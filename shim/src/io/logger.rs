@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `binary://` and `binary-v2://`: a program that receives the output. It has the reading ends of the container's pipes
+//! as descriptors 3 and 4, and says on 5 that it is ready. The shim keeps the pipes open beside it: should the logger
+//! die, the container is neither blocked nor killed by it, its output is dropped.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use corten::error::Context;
+use corten::sys::spawn::hand_down;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::io::{Errno, read};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::{Owner, pump};
+use crate::refusal::{Refusal, Result};
+use crate::{exits, log, ready};
+
+/// How long a logger may take to be ready.
+const READY: Duration = Duration::from_secs(30);
+/// Between SIGTERM and SIGKILL (containerd's figure).
+const TERMINATE: Duration = Duration::from_secs(12);
+
+/// A logger that runs.
+pub struct Logger {
+    pidfd: Rc<OwnedFd>,
+    /// Our own reading ends.
+    pipes: Rc<[OwnedFd; 2]>,
+    ended: Rc<Cell<bool>>,
+    ending: Cell<bool>,
+}
+
+impl Logger {
+    /// Starts it, and waits until it is ready.
+    ///
+    /// # Errors
+    /// InvalidArgument when the program is not there; its end before it was ready (`binary-v2://`).
+    pub async fn start(uri: &str, owner: &Owner, pipes: [OwnedFd; 2]) -> Result<Logger> {
+        let (ready, tell) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe")?;
+        fcntl_setfl(&ready, OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;
+        let (path, arguments, strict) = parse(uri)?;
+        let mut command = Command::new(&path);
+        command.args(arguments).env_clear();
+        command.env("CONTAINER_ID", &owner.id).env("CONTAINER_NAMESPACE", &owner.namespace);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let [out, err] = &pipes;
+        let down = vec![out.try_clone().call(|| "dup(pipe)")?, err.try_clone().call(|| "dup(pipe)")?, tell];
+        hand_down(&mut command, down);
+        let spawned = exits::claimed(|| command.spawn().map(|child| (child.id() as i32, child)));
+        let child = spawned.map_err(|error| Refusal::invalid(format!("logger {path}: {error}")))?;
+        // Our copies of what it has.
+        drop(command);
+        let logger = Logger::over(&child, pipes)?;
+        logger.watch(child);
+        logger.ready(ready, strict).await.map_err(|refusal| refusal.at(&format!("logger {path}")))?;
+        Ok(logger)
+    }
+
+    fn over(child: &Child, pipes: [OwnedFd; 2]) -> Result<Logger> {
+        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).call(|| "pidfd_open(logger)")?;
+        Ok(Logger {
+            pidfd: Rc::new(pidfd),
+            pipes: Rc::new(pipes),
+            ended: Rc::new(Cell::new(false)),
+            ending: Cell::new(false),
+        })
+    }
+
+    fn watch(&self, child: Child) {
+        let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
+        spawn_local(async move {
+            let exit = exits::end_of(&pidfd, child.id() as i32).await;
+            log::debug(&format!("logger {} has ended: {exit:?}", child.id()));
+            ended.set(true);
+        });
+    }
+
+    async fn ready(&self, ready: OwnedFd, strict: bool) -> Result<()> {
+        let ready = ready::input(ready).call(|| "epoll_ctl")?;
+        let said = timeout(READY, async {
+            loop {
+                let mut guard = ready.readable().await.call(|| "epoll")?;
+                match read(ready.get_ref(), &mut [0; 1]) {
+                    Err(Errno::AGAIN) => guard.clear_ready(),
+                    other => return other.call(|| "read(ready)"),
+                }
+            }
+        });
+        match said.await {
+            Ok(Ok(0)) if strict => Err(Refusal::unknown("ended before it was ready")),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Refusal::unknown(format!("not ready after {READY:?}"))),
+        }
+    }
+
+    /// Waits for its end. If that comes before the end of the output, the rest is read away.
+    pub fn attend(&self) -> impl Future<Output = ()> + use<> {
+        let (ended, pipes, pidfd) = (self.ended.clone(), self.pipes.clone(), self.pidfd.clone());
+        async move {
+            if !ended.get()
+                && let Ok(pidfd) = ready::input(pidfd)
+            {
+                let _ = pidfd.readable().await;
+            }
+            let take = |pipe: &OwnedFd| {
+                let pipe = pipe.try_clone().ok()?;
+                // Of the logger's pipes nobody but us reads any more.
+                fcntl_setfl(&pipe, OFlags::NONBLOCK).ok()?;
+                Some(spawn_local(pump::discard(pipe)))
+            };
+            let rest: Vec<_> = pipes.iter().filter_map(take).collect();
+            for pipe in rest {
+                let _ = pipe.await;
+            }
+        }
+    }
+
+    /// It is not needed any more: SIGTERM, and SIGKILL if that does not help.
+    pub fn end(&self) {
+        if self.ended.get() || self.ending.replace(true) {
+            return;
+        }
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+        let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
+        spawn_local(async move {
+            sleep(TERMINATE).await;
+            if !ended.get() {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            }
+        });
+    }
+}
+
+impl Drop for Logger {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// `binary:///path?key=value&…` is `path key value …`, in the order of the query.
+fn parse(uri: &str) -> Result<(String, Vec<String>, bool)> {
+    let (scheme, rest) = uri.split_once("://").unwrap_or_default();
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if !path.starts_with('/') {
+        return Err(Refusal::invalid(format!("logger {uri}: no absolute path")));
+    }
+    let mut arguments = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        arguments.extend([key, value].map(|word| unescape(&word.replace('+', " "))));
+    }
+    Ok((unescape(path), arguments, scheme == "binary-v2"))
+}
+
+/// Percent-encoding.
+fn unescape(text: &str) -> String {
+    let (text, mut at) = (text.as_bytes(), 0);
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some(&byte) = text.get(at) {
+        let digits = text.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
+        match digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(value) if byte == b'%' => {
+                bytes.push(value);
+                at += 3;
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_is_a_command_line() {
+        let (path, arguments, strict) = parse("binary:///usr/b%20in/l+g?a=b&c&d=%2Fx+y").unwrap();
+        assert_eq!((path.as_str(), strict), ("/usr/b in/l+g", false));
+        assert_eq!(arguments, ["a", "b", "c", "", "d", "/x y"]);
+        assert!(parse("binary-v2:///x").unwrap().2);
+        assert!(parse("binary://x/y").is_err());
+    }
+}

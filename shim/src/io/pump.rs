@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Moving bytes. Between pipes by splice(2), which hands pages on and copies nothing; to and from a terminal, and into
+//! a file that is appended to (which splice refuses), through a buffer.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read, write};
+use rustix::pipe::{SpliceFlags, splice};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::open::Sink;
+use crate::{log, ready};
+
+/// The most that one splice moves: a pipe's usual size.
+const PIECE: usize = 64 << 10;
+/// A terminal's own buffer is of 4 KiB.
+const BUFFER: usize = 4 << 10;
+/// After so many pieces others get their turn.
+const TURN: usize = 16;
+/// How long a deleted process's output waits for somebody to read it.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// From the container's pipe until its end; then waits until the FIFO's reader has all of it.
+pub async fn output(from: OwnedFd, sink: Sink, leaving: Rc<Cell<bool>>) {
+    let moved = match &sink {
+        Sink::Fifo(to) => spliced(&from, to).await,
+        Sink::File(file) => copied(&from, file).await,
+    };
+    match moved {
+        Ok(()) => emptied(&sink, &leaving).await,
+        Err(error) => {
+            // A full disk, a FIFO that was truncated …: the container is not to notice (it would block or be killed).
+            log::warn(&format!("output is dropped from here on: {error}"));
+            let _ = discarded(&from).await;
+        }
+    }
+}
+
+/// From the terminal until the process is over and everything is read.
+pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leaving: Rc<Cell<bool>>) {
+    // Held so that a container whose processes have all closed it for a moment does not look like one that has ended.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let mut inner = ioctl_tiocgptpeer(&console, flags).ok();
+    let Ok(from) = ready::input(console) else { return };
+    let mut buffer = vec![0; BUFFER];
+    let mut failed = false;
+    loop {
+        let ready = tokio::select! {
+            ready = from.readable() => ready,
+            () = over.notified(), if inner.is_some() => {
+                inner = None;
+                continue;
+            }
+        };
+        let Ok(mut ready) = ready else { return };
+        match read(from.get_ref(), &mut buffer) {
+            // EIO: every inner end is closed.
+            Ok(0) | Err(Errno::IO) => break,
+            Ok(_) if failed => {}
+            Ok(count) => failed = all(&sink, &buffer[..count]).await.is_err(),
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    emptied(&sink, &leaving).await;
+}
+
+/// From the client's FIFO to the container's pipe or terminal.
+pub async fn input(from: OwnedFd, to: Rc<OwnedFd>) {
+    let moved = match rustix::termios::isatty(&to) {
+        true => typed(&from, to).await,
+        false => spliced(&from, &to).await,
+    };
+    match moved {
+        // The container has closed its input; the client's writing end says so by EPIPE once we are gone.
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+        Err(error) => log::debug(&format!("stdin: {error}")),
+    }
+}
+
+/// Until the end of `from`.
+async fn spliced(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let source = ready::input(from.as_fd())?;
+    // A pipe of which only the writing end is open reports errors as readiness to write.
+    let target = ready::room(to.as_fd())?;
+    let mut turns = 0;
+    loop {
+        match splice(from, None, to, None, PIECE, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                turns += 1;
+                if turns % TURN == 0 {
+                    yield_now().await;
+                }
+            }
+            Err(Errno::INTR) => {}
+            // One of the two is not ready, and splice does not say which.
+            Err(Errno::AGAIN) => {
+                let (readable, writable) = ready(from, to)?;
+                if !readable {
+                    source.readable().await?.clear_ready();
+                } else if !writable {
+                    target.writable().await?.clear_ready();
+                } else {
+                    // Readable for its end, or a FIFO with less room than the kernel wants for a page.
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn ready(from: &OwnedFd, to: &OwnedFd) -> io::Result<(bool, bool)> {
+    let mut fds = [PollFd::new(from, PollFlags::IN), PollFd::new(to, PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
+}
+
+/// Into a file.
+async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>) -> io::Result<()> {
+    let sink = Sink::File(file.clone());
+    each(from, async |bytes| all(&sink, bytes).await).await
+}
+
+async fn discarded(from: &OwnedFd) -> io::Result<()> {
+    each(from, async |_| Ok(())).await
+}
+
+/// Reads away what comes, until its end: for a logger that has died.
+pub async fn discard(from: OwnedFd) {
+    let _ = discarded(&from).await;
+}
+
+async fn each(from: &OwnedFd, mut take: impl AsyncFnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let source = ready::input(from.as_fd())?;
+    loop {
+        let mut ready = source.readable().await?;
+        // Allocated while there is something to read: an idle stream costs nothing.
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match read(from, &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => take(&buffer[..count]).await?,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            yield_now().await;
+        }
+        ready.clear_ready();
+    }
+}
+
+/// What a client types.
+async fn typed(from: &OwnedFd, to: Rc<OwnedFd>) -> io::Result<()> {
+    let source = ready::input(from.as_fd())?;
+    let mut buffer = [0; 512];
+    loop {
+        match read(from, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => written(to.as_fd(), &buffer[..count]).await?,
+            Err(Errno::AGAIN) => source.readable().await?.clear_ready(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+async fn all(sink: &Sink, bytes: &[u8]) -> io::Result<()> {
+    written(sink.fd(), bytes).await
+}
+
+/// Writes everything; waits while there is no room. A terminal is registered for reading elsewhere already, and a
+/// second registration of the same descriptor is refused: so this one asks now and then.
+async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    let mut pause = Duration::from_millis(1);
+    while !bytes.is_empty() {
+        match write(to, bytes) {
+            Ok(count) => {
+                bytes = &bytes[count..];
+                pause = Duration::from_millis(1);
+            }
+            Err(Errno::AGAIN) => {
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a FIFO's reader has read everything: what is in it would be lost when nobody but us has it open and we
+/// close it, as after a restart of containerd. Not for long once the process is being deleted (`leaving`).
+async fn emptied(sink: &Sink, leaving: &Cell<bool>) {
+    let Sink::Fifo(fifo) = sink else { return };
+    let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
+    while waited < LEAVE && rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left > 0) {
+        sleep(pause).await;
+        if leaving.get() {
+            waited += pause;
+        }
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, work)
+    }
+
+    fn fifo(name: &str) -> (std::path::PathBuf, OwnedFd) {
+        let path = std::env::temp_dir().join(format!("corten-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let fd = open(&path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        (path, fd)
+    }
+
+    /// More than both pipes hold, to a reader that comes late and reads in small pieces; then the end.
+    #[test]
+    fn a_slow_reader_gets_everything_and_the_end() {
+        let (path, fd) = fifo("slow");
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        fcntl_setfl(&from, OFlags::NONBLOCK).unwrap();
+        let sent: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let expected = sent.clone();
+        let writer = std::thread::spawn(move || {
+            use std::io::Write;
+            std::fs::File::from(to).write_all(&sent).unwrap();
+        });
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            let mut file = std::fs::File::open(path).unwrap();
+            let mut got = Vec::new();
+            io::Read::read_to_end(&mut file, &mut got).unwrap();
+            got
+        });
+        run(output(from, Sink::Fifo(fd), Rc::default()));
+        assert!(reader.join().unwrap() == expected);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_left_output_keeps_it_until_it_is_read() {
+        let (path, fd) = fifo("late");
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        fcntl_setfl(&from, OFlags::NONBLOCK).unwrap();
+        write(&to, b"left").unwrap();
+        drop(to);
+        run(async move {
+            let pump = tokio::task::spawn_local(output(from, Sink::Fifo(fd), Rc::default()));
+            sleep(Duration::from_millis(50)).await;
+            assert!(!pump.is_finished());
+            let reader = open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(read(&reader, &mut buffer), Ok(4));
+            pump.await.unwrap();
+            assert_eq!(read(&reader, &mut buffer), Ok(0));
+            std::fs::remove_file(&path).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_does_not_stop_the_container() {
+        let full = open("/dev/full", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        fcntl_setfl(&from, OFlags::NONBLOCK).unwrap();
+        let writer = std::thread::spawn(move || {
+            use std::io::Write;
+            std::fs::File::from(to).write_all(&[7; 300_000]).unwrap();
+        });
+        run(output(from, Sink::File(Rc::new(full)), Rc::default()));
+        writer.join().unwrap();
+    }
+}

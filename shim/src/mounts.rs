@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The root file system that containerd wants mounted: `Create`'s list of mounts, on the bundle's `rootfs`.
+//!
+//! In the host's mount namespace, where tools of containerd's look for it; taken away by Delete, and by `delete` when
+//! the shim has died.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::types::mount::Mount;
+use corten::error::{Context, Error};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_remount, move_mount, unmount,
+};
+
+use crate::refusal::{Refusal, Result};
+
+/// mount(2) takes one page of options, its last byte a zero.
+const PAGE: usize = 4095;
+
+/// Mounts `mounts` in order; after an error none of them is left.
+///
+/// # Errors
+/// InvalidArgument for what the kernel does not mount by itself, else the failed call, naming the mount.
+pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    match std::fs::create_dir(rootfs) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::os(format!("mkdir({})", rootfs.display()), error).into());
+        }
+        _ => {}
+    }
+    for (wanted, index) in mounts.iter().zip(0..) {
+        if let Err(refusal) = one(wanted, rootfs) {
+            unmount_all(rootfs);
+            return Err(refusal.at(&format!("rootfs[{index}] ({} on {})", wanted.type_, rootfs.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Unmounts whatever is mounted on or below `rootfs`, the last one first; what is busy is detached.
+pub fn unmount_all(rootfs: &Path) {
+    let rootfs = std::fs::canonicalize(rootfs).unwrap_or_else(|_| rootfs.to_owned());
+    let Ok(table) = std::fs::read("/proc/self/mountinfo") else { return };
+    let mut points: Vec<PathBuf> = points(&table).filter(|point| point.starts_with(&rootfs)).collect();
+    while let Some(point) = points.pop() {
+        if unmount(&point, UnmountFlags::NOFOLLOW).is_err() {
+            let _ = unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// The mount points of a mountinfo, in the order in which they were mounted.
+fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
+    table.split(|byte| *byte == b'\n').filter_map(|line| {
+        let field = line.split(|byte| *byte == b' ').nth(4)?;
+        Some(PathBuf::from(std::ffi::OsString::from(unescape(field))))
+    })
+}
+
+/// proc_pid_mountinfo(5): space, tab, newline and backslash are octal.
+fn unescape(field: &[u8]) -> String {
+    let (mut bytes, mut at) = (Vec::with_capacity(field.len()), 0);
+    while let Some(&byte) = field.get(at) {
+        let digits = field.get(at + 1..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(value) if byte == b'\\' => {
+                bytes.push(value);
+                at += 4;
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What mount(2) wants: flags and the file system's own options.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    flags: u32,
+    bind: bool,
+    recursive: bool,
+    data: Vec<String>,
+}
+
+fn read(options: &[String]) -> Result<Wanted> {
+    let mut wanted = Wanted::default();
+    for option in options {
+        let flag = match option.as_str() {
+            "bind" => {
+                wanted.bind = true;
+                continue;
+            }
+            "rbind" => {
+                (wanted.bind, wanted.recursive) = (true, true);
+                continue;
+            }
+            "" | "defaults" => continue,
+            "ro" => (libc::MS_RDONLY, true),
+            "rw" => (libc::MS_RDONLY, false),
+            "nosuid" => (libc::MS_NOSUID, true),
+            "suid" => (libc::MS_NOSUID, false),
+            "nodev" => (libc::MS_NODEV, true),
+            "dev" => (libc::MS_NODEV, false),
+            "noexec" => (libc::MS_NOEXEC, true),
+            "exec" => (libc::MS_NOEXEC, false),
+            "sync" => (libc::MS_SYNCHRONOUS, true),
+            "async" => (libc::MS_SYNCHRONOUS, false),
+            "noatime" => (libc::MS_NOATIME, true),
+            "atime" => (libc::MS_NOATIME, false),
+            "nodiratime" => (libc::MS_NODIRATIME, true),
+            "diratime" => (libc::MS_NODIRATIME, false),
+            "relatime" => (libc::MS_RELATIME, true),
+            "norelatime" => (libc::MS_RELATIME, false),
+            "strictatime" => (libc::MS_STRICTATIME, true),
+            "nostrictatime" => (libc::MS_STRICTATIME, false),
+            "dirsync" => (libc::MS_DIRSYNC, true),
+            "loop" => return Err(Refusal::invalid("option loop: loop devices are containerd's to set up")),
+            other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => {
+                return Err(Refusal::invalid(format!("option {other}: id-mapped layers are not supported")));
+            }
+            other => {
+                wanted.data.push(other.to_owned());
+                continue;
+            }
+        };
+        match flag {
+            (bit, true) => wanted.flags |= bit as u32,
+            (bit, false) => wanted.flags &= !(bit as u32),
+        }
+    }
+    Ok(wanted)
+}
+
+fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
+    if wanted.type_.contains('/') {
+        return Err(Refusal::invalid(format!(
+            "mount type {:?} was to be resolved by containerd",
+            wanted.type_
+        )));
+    }
+    let parsed = read(&wanted.options)?;
+    let target = target(rootfs, &wanted.target)?;
+    // By the descriptor: a symbolic link of the image leads nowhere.
+    let point = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let flags = MountFlags::from_bits_retain(parsed.flags);
+    let source = wanted.source.as_str();
+    if parsed.bind || wanted.type_ == "bind" {
+        let kind = if parsed.recursive { MountFlags::BIND | MountFlags::REC } else { MountFlags::BIND };
+        mount(source, &point, c"", kind, None).call(|| format!("mount({source}, bind)"))?;
+        if parsed.flags != 0 {
+            // The mount itself, not what it covers: through the path once more.
+            let over = self::target(rootfs, &wanted.target)?;
+            let point = format!("/proc/self/fd/{}", over.as_raw_fd());
+            mount_remount(&point, MountFlags::BIND | flags, c"")
+                .call(|| format!("mount({source}, remount)"))?;
+        }
+        return Ok(());
+    }
+    let data = parsed.data.join(",");
+    if data.len() > PAGE {
+        return large(&wanted.type_, &parsed, &target);
+    }
+    let data = CString::new(data).map_err(|_| Refusal::invalid("an option holds a zero byte"))?;
+    let kind = wanted.type_.as_str();
+    Ok(mount(source, &point, kind, flags, data.as_c_str()).call(|| format!("mount({kind}, {source})"))?)
+}
+
+/// Options beyond a page: one by one, which Linux 6.5 allows for overlay's many lower layers.
+fn large(kind: &str, wanted: &Wanted, target: &OwnedFd) -> Result<()> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).call(|| format!("fsopen({kind})"))?;
+    for option in &wanted.data {
+        let call = |key: &str, value: &str| format!("fsconfig({kind}, {key}, {value})");
+        match option.split_once('=') {
+            Some(("lowerdir", layers)) => {
+                for layer in layers.split(':') {
+                    fsconfig_set_string(&fs, "lowerdir+", layer).call(|| call("lowerdir+", layer))?;
+                }
+            }
+            Some((key, value)) => fsconfig_set_string(&fs, key, value).call(|| call(key, value))?,
+            None => fsconfig_set_flag(&fs, option.as_str()).call(|| call(option, ""))?,
+        }
+    }
+    if wanted.flags & libc::MS_RDONLY as u32 != 0 {
+        fsconfig_set_flag(&fs, "ro").call(|| "fsconfig(ro)")?;
+    }
+    fsconfig_create(&fs).call(|| format!("fsconfig({kind}, create)"))?;
+    let attributes = MountAttrFlags::from_bits_truncate(
+        wanted.flags & (libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC) as u32,
+    );
+    let made = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).call(|| format!("fsmount({kind})"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(&made, c"", target, c"", flags).call(|| "move_mount(rootfs)")?)
+}
+
+/// The mount point: `rootfs`, or a path below it that the image cannot lead astray.
+fn target(rootfs: &Path, below: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = openat2(CWD, rootfs, flags | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::empty())
+        .call(|| format!("open({})", rootfs.display()))?;
+    if below.is_empty() || below == "/" {
+        return Ok(root);
+    }
+    loop {
+        match openat2(&root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        {
+            Err(Errno::AGAIN) => {}
+            found => return Ok(found.call(|| format!("openat2({below})"))?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_flags_and_data() {
+        let options = ["rbind", "ro", "nosuid", "suid", "lowerdir=/a:/b", "index=off"].map(str::to_owned);
+        let wanted = read(&options).unwrap();
+        assert!(wanted.bind && wanted.recursive);
+        assert_eq!(wanted.flags, libc::MS_RDONLY as u32);
+        assert_eq!(wanted.data, ["lowerdir=/a:/b", "index=off"]);
+        for bad in ["loop", "uidmap=0:1:1"] {
+            assert!(read(&[bad.to_owned()]).unwrap_err().text.contains(bad));
+        }
+    }
+
+    #[test]
+    fn mount_points_are_read_in_order_with_their_escapes() {
+        let table =
+            b"1 0 0:1 / / rw - a b c\n2 1 0:1 / /a\\040b rw - a b c\n3 2 0:1 / /a\\040b/c\\134 rw - x y z\n";
+        let read: Vec<_> = points(table).collect();
+        assert_eq!(read, [Path::new("/"), Path::new("/a b"), Path::new("/a b/c\\")]);
+    }
+
+    #[test]
+    fn a_type_that_containerd_left_is_refused() {
+        let mount = Mount { type_: "format/overlay".into(), ..Default::default() };
+        assert!(one(&mount, Path::new("/")).unwrap_err().text.contains("format/overlay"));
+    }
+}

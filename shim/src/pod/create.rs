@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Create`: rootfs, descriptors, the container. What fails leaves nothing and sends no event.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::protobuf::MessageField;
+use corten::ask::check_id;
+use tokio::sync::RwLock;
+use tokio::task::spawn_local;
+
+use super::{Pod, watch};
+use crate::driver::{Driver, Made, Peek, Wish};
+use crate::io::{Owner, Prepared, Wanted, prepare};
+use crate::options::Options;
+use crate::process::Process;
+use crate::record::Record;
+use crate::refusal::{Refusal, Result};
+use crate::task::Task;
+use crate::{mounts, operator};
+
+/// What the operator hands back.
+struct Done {
+    made: Made,
+    driver: Driver,
+    own_pids: bool,
+}
+
+impl Pod {
+    /// `Create`.
+    pub async fn create(self: &Rc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        check_id(&request.id)?;
+        if !request.checkpoint.is_empty() {
+            return Err(Refusal::unimplemented("restore from a checkpoint is not built"));
+        }
+        if self.tasks.borrow().contains_key(&request.id)
+            || !self.taken.borrow_mut().insert(request.id.clone())
+        {
+            return Err(Refusal::exists(format!("container {} already exists", request.id)));
+        }
+        let created = self.create_taken(&request).await;
+        self.taken.borrow_mut().remove(&request.id);
+        created
+    }
+
+    async fn create_taken(self: &Rc<Self>, request: &CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let options = Options::read(request.options.as_ref())?;
+        let bundle = PathBuf::from(&request.bundle);
+        if !bundle.is_absolute() || !bundle.is_dir() {
+            return Err(Refusal::invalid(format!("bundle {:?} is no directory", request.bundle)));
+        }
+        let wanted = Wanted {
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let owner = Owner {
+            ids: (options.io_uid, options.io_gid),
+            id: request.id.clone(),
+            namespace: self.namespace.clone(),
+        };
+        let (stdio, prepared) = prepare(&wanted, &owner).await?;
+        let wish = Wish { id: request.id.clone(), bundle: bundle.clone(), stdio, options };
+        let (namespace, address, rootfs) =
+            (self.namespace.clone(), self.address.clone(), request.rootfs.clone());
+        let done = operator::run(move || make(wish, &namespace, address, &rootfs)).await?;
+        self.settle(request, wanted, owner, bundle, prepared, done)
+    }
+
+    /// The container lives: from here on it is in the table, and ends like any other.
+    fn settle(
+        self: &Rc<Self>,
+        request: &CreateTaskRequest,
+        wanted: Wanted,
+        owner: Owner,
+        bundle: PathBuf,
+        prepared: Prepared,
+        Done { made, driver, own_pids }: Done,
+    ) -> Result<CreateTaskResponse> {
+        let init = Process::new(String::new(), wanted);
+        let pidfd = init.born(made.pid, made.pidfd);
+        match prepared.start(made.console) {
+            Ok(streams) => drop(init.streams.replace(Some(streams))),
+            Err(refusal) => crate::log::warn(&format!("container {}: no output: {refusal}", request.id)),
+        }
+        let task = Rc::new(Task {
+            id: request.id.clone(),
+            bundle,
+            driver,
+            owner,
+            mounted: !request.rootfs.is_empty(),
+            own_pids,
+            group: made.group.map(Arc::new),
+            oom: RefCell::new(made.oom),
+            init: init.clone(),
+            execs: RefCell::default(),
+            paused: Cell::new(false),
+            turn: RwLock::new(()),
+        });
+        self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
+        self.events.push("/tasks/create", "TaskCreate", &created(request, made.pid));
+        spawn_local(self.clone().watch_oom(task.clone()));
+        spawn_local(watch::init(self.clone(), task, pidfd));
+        Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
+    }
+}
+
+fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {
+    let io = TaskIO {
+        stdin: request.stdin.clone(),
+        stdout: request.stdout.clone(),
+        stderr: request.stderr.clone(),
+        terminal: request.terminal,
+        ..Default::default()
+    };
+    TaskCreate {
+        container_id: request.id.clone(),
+        bundle: request.bundle.clone(),
+        rootfs: request.rootfs.clone(),
+        io: MessageField::some(io),
+        checkpoint: request.checkpoint.clone(),
+        pid: pid as u32,
+        ..Default::default()
+    }
+}
+
+/// On an operator's thread: the record first, so that `delete` knows where to look whatever happens next.
+fn make(
+    wish: Wish,
+    namespace: &str,
+    address: String,
+    rootfs: &[containerd_shim_protos::types::mount::Mount],
+) -> Result<Done> {
+    let peek = Peek::read(&wish.bundle);
+    let systemd = peek.systemd(&wish.options);
+    let driver = Driver::new(&wish.options, namespace, systemd);
+    let mut record = Record {
+        version: 1,
+        id: wish.id.clone(),
+        address,
+        options: wish.options.clone(),
+        systemd,
+        pid: 0,
+        exit: None,
+    };
+    let bundle = wish.bundle.clone();
+    record.write(&bundle)?;
+    let point = bundle.join("rootfs");
+    mounts::mount_all(rootfs, &point)?;
+    match driver.create(wish) {
+        Ok(made) => {
+            record.pid = made.pid;
+            record.write(&bundle)?;
+            Ok(Done { made, driver, own_pids: peek.own_pids() })
+        }
+        Err(refusal) => {
+            if !rootfs.is_empty() {
+                mounts::unmount_all(&point);
+            }
+            Err(refusal)
+        }
+    }
+}

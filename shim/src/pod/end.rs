@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Kill` and `Delete`.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse, KillRequest};
+use containerd_shim_protos::events::task::TaskDelete;
+use containerd_shim_protos::protobuf::MessageField;
+use corten::sys::tty::send;
+
+use super::Pod;
+use crate::process::{Phase, Process};
+use crate::refusal::{Refusal, Result};
+use crate::task::Task;
+use crate::{clock, log, mounts, operator};
+
+/// How long a process's output may take after its end (containerd's figure).
+const DRAIN: Duration = Duration::from_secs(10);
+
+impl Pod {
+    /// `Kill`. It waits for nobody: it is what ends things that hang.
+    pub async fn kill(&self, request: &KillRequest) -> Result<()> {
+        let task = self.task(&request.id)?;
+        let process = task.process(&request.exec_id)?;
+        let signal = i32::try_from(request.signal).ok().filter(|signal| (0..=64).contains(signal));
+        let Some(signal) = signal else {
+            return Err(Refusal::invalid(format!("signal {} is not known", request.signal)));
+        };
+        if !request.exec_id.is_empty() {
+            return kill_exec(&process, signal);
+        }
+        if process.phase.get() == Phase::Stopped {
+            return Err(finished());
+        }
+        let simple = signal != libc::SIGKILL || (task.own_pids && !task.paused.get());
+        if !request.all && simple {
+            return signal_to(&process, signal);
+        }
+        let (driver, id, all) = (task.driver.clone(), task.id.clone(), request.all);
+        let thaw = task.paused.get() && signal == libc::SIGKILL;
+        operator::run(move || {
+            driver.kill(&id, signal, all)?;
+            if thaw {
+                // A frozen process of v1 does not even die; it may have thawed by its own end.
+                let _ = driver.freeze(&id, false);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// `Delete`.
+    pub async fn delete(self: &Rc<Self>, request: &DeleteRequest) -> Result<DeleteResponse> {
+        let task = self.task(&request.id)?;
+        let process = match request.exec_id.as_str() {
+            "" => self.delete_init(&task).await?,
+            exec_id => delete_exec(&task, exec_id).await?,
+        };
+        let ended = process.ended();
+        Ok(DeleteResponse {
+            pid: process.pid.get() as u32,
+            exit_status: ended.map_or(0, |ended| ended.status),
+            exited_at: MessageField::some(clock::stamp(ended.and_then(|ended| ended.at))),
+            ..Default::default()
+        })
+    }
+
+    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<Rc<Process>> {
+        let _turn = task.turn.write().await;
+        // Somebody else's Delete may have come first.
+        self.task(&task.id)?;
+        let init = task.init.clone();
+        let Some(ended) = init.ended() else {
+            return Err(Refusal::state(format!("cannot delete a running process: container {}", task.id)));
+        };
+        // Clean up first: output that nobody reads must not cost the container its end.
+        let (driver, id, mounted, rootfs) =
+            (task.driver.clone(), task.id.clone(), task.mounted, task.bundle.join("rootfs"));
+        let removed = operator::run(move || {
+            let removed = driver.delete(&id);
+            if mounted {
+                mounts::unmount_all(&rootfs);
+            }
+            removed
+        });
+        if let Err(refusal) = removed.await {
+            log::warn(&format!("container {}: delete: {refusal}", task.id));
+            return Err(refusal);
+        }
+        let streams = init.streams.take();
+        if let Some(streams) = &streams {
+            streams.drain(DRAIN).await;
+        }
+        let execs = std::mem::take(&mut *task.execs.borrow_mut());
+        execs.values().for_each(|exec| exec.give_up());
+        self.remove(&task.id);
+        let event = TaskDelete {
+            container_id: task.id.clone(),
+            pid: init.pid.get() as u32,
+            exit_status: ended.status,
+            exited_at: MessageField::some(clock::stamp(ended.at)),
+            ..Default::default()
+        };
+        self.events.push("/tasks/delete", "TaskDelete", &event);
+        Ok(init)
+    }
+}
+
+async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<Process>> {
+    let process = task.process(exec_id)?;
+    match process.phase.get() {
+        Phase::Stopped | Phase::Created => {}
+        Phase::Starting | Phase::Running => {
+            return Err(Refusal::state(format!("cannot delete a running process: exec {exec_id}")));
+        }
+    }
+    let streams = process.streams.take();
+    if let Some(streams) = &streams {
+        streams.drain(DRAIN).await;
+    }
+    let mut execs = task.execs.borrow_mut();
+    if execs.get(exec_id).is_some_and(|held| Rc::ptr_eq(held, &process)) {
+        execs.remove(exec_id);
+    }
+    process.give_up();
+    Ok(process)
+}
+
+fn kill_exec(process: &Process, signal: i32) -> Result<()> {
+    match process.phase.get() {
+        Phase::Created | Phase::Starting => Err(Refusal::state("process not created: it has not started")),
+        Phase::Stopped => Err(finished()),
+        Phase::Running => signal_to(process, signal),
+    }
+}
+
+fn signal_to(process: &Process, signal: i32) -> Result<()> {
+    let Some(pidfd) = process.pidfd.borrow().clone() else { return Err(finished()) };
+    match send(pidfd.as_fd(), signal) {
+        Err(rustix::io::Errno::SRCH) => Err(finished()),
+        other => {
+            other.map_err(|errno| corten::Error::os(format!("pidfd_send_signal({signal})"), errno).into())
+        }
+    }
+}
+
+/// In the words of Go's os package, which clients look for.
+fn finished() -> Refusal {
+    Refusal::not_found("os: process already finished: not found")
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Start` of init and of execs, and `Exec`, which registers one.
+
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use containerd_shim_protos::api::{ExecProcessRequest, StartRequest, StartResponse};
+use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted, TaskStart};
+use corten::spec;
+use tokio::task::spawn_local;
+
+use super::{Pod, watch};
+use crate::driver::Made;
+use crate::io::{Prepared, Wanted, prepare};
+use crate::operator;
+use crate::process::{Phase, Process};
+use crate::refusal::{Refusal, Result};
+use crate::task::Task;
+
+impl Pod {
+    /// `Exec`: nothing runs yet.
+    pub fn exec(&self, request: ExecProcessRequest) -> Result<()> {
+        let task = self.task(&request.id)?;
+        if request.exec_id.is_empty() {
+            return Err(Refusal::invalid("an exec needs an id"));
+        }
+        corten::ask::check_id(&request.exec_id)?;
+        task.alive()?;
+        if task.paused.get() {
+            return Err(Refusal::state("cannot exec in a paused container"));
+        }
+        if task.execs.borrow().contains_key(&request.exec_id) {
+            return Err(Refusal::exists(format!("exec {} already exists", request.exec_id)));
+        }
+        let object = request.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
+        let mut object: spec::Process = spec::read("process", object)?;
+        object.terminal = request.terminal;
+        let wanted = Wanted {
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        };
+        let process = Process::new(request.exec_id.clone(), wanted);
+        process.object.replace(Some(object));
+        process.raw.replace(request.spec.into_option().map(|any| any.value).unwrap_or_default());
+        task.execs.borrow_mut().insert(request.exec_id.clone(), process);
+        let event =
+            TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
+        self.events.push("/tasks/exec-added", "TaskExecAdded", &event);
+        Ok(())
+    }
+
+    /// `Start`.
+    pub async fn start(self: &Rc<Self>, request: &StartRequest) -> Result<StartResponse> {
+        let task = self.task(&request.id)?;
+        let pid = match request.exec_id.as_str() {
+            "" => self.start_init(&task).await?,
+            exec_id => self.start_exec(&task, exec_id).await?,
+        };
+        Ok(StartResponse { pid: pid as u32, ..Default::default() })
+    }
+
+    async fn start_init(&self, task: &Rc<Task>) -> Result<i32> {
+        let _turn = task.turn.write().await;
+        let init = &task.init;
+        match init.phase.get() {
+            Phase::Created => {}
+            Phase::Stopped => return Err(Refusal::state("cannot start a container that has stopped")),
+            _ => return Err(Refusal::state("cannot start an already running container")),
+        }
+        let (driver, id) = (task.driver.clone(), task.id.clone());
+        operator::run(move || driver.start(&id)).await?;
+        init.phase.set(Phase::Running);
+        let pid = init.pid.get();
+        let event = TaskStart { container_id: task.id.clone(), pid: pid as u32, ..Default::default() };
+        self.events.push("/tasks/start", "TaskStart", &event);
+        if let (Some(size), Some(streams)) = (init.size.take(), init.streams.borrow().as_ref()) {
+            streams.resize(size)?;
+        }
+        Ok(pid)
+    }
+
+    async fn start_exec(self: &Rc<Self>, task: &Rc<Task>, exec_id: &str) -> Result<i32> {
+        // Execs start beside each other; init's end waits until those under way have said that they started.
+        let _turn = task.turn.read().await;
+        let process = task.process(exec_id)?;
+        task.alive()?;
+        if process.phase.get() != Phase::Created {
+            return Err(Refusal::state(format!("exec {exec_id} was started already")));
+        }
+        let Some(object) = process.object.take() else {
+            return Err(Refusal::state(format!("exec {exec_id} has failed to start")));
+        };
+        process.phase.set(Phase::Starting);
+        match launch(task, &process, object).await {
+            Ok((made, prepared)) => self.exec_runs(task, &process, made, prepared),
+            Err(refusal) => {
+                process.phase.set(Phase::Created);
+                process.give_up();
+                Err(refusal)
+            }
+        }
+    }
+
+    fn exec_runs(
+        self: &Rc<Self>,
+        task: &Rc<Task>,
+        process: &Rc<Process>,
+        made: Made,
+        prepared: Prepared,
+    ) -> Result<i32> {
+        let pidfd = process.born(made.pid, made.pidfd);
+        process.phase.set(Phase::Running);
+        match prepared.start(made.console) {
+            Ok(streams) => {
+                if let Some(size) = process.size.take() {
+                    streams.resize(size)?;
+                }
+                process.streams.replace(Some(streams));
+            }
+            Err(refusal) => crate::log::warn(&format!("exec {}: no output: {refusal}", process.exec_id)),
+        }
+        let event = TaskExecStarted {
+            container_id: task.id.clone(),
+            exec_id: process.exec_id.clone(),
+            pid: made.pid as u32,
+            ..Default::default()
+        };
+        self.events.push("/tasks/exec-started", "TaskExecStarted", &event);
+        spawn_local(watch::exec(self.clone(), task.clone(), process.clone(), pidfd));
+        Ok(made.pid)
+    }
+}
+
+async fn launch(task: &Rc<Task>, process: &Rc<Process>, object: spec::Process) -> Result<(Made, Prepared)> {
+    let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
+    let (driver, id, bundle, raw) =
+        (task.driver.clone(), task.id.clone(), task.bundle.clone(), process.raw.take());
+    let made = operator::run(move || driver.exec(&id, object, &raw, stdio, &bundle)).await?;
+    Ok((made, prepared))
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What happens when a process ends. Exactly one exit is told of each, after its start, and init's after all others'.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use containerd_shim_protos::events::task::TaskExit;
+use containerd_shim_protos::protobuf::MessageField;
+use tokio::time::timeout;
+
+use super::Pod;
+use crate::process::{Ended, Process};
+use crate::record::Record;
+use crate::task::Task;
+use crate::{clock, exits, log, operator};
+
+/// How long init's exit is held back for execs that do not end although they were killed.
+const EXECS: Duration = Duration::from_secs(5);
+
+/// Watches init from its birth.
+pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
+    let process = task.init.clone();
+    let exit = exits::end_of(&pidfd, process.pid.get()).await;
+    let ended = Ended::now(exit);
+    // Whoever holds the turn tells of a start that this is the end of.
+    let turn = task.turn.write().await;
+    if !task.own_pids {
+        // Nobody else would end what init leaves behind; it must be over before the exit is told.
+        let (driver, id) = (task.driver.clone(), task.id.clone());
+        if let Err(refusal) = operator::run(move || driver.kill(&id, libc::SIGKILL, true)).await {
+            log::debug(&format!("container {}: after init's end: {refusal}", task.id));
+        }
+    }
+    let execs = async {
+        for exec in task.running_execs() {
+            exec.end().await;
+        }
+    };
+    if timeout(EXECS, execs).await.is_err() {
+        log::warn(&format!("container {}: an exec outlives init", task.id));
+    }
+    pod.oom_at_end(&task).await;
+    task.paused.set(false);
+    record(&task, ended);
+    finish(&pod, &task, &process, ended);
+    drop(turn);
+}
+
+/// Watches an exec, once its start has been told.
+pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<Process>, pidfd: Rc<OwnedFd>) {
+    let exit = exits::end_of(&pidfd, process.pid.get()).await;
+    finish(&pod, &task, &process, Ended::now(exit));
+}
+
+fn finish(pod: &Pod, task: &Task, process: &Process, ended: Ended) {
+    if let Some(streams) = process.streams.borrow().as_ref() {
+        streams.over();
+    }
+    let id = if process.exec_id.is_empty() { &task.id } else { &process.exec_id };
+    let event = TaskExit {
+        container_id: task.id.clone(),
+        id: id.clone(),
+        pid: process.pid.get() as u32,
+        exit_status: ended.status,
+        exited_at: MessageField::some(clock::stamp(ended.at)),
+        ..Default::default()
+    };
+    pod.events.push("/tasks/exit", "TaskExit", &event);
+    process.finish(ended);
+}
+
+/// For a `delete` that comes instead of us.
+fn record(task: &Task, ended: Ended) {
+    let Some(mut record) = Record::read(&task.bundle) else { return };
+    record.ended(ended);
+    if let Err(error) = record.write(&task.bundle) {
+        log::warn(&error.to_string());
+    }
+}

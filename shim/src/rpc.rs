@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From a request's names to the function that answers it. containerd.task.v2 and v3 differ in nothing but the name.
+
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use containerd_shim_protos::api::{
+    CloseIORequest, ConnectRequest, CreateTaskRequest, DeleteRequest, Empty, ExecProcessRequest, KillRequest,
+    PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StateRequest,
+    StatsRequest, UpdateTaskRequest, WaitRequest,
+};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc::Request;
+
+use crate::pod::Pod;
+use crate::refusal::{Refusal, Result};
+
+/// Both names of the one service.
+const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
+
+/// Whether a method changes nothing and may take for ever.
+pub fn only_waits(method: &str) -> bool {
+    method == "Wait"
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// Unimplemented for every service and method that is not ours: containerd probes for some, and goes on without.
+pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
+    if !SERVICES.contains(&request.service.as_str()) {
+        return Err(Refusal::unimplemented(format!("service {}", request.service)));
+    }
+    let bytes = request.payload.as_slice();
+    match request.method.as_str() {
+        "State" => told(pod.state(&read::<StateRequest>(bytes)?)),
+        "Connect" => told(Ok(pod.connect(&read::<ConnectRequest>(bytes)?))),
+        "Wait" => told(pod.wait(&read::<WaitRequest>(bytes)?).await),
+        "Create" => told(pod.create(read::<CreateTaskRequest>(bytes)?).await),
+        "Start" => told(pod.start(&read::<StartRequest>(bytes)?).await),
+        "Exec" => done(pod.exec(read::<ExecProcessRequest>(bytes)?)),
+        "Kill" => done(pod.kill(&read::<KillRequest>(bytes)?).await),
+        "Delete" => told(pod.delete(&read::<DeleteRequest>(bytes)?).await),
+        "Pids" => told(pod.pids(&read::<PidsRequest>(bytes)?).await),
+        "Stats" => told(pod.stats(&read::<StatsRequest>(bytes)?).await),
+        "Pause" => done(pod.pause(&read::<PauseRequest>(bytes)?).await),
+        "Resume" => done(pod.resume(&read::<ResumeRequest>(bytes)?).await),
+        "Update" => done(pod.update(read::<UpdateTaskRequest>(bytes)?).await),
+        "ResizePty" => done(pod.resize_pty(&read::<ResizePtyRequest>(bytes)?)),
+        "CloseIO" => done(pod.close_io(&read::<CloseIORequest>(bytes)?)),
+        "Shutdown" => done(pod.shutdown(&read::<ShutdownRequest>(bytes)?)),
+        "Checkpoint" => Err(Refusal::unimplemented("checkpoint is not built")),
+        other => Err(Refusal::unimplemented(format!("method {other}"))),
+    }
+}
+
+fn read<M: Message>(bytes: &[u8]) -> Result<M> {
+    M::parse_from_bytes(bytes).map_err(|error| Refusal::invalid(format!("malformed {}: {error}", M::NAME)))
+}
+
+fn told<M: Message>(answer: Result<M>) -> Result<Vec<u8>> {
+    answer.map(|answer| answer.write_to_bytes().unwrap_or_default())
+}
+
+fn done(answer: Result<()>) -> Result<Vec<u8>> {
+    told(answer.map(|()| Empty::new()))
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Stats`: the figures of a container's control groups, in containerd's messages: one for v1, one for v2.
+
+#![forbid(unsafe_code)]
+
+mod v1;
+mod v2;
+
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use corten::cgroup::{Group, Version};
+
+use crate::refusal::{Refusal, Result};
+
+/// The figures as they are now.
+///
+/// # Errors
+/// NotFound when the group is gone, or there is none: the CRI plugin then goes on with the next container.
+pub fn of(group: &Group) -> Result<Any> {
+    let stats = group.stats().map_err(|error| match error.errno() {
+        Some(libc::ENOENT | libc::ENODEV) | None => Refusal::not_found(format!("{error}: not found")),
+        Some(_) => error.into(),
+    })?;
+    Ok(match stats.version {
+        Version::V2 => any("io.containerd.cgroups.v2.Metrics", &v2::metrics(&stats)),
+        _ => any("io.containerd.cgroups.v1.Metrics", &v1::metrics(&stats)),
+    })
+}
+
+/// The URL is the bare name, which is how containerd registers them.
+fn any(name: &str, message: &impl Message) -> Any {
+    Any {
+        type_url: name.to_owned(),
+        value: message.write_to_bytes().unwrap_or_default(),
+        ..Default::default()
+    }
+}

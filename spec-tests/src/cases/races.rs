@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Races with whoever can write to the rootfs while the runtime sets it up: a second container with the same volume, or
+//! an image's owner. S08, S10, S13 and S17 of the list of advisories.
+//!
+//! Each has a positive control: the same attacker against a resolver that looks and then acts by path, as the runtimes of
+//! those advisories did, must win at least once. Where it does not, the machine cannot show the race: not run. A case
+//! takes at most [`CONTROL`] and [`ATTACK`].
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::check;
+use crate::harness::bundle::Bundle;
+use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::report::Report;
+use crate::harness::test::Test;
+use crate::sys;
+
+/// How long the naive resolver may take to lose.
+const CONTROL: Duration = Duration::from_millis(900);
+/// How long the runtime is attacked.
+const ATTACK: Duration = Duration::from_millis(1800);
+
+/// The chapter.
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("race/S08-mount-point-becomes-a-link", |t| {
+            let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d", &[]);
+            attacked(t, "d", dest).and_then(|_| attacked(t, "d", |b| bind(t, b, "/d")).map(drop))
+        }),
+        case("race/S10-parent-of-a-missing-mount-point", |t| {
+            let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d/new/deep", &[]);
+            attacked(t, "d", dest).and_then(|_| attacked(t, "d", |b| bind(t, b, "/d/new/file")).map(drop))
+        }),
+        case("race/S13-bind-source-changes", source_changes),
+        case("race/S17-proc-becomes-a-link", |t| {
+            for report in attacked(t, "proc", |b| b)? {
+                report.mount("/proc")?.fstype("proc")?;
+            }
+            Ok(())
+        }),
+        case("race/dev-becomes-a-link", |t| {
+            let own = |b: Bundle| {
+                let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
+                b.without_mount("/dev").push("/linux/devices", device)
+            };
+            attacked(t, "dev", own).map(drop)
+        }),
+        case("race/exec-cwd-becomes-a-link", exec_cwd),
+    ]
+}
+
+/// Exchanges two paths as fast as it can, until it is dropped.
+struct Attacker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Attacker {
+    fn on(one: PathBuf, other: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // What is mounted on cannot be renamed in every moment.
+                sys::exchange(&one, &other).ok();
+                std::thread::yield_now();
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Attacker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A resolver that looks at `dir` and then makes a file in it, by path, must at times make it in `outside`.
+fn naive_loses(dir: &Path, outside: &Path) -> Verdict {
+    let end = Instant::now() + CONTROL;
+    let mut number = 0u64;
+    while Instant::now() < end {
+        number += 1;
+        let name = format!("naive-{number}");
+        if fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir()) {
+            // Whatever else a runtime has to do between its look and its deed.
+            std::thread::yield_now();
+            fs::write(dir.join(&name), "").ok();
+            if fs::remove_file(outside.join(&name)).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+    Err(Trouble::NotRun(format!("the attacker did not win against a naive resolver in {number} attempts")))
+}
+
+/// Control first, in a tree of its own; then containers are made while `name` in their rootfs changes between a directory
+/// and a link to the canary tree. Each works or ends with one line of error, and nothing outside changes.
+fn attacked(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Vec<Report>, Trouble> {
+    let (dir, link, bait) = (t.path("control-dir"), t.path("control-link"), t.path("control-bait"));
+    for dir in [&dir, &bait] {
+        fs::create_dir_all(dir)?;
+    }
+    if fs::symlink_metadata(&link).is_err() {
+        std::os::unix::fs::symlink(&bait, &link)?;
+    }
+    let attacker = Attacker::on(dir.clone(), link);
+    naive_loses(&dir, &bait)?;
+    drop(attacker);
+
+    let b = change(t.bundle()?.writable());
+    let b = b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())?;
+    let before = t.snapshot();
+    let _attacker = Attacker::on(b.rootfs(name), b.rootfs("elsewhere"));
+    let mut reports = Vec::new();
+    let end = Instant::now() + ATTACK / 2;
+    while Instant::now() < end {
+        let done = t.run(&b)?;
+        if done.code == 0 {
+            reports.push(Report::read(&done.stdout)?);
+        } else {
+            check!(!done.errors().is_empty(), "{done}");
+            // What was started and failed is not there any more.
+            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a failed container is left: {done}");
+        }
+    }
+    t.unchanged_since(&before)?;
+    Ok(reports)
+}
+
+fn bind(t: &Test, b: Bundle, dest: &str) -> Bundle {
+    let source = t.file("bound");
+    fs::write(&source, "bound").ok();
+    if dest == "/d" {
+        b.mount("bind", "/usr", dest, &["bind", "ro"])
+    } else {
+        b.mount("bind", &source, dest, &["bind", "ro"])
+    }
+}
+
+/// The source changes between two directories: whatever the container
+/// gets, it got as a whole, and read-only.
+fn source_changes(t: &Test) -> Verdict {
+    let (first, second) = (t.path("first"), t.path("second"));
+    for (dir, text) in [(&first, "one"), (&second, "two")] {
+        fs::create_dir(dir)?;
+        fs::write(dir.join("a"), text)?;
+        fs::write(dir.join("b"), text)?;
+    }
+    let _attacker = Attacker::on(first.clone(), second);
+    // Control: two reads by path, one after the other, come to differ.
+    let (end, mut lost) = (Instant::now() + CONTROL, false);
+    while !lost && Instant::now() < end {
+        let read = |name: &str| fs::read_to_string(first.join(name)).unwrap_or_default();
+        lost = read("a") != read("b");
+    }
+    if !lost {
+        return Err(Trouble::NotRun("two reads by path never differed".into()));
+    }
+    let b = t.bundle()?.mount("bind", &first.to_string_lossy(), "/m", &["rbind", "ro", "nosuid"]);
+    let end = Instant::now() + ATTACK;
+    while Instant::now() < end {
+        let table = [("read /m/a", "ok"), ("read /m/b", "ok"), ("create /m/c", "EROFS")];
+        let got = t.expect(b.clone(), &table)?;
+        check!(got[0] == got[1], "one half is {}, the other {}", got[0], got[1]);
+    }
+    Ok(())
+}
+
+/// `exec --cwd` while that directory changes to a descriptor of the process: it may fail, it may not see the host.
+fn exec_cwd(t: &Test) -> Verdict {
+    let b = t.bundle()?.writable().dir("work", 0o755)?.link("trap", "/proc/self/fd/7")?.probe("forever");
+    t.launch(&b)?;
+    // Control: what is looked at and what is then read by path differ.
+    let attacker = Attacker::on(b.rootfs("work"), b.rootfs("trap"));
+    let (end, mut lost) = (Instant::now() + CONTROL, false);
+    while !lost && Instant::now() < end {
+        let is_dir = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+        lost = is_dir(&b.rootfs("work")) && !is_dir(&b.rootfs("work"));
+    }
+    if !lost {
+        return Err(Trouble::NotRun("two looks by path never differed".into()));
+    }
+    let end = Instant::now() + ATTACK;
+    while Instant::now() < end {
+        let done = t.exec(&b, "--cwd /work", "/probe report")?;
+        if done.code == 0 {
+            Report::read(&done.stdout)?
+                .is("/cwd", "/work")
+                .or_else(|_| Report::read(&done.stdout)?.is("/cwd", "/trap"))?;
+        }
+    }
+    drop(attacker);
+    Ok(())
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The shim is killed, or containerd is: what remains must be found, ended and told truly.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::check;
+use crate::harness::bundle::Bundle;
+use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::test::Test;
+use crate::shim::daemon::Daemon;
+use crate::shim::fifo::Streams;
+use crate::shim::procs;
+use crate::shim::task::{Io, RUNNING, Shim, Task};
+
+/// The chapter.
+pub fn cases() -> Vec<Case> {
+    let socket = "leaves its socket";
+    vec![
+        case("crash/shim-killed", shim_killed).runc("its delete takes 10 s when there is an exec"),
+        case("crash/shim-killed-when-created", shim_killed_when_created).runc(socket),
+        case("crash/shim-killed-when-paused", shim_killed_when_paused).runc(socket),
+        case("crash/shim-killed-after-the-exit", shim_killed_after_exit).runc("does not record the status"),
+        case("crash/shim-killed-at-any-moment", shim_killed_at_any_moment).takes(120.0).runc(socket),
+        case("crash/pod-killed", pod_killed).runc("its delete knows one container only"),
+        case("crash/delete-without-the-parts", delete_without_the_parts).runc(socket),
+        case("crash/reload-without-delete", reload_without_delete),
+        case("crash/output-survives-reload", output_survives_reload),
+        case("crash/sigterm-with-a-container", sigterm).runc("shuts down"),
+    ]
+}
+
+/// kill -9 of the shim, and its end.
+fn kill_shim(d: &Daemon, shim: &Shim) -> Verdict {
+    kill(Pid::from_raw(shim.pid), Signal::SIGKILL)?;
+    d.t.until(|| "the end of the shim".into(), || Ok((!procs::is_alive(shim.pid)).then_some(())))?;
+    d.t.reap();
+    check!(
+        !shim.client.is_open() || {
+            std::thread::sleep(Duration::from_millis(50));
+            !shim.client.is_open()
+        },
+        "the connection is open"
+    );
+    Ok(())
+}
+
+/// `delete` within a second: pid and status as expected; afterwards the container's process is gone.
+fn delete(d: &Daemon, b: &Bundle, pid: u64, status: u64) -> Verdict {
+    let begin = Instant::now();
+    let (told, got, at) = d.delete(b)?;
+    check!(begin.elapsed() < Duration::from_secs(1), "delete took {:?}", begin.elapsed());
+    same("the pid that delete tells", told, pid)?;
+    same("the status that delete tells", got, status)?;
+    check!(at > 1e9, "the time that delete tells is {at}");
+    d.t.reap();
+    check!(!procs::is_alive(pid as i32), "process {pid} still lives");
+    d.delete(b)?; // once more
+    d.remove(b)
+}
+
+fn shim_killed(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("spawn forever -- forever")?;
+    let task = d.create(&b, &Io::null())?;
+    let pid = task.start("")?;
+    task.exec("x", &["/probe", "forever"], &Io::null())?;
+    let exec = task.start("x")?;
+    kill_shim(&d, &task.shim)?;
+    delete(&d, &b, pid, 137)?;
+    check!(!procs::is_alive(exec as i32), "the exec outlived its container");
+    d.finish()
+}
+
+fn shim_killed_when_created(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("forever")?;
+    let task = d.create(&b, &Io::null())?;
+    let pid = task.state("")?.pid;
+    kill_shim(&d, &task.shim)?;
+    delete(&d, &b, pid, 137)?;
+    d.finish()
+}
+
+fn shim_killed_when_paused(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let pid = task.state("")?.pid;
+    task.pause()?;
+    kill_shim(&d, &task.shim)?;
+    delete(&d, &b, pid, 137)?;
+    d.finish()
+}
+
+/// The status that the shim had seen before it was killed is the status that `delete` tells.
+fn shim_killed_after_exit(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("exit 42")?;
+    let exit = task.exit("")?;
+    let pid = task.state("")?.pid;
+    kill_shim(&d, &task.shim)?;
+    let (_, status, at) = d.delete(&b)?;
+    same("the status", status, 42)?;
+    check!((at - exit.at).abs() < 0.001, "the time is {at}, not {}", exit.at);
+    delete(&d, &b, pid, 42).or_else(|trouble| if b.dir.exists() { Err(trouble) } else { Ok(()) })?;
+    d.finish()
+}
+
+fn shim_killed_at_any_moment(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    for n in 0..16u64 {
+        let b = d.bundle("forever")?;
+        let task = Task::new(d.shim(&b)?, &b.id);
+        let request = task.create_request(&b, &Io::null(), &d.rootfs(), &d.options());
+        let create = task.shim.begin("Create", &request);
+        let start = Instant::now();
+        std::thread::sleep(Duration::from_micros(n * n * 250));
+        kill_shim(&d, &task.shim)?;
+        drop(create);
+        d.delete(&b)?;
+        t.reap();
+        let what = format!("killed {:?} into Create", start.elapsed());
+        d.remove(&b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
+        let begin = Instant::now();
+        while let Err(trouble) = d.finish() {
+            check!(begin.elapsed() < Duration::from_secs(2), "{what}: {trouble:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+/// containerd runs `delete` for the sandbox only.
+fn pod_killed(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (sandbox, one) = d.launch("forever")?;
+    let member = d.bundle("forever")?.set("/annotations/io.kubernetes.cri.sandbox-id", json!(sandbox.id));
+    let two = d.create(&member, &Io::null())?;
+    let pid = two.start("")?;
+    same("the shim", two.shim.pid, one.shim.pid)?;
+    let first = one.state("")?.pid;
+    kill_shim(&d, &one.shim)?;
+    delete(&d, &sandbox, first, 137)?;
+    check!(!procs::is_alive(pid as i32), "the pod's other container lives on");
+    d.remove(&member)?;
+    d.finish()
+}
+
+fn delete_without_the_parts(t: &Test) -> Verdict {
+    for missing in [&["config.json"][..], &["address", "bootstrap.json"], &["log", "config.json", "address"]]
+    {
+        let d = Daemon::new(t)?;
+        let (b, task) = d.launch("forever")?;
+        let pid = task.state("")?.pid;
+        kill_shim(&d, &task.shim)?;
+        for name in missing {
+            fs::remove_file(b.dir.join(name)).ok();
+        }
+        delete(&d, &b, pid, 137)?;
+        d.finish()?;
+        drop(d);
+        nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}
+
+/// containerd dies and comes back: it connects again, and asks Connect and Pids.
+fn reload_without_delete(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let (address, pid) = (task.shim.address.clone(), task.shim.pid);
+    let id = task.id.clone();
+    task.exec("x", &["/probe", "sleep", "0.3", "--", "exit", "23"], &Io::null())?;
+    task.start("x")?;
+    d.forget_shims();
+    drop(task); // the connection with it
+    d.events.close();
+    std::thread::sleep(Duration::from_millis(600));
+    d.events.open()?;
+    let shim = Arc::new(Shim::connect(&address, 3, &id)?);
+    same("the shim", shim.pid, pid)?;
+    let task = Task::new(shim, &id);
+    same("the pids", task.pids()?.len(), 1)?;
+    same("the state", task.state("")?.status, RUNNING)?;
+    same("the exec's status", task.exit("x")?.status, 23)?;
+    task.delete("x")?;
+    // Sent while nobody was there, and told now.
+    d.events.exit(&b.id, "x")?;
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+fn output_survives_reload(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("print one -- sleep 0.4 -- print two -- sleep 0.4 -- print three -- echo -- exit 7")?;
+    let streams = Streams::make(t, "io", false)?;
+    let io = streams.io.clone();
+    let task = d.create(&b, &io)?;
+    task.start("")?;
+    streams.out.until("one\n")?;
+    drop(streams); // all of containerd's ends
+    std::thread::sleep(Duration::from_millis(600));
+    let again = crate::shim::fifo::Reader::open(&io.stdout)?;
+    again.until("three\n")?;
+    same("what came meanwhile", again.so_far().as_str(), "two\nthree\n")?;
+    same("the state", task.state("")?.status, RUNNING)?;
+    task.close_stdin("")?;
+    same("the status", task.exit("")?.status, 7)?;
+    task.delete("")?;
+    again.to_end()?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+/// A container is worth more than somebody's careless `killall`.
+fn sigterm(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
+        kill(Pid::from_raw(task.shim.pid), signal)?;
+        std::thread::sleep(Duration::from_millis(50));
+        same(&format!("the state after {signal}"), task.state("")?.status, RUNNING)?;
+    }
+    d.end(&b, &task)?;
+    d.finish()
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a shim must do, a file per part of the contract. A case that the Go shim cannot pass bears the reason.
+
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod crash;
+mod entry;
+mod errors;
+mod events;
+mod frames;
+mod io;
+mod lifecycle;
+mod options;
+mod stress;
+
+use crate::harness::case::Case;
+
+/// Every case, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    let chapters = [
+        lifecycle::cases,
+        errors::cases,
+        entry::cases,
+        options::cases,
+        io::cases,
+        events::cases,
+        crash::cases,
+        bad_input::cases,
+        frames::cases,
+        stress::cases,
+    ];
+    chapters.into_iter().flat_map(|chapter| chapter()).collect()
+}

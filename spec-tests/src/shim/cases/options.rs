@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The runtime options of Create, the annotations that group, and the environment.
+
+#![forbid(unsafe_code)]
+
+use serde_json::json;
+
+use super::errors::fails;
+use crate::check;
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::host::Need;
+use crate::harness::test::Test;
+use crate::shim::daemon::{Daemon, RUNC_OPTIONS, call, read_reply};
+use crate::shim::fifo::Streams;
+use crate::shim::task::{Io, RUNNING, Shim, Task};
+use crate::shim::ttrpc::{INVALID_ARGUMENT, NOT_FOUND, UNKNOWN};
+use crate::shim::wire::Message;
+
+/// The chapter.
+pub fn cases() -> Vec<Case> {
+    let none = "takes options of runc only";
+    vec![
+        case("options/another-runtime", another_runtime).takes(60.0),
+        case("options/another-runtime-fails", another_runtime_fails),
+        case("options/runtime-that-does-not-exist", no_such_runtime),
+        case("options/root", root),
+        case("options/of-a-toml-table", toml_table).runc(none),
+        case("options/empty", empty),
+        case("options/type-with-a-prefix", prefixed),
+        case("options/grouping-annotations", grouping).runc("not CRI-O's"),
+        case("options/version-by-environment", version_by_environment).needs(&[Need::Runtime("corten")]),
+    ]
+}
+
+fn runc(t: &Test) -> Result<String, Trouble> {
+    let runc = t.host.runc.as_ref().ok_or_else(|| Trouble::NotRun("no --runc".to_owned()))?;
+    Ok(runc.to_string_lossy().into_owned())
+}
+
+/// Create with these options, after a `start` with the same.
+fn create(
+    d: &Daemon,
+    task: &Task,
+    b: &crate::harness::bundle::Bundle,
+    io: &Io,
+    options: &Message,
+) -> Verdict {
+    b.write()?;
+    let request = task.create_request(b, io, &d.rootfs(), options);
+    task.shim.call("Create", &request)?;
+    Ok(())
+}
+
+/// binary_name: the shim drives the program it names.
+fn another_runtime(t: &Test) -> Verdict {
+    let runc = runc(t)?;
+    let d = Daemon::new(t)?;
+    let options = d.options().text(6, &runc);
+    let b = d.bundle("print by runc -- echo -- exit 12")?;
+    let streams = Streams::make(t, "runc", false)?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    create(&d, &task, &b, &streams.io, &options)?;
+    check!(
+        d.runtime_root().join(&d.namespace).join(&b.id).join("state.json").exists(),
+        "runc knows nothing of it"
+    );
+    task.start("")?;
+    same("the state", task.state("")?.status, RUNNING)?;
+    same("an exec", task.execute("x", &["/probe", "exit", "5"], &Io::null())?.status, 5)?;
+    check!(!task.pids()?.is_empty(), "no pids");
+    task.pause()?;
+    task.resume()?;
+    streams.write("words\n")?;
+    task.close_stdin("")?;
+    same("the status", task.exit("")?.status, 12)?;
+    task.delete("")?;
+    same("stdout", streams.out.to_end()?.as_str(), "by runc\nwords\n")?;
+    d.events.of_kind(&b.id, "delete")?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+fn another_runtime_fails(t: &Test) -> Verdict {
+    let runc = runc(t)?;
+    let d = Daemon::new(t)?;
+    let b = d.bundle("")?.args(&["no-such-program"]);
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let request = task.create_request(&b, &Io::null(), &d.rootfs(), &d.options().text(6, &runc));
+    b.write()?;
+    fails("Create", task.shim.call("Create", &request), &[UNKNOWN, NOT_FOUND], "executable file not found")?;
+    same("events", d.events.story(&b.id), Vec::<String>::new())?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+fn no_such_runtime(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("exit 0")?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let request = task.create_request(&b, &Io::null(), &d.rootfs(), &d.options().text(6, "no-runc"));
+    b.write()?;
+    fails(
+        "Create",
+        task.shim.call("Create", &request),
+        &[UNKNOWN, NOT_FOUND, INVALID_ARGUMENT],
+        "\"no-runc\"",
+    )?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+/// The runtime's state is in ROOT/NAMESPACE/ID.
+fn root(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    check!(d.runtime_root().join(&d.namespace).join(&b.id).is_dir(), "no state below the given root");
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+/// What CRI makes of a handler's options table when the type is not runc's.
+fn toml_table(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("exit 4")?;
+    b.write()?;
+    let body = format!("SystemdCgroup = false\nRoot = \"{}\"\n", d.runtime_root().display());
+    let options = Message::new().text(1, "some.type.v1.Options").bytes(3, body.as_bytes());
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let request =
+        Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
+    task.shim.call("Create", &request.any(10, "runtimeoptions.v1.Options", &options.0))?;
+    task.start("")?;
+    same("the status", task.exit("")?.status, 4)?;
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+fn empty(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("exit 4")?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    create(&d, &task, &b, &Io::null(), &Message::new())?;
+    task.start("")?;
+    same("the status", task.exit("")?.status, 4)?;
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+fn prefixed(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("exit 4")?;
+    b.write()?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let request =
+        Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
+    let url = format!("types.example.org/{RUNC_OPTIONS}");
+    task.shim.call("Create", &request.any(10, &url, &d.options().0))?;
+    task.start("")?;
+    same("the status", task.exit("")?.status, 4)?;
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+fn grouping(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    for key in
+        ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"]
+    {
+        let group = json!(format!("{}-{key}", t.place.mark));
+        let pointer = format!("/annotations/{key}");
+        let (one, two) = (d.bundle("")?.set(&pointer, group.clone()), d.bundle("")?.set(&pointer, group));
+        let (first, second) = (d.shim(&one)?, d.start(&two)?);
+        same(key, &second.address, &first.address)?;
+        d.shut_down(&first)?;
+        d.remove(&one)?;
+        d.remove(&two)?;
+    }
+    d.finish()
+}
+
+/// 2.0 to 2.2 take version 3, but cannot be told from 1.7: the shim manager's `env` may say so.
+fn version_by_environment(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("")?;
+    d.environment.borrow_mut().push(("CORTEN_SHIM_VERSION".into(), "3".into()));
+    let called = d.call_start(&b)?;
+    let reply = read_reply(&called.output, d.dialect.get())?;
+    same("the version", reply.version, 3)?;
+    d.shut_down(&Shim::connect(&reply.address, 3, &b.id)?)?;
+    d.environment.borrow_mut().clear();
+    let mut command = d.command(&b);
+    command.arg("start");
+    let reply = read_reply(&call(command, &d.stdin(&b, None), true)?.output, d.dialect.get())?;
+    same("the version without", reply.version, 2)?;
+    d.shut_down(&Shim::connect(&reply.address, 2, &b.id)?)?;
+    d.remove(&b)?;
+    d.finish()
+}

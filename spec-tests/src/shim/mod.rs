@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A containerd of our own, and the cases in which it drives a shim: `containerd-shim-corten-v2`, or
+//! `containerd-shim-runc-v2` as the measure.
+//!
+//! [`daemon`] calls the binary and hears the [`events`]; [`task`] is the client of the task service, on [`ttrpc`] and
+//! [`wire`]; [`fifo`] holds containerd's ends of the output; [`procs`] reads what a shim holds; [`bench`] measures.
+//! What a shim must do is told by containerd's api/ and core/runtime/v2, read at 1.6 to 2.4.
+
+#![forbid(unsafe_code)]
+
+pub mod bench;
+mod cases;
+pub mod cli;
+mod daemon;
+mod events;
+mod fifo;
+mod procs;
+mod task;
+mod ttrpc;
+mod wire;

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What /proc tells of a shim: is it alive, what does it hold, what has it used.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::harness::case::Trouble;
+use crate::harness::hostdiff::all_processes;
+
+/// Neither gone nor a zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, tail)| !tail.starts_with(['Z', 'X']))
+}
+
+/// A process's memory in KiB, and its other possessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    pub rss: i64,
+    pub pss: i64,
+    pub dirty: i64,
+    pub threads: i64,
+    pub fds: i64,
+    pub zombies: i64,
+}
+
+/// Reads it.
+pub fn usage(pid: i32) -> Result<Usage, Trouble> {
+    let rollup = table(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?);
+    let status = table(&fs::read_to_string(format!("/proc/{pid}/status"))?);
+    let number = |table: &BTreeMap<String, i64>, name: &str| table.get(name).copied().unwrap_or(0);
+    let zombies = all_processes().into_iter().filter(|p| p.parent == pid && p.zombie).count();
+    Ok(Usage {
+        rss: number(&rollup, "Rss"),
+        pss: number(&rollup, "Pss"),
+        dirty: number(&rollup, "Private_Dirty"),
+        threads: number(&status, "Threads"),
+        fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as i64,
+        zombies: zombies as i64,
+    })
+}
+
+fn table(text: &str) -> BTreeMap<String, i64> {
+    let line = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Processor time in milliseconds that the process, its threads and its awaited children have used.
+pub fn cpu(pid: i32) -> Result<f64, Trouble> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let tail = stat.rsplit_once(") ").map_or("", |(_, tail)| tail);
+    let ticks = tail.split(' ').skip(11).take(4).filter_map(|word| word.parse::<f64>().ok()).sum::<f64>();
+    Ok(ticks * 10.0)
+}
+
+/// The largest resident size so far, in KiB.
+pub fn peak(pid: i32) -> Result<i64, Trouble> {
+    let status = table(&fs::read_to_string(format!("/proc/{pid}/status"))?);
+    Ok(status.get("VmHWM").copied().unwrap_or(0))
+}
