@@ -372,7 +372,8 @@ fn man_pages_and_help_agree() {
         tracked().iter().filter(|file| file.path.starts_with("docs/man/") && file.path.ends_with(".8"))
     {
         let name = file.path.rsplit('/').next().unwrap_or_default();
-        if !known.contains(name) {
+        // The shim's page is written by hand: its command line is containerd's.
+        if name.starts_with("corten") && !known.contains(name) {
             broken.push(format!("{name}: the program has no such command"));
         }
     }

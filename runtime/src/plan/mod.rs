@@ -65,8 +65,6 @@ pub struct Plan {
     pub writers: Option<ids::Writers>,
     /// This process has no privilege: the user namespace comes before everything that needs some.
     pub user_first: bool,
-    /// The host may make the network namespace: it has power over the namespace that it comes back to, too.
-    pub host_network: bool,
     /// This process may not copy mounts: the stage does that, inside, where it is root.
     pub copies_inside: bool,
     /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
@@ -105,6 +103,9 @@ pub struct Plan {
     pub netdevs: Vec<netdev::NetDevice>,
     /// The kernel has mount_setattr(2).
     pub set_attr: bool,
+    /// The host may make a network namespace by going there: it can come back (setns(2) wants power over where it came
+    /// from, which root of a user namespace has not).
+    pub host_network: bool,
     /// What annotations ask for.
     pub obeyed: annotations::Obeyed,
     /// The configuration's annotations.
@@ -179,6 +180,7 @@ impl Plan {
             rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,
             netdevs: netdev::decide(spec, &namespaces)?,
             set_attr: facts.mount_setattr,
+            host_network: facts.is_admin() && !facts.in_userns,
             hooks: hooks::decide(&spec.hooks, &obeyed.hook_output)?,
             drops_groups: setgroups == ids::Setgroups::Unknown
                 && ids::may_drop_groups(facts)
@@ -199,7 +201,6 @@ impl Plan {
             id: ask.id.clone(),
             writers: ids.as_ref().map(|ids| ids::writers(ids, facts)),
             user_first: !facts.is_admin() && namespaces.has(NsKind::User),
-            host_network: facts.is_admin() && !facts.in_userns,
             copies_inside,
             bundle,
             namespaces,

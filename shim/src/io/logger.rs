@@ -17,6 +17,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
@@ -34,8 +35,31 @@ pub struct Logger {
     pidfd: Rc<OwnedFd>,
     /// Our own reading ends.
     pipes: Rc<[OwnedFd; 2]>,
-    ended: Rc<Cell<bool>>,
+    ended: Rc<End>,
     ending: Cell<bool>,
+}
+
+/// Its end, for as many as want to know.
+#[derive(Default)]
+struct End {
+    come: Cell<bool>,
+    told: Notify,
+}
+
+impl End {
+    fn has_come(&self) -> bool {
+        self.come.get()
+    }
+
+    async fn wait(&self) {
+        loop {
+            let told = self.told.notified();
+            if self.come.get() {
+                return;
+            }
+            told.await;
+        }
+    }
 }
 
 impl Logger {
@@ -69,7 +93,7 @@ impl Logger {
         Ok(Logger {
             pidfd: Rc::new(pidfd),
             pipes: Rc::new(pipes),
-            ended: Rc::new(Cell::new(false)),
+            ended: Rc::default(),
             ending: Cell::new(false),
         })
     }
@@ -79,7 +103,8 @@ impl Logger {
         spawn_local(async move {
             let exit = exits::end_of(&pidfd, child.id() as i32).await;
             log::debug(&format!("logger {} has ended: {exit:?}", child.id()));
-            ended.set(true);
+            ended.come.set(true);
+            ended.told.notify_waiters();
         });
     }
 
@@ -104,13 +129,9 @@ impl Logger {
 
     /// Waits for its end. If that comes before the end of the output, the rest is read away.
     pub fn attend(&self) -> impl Future<Output = ()> + use<> {
-        let (ended, pipes, pidfd) = (self.ended.clone(), self.pipes.clone(), self.pidfd.clone());
+        let (ended, pipes) = (self.ended.clone(), self.pipes.clone());
         async move {
-            if !ended.get()
-                && let Ok(pidfd) = ready::input(pidfd)
-            {
-                let _ = pidfd.readable().await;
-            }
+            ended.wait().await;
             let take = |pipe: &OwnedFd| {
                 let pipe = pipe.try_clone().ok()?;
                 // Of the logger's pipes nobody but us reads any more.
@@ -126,14 +147,14 @@ impl Logger {
 
     /// It is not needed any more: SIGTERM, and SIGKILL if that does not help.
     pub fn end(&self) {
-        if self.ended.get() || self.ending.replace(true) {
+        if self.ended.has_come() || self.ending.replace(true) {
             return;
         }
         let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
         let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
         spawn_local(async move {
             sleep(TERMINATE).await;
-            if !ended.get() {
+            if !ended.has_come() {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             }
         });

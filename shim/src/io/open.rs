@@ -39,8 +39,8 @@ pub struct Input {
 /// # Errors
 /// InvalidArgument for a path or URI that cannot be meant, naming the stream; nothing is left open.
 pub async fn prepare(wanted: &Wanted, owner: &Owner) -> Result<(Stdio, Prepared)> {
-    if wanted.terminal && wanted.stdout.is_empty() && !wanted.stderr.is_empty() {
-        return Err(Refusal::invalid("a terminal has no stderr of its own"));
+    if wanted.terminal && wanted.stdout.is_empty() {
+        return Err(Refusal::invalid("a terminal was asked for, and no stdout to show it on"));
     }
     let (stdin, input) = match wanted.stdin.as_str() {
         "" => (None, None),
@@ -52,11 +52,7 @@ pub async fn prepare(wanted: &Wanted, owner: &Owner) -> Result<(Stdio, Prepared)
         return Ok((stdio(stdin, fds)?, prepared));
     }
     if wanted.terminal {
-        let sink = match wanted.stdout.as_str() {
-            "" => Sink::File(Rc::new(null()?)),
-            path => sink("stdout", path)?,
-        };
-        prepared.outputs.push((None, sink));
+        prepared.outputs.push((None, sink("stdout", &wanted.stdout)?));
         return Ok((Stdio::HandBack, prepared));
     }
     let out = output("stdout", &wanted.stdout, owner, &mut prepared)?;

@@ -227,7 +227,9 @@ fn profiles() -> Vec<Case> {
             );
             // 64 is getppid and 20 getpid there.
             let done = t.run(&b.tries(["int80 20", "int80 64"]))?;
-            if done.code != 0 || !done.stdout.lines().next().is_some_and(|first| first.contains("\"ok\"")) {
+            // Where there is no such gate (User Mode Linux) 20 may be another call, which does not answer our pid, 1.
+            let answered = |first: &str| first.contains("\"ok\"") && first.contains("\"data\":1");
+            if done.code != 0 || !done.stdout.lines().next().is_some_and(answered) {
                 return Err(crate::harness::case::Trouble::NotRun("the kernel has no 32-bit gate".into()));
             }
             t.compare(&done.stdout, &[("int80 20", "ok"), ("int80 64", "EACCES")]).map(drop)

@@ -287,6 +287,8 @@ fn run(options: &Options, args: &[String]) -> Result<ExitCode, String> {
         runner::hand_up(warden::run(measurement(line), &host));
         return Ok(ExitCode::SUCCESS);
     }
+    // A program just built lies in dirty pages, which would count as the process's own.
+    nix::unistd::sync();
     let all = figures();
     let mut rows = Vec::new();
     let mut failed = false;
@@ -354,6 +356,7 @@ fn row(figure: &Figure, ours: f64, theirs: f64) -> String {
         None => "",
     };
     let told = |value: f64| match value {
+        value if value.is_nan() => "failed".to_owned(),
         value if value.abs() >= 100.0 => format!("{value:.0}"),
         value if value.abs() >= 10.0 => format!("{value:.1}"),
         value => format!("{value:.2}"),

@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
         case("entry/containerd-1.6", |t| dialect(t, Dialect::V16)).runc("2.x answers with JSON"),
         case("entry/containerd-1.7", |t| dialect(t, Dialect::V17)).runc("2.x answers version 3"),
         case("entry/containerd-2.0", |t| dialect(t, Dialect::V20)),
-        case("entry/containerd-2.3", |t| dialect(t, Dialect::V23)).runc("2.1 is older"),
+        case("entry/containerd-2.3", |t| dialect(t, Dialect::V23)),
         case("entry/no-options", no_options),
         case("entry/no-event-sink", no_event_sink),
         case("entry/version", version),
@@ -39,7 +39,7 @@ pub fn cases() -> Vec<Case> {
         case("entry/other-users-are-refused", other_users),
         case("entry/stale-socket", stale_socket),
         case("entry/start-twice", start_twice),
-        case("entry/starts-race", starts_race).runc("leaves its socket"),
+        case("entry/starts-race", starts_race).runc("at times: leaves its socket"),
         case("entry/daemon-holds-nothing", daemon_holds_nothing),
         case("entry/oom-score", oom_score).needs(&[Need::Capability(24)]),
         case("entry/shim-cgroup", shim_cgroup),
@@ -47,7 +47,7 @@ pub fn cases() -> Vec<Case> {
         case("entry/delete-of-nothing", delete_of_nothing),
         case("entry/long-names", long_names),
         case("entry/full-log", full_log),
-        case("entry/old-shim-new-daemon", version_skew).runc("2.1 is older"),
+        case("entry/old-shim-new-daemon", version_skew).runc("2.x answers version 3"),
     ]
 }
 
