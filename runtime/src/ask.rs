@@ -18,6 +18,9 @@ pub struct Home<'a> {
     pub root: PathBuf,
     /// Which cgroup driver.
     pub manager: Manager,
+    /// Whether a lack of permission for cgroups is put up with as long as nothing was asked of them (`--rootless`);
+    /// `None`: for everybody but root of the initial user namespace.
+    pub rootless: Option<bool>,
     /// Receives warnings, one line each, without a trailing newline.
     pub warn: &'a dyn Fn(&str),
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::ask::Home;
 use crate::cgroup::Group;
 use crate::error::{Error, Kind, Result};
+use crate::host::members;
 use crate::spec::{self, Resources, Spec};
 use crate::state::{Dir, OCI_VERSION, State, Status};
 
@@ -96,6 +97,21 @@ impl Container {
     /// Its control group.
     pub fn group(&self) -> Group {
         Group::open(self.state.cgroup.clone())
+    }
+
+    /// Its processes, ascending: those of its group or, without one, of its pid namespace.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` when neither is its own.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        if !self.state.cgroup.groups.is_empty() {
+            return self.group().pids();
+        }
+        match self.phase()? {
+            // Held by its pidfd, so that its number is nobody else's meanwhile.
+            (_, Some(_held)) => members::of(self.state.init.as_ref().map_or(0, |init| init.pid)),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Its configuration, as it was at create.

@@ -8,6 +8,7 @@
 
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Result};
+use crate::plan::ids::{self, IdMaps};
 
 /// What `Plan::new` may know about the host.
 #[derive(Debug, Clone)]
@@ -16,6 +17,20 @@ pub struct Facts {
     pub euid: u32,
     /// This process is in a user namespace other than the initial one.
     pub in_userns: bool,
+    /// Effective group id of this process.
+    pub egid: u32,
+    /// The effective capabilities, bit n = capability n: over this process's own user namespace.
+    pub effective: u64,
+    /// This process may copy mounts: CAP_SYS_ADMIN over its mount namespace, which root of a user namespace has only
+    /// if the mount namespace is that user namespace's as well (`unshare -Ur` alone makes none).
+    pub copies_mounts: bool,
+    /// setgroups(2) is denied in this process's user namespace, and so in all that it makes (user_namespaces(7)).
+    pub setgroups_denied: bool,
+    /// The mappings of this process's user namespace; `None` in the initial one.
+    pub ids: Option<IdMaps>,
+    /// The directories, absolute, in which this process may make control groups and place processes in them; `None`
+    /// for root of the initial user namespace, which may in all. Only those are looked at where a group goes by default.
+    pub delegated: Option<Vec<String>>,
     /// The kernel's last capability number (`CAP_LAST_CAP`).
     pub last_cap: u32,
     /// The capabilities that this process can hand on, bit n = capability n.
@@ -39,18 +54,49 @@ impl Facts {
     /// # Errors
     /// Only when /proc cannot be read at all.
     pub fn probe() -> Result<Self> {
+        let euid = rustix::process::geteuid();
+        let in_userns = crate::sys::ns::in_user_namespace();
+        let cgroups = Hierarchies::probe()?;
+        let unprivileged = cgroups.user.is_some();
         Ok(Facts {
-            euid: rustix::process::geteuid().as_raw(),
-            in_userns: crate::sys::ns::in_user_namespace(),
+            euid: euid.as_raw(),
+            egid: rustix::process::getegid().as_raw(),
+            in_userns,
+            effective: rustix::thread::capabilities(None).map_or(0, |sets| sets.effective.bits()),
+            copies_mounts: !unprivileged || crate::sys::mount::may_copy(),
+            setgroups_denied: in_userns && setgroups_denied("self"),
+            ids: in_userns.then(own_ids).flatten(),
+            delegated: unprivileged.then(|| cgroups.delegated()),
             last_cap: last_cap(),
             grantable: grantable(),
             apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
                 .is_ok_and(|on| on.starts_with(b"Y")),
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
-            cgroups: Hierarchies::probe()?,
+            cgroups,
             mount_setattr: crate::sys::mount::has_set_attr(),
             mounts: Vec::new(),
         })
+    }
+
+    /// Also looks where groups may be made if `rootless` (`--rootless=true`) says that this is to be taken into account.
+    #[must_use]
+    pub fn for_rootless(mut self, rootless: Option<bool>) -> Self {
+        if rootless == Some(true) && self.delegated.is_none() {
+            self.delegated = Some(self.cgroups.delegated());
+        }
+        self
+    }
+
+    /// Whether a process of this one's may do what root may with the mounts and namespaces around it.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.can(CAP_SYS_ADMIN)
+    }
+
+    /// Whether the capability is in force.
+    #[must_use]
+    pub fn can(&self, capability: u32) -> bool {
+        self.effective >> capability & 1 == 1
     }
 
     /// Probes what only a container without pivot_root(2) needs to know.
@@ -63,6 +109,24 @@ impl Facts {
         self.mounts = outermost(&table);
         Ok(())
     }
+}
+
+/// capabilities(7), by their numbers in linux/capability.h.
+pub const CAP_SETGID: u32 = 6;
+/// See [`CAP_SETGID`].
+pub const CAP_SETUID: u32 = 7;
+/// See [`CAP_SETGID`].
+pub const CAP_SYS_ADMIN: u32 = 21;
+
+/// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
+/// and in every user namespace below: no process can take it back.
+pub fn setgroups_denied(process: &str) -> bool {
+    std::fs::read(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+fn own_ids() -> Option<IdMaps> {
+    let map = |file| Some(ids::parse(&std::fs::read_to_string(format!("/proc/self/{file}")).ok()?));
+    Some(IdMaps { uid: map("uid_map")?, gid: map("gid_map")? })
 }
 
 /// The mount points of a mountinfo table that have none but `/` above them.

@@ -45,7 +45,12 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
     *log = globals.log()?;
     let root = Root::decide(globals.root.as_deref())?;
     let warn = |text: &str| log.warn(text);
-    let home = Home { root: root.path.clone(), manager: globals.manager()?, warn: &warn };
+    let home = Home {
+        root: root.path.clone(),
+        manager: globals.manager()?,
+        rootless: globals.rootless()?,
+        warn: &warn,
+    };
     globals.warn(log);
     log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));
     corten::sys::tty::keep_zombies();

@@ -26,6 +26,14 @@ pub(super) fn bound(keep: u64, last: u32) -> Result<()> {
 }
 
 impl Stage {
+    /// Sets the supplementary groups. Where a user namespace denies that, the caller's stay, if so it must be (y).
+    pub(super) fn groups(&self, rec: &Rec) -> Result<()> {
+        match sys::setgroups(self.program.slice(rec.s, rec.x as usize)?) {
+            Err(Fault { errno: sys::EPERM, .. }) if rec.y != 0 => Ok(()),
+            other => other,
+        }
+    }
+
     /// First (with the privileges of root) hard limits are raised where they are too low; what is refused, because
     /// that takes CAP_SYS_RESOURCE in the initial user namespace, is left to the host. Second, just before the exec,
     /// the limits are set: lowering is everybody's right, and nothing of ours runs into them any more.

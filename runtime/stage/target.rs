@@ -11,7 +11,7 @@ use super::sys::{self, Fault, Result};
 use super::wire::{self, Rec, aux};
 use super::{Stage, fault, slot_index};
 
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+pub(super) const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// As many as the kernel follows (fs/namei.c: MAXSYMLINKS).
 const LINKS: usize = 40;
 

@@ -139,7 +139,7 @@ pub mod code {
     pub const NO_NEW_PRIVS: u16 = 36;
     /// Change to directory s; y = 1: a refusal is tried again later; y = 2: this is that later.
     pub const CHDIR: u16 = 37;
-    /// setgroups(array s of x u32).
+    /// setgroups(array s of x u32). y = 1: a denial is passed over.
     pub const GROUPS: u16 = 38;
     /// PR_SET_KEEPCAPS, setresgid(b), setresuid(a).
     pub const SET_IDS: u16 = 39;
@@ -192,7 +192,16 @@ pub mod code {
     pub const ATTACH_OR_LINK: u16 = 61;
     /// Keep the caller's groups: nothing to do.
     pub const KEEP_GROUPS: u16 = 62;
+    /// Copy the mount tree at host path s (open_tree flags x) to descriptor r; y: what its top must be ([`super::TREE_DIR`] …).
+    pub const OPEN_TREE: u16 = 63;
+    /// setgroups() of none.
+    pub const DROP_GROUPS: u16 = 64;
 }
+
+/// The tree's top must be a directory.
+pub const TREE_DIR: u16 = 1;
+/// The tree must be a procfs.
+pub const TREE_PROC: u16 = 2;
 
 /// The target must be a directory.
 pub const TARGET_DIR: u16 = 1;

@@ -38,7 +38,7 @@ pub struct Place {
 impl Place {
     /// Calls `verb` with it; warnings go to the log.
     pub fn with<T>(&self, verb: impl FnOnce(&Home<'_>) -> T) -> T {
-        verb(&Home { root: self.root.clone(), manager: self.manager, warn: &log::warn })
+        verb(&Home { root: self.root.clone(), manager: self.manager, rootless: None, warn: &log::warn })
     }
 }
 

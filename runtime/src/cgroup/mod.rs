@@ -31,6 +31,7 @@ mod placement;
 mod probe;
 mod properties;
 mod record;
+mod rootless;
 pub mod stats;
 mod systemd;
 mod unit;

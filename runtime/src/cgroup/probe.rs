@@ -107,6 +107,26 @@ impl Hierarchies {
         found
     }
 
+    /// The directories in which this process may make a group and move a process of its own into it, of those where a
+    /// group goes by default: beside our own group on v2 or below it, below it on v1. Besides the directory itself, v2
+    /// wants the cgroup.procs of the common ancestor to be writable.
+    #[must_use]
+    pub fn delegated(&self) -> Vec<String> {
+        let writable = |path: &str| {
+            let access = fs::Access::WRITE_OK;
+            fs::accessat(CWD, path, access, fs::AtFlags::EACCESS).is_ok()
+        };
+        let own = |h: &Hierarchy| format!("{}{}", h.mount.trim_end_matches('/'), h.own.trim_end_matches('/'));
+        let mut found: Vec<String> = self.v1.iter().map(own).filter(|path| writable(path)).collect();
+        if let Some(h) = &self.v2 {
+            let own = own(h);
+            let beside = own.rsplit_once('/').filter(|_| h.own != "/").map(|(above, _)| above.to_owned());
+            let delegated = |path: &String| writable(path) && writable(&format!("{path}/cgroup.procs"));
+            found.extend(beside.into_iter().chain([own]).filter(delegated));
+        }
+        found
+    }
+
     /// Which interface is used for limits.
     #[must_use]
     pub fn version(&self) -> Version {

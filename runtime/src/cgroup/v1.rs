@@ -13,7 +13,7 @@ use super::dir::Dir;
 use super::group::{END_WAIT, FREEZE_WAIT, Group};
 use super::record::GroupDir;
 use crate::error::{Error, Result, Step};
-use crate::sys::ns::in_user_namespace;
+use crate::sys::ns::unprivileged;
 
 /// How long one freeze may take while processes are being killed: it helps, but does not matter.
 const KILL_FREEZE: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
             Err(error) if line.builtin && error.errno() == Some(libc::EPERM) => {}
             // Device rules are the initial user namespace's to write, and so are device nodes to make: inside another
             // one nothing can be opened that was not given.
-            Err(error) if error.errno() == Some(libc::EPERM) && in_user_namespace() => {}
+            Err(error) if error.errno() == Some(libc::EPERM) && unprivileged() => {}
             other => other.step(|| "config.json /linux/resources/devices")?,
         }
     }

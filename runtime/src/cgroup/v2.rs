@@ -16,7 +16,7 @@ use super::group::{FREEZE_WAIT, Group, gone};
 use super::v1::kill_while_frozen;
 use crate::error::{Context, Error, Result, Step};
 use crate::sys::bpf::{self, Insn};
-use crate::sys::ns::in_user_namespace;
+use crate::sys::ns::unprivileged;
 
 /// Controllers that are wanted for their figures even without a limit (`events --stats`, containerd's and docker's
 /// own reading of memory.current): enabled where that is possible, passed over where not.
@@ -145,7 +145,7 @@ pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
     match attach(dir, fresh, policy, insns) {
         // bpf(2) is for the initial user namespace, and so are device nodes: inside another one nothing can be
         // opened that was not given.
-        Err(error) if error.errno() == Some(libc::EPERM) && in_user_namespace() => Ok(()),
+        Err(error) if error.errno() == Some(libc::EPERM) && unprivileged() => Ok(()),
         other => other.step(|| "config.json /linux/resources/devices"),
     }
 }

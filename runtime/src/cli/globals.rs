@@ -119,8 +119,18 @@ impl Globals {
         if self.systemd_cgroup && manager != Manager::Systemd {
             return Err(Failure::new("--systemd-cgroup contradicts --cgroup-manager"));
         }
+        Ok(manager)
+    }
+
+    /// Whether a lack of permission for cgroups is put up with; `None`: as the situation is.
+    ///
+    /// # Errors
+    /// Anything but a Boolean of Go's and `auto`.
+    pub fn rootless(&self) -> Result<Option<bool>, Failure> {
         match self.rootless.as_deref() {
-            None | Some("" | "auto" | "true" | "false" | "1" | "0") => Ok(manager),
+            None | Some("" | "auto") => Ok(None),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(Some(false)),
             Some(other) => Err(Failure::new(format!("invalid rootless: {other}"))),
         }
     }
@@ -129,9 +139,6 @@ impl Globals {
     pub fn warn(&self, log: &Log) {
         if self.criu.as_ref().is_some_and(|path| !path.is_empty()) {
             log.warn("--criu is ignored: criu is found through PATH");
-        }
-        if matches!(self.rootless.as_deref(), Some("true" | "1")) {
-            log.warn("--rootless=true is not built yet: cgroup permission errors are not ignored");
         }
     }
 }
@@ -165,6 +172,15 @@ mod tests {
         assert_eq!(manager(&["--cgroup-manager=systemd", "--systemd-cgroup"]), Some(Manager::Systemd));
         assert_eq!(manager(&["--cgroup-manager=disabled", "--systemd-cgroup"]), None);
         assert_eq!(manager(&["--cgroup-manager=x"]), None);
-        assert_eq!(manager(&["--rootless=maybe"]), None);
+    }
+
+    #[test]
+    fn rootless() {
+        let rootless = |words: &[&str]| parse(words).unwrap().0.rootless().ok();
+        assert_eq!(rootless(&[]), Some(None));
+        assert_eq!(rootless(&["--rootless", "auto"]), Some(None));
+        assert_eq!(rootless(&["--rootless=true"]), Some(Some(true)));
+        assert_eq!(rootless(&["--rootless=0"]), Some(Some(false)));
+        assert_eq!(rootless(&["--rootless=maybe"]), None);
     }
 }

@@ -15,10 +15,13 @@ use super::{Channel, idmap, image, sources};
 use crate::ask::Stdio;
 use crate::cgroup::Placement;
 use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::Plan;
+use crate::plan::ids::Writers;
 use crate::plan::namespaces::NsKind;
 use crate::program::encode::encode;
 use crate::program::{Op, StageOp};
 use crate::sys::clone::{Stage, Window, launch};
+use crate::sys::ns::unprivileged;
 
 /// A process that was born.
 struct Born {
@@ -59,7 +62,7 @@ impl Launch<'_> {
             (Some(image), Some(program)) => Stage::Sealed { image: image.as_fd(), program: program.as_fd() },
             _ => Stage::Linked(&mut words),
         };
-        let born = bear(window, stage).step(|| STARTING)?;
+        let born = bear(window, stage).map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
         self.born(born, channel, wait)
     }
@@ -116,18 +119,28 @@ impl Launch<'_> {
         Ok(())
     }
 
-    pub(super) fn id_maps(&mut self) -> Result<()> {
+    pub(super) fn id_maps(&mut self, writers: Writers) -> Result<()> {
         match &self.task {
-            Task::Create { plan, .. } => match &plan.ids {
-                Some(ids) => idmap::write_maps(self.pid(), &ids.uid, &ids.gid),
-                None => Ok(()),
-            },
-            Task::Exec { .. } => Ok(()),
+            Task::Create { plan: Plan { ids: Some(ids), .. }, .. } => {
+                idmap::write_maps(self.pid(), ids, writers)
+            }
+            _ => Ok(()),
         }
     }
 
     pub(super) fn place_process(&mut self) -> Result<()> {
-        self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))?;
+        let placed = self.placement().map_or(Ok(()), |placement| placement.place(self.pid()));
+        match (&self.task, placed) {
+            // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.
+            (Task::Exec { .. }, Err(error))
+                if error.errno() == Some(libc::EACCES)
+                    && unprivileged()
+                    && self.home.rootless != Some(false) =>
+            {
+                (self.home.warn)(&format!("the process is not in the container's control group: {error}"));
+            }
+            (_, placed) => placed?,
+        }
         self.settle()
     }
 
@@ -137,7 +150,26 @@ impl Launch<'_> {
 
     pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {
         let path = format!("/proc/{}/oom_score_adj", self.pid());
-        std::fs::write(&path, score.to_string()).call(|| format!("write({path}, {score})"))
+        let written = std::fs::write(&path, score.to_string()).call(|| format!("write({path}, {score})"));
+        // Lowering it takes CAP_SYS_RESOURCE in the initial user namespace (fs/proc/base.c). Engines ask for it without
+        // thinking of that, and a process that is killed earlier than wished still runs.
+        match written {
+            Err(error) if error.errno() == Some(libc::EACCES) && unprivileged() => {
+                let kept =
+                    std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+                match kept {
+                    Some(kept) if kept > score => {
+                        (self.home.warn)(&format!(
+                            "oom_score_adj stays {kept}: {score} takes CAP_SYS_RESOURCE"
+                        ));
+                        Ok(())
+                    }
+                    Some(kept) if kept == score => Ok(()),
+                    _ => Err(error),
+                }
+            }
+            other => other,
+        }
     }
 
     /// Hooks must not get the raised limit.
@@ -158,6 +190,18 @@ fn bear(mut window: Window<'_>, mut stage: Stage<'_>) -> Result<Born> {
         }
         born => born.map(|(pid, pidfd)| Born { pid, pidfd, late: false }),
     }
+}
+
+/// Says what forbids new namespaces: these are settings of the machine, which the errno does not name.
+fn clone_failure(error: Error, flags: u64) -> Error {
+    let why = match error.errno() {
+        Some(libc::ENOSPC) => "a limit of namespaces is reached (/proc/sys/user/max_*_namespaces)",
+        Some(libc::EPERM) if flags & NsKind::User.flag() != 0 && unprivileged() => {
+            "user namespaces are not allowed to users here (user.max_user_namespaces, an LSM or a filter)"
+        }
+        _ => return error.at(STARTING),
+    };
+    error.at(why).at(STARTING)
 }
 
 /// Errors of clone3 that CLONE_INTO_CGROUP alone may have caused.

@@ -14,8 +14,10 @@ use rustix::net::{
 
 use crate::error::{Context, Error, Kind, Result, Words, printable};
 use crate::plan::hooks::Hook;
+use crate::program::op::Must;
 use crate::program::{Op, Program, StageOp, explain};
 use crate::stage::wire::{Message, aux, kind};
+use crate::sys::ns::unprivileged;
 
 /// Bytes of a message.
 const HEAD: usize = 16;
@@ -156,7 +158,37 @@ pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
                 format!("{}: the user's key quota is exhausted; --no-new-keyring does without", Words(errno));
             Error::new(Kind::Os, text).at(place).at("session keyring")
         }
-        _ => Error::os(format!("{}({})", call_name(aux), explain::operand(program, index)), errno).at(place),
+        _ => {
+            let call = format!("{}({})", call_name(aux), explain::operand(program, index));
+            let error = Error::os(call, errno);
+            match step.and_then(|op| why(op, errno)) {
+                Some(why) => error.at(why).at(place),
+                None => error.at(place),
+            }
+        }
+    }
+}
+
+/// What an errno means that a user namespace is the reason of.
+fn why(op: &Op, errno: i32) -> Option<&'static str> {
+    let Op::Stage(op) = op else { return None };
+    if !unprivileged() {
+        return None;
+    }
+    match (op, errno) {
+        (StageOp::FsMount { .. }, libc::EPERM) => Some(
+            "not allowed in this user namespace (proc and sysfs: only where all of one is visible already, and with the pid \
+             or network namespace its own)",
+        ),
+        (StageOp::SetAttr { .. }, libc::EPERM) => Some("a flag that another user namespace has locked stays"),
+        (StageOp::SetIds { .. } | StageOp::Groups { .. }, libc::EINVAL) => {
+            Some("an id that is not mapped in the user namespace")
+        }
+        (StageOp::Groups { .. }, libc::EPERM) => Some("the user namespace denies setgroups(2)"),
+        (StageOp::OpenTree { .. }, libc::EINVAL) => {
+            Some("what is mounted below cannot be left out here (use rbind)")
+        }
+        _ => None,
     }
 }
 
@@ -168,6 +200,10 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
         Some(Op::Stage(StageOp::Target { .. })) if errno == libc::EINVAL => {
             "the mount point is the root itself"
         }
+        Some(Op::Stage(StageOp::OpenTree { tree, .. })) => match tree.must {
+            Must::Proc => "the source is no procfs: /proc must be one",
+            _ => "not a directory",
+        },
         Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
         Some(Op::Stage(StageOp::Mask { .. })) => "the container's /dev/null is not the null device",
         Some(Op::Stage(StageOp::Console { .. })) => "/dev/pts/ptmx is not a terminal multiplexer",

@@ -8,34 +8,52 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::identity;
-use crate::error::{Context, Error, Result, Step};
-use crate::plan::ids::IdMaps;
+use super::{identity, idtool};
+use crate::error::{Context, Error, Kind, Result, Step};
+use crate::plan::ids::{self, IdMaps, Writer, Writers};
 use crate::spec::IdMapping;
 
-/// Writes both maps of `pid`, an unreaped child of ours (user_namespaces(7): at most 340 lines, one write).
+/// Writes both maps of `pid`, an unreaped child of ours that waits (user_namespaces(7): at most 340 lines, one write).
 ///
 /// # Errors
-/// EPERM without the capabilities over the mapped ids, EINVAL for overlapping lines.
-pub(super) fn write_maps(pid: i32, uid: &[IdMapping], gid: &[IdMapping]) -> Result<()> {
-    for (file, map, field) in [("uid_map", uid, "/linux/uidMappings"), ("gid_map", gid, "/linux/gidMappings")]
-    {
-        let mut lines = String::new();
-        for line in map {
-            // Writing to a String cannot fail.
-            let _ = writeln!(lines, "{} {} {}", line.container_id, line.host_id, line.size);
-        }
-        // user_namespaces(7): less than a page.
-        if lines.len() >= rustix::param::page_size() {
-            let text = format!("{} bytes of lines are more than the kernel takes", lines.len());
-            return Err(Error::invalid(field, text));
-        }
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, lines)
-            .call(|| format!("write({path})"))
-            .step(|| format!("config.json {field}"))?;
+/// EPERM without the capabilities over the mapped ids, EINVAL for overlapping lines; what newuidmap(1) and
+/// newgidmap(1) say.
+pub(super) fn write_maps(pid: i32, ids: &IdMaps, writers: Writers) -> Result<()> {
+    let uid = match writers.uid {
+        Writer::Tool => idtool::map("newuidmap", pid, &ids.uid),
+        _ => write_map(pid, "uid_map", &ids.uid),
+    };
+    uid.step(|| "config.json /linux/uidMappings")?;
+    let gid = match writers.gid {
+        Writer::Tool => idtool::map("newgidmap", pid, &ids.gid),
+        Writer::Us => write_map(pid, "gid_map", &ids.gid),
+        Writer::UsWithoutGroups => write(format!("/proc/{pid}/setgroups"), "deny".into())
+            .and_then(|()| write_map(pid, "gid_map", &ids.gid)),
+    };
+    gid.step(|| "config.json /linux/gidMappings")
+}
+
+fn write_map(pid: i32, file: &str, map: &[IdMapping]) -> Result<()> {
+    let mut lines = String::new();
+    for line in map {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{} {} {}", line.container_id, line.host_id, line.size);
     }
-    Ok(())
+    // user_namespaces(7): less than a page.
+    if lines.len() >= rustix::param::page_size() {
+        let text = format!("{} bytes of lines are more than the kernel takes", lines.len());
+        return Err(Error::new(Kind::Invalid, text));
+    }
+    write(format!("/proc/{pid}/{file}"), lines)
+}
+
+fn write(path: String, text: String) -> Result<()> {
+    match std::fs::write(&path, text).call(|| format!("write({path})")) {
+        Err(error) if error.errno() == Some(libc::EPERM) && crate::sys::ns::unprivileged() => {
+            Err(error.at("an id that is not ours to map"))
+        }
+        other => other,
+    }
 }
 
 /// The mappings of a user namespace that exists, as we see them. Only a process in it can show them: one of ours that
@@ -48,18 +66,12 @@ pub(super) fn of(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
         let text = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
-        Ok(text.lines().filter_map(line).collect())
+        Ok(ids::parse(&text))
     };
     let maps = read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }));
     identity::kill(pidfd.as_fd());
     crate::sys::wait::reap(pidfd.as_fd())?;
     maps
-}
-
-fn line(line: &str) -> Option<IdMapping> {
-    let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().ok());
-    let mut next = || numbers.next().flatten();
-    Some(IdMapping { container_id: next()?, host_id: next()?, size: next()? })
 }
 
 /// What config.json says of a namespace that is joined must be so (in runc's words). Lines may be in another order.
@@ -89,7 +101,8 @@ pub(super) fn compare(expected: &IdMaps, found: &IdMaps) -> Result<()> {
 /// As clone3(2) and the writes of the maps.
 pub(super) fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(0)?;
-    let opened = write_maps(pid, uid, gid).and_then(|()| {
+    let ids = IdMaps { uid: uid.to_vec(), gid: gid.to_vec() };
+    let opened = write_maps(pid, &ids, Writers { uid: Writer::Us, gid: Writer::Us }).and_then(|()| {
         let path = format!("/proc/{pid}/ns/user");
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .call(|| format!("open({path})"))

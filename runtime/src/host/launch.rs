@@ -175,7 +175,8 @@ impl<'a> Launch<'a> {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
             HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
             // These name the field themselves.
-            HostOp::JoinedIds | HostOp::Rdt | HostOp::RdtPlace | HostOp::NetDevices => error,
+            HostOp::IdMaps(_) | HostOp::JoinedIds => error,
+            HostOp::Rdt | HostOp::RdtPlace | HostOp::NetDevices => error,
             _ if at.is_empty() => error,
             _ => error.at(at),
         }
@@ -197,7 +198,7 @@ impl<'a> Launch<'a> {
             HostOp::ConsoleSocket => self.console_socket(),
             HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
             HostOp::Adopt => self.adopt(),
-            HostOp::IdMaps => self.id_maps(),
+            HostOp::IdMaps(writers) => self.id_maps(*writers),
             HostOp::Place => self.place_process(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
             HostOp::Release => self.channel()?.go().step(|| STARTING),
@@ -282,6 +283,7 @@ impl<'a> Launch<'a> {
             (Source::Namespace { path, kind, foreign }, _) => {
                 sources::namespace(path, *kind, foreign.as_deref())
             }
+            (Source::Place, _) => sources::directory("/"),
             (Source::Proc, _) => sources::directory("/proc"),
             (Source::Gate, Task::Create { dir, .. }) => sources::gate(dir),
             (Source::Init, Task::Exec { init, .. }) => init.try_clone().call(|| "dup(pidfd)"),

@@ -102,7 +102,7 @@ pub fn decide(
     let mut asked: Vec<Device> = Vec::with_capacity(spec.linux.devices.len());
     for (index, device) in spec.linux.devices.iter().enumerate() {
         let Some(mut device) = read(device, item("/linux/devices", index), via)? else { continue };
-        if !facts.in_userns {
+        if facts.copies_mounts && !facts.in_userns {
             device.own(ids);
         }
         match asked.iter_mut().find(|earlier| earlier.path == device.path) {

@@ -5,7 +5,8 @@
 
 use super::namespaces::{Namespaces, NsKind};
 use super::text::item;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::facts::{CAP_SETGID, CAP_SETUID, Facts};
 use crate::spec::{IdMapping, Spec};
 
 /// Mappings as they are written to uid_map and gid_map (user_namespaces(7)); each has 1 to 340 lines.
@@ -56,6 +57,98 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
     full(uid, "/linux/uidMappings", "uid")?;
     full(gid, "/linux/gidMappings", "gid")?;
     Ok(Some(IdMaps { uid: uid.clone(), gid: gid.clone() }))
+}
+
+/// Who writes a map (user_namespaces(7), "Defining user and group ID mappings").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// We do, with the capability for it, or because it is our own id alone.
+    Us,
+    /// We do, for our own group alone: without privilege, setgroups(2) must be denied in the namespace first.
+    UsWithoutGroups,
+    /// newuidmap(1) or newgidmap(1), which ask /etc/subuid or /etc/subgid.
+    Tool,
+}
+
+/// Who writes the two maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writers {
+    /// uid_map.
+    pub uid: Writer,
+    /// gid_map.
+    pub gid: Writer,
+}
+
+/// Decides who writes the maps of a new user namespace.
+#[must_use]
+pub fn writers(ids: &IdMaps, facts: &Facts) -> Writers {
+    let alone = |map: &[IdMapping], id: u32| matches!(map, [line] if line.size == 1 && line.host_id == id);
+    let uid = match facts.can(CAP_SETUID) || alone(&ids.uid, facts.euid) {
+        true => Writer::Us,
+        false => Writer::Tool,
+    };
+    let gid = match (facts.can(CAP_SETGID), alone(&ids.gid, facts.egid)) {
+        (true, _) => Writer::Us,
+        (false, true) => Writer::UsWithoutGroups,
+        (false, false) => Writer::Tool,
+    };
+    Writers { uid, gid }
+}
+
+/// Whether the process can set its supplementary groups where it will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setgroups {
+    /// It can.
+    Allowed,
+    /// setgroups(2) is denied there: it keeps its creator's groups, which mean nothing more inside.
+    Denied,
+    /// The user namespace that it joins will tell.
+    Unknown,
+}
+
+/// What holds for the container's first process.
+#[must_use]
+pub fn setgroups(namespaces: &Namespaces, ids: Option<&IdMaps>, facts: &Facts) -> Setgroups {
+    if namespaces.joins(NsKind::User) {
+        return Setgroups::Unknown;
+    }
+    let denies = ids.is_some_and(|ids| writers(ids, facts).gid == Writer::UsWithoutGroups);
+    if facts.setgroups_denied || denies { Setgroups::Denied } else { Setgroups::Allowed }
+}
+
+/// Whether this process can drop its groups where it is.
+#[must_use]
+pub fn may_drop_groups(facts: &Facts) -> bool {
+    facts.can(CAP_SETGID) && !facts.setgroups_denied
+}
+
+/// The mappings that ids in the configuration mean: the container's, as far as they are known, else our own.
+#[must_use]
+pub fn known<'a>(namespaces: &Namespaces, ids: Option<&'a IdMaps>, facts: &'a Facts) -> Option<&'a IdMaps> {
+    if namespaces.has(NsKind::User) { ids } else { facts.ids.as_ref() }
+}
+
+/// Without privileges there is no container without a user namespace.
+///
+/// # Errors
+/// In runc's words.
+pub fn rootless(namespaces: &Namespaces, facts: &Facts) -> Result<()> {
+    if facts.euid == 0 || facts.is_admin() || namespaces.has(NsKind::User) {
+        return Ok(());
+    }
+    let text = "rootless container requires user namespaces";
+    Err(Error::invalid("/linux/namespaces", text).with_kind(Kind::Unsupported))
+}
+
+/// The lines of a uid_map or gid_map file.
+#[must_use]
+pub fn parse(map: &str) -> Vec<IdMapping> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut number = || numbers.next()?.ok();
+        Some(IdMapping { container_id: number()?, host_id: number()?, size: number()? })
+    };
+    map.lines().filter_map(line).collect()
 }
 
 /// What the configuration says about the mappings of a *joined* user namespace, if it says anything. containerd and

@@ -61,6 +61,14 @@ pub struct Plan {
     /// What the configuration believes about the mappings of a joined user namespace: the host compares them with
     /// the real ones first of all, and refuses if they differ.
     pub expected_ids: Option<ids::IdMaps>,
+    /// Who writes `ids`.
+    pub writers: Option<ids::Writers>,
+    /// This process has no privilege: the user namespace comes before everything that needs some.
+    pub user_first: bool,
+    /// This process may not copy mounts: the stage does that, inside, where it is root.
+    pub copies_inside: bool,
+    /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
+    pub drops_groups: bool,
     /// The root file system.
     pub rootfs: rootfs::Rootfs,
     /// Mounts and what belongs to them, in order.
@@ -134,11 +142,8 @@ impl Plan {
         let namespaces = namespaces::decide(spec)?;
         let ids = ids::decide(spec, &namespaces)?;
         let expected_ids = ids::expected(spec, &namespaces)?;
-        let known_ids = ids.as_ref().or(expected_ids.as_ref());
-        let cgroup_path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
-        let resources = spec.linux.resources.as_ref();
-        let mut cgroup = cgroup::decide(&facts.cgroups, home.manager, &ask.id, cgroup_path, resources)?;
-        cgroup.annotate(&spec.annotations)?;
+        let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
+        let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let obeyed = annotations::read(&spec.annotations)?;
         let context = mounts::Context {
@@ -150,7 +155,10 @@ impl Plan {
             bundle: &bundle,
         };
         let mut mounts = mounts::decide(spec, &context, &mut warnings)?;
-        let mut process = process::decide(spec, facts, known_ids, ask, &mut warnings)?;
+        let copies_inside = !facts.copies_mounts && (facts.euid == 0 || namespaces.has(NsKind::User));
+        mounts::without_privilege(&mounts, copies_inside)?;
+        let setgroups = ids::setgroups(&namespaces, ids.as_ref(), facts);
+        let mut process = process::decide(spec, facts, (known_ids, setgroups), ask, &mut warnings)?;
         let notifies = ask.notify.is_some() && namespaces.has(NsKind::Mount);
         if let Some(process) = process.as_mut().filter(|_| notifies) {
             process.notify();
@@ -172,8 +180,11 @@ impl Plan {
             rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,
             netdevs: netdev::decide(spec, &namespaces)?,
             set_attr: facts.mount_setattr,
-            host_network: !facts.in_userns,
+            host_network: facts.is_admin() && !facts.in_userns,
             hooks: hooks::decide(&spec.hooks, &obeyed.hook_output)?,
+            drops_groups: setgroups == ids::Setgroups::Unknown
+                && ids::may_drop_groups(facts)
+                && !obeyed.keep_groups,
             obeyed,
             annotations: spec
                 .annotations
@@ -188,6 +199,9 @@ impl Plan {
                 run: ask.run,
             },
             id: ask.id.clone(),
+            writers: ids.as_ref().map(|ids| ids::writers(ids, facts)),
+            user_first: !facts.is_admin() && namespaces.has(NsKind::User),
+            copies_inside,
             bundle,
             namespaces,
             ids,
@@ -205,6 +219,29 @@ impl Plan {
     pub fn notifies(&self) -> bool {
         let bound = |step: &mounts::Step| matches!(step, mounts::Step::Mount(m) if m.at.is_empty());
         self.mounts.iter().any(bound)
+    }
+}
+
+/// The control group; without one where nobody named it and there is no permission for it.
+fn groups(
+    spec: &Spec,
+    facts: &Facts,
+    home: &Home,
+    id: &str,
+    warnings: &mut Vec<String>,
+) -> Result<cgroup::Plan> {
+    let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    let mut plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
+    plan.annotate(&spec.annotations)?;
+    // systemd makes its units as it is asked, whatever we may do in the file system.
+    let tolerant = home.rootless != Some(false) && plan.unit.is_none();
+    match (&facts.delegated, path) {
+        (Some(delegated), None) if tolerant => {
+            let (plan, warning) = plan.where_delegated(&facts.cgroups, delegated)?;
+            warnings.extend(warning.map(str::to_owned));
+            Ok(plan)
+        }
+        _ => Ok(plan),
     }
 }
 

@@ -16,7 +16,7 @@ use super::namespaces::{Namespaces, NsKind};
 use super::notify;
 use super::text::{filled, plain};
 use crate::cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::spec::{IdMapping, Spec};
 
@@ -188,6 +188,21 @@ pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Res
     // Stable: everything else stays in its order.
     steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
     Ok(steps)
+}
+
+/// Mounts that only somebody with power over the file system can make.
+///
+/// # Errors
+/// `Kind::Unsupported` for an id-mapped mount if the stage copies the mounts (`copies_inside`).
+pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
+    let mapped = |step: &&Step| matches!(step, Step::Mount(mount) if mount.idmap.is_some());
+    match steps.iter().find(mapped) {
+        Some(Step::Mount(mount)) if copies_inside => {
+            let text = "an id-mapped mount needs CAP_SYS_ADMIN over its file system, which is not to be had without root";
+            Err(Error::invalid(&mount.at, text).with_kind(Kind::Unsupported))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One more mount, for the notification socket: the directory of it below the container's own, `state`.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Field;
 use super::annotations::Obeyed;
 use super::caps::{self, Caps};
-use super::ids::IdMaps;
+use super::ids::{IdMaps, Setgroups};
 use super::mempolicy::{self, MemPolicy};
 use super::notify;
 use super::rlimits::{self, Rlimit};
@@ -43,6 +43,8 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups, exactly.
     pub gids: Vec<u32>,
+    /// setgroups(2) may be denied where the process will be: then it keeps the caller's groups. Only if it asks for none.
+    pub keeps_groups: bool,
     /// umask(2).
     pub umask: u32,
     /// The five sets; `None` (no `capabilities` object) leaves an empty everything, as runc does.
@@ -91,6 +93,8 @@ pub struct Place<'a> {
     pub facts: &'a Facts,
     /// The container's mappings, as far as they are known: ids are checked against them.
     pub ids: Option<&'a IdMaps>,
+    /// Whether its supplementary groups can be set.
+    pub setgroups: Setgroups,
     /// The rest of the configuration: personality and the CPU list are the container's, not the process's.
     pub spec: &'a Spec,
     /// How many socket-activation descriptors the process gets.
@@ -104,12 +108,13 @@ pub struct Place<'a> {
 pub fn decide(
     spec: &Spec,
     facts: &Facts,
-    ids: Option<&IdMaps>,
+    (ids, setgroups): (Option<&IdMaps>, Setgroups),
     ask: &Create,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Process>> {
     let Some(process) = &spec.process else { return Ok(None) };
-    of(process, "/process", &Place { facts, ids, spec, listen_fds: ask.listen_fds }, warnings).map(Some)
+    of(process, "/process", &Place { facts, ids, setgroups, spec, listen_fds: ask.listen_fds }, warnings)
+        .map(Some)
 }
 
 /// Decides about one process object. `at` is its JSON pointer: `/process`, or empty for a file of its own.
@@ -119,7 +124,10 @@ pub fn decide(
 pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<String>) -> Result<Process> {
     let env = environment(process, at, place.listen_fds)?;
     let args = args(process, at)?;
-    let user = user(&process.user, &format!("{at}/user"), place.ids)?;
+    let mut user = user(&process.user, &format!("{at}/user"), place.ids)?;
+    if place.setgroups == Setgroups::Denied {
+        without_setgroups(&mut user, &format!("{at}/user"))?;
+    }
     let no_apparmor =
         (!place.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
     let no_selinux = (!place.facts.selinux)
@@ -136,6 +144,7 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
         terminal: process.terminal.then_some(size),
         uid: user.uid,
         gid: user.gid,
+        keeps_groups: place.setgroups != Setgroups::Allowed && user.additional_gids.is_empty(),
         gids: user.additional_gids,
         umask: process.user.umask.unwrap_or(UMASK) & 0o777,
         caps: caps::decide(process.capabilities.as_ref(), at, place.facts, warnings)?,
@@ -328,6 +337,16 @@ fn user(user: &spec::User, at: &str, ids: Option<&IdMaps>) -> Result<spec::User>
         check(*gid, format!("{at}/additionalGids/{index}"), "group", group(*gid))?;
     }
     Ok(user.clone())
+}
+
+/// Its own group a process has anyway; another one it cannot be given.
+fn without_setgroups(user: &mut spec::User, at: &str) -> Result<()> {
+    user.additional_gids.retain(|gid| *gid != user.gid);
+    if user.additional_gids.is_empty() {
+        return Ok(());
+    }
+    let text = "cannot set any additional groups in a rootless container: setgroups(2) is denied in its user namespace";
+    Err(Error::invalid(format_args!("{at}/additionalGids"), text).with_kind(Kind::Unsupported))
 }
 
 fn oom_score_adj(process: &spec::Process, at: &str) -> Result<Option<i32>> {

@@ -99,7 +99,7 @@ impl Seen {
             StageOp::NoNewPrivs => self.no_new_privs = true,
             StageOp::Close { .. } => self.closed = true,
             StageOp::Bound { .. } => self.bounded = true,
-            StageOp::Groups(_) | StageOp::KeepGroups => self.groups = true,
+            StageOp::Groups { .. } | StageOp::KeepGroups => self.groups = true,
             StageOp::SetIds { .. } => self.ids = true,
             StageOp::Capset { .. } => self.capabilities = true,
             StageOp::Lookup(_) => self.executable = true,
@@ -135,8 +135,8 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Hop(0) => return None,
         // A network namespace changes nothing that the others depend on.
         StageOp::JoinSent(_) => return None,
-        StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) => Rank::Join,
-        StageOp::Propagate(_) | StageOp::AttachHost { .. } => Rank::HostTree,
+        StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) | StageOp::DropGroups => Rank::Join,
+        StageOp::Propagate(_) | StageOp::AttachHost { .. } | StageOp::OpenTree { .. } => Rank::HostTree,
         StageOp::Attach { .. }
         | StageOp::AttachOrLink { .. }
         | StageOp::FsMode { .. }
@@ -149,7 +149,7 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Mask { .. } | StageOp::Readonly(_) => Rank::Harden,
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
-        StageOp::SetIds { .. } | StageOp::Groups(_) | StageOp::KeepGroups => Rank::Ids,
+        StageOp::SetIds { .. } | StageOp::Groups { .. } | StageOp::KeepGroups => Rank::Ids,
         StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
@@ -167,6 +167,7 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         | StageOp::Barrier { fd, .. }
         | StageOp::Root(fd)
         | StageOp::AttachHost { mount: fd, .. }
+        | StageOp::OpenTree { into: fd, .. }
         | StageOp::SetAttr { mount: fd, .. }
         | StageOp::Write { dir: fd, .. }
         | StageOp::Chroot(fd)

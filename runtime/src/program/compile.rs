@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod anchors;
+mod birth;
 mod mounting;
 mod process;
 
@@ -64,6 +65,10 @@ pub struct Entry {
     pub keyring: bool,
     /// The process must be placed by pid (cgroup v1).
     pub place: bool,
+    /// This process has no privilege over the one that it makes, once that has changed its ids.
+    pub unprivileged: bool,
+    /// The caller's groups can be dropped before the user namespace is joined.
+    pub drops_groups: bool,
     /// The kernel's last capability.
     pub last_cap: u32,
     /// The container has groups in resctrl.
@@ -82,6 +87,8 @@ const STEPS: usize = 256;
 /// The program under construction.
 struct Builder {
     program: Program,
+    /// The stage copies mounts: what it has to copy.
+    inside: Option<Vec<(String, Ref, Tree)>>,
     /// The field that wants a network namespace which the host makes and the stage has not joined yet.
     network: Option<String>,
     /// The kernel has mount_setattr(2): mounts are complete before they are attached.
@@ -93,7 +100,7 @@ struct Builder {
 impl Builder {
     fn new(set_attr: bool) -> Builder {
         let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
-        Builder { program, network: None, set_attr, anchors: Default::default() }
+        Builder { program, inside: None, network: None, set_attr, anchors: Default::default() }
     }
 
     fn host(&mut self, at: &str, op: HostOp) {
@@ -125,6 +132,7 @@ impl Builder {
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let mut b = Builder::new(plan.set_attr);
     let b = &mut b;
+    b.inside = plan.copies_inside.then(Vec::new);
     b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
@@ -136,6 +144,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     // The first process, in its namespaces.
     b.births(plan, &joins);
     b.meanwhile(plan);
+    b.trees_inside();
     // Inside: the session and the network's first device.
     if !plan.ask.no_new_keyring {
         if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
@@ -205,15 +214,25 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     // The label is written before the hop, by a process of our own pid namespace; our /proc is nobody else's.
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
-    b.host("", HostOp::Clone { flags: 0, wait: entry.place });
+    let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
+    let wait = entry.place || early_score.is_some();
+    b.host("", HostOp::Clone { flags: 0, wait });
     if entry.rdt {
         b.host("/linux/intelRdt", HostOp::RdtPlace);
     }
     if entry.place {
         b.host("", HostOp::Place);
+    }
+    if let Some(score) = early_score {
+        b.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
+    }
+    if wait {
         b.host("", HostOp::Release);
     }
     b.stage("", StageOp::Signals);
+    if entry.drops_groups {
+        b.stage("", StageOp::DropGroups);
+    }
     // The pid namespace is for the one that is cloned later.
     let kinds = entry.kinds | if entry.pid { NsKind::Pid.flag() } else { 0 };
     if kinds != 0 {
@@ -301,114 +320,7 @@ impl Builder {
             idmap: None,
             must: Must::Directory,
         };
-        self.open("/root/path", Source::Tree(tree))
-    }
-
-    fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
-        let mut files = Vec::new();
-        let foreign = crate::plan::sysctl::foreign(&plan.sysctl, &plan.namespaces);
-        for join in &plan.namespaces.join {
-            let demand = foreign.iter().find(|(other, _)| other.kind == join.kind);
-            let foreign = demand.map(|(_, at)| (*at).to_owned());
-            let source = Source::Namespace { path: join.path.clone(), kind: join.kind, foreign };
-            files.push((join.kind, self.open(&join.at, source), join.at.clone()));
-        }
-        files
-    }
-
-    /// clone3 and what must be true before the stage may act. Usually one clone into all new namespaces at once.
-    /// Where namespaces that exist must be entered first (with a user namespace in play, or a pid namespace, in which
-    /// others would see our own process, or a time namespace to be set up), the first process does that and hops: it
-    /// clones the final one beside itself.
-    fn births(&mut self, plan: &Plan, joins: &[(NsKind, Ref, String)]) {
-        let new = plan.namespaces.new_flags();
-        let user_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::User);
-        let time = plan.namespaces.has_new(NsKind::Time);
-        let user_new = plan.namespaces.has_new(NsKind::User);
-        let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
-        let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
-        let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
-        let place = plan.cgroup.record.version == Version::V1;
-        let wait = place || (user_new && !hop);
-        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
-        let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
-        // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
-        // must be the container's user namespace, which only the inside can make it in.
-        if !hop && !user_new && plan.host_network {
-            self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
-        }
-        let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
-        let flags = if hop { 0 } else { new & !late & !apart };
-        self.host("/linux/namespaces", HostOp::Clone { flags, wait });
-        if user_new && !hop {
-            self.host("/linux/uidMappings", HostOp::IdMaps);
-        }
-        if place {
-            self.host("/linux/cgroupsPath", HostOp::Place);
-        }
-        if wait {
-            self.host("", HostOp::Release);
-        }
-        self.stage("", StageOp::Signals);
-        if late != 0 {
-            self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
-        }
-        if time {
-            self.time_namespace(plan, proc);
-        }
-        // The user namespace last: our own has power over the others, whoever owns them.
-        let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
-        for (kind, fd, at) in others.into_iter().chain(user) {
-            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
-            if *kind == NsKind::User {
-                self.stage(at, StageOp::BecomeRoot);
-            }
-        }
-        if hop {
-            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag()));
-            self.host("/linux/namespaces", HostOp::Adopt);
-            if user_new {
-                self.host("/linux/uidMappings", HostOp::IdMaps);
-            }
-            self.host("", HostOp::Release);
-            if user_new {
-                self.stage("/linux/uidMappings", StageOp::BecomeRoot);
-            }
-        }
-        if let Some(process) = &plan.process
-            && let Some(score) = process.oom_score_adj
-        {
-            self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
-        }
-        if plan.rdt.is_some() {
-            self.host("/linux/intelRdt", HostOp::RdtPlace);
-        }
-    }
-
-    /// While the stage is at work: what need not be there before the process is, but before it is "created".
-    fn meanwhile(&mut self, plan: &Plan) {
-        if let Some(at) = self.network.clone() {
-            self.host(&at, HostOp::Network);
-        }
-        // On v1 the rules are a list that is written line by line, and in between too little is allowed.
-        if plan.cgroup.record.version != Version::V1 {
-            self.host("/linux/resources/devices", HostOp::DeviceRules);
-        }
-        self.host("", HostOp::Keep);
-        self.host("", HostOp::Identify);
-    }
-
-    /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
-    fn time_namespace(&mut self, plan: &Plan, proc: Ref) {
-        let at = plan.namespaces.new_at(NsKind::Time).unwrap_or_default();
-        self.stage(at, StageOp::Unshare(NsKind::Time.flag()));
-        if !plan.namespaces.time_offsets.is_empty() {
-            let data = plan.namespaces.time_offsets.join("\n");
-            self.stage(
-                "/linux/timeOffsets",
-                StageOp::Write { dir: proc, path: "self/timens_offsets".into(), data },
-            );
-        }
+        self.tree("/root/path", tree)
     }
 
     /// A session keyring: others of the container may search it (runc: 0x8 for others in a user namespace, else

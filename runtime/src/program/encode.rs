@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
-use super::op::{Op, Ref, StageOp};
+use super::op::{Must, Op, Ref, StageOp, Tree};
 use super::place::Place;
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
@@ -218,6 +218,7 @@ impl Encoder<'_> {
             StageOp::AttachHost { mount, path } => {
                 Rec { code: code::ATTACH_HOST, r: self.fd(*mount), s: self.text(path), ..none }
             }
+            StageOp::OpenTree { into, tree } => self.open_tree(*into, tree, none),
             StageOp::ChdirHost(path) => Rec { code: code::CHDIR_HOST, s: self.text(path), ..none },
             StageOp::Root(fd) => Rec { code: code::ROOT, r: self.fd(*fd), ..none },
             StageOp::Target { slot: n, path, flags, like } => Rec {
@@ -297,6 +298,19 @@ impl Encoder<'_> {
         Rec { r: self.fd(place.anchor), s, x: s + place.inside as u32, ..none }
     }
 
+    fn open_tree(&mut self, into: Ref, tree: &Tree, none: Rec) -> Rec {
+        let y = match tree.must {
+            Must::Anything | Must::LinkOrTree => 0,
+            Must::Directory => wire::TREE_DIR,
+            Must::Proc => wire::TREE_PROC,
+        };
+        let recursive = if tree.recursive { libc::AT_RECURSIVE } else { 0 };
+        let nofollow = tree.nofollow || tree.must == Must::LinkOrTree;
+        let x = (recursive | if nofollow { libc::AT_SYMLINK_NOFOLLOW } else { 0 }) as u32;
+        let s = self.text(&tree.path.to_string_lossy());
+        Rec { code: code::OPEN_TREE, r: self.fd(into), s, x, y, ..none }
+    }
+
     fn identity_record(&mut self, op: &StageOp, none: Rec) -> Rec {
         match op {
             StageOp::Umask(mask) => Rec { code: code::UMASK, x: *mask, ..none },
@@ -309,12 +323,13 @@ impl Encoder<'_> {
             StageOp::Chdir { path, again } => {
                 Rec { code: code::CHDIR, s: self.text(path), y: if *again { 2 } else { 1 }, ..none }
             }
-            StageOp::Groups(groups) => {
+            StageOp::Groups { gids, may_keep } => {
                 self.align();
                 let at = self.here();
-                groups.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
-                Rec { code: code::GROUPS, s: at, x: groups.len() as u32, ..none }
+                gids.iter().for_each(|group| self.blob.extend(group.to_ne_bytes()));
+                Rec { code: code::GROUPS, s: at, x: gids.len() as u32, y: (*may_keep).into(), ..none }
             }
+            StageOp::DropGroups => Rec { code: code::DROP_GROUPS, ..none },
             StageOp::KeepGroups => Rec { code: code::KEEP_GROUPS, ..none },
             StageOp::SetIds { uid, gid } => {
                 Rec { code: code::SET_IDS, a: (*uid).into(), b: (*gid).into(), ..none }

@@ -7,6 +7,7 @@ use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
 use super::place::Place;
 use super::{Program, Step};
 use crate::error::printable;
+use crate::plan::ids::{Writer, Writers};
 use crate::plan::mounts::{Attrs, Propagation};
 use crate::stage::wire::{self, barrier};
 
@@ -91,7 +92,8 @@ pub fn operand(program: &Program, index: usize) -> String {
         StageOp::Write { path, data, .. } => format!("/proc/{path}, {data}"),
         StageOp::Exec { args, .. } => args.first().cloned().unwrap_or_default(),
         StageOp::SetIds { uid, gid } => format!("{uid}:{gid}"),
-        StageOp::Groups(groups) => format!("{groups:?}"),
+        StageOp::Groups { gids, .. } => format!("{gids:?}"),
+        StageOp::OpenTree { tree, .. } => tree.path.display().to_string(),
         StageOp::Hostname(name) | StageOp::Domainname(name) => name.clone(),
         StageOp::Keyring { name, .. } => name.clone(),
         StageOp::MemPolicy(policy) => format!("{:#x}", policy.mode),
@@ -124,7 +126,7 @@ fn host(program: &Program, op: &HostOp) -> String {
             format!("clone the container's first process into its control group, with {namespaces}{wait}")
         }
         HostOp::Adopt => "take over the process that the first one cloned".into(),
-        HostOp::IdMaps => "write the id mappings of the user namespace".into(),
+        HostOp::IdMaps(writers) => format!("write the id mappings of the user namespace{}", tools(*writers)),
         HostOp::Place => "put the process into its control group".into(),
         HostOp::OomScoreAdj(score) => format!("write {score} to the process's oom_score_adj"),
         HostOp::Release => "let the process go on".into(),
@@ -140,10 +142,23 @@ fn host(program: &Program, op: &HostOp) -> String {
     }
 }
 
+/// Who writes what the host does not write as root would.
+fn tools(writers: Writers) -> &'static str {
+    match (writers.uid, writers.gid) {
+        (Writer::Tool, Writer::Tool) => " by newuidmap and newgidmap",
+        (Writer::Tool, Writer::UsWithoutGroups) => " by newuidmap, and for groups, once setgroups is denied",
+        (Writer::Tool, Writer::Us) => " by newuidmap, and for groups",
+        (_, Writer::Tool) => ", for groups by newgidmap",
+        (_, Writer::UsWithoutGroups) => ", once setgroups is denied in it",
+        (_, Writer::Us) => "",
+    }
+}
+
 fn source(source: &Source) -> String {
     match source {
         Source::Tree(tree) => self::tree(tree),
         Source::Namespace { path, kind, .. } => format!("open the {} namespace {path}", kind.name()),
+        Source::Place => "keep a descriptor's place for a mount tree that is copied inside".into(),
         Source::Fs(fs) => {
             let attrs = Attrs { set: fs.attrs, clear: 0 };
             format!("mount a {} file system, detached, id-mapped{}", fs.fstype, attributes(attrs, ""))
@@ -280,6 +295,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::AttachHost { path, .. } => {
             format!("attach the root file system at {path} of the host's tree")
         }
+        StageOp::OpenTree { tree, .. } => self::tree(tree),
         StageOp::ChdirHost(path) => format!("change to the directory {path} of the host's tree"),
         StageOp::Root(Ref::Nothing) => "look up paths from the container's root".into(),
         StageOp::Root(_) => "look up paths inside the root file system from here on".into(),
@@ -347,8 +363,12 @@ fn identity(op: &StageOp) -> String {
         StageOp::Chdir { path, again: false } => format!("change to the directory {path}"),
         StageOp::Chdir { again: true, .. } => "check that the working directory is inside the root".into(),
         StageOp::KeepGroups => "keep the caller's supplementary groups".into(),
-        StageOp::Groups(groups) if groups.is_empty() => "drop all supplementary groups".into(),
-        StageOp::Groups(groups) => format!("set the supplementary groups {groups:?}"),
+        StageOp::Groups { may_keep: true, .. } => {
+            "drop all supplementary groups, unless the user namespace denies it".into()
+        }
+        StageOp::Groups { gids, .. } if gids.is_empty() => "drop all supplementary groups".into(),
+        StageOp::Groups { gids, .. } => format!("set the supplementary groups {gids:?}"),
+        StageOp::DropGroups => "drop all supplementary groups of the caller".into(),
         StageOp::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
         StageOp::Bound { keep, .. } => format!("bound the capabilities to {}", caps(*keep)),
         StageOp::Capset { effective, permitted, inheritable } => format!(

@@ -2,9 +2,9 @@
 //! The vocabulary of programs.
 //!
 //! A stage operation cannot hold a free path: it names a descriptor ([`Ref`]) or a path that is looked up below
-//! the container's root; the two exceptions, [`StageOp::Propagate`] and [`StageOp::AttachHost`], name the host's
-//! own tree and are refused by `check` after the change of root. The file is longer than others because the vocabulary is one
-//! table, and each word of it is explained where it stands.
+//! the container's root; the exceptions, [`StageOp::Propagate`], [`StageOp::AttachHost`] and (without root)
+//! [`StageOp::OpenTree`], name the host's own tree and are refused by `check` once anything is mounted in the root. The
+//! file is longer than others because the vocabulary is one table, and each word of it is explained where it stands.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::place::Place;
 use crate::plan::hooks::Hook;
+use crate::plan::ids::Writers;
 use crate::plan::mempolicy::MemPolicy;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
@@ -33,6 +34,8 @@ pub enum Ref {
 pub enum Source {
     /// A detached copy of a mount tree (open_tree(2) with OPEN_TREE_CLONE), with its attributes already set.
     Tree(Tree),
+    /// A descriptor whose place the stage gives to a tree that it copies itself.
+    Place,
     /// A file system of its own that the host mounts, detached, because it is to be id-mapped.
     Fs(FsTree),
     /// A device node that the host makes, detached, with an owner of the user namespace's.
@@ -179,7 +182,7 @@ pub enum HostOp {
     /// Take over the final process that the first one cloned.
     Adopt,
     /// Write uid_map and gid_map.
-    IdMaps,
+    IdMaps(Writers),
     /// Put the process into its control group (where clone3 could not).
     Place,
     /// Write oom_score_adj.
@@ -437,9 +440,23 @@ pub enum StageOp {
         again: bool,
     },
     /// setgroups(2)
-    Groups(Vec<u32>),
+    Groups {
+        /// The groups.
+        gids: Vec<u32>,
+        /// A denial (user_namespaces(7)) leaves them as they are.
+        may_keep: bool,
+    },
     /// Keep the caller's supplementary groups.
     KeepGroups,
+    /// setgroups(2) without any, before a user namespace is joined that may deny it.
+    DropGroups,
+    /// open_tree(2) with OPEN_TREE_CLONE of a path of the host's tree, as root of the container's user namespace.
+    OpenTree {
+        /// The source whose place it takes.
+        into: Ref,
+        /// The tree; its attributes and propagation are steps of their own.
+        tree: Tree,
+    },
     /// setresgid(2), setresuid(2)
     SetIds {
         /// User.

@@ -20,6 +20,14 @@ pub struct Change<'a> {
     pub recursive: bool,
 }
 
+/// Whether this process may copy mounts: CAP_SYS_ADMIN in the user namespace that owns its mount namespace.
+#[must_use]
+pub fn may_copy() -> bool {
+    let flags =
+        rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(rustix::fs::CWD, "/", flags).is_ok()
+}
+
 /// Whether the kernel has mount_setattr(2). Asked with a size that every kernel that has it refuses.
 pub fn has_set_attr() -> bool {
     // SAFETY: with a size of 0 nothing is read.

@@ -49,6 +49,11 @@ pub fn among_mounts_of<T: Send>(
     })
 }
 
+/// Whether this process is no root of the initial user namespace.
+pub fn unprivileged() -> bool {
+    !rustix::process::geteuid().is_root() || in_user_namespace()
+}
+
 /// A new network namespace with `lo` up. This thread makes it by being in it for a moment; nobody else's is touched.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
 use crate::host::{Launch, Subject, Task};
-use crate::plan::Plan;
+use crate::plan::{Plan, ids};
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
 use crate::state::{Dir, State, now, read_all};
@@ -24,7 +24,7 @@ use crate::state::{Dir, State, now, read_all};
 /// After an error nothing is left behind.
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
-    let mut facts = Facts::probe()?;
+    let mut facts = Facts::probe()?.for_rootless(home.rootless);
     if ask.no_pivot {
         facts.probe_mounts()?;
     }
@@ -35,6 +35,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if ask.run && plan.process.is_none() {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
+    ids::rootless(&plan.namespaces, &facts)?;
     terminal_rules(&plan, &ask)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

@@ -10,11 +10,12 @@ use crate::ask::{Exec, Home, Launched};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result, printable};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::host::{Launch, Subject, Task};
+use crate::plan::annotations;
+use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
 use crate::plan::process::{self, Place, Process};
-use crate::plan::{annotations, ids};
 use crate::program::compile::Entry;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
@@ -40,7 +41,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let spec = container.spec()?;
     let facts = Facts::probe()?;
     let namespaces = namespaces::decide(&spec)?;
-    let process = decide(home, &ask, &spec, &facts, &namespaces)?;
+    let setgroups = setgroups(&namespaces, &facts, pid);
+    let process = decide(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
     super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
@@ -54,6 +56,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
         keyring: !container.state.no_keyring,
         place: placement.at_birth().is_none(),
+        unprivileged: !facts.is_admin(),
+        drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
         last_cap: facts.last_cap,
         rdt: container.state.rdt.is_some(),
         keep_groups: obeyed.keep_groups,
@@ -79,7 +83,23 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     )
 }
 
-fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Namespaces) -> Result<Process> {
+/// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;
+/// but what its namespace denies, it can never allow again, so this is no race to be won.
+fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Setgroups {
+    let denied = match namespaces.has(NsKind::User) {
+        true => facts::setgroups_denied(&pid.to_string()),
+        false => facts.setgroups_denied,
+    };
+    if denied { Setgroups::Denied } else { Setgroups::Allowed }
+}
+
+fn decide(
+    home: &Home,
+    ask: &Exec,
+    spec: &Spec,
+    (facts, setgroups): (&Facts, Setgroups),
+    namespaces: &Namespaces,
+) -> Result<Process> {
     let whole = ask.process.is_some() || ask.object.is_some();
     let mut object = match (&ask.object, &ask.process) {
         (Some(object), _) => object.clone(),
@@ -91,8 +111,9 @@ fn decide(home: &Home, ask: &Exec, spec: &Spec, facts: &Facts, namespaces: &Name
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
     let object = if whole { object } else { process::overlay(object, &ask.overlay) };
-    let known = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
-    let place = Place { facts, ids: known.as_ref(), spec, listen_fds: 0 };
+    let theirs = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
+    let known = ids::known(namespaces, theirs.as_ref(), facts);
+    let place = Place { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if whole { "" } else { "/process" };
     let mut process = process::of(&object, at, &place, &mut warnings)?;

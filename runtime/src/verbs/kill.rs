@@ -5,6 +5,8 @@
 
 use std::os::fd::AsFd;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::ask::Home;
 use crate::container::{Container, Phase};
 use crate::error::{Context, Error, Kind, Result};
@@ -18,10 +20,16 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = Container::open(home, id)?;
     let (phase, pidfd) = container.phase()?;
     if all {
-        return if signal == libc::SIGKILL {
-            container.group().kill()
-        } else {
-            container.group().signal(signal)
+        let grouped = !container.state.cgroup.groups.is_empty();
+        return match (signal, pidfd) {
+            (libc::SIGKILL, _) if grouped => container.group().kill(),
+            _ if grouped => container.group().signal(signal),
+            // With init its whole pid namespace ends.
+            (libc::SIGKILL, Some(init)) if own_pid_namespace(&container) => {
+                crate::host::identity::kill(init.as_fd());
+                Ok(())
+            }
+            _ => everybody(&container, signal),
         };
     }
     let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
@@ -47,4 +55,16 @@ fn own_pid_namespace(container: &Container) -> bool {
             .iter()
             .any(|ns| ns.kind == "pid" && ns.path.as_ref().is_none_or(String::is_empty))
     })
+}
+
+fn everybody(container: &Container, signal: i32) -> Result<()> {
+    for pid in container.pids()? {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        // The pidfd is opened, then asked again: a pid that was taken over meanwhile is not among them.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if container.pids()?.contains(&pid.as_raw_nonzero().get()) {
+            let _ = send(pidfd.as_fd(), signal);
+        }
+    }
+    Ok(())
 }

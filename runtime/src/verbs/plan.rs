@@ -7,7 +7,7 @@ use super::create::load;
 use crate::ask::{Create, Home};
 use crate::error::Result;
 use crate::facts::Facts;
-use crate::plan::Plan;
+use crate::plan::{Plan, ids};
 use crate::program::{HostOp, Op, check, compile, explain};
 
 /// One line of `corten plan`.
@@ -27,7 +27,7 @@ pub struct PlanLine {
 /// As `create` before it makes anything.
 pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     let (spec, _, bundle) = load(ask)?;
-    let mut facts = Facts::probe()?;
+    let mut facts = Facts::probe()?.for_rootless(home.rootless);
     if ask.no_pivot {
         facts.probe_mounts()?;
     }
@@ -35,6 +35,9 @@ pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));
+    if let Err(error) = ids::rootless(&plan.namespaces, &facts) {
+        (home.warn)(&format!("{error}: this is what root would do"));
+    }
     let mut lines = Vec::new();
     for step in &program.steps {
         let side = match step.op {

@@ -5,7 +5,7 @@
 
 use crate::ask::{Home, check_id};
 use crate::container::{Container, owner};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Kind, Result};
 use crate::state::Status;
 
 /// `state`: one container (reference J1).
@@ -43,14 +43,10 @@ pub fn list(home: &Home) -> Result<Vec<Status>> {
     Ok(all)
 }
 
-/// `ps`: the pids of every process in the container's cgroup tree, ascending.
+/// `ps`: the pids of every process in the container's cgroup tree or, without one, in its pid namespace; ascending.
 ///
 /// # Errors
-/// `Kind::Unsupported` for a container without a control group.
+/// `Kind::Unsupported` for a container with neither.
 pub fn pids(home: &Home, id: &str) -> Result<Vec<i32>> {
-    let container = Container::open(home, id)?;
-    if container.state.cgroup.groups.is_empty() {
-        return Err(Error::new(Kind::Unsupported, "the container has no control group to list"));
-    }
-    container.group().pids()
+    Container::open(home, id)?.pids()
 }

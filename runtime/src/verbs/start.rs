@@ -97,6 +97,7 @@ fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
         ..Create::default()
     };
     let worded = Facts::probe().and_then(|facts| {
+        let facts = facts.for_rootless(home.rootless);
         let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
         let program = compile::create(&plan, facts.last_cap);
         Ok(word(&program, &program.records(), incoming))

@@ -241,7 +241,8 @@ fn overlay_of_exec() {
     };
     let laid = process::overlay(base, &over);
     let facts = hosts::v2();
-    let place = Place { facts: &facts, ids: None, spec: &spec, listen_fds: 0 };
+    let setgroups = corten::plan::ids::Setgroups::Allowed;
+    let place = Place { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let process = process::of(&laid, "/process", &place, &mut warnings).unwrap();
     assert_eq!((process.args.join(" "), process.env.join(" ")), ("ls -l".to_owned(), "A=2".to_owned()));
@@ -266,7 +267,8 @@ fn overlay_of_exec() {
 #[test]
 fn pointers_of_a_process_file() {
     let (facts, spec) = (hosts::v2(), read(&with("/hooks", Value::Null)));
-    let place = Place { facts: &facts, ids: None, spec: &spec, listen_fds: 0 };
+    let setgroups = corten::plan::ids::Setgroups::Allowed;
+    let place = Place { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
     let error = process::of(&spec::Process::default(), "", &place, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains(" /args: args must not be empty"), "{error}");
 }

@@ -21,6 +21,12 @@ pub fn v2() -> Facts {
     Facts {
         euid: 0,
         in_userns: false,
+        egid: 0,
+        effective: (1 << 41) - 1,
+        copies_mounts: true,
+        setgroups_denied: false,
+        ids: None,
+        delegated: None,
         last_cap: 40,
         grantable: (1 << 41) - 1,
         apparmor: true,
@@ -49,6 +55,22 @@ pub fn nested() -> Facts {
     Facts { in_userns: true, ..v2() }
 }
 
+/// A user without privileges, whose own group (a session's) belongs to root.
+pub fn user() -> Facts {
+    let mut facts = v2();
+    facts.cgroups.user = Some(1000);
+    facts.cgroups.v2 = facts.cgroups.v2.map(|h| Hierarchy { own: "/user.slice/session".into(), ..h });
+    Facts {
+        euid: 1000,
+        egid: 1000,
+        effective: 0,
+        grantable: u64::MAX,
+        copies_mounts: false,
+        delegated: Some(Vec::new()),
+        ..facts
+    }
+}
+
 /// The plan of container `box` in the bundle /bundle.
 pub fn plan(spec: &Spec, facts: &Facts) -> Result<Plan> {
     plan_for(spec, facts, &Create::default())
@@ -56,7 +78,12 @@ pub fn plan(spec: &Spec, facts: &Facts) -> Result<Plan> {
 
 /// The same with flags; the id is filled in.
 pub fn plan_for(spec: &Spec, facts: &Facts, ask: &Create) -> Result<Plan> {
-    let home = Home { root: PathBuf::from("/run/corten"), manager: Manager::Cgroupfs, warn: &|_| {} };
+    let home = Home {
+        root: PathBuf::from("/run/corten"),
+        manager: Manager::Cgroupfs,
+        rootless: None,
+        warn: &|_| {},
+    };
     let ask = Create {
         id: "box".to_owned(),
         no_pivot: ask.no_pivot,

@@ -14,6 +14,7 @@ mod hosts;
 mod nasty;
 mod options;
 mod oracle;
+mod rootless;
 mod show;
 
 use std::path::PathBuf;

@@ -70,6 +70,18 @@ fn hooks() -> Value {
         "startContainer": one("startContainer"), "poststart": one("poststart"), "poststop": one("poststop")})
 }
 
+/// What `corten spec --rootless` writes, after `change`, planned for a user without privileges.
+fn rootless(change: impl FnOnce(&mut Value)) -> Program {
+    let mut config: Value = serde_json::from_str(include_str!("../data/plan/rootless.json")).unwrap();
+    config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
+    config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
+    change(&mut config);
+    let mut user = hosts::user();
+    (user.apparmor, user.selinux) = (false, false);
+    compile::create(&hosts::plan_for(&read(&config), &user, &Create::default()).unwrap(), LAST_CAP)
+}
+
 /// What few configurations have.
 fn fields(config: &mut Value) {
     let linux = &mut config["linux"];
@@ -116,6 +128,8 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
         chroot: plan.ask.no_pivot || !has(NsKind::Mount),
         keyring: !plan.ask.no_new_keyring,
         place,
+        unprivileged: false,
+        drops_groups: has(NsKind::User),
         last_cap: LAST_CAP,
         rdt: plan.rdt.is_some(),
         keep_groups: plan.obeyed.keep_groups,
@@ -139,6 +153,12 @@ pub fn golden() -> Vec<(&'static str, Program)> {
         ("default", program(|_| {})),
         ("run", compile::create(&plan(&Create { run: true, ..Create::default() }, |_| {}), LAST_CAP)),
         ("userns", program(user_namespace)),
+        ("rootless", rootless(|_| {})),
+        (
+            "rootless-time",
+            rootless(|c| c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}))),
+        ),
+        ("rootless-range", rootless(|c| c["linux"]["uidMappings"][0]["size"] = json!(5))),
         ("joined", program(|c| joined(c, &["network", "ipc", "uts", "pid"]))),
         (
             "joined-user",

@@ -115,10 +115,10 @@ impl Decoded {
                 let found = (self.text(rec.s), self.text(rec.t), self.text(rec.b as u32));
                 assert_eq!(found, (fstype.as_str(), source.as_str(), data.as_str()));
             }
-            StageOp::Groups(groups) => {
+            StageOp::Groups { gids, .. } => {
                 self.array(rec.s, rec.x, 4);
                 let found: Vec<u32> = (0..rec.x).map(|n| self.u32(rec.s + 4 * n)).collect();
-                assert_eq!(found, *groups);
+                assert_eq!(found, *gids);
             }
             StageOp::Seccomp { filter, .. } => {
                 self.array(rec.s, rec.x, 8);

@@ -155,7 +155,7 @@ fn an_exec_that_keeps_something() {
     type Wanted = fn(&StageOp) -> bool;
     let needed: [Wanted; 6] = [
         |op| matches!(op, StageOp::Bound { .. }),
-        |op| matches!(op, StageOp::Groups(_)),
+        |op| matches!(op, StageOp::Groups { .. }),
         |op| matches!(op, StageOp::SetIds { .. }),
         |op| matches!(op, StageOp::Capset { .. }),
         |op| matches!(op, StageOp::Lookup(_)),

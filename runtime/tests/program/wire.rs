@@ -7,6 +7,7 @@ use corten::plan::hooks::Hook;
 use corten::plan::mempolicy::MemPolicy;
 use corten::plan::mounts::{Attrs, Propagation};
 use corten::program::encode::encode;
+use corten::program::op::{Must, Tree};
 use corten::program::place::Place;
 use corten::program::{Op, Program, Ref, StageOp, Step, compile};
 use corten::stage::wire::{self, Rec, code};
@@ -92,7 +93,7 @@ operations! {
     Personality(_),
     NoNewPrivs,
     Chdir { .. },
-    Groups(_),
+    Groups { .. },
     SetIds { .. },
     Bound { .. },
     Capset { .. },
@@ -110,12 +111,24 @@ operations! {
     JoinSent(_),
     AttachOrLink { .. },
     KeepGroups,
+    DropGroups,
+    OpenTree { .. },
     MemPolicy(_),
     Exec { .. },
 }
 
 fn all() -> Vec<StageOp> {
     let (text, none, attrs) = (String::new, Ref::Nothing, Attrs::default());
+    let tree = Tree {
+        path: "/a".into(),
+        recursive: true,
+        nofollow: false,
+        attrs,
+        all_attrs: attrs,
+        propagation: vec![],
+        idmap: None,
+        must: Must::Directory,
+    };
     let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: None };
     vec![
         StageOp::Signals,
@@ -164,7 +177,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Personality(0),
         StageOp::NoNewPrivs,
         StageOp::Chdir { path: text(), again: false },
-        StageOp::Groups(vec![]),
+        StageOp::Groups { gids: vec![], may_keep: false },
         StageOp::SetIds { uid: 0, gid: 0 },
         StageOp::Bound { keep: 0, last: 0 },
         StageOp::Capset { effective: 0, permitted: 0, inheritable: 0 },
@@ -178,6 +191,8 @@ fn all() -> Vec<StageOp> {
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
+        StageOp::DropGroups,
+        StageOp::OpenTree { into: none, tree },
         StageOp::Label { slot: 0, label: text() },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]

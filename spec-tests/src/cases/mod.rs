@@ -33,6 +33,9 @@ mod process;
 mod races;
 mod rdt;
 mod rootfs;
+mod rootless;
+mod rootless_groups;
+mod rootless_mounts;
 mod seccomp;
 mod signals;
 mod systemd;
@@ -66,6 +69,9 @@ pub fn all() -> Vec<Case> {
         forks::cases,
         systemd_trouble::cases,
         rootfs::cases,
+        rootless::cases,
+        rootless_mounts::cases,
+        rootless_groups::cases,
         attacks::cases,
         races::cases,
         lsm::cases,

@@ -19,4 +19,5 @@ pub mod report;
 pub mod runner;
 pub mod terminal;
 pub mod test;
+pub mod user;
 pub mod warden;

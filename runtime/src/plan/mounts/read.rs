@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::options::{self, Options};
 use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups, idmap};
@@ -97,7 +97,9 @@ impl<'a> Reading<'a> {
         if self.options.bind.is_some() || self.kind == Some("bind") {
             self.ignored_by_binds(warnings);
             let source = self.bind()?;
-            steps.push(Step::Mount(self.mount(source)?));
+            let mut mount = self.mount(source)?;
+            self.close_sysfs(&mut mount);
+            steps.push(Step::Mount(mount));
             return Ok(());
         }
         match self.kind {
@@ -185,6 +187,17 @@ impl<'a> Reading<'a> {
             copy_symlink: self.options.copy_symlink,
             procfs: self.target == "/proc",
         })
+    }
+
+    /// `ro` is for the top of a bind. Configurations without root bind /sys because they may not mount a sysfs, and mean
+    /// what is below as well: the control groups there are in part the user's own (CVE-2023-25809).
+    fn close_sysfs(&self, mount: &mut Mount) {
+        let users = self.context.namespaces.has(NsKind::User) || self.context.facts.in_userns;
+        let whole =
+            matches!(&mount.source, Source::Bind { path, recursive: true, .. } if path == Path::new("/sys"));
+        if users && whole && self.readonly() && mount.recursive.clear & libc::MOUNT_ATTR_RDONLY == 0 {
+            mount.recursive.set |= libc::MOUNT_ATTR_RDONLY;
+        }
     }
 
     /// mount(2) ignores the data of a bind, and so do we, but not in silence: it is most often a misspelt option.

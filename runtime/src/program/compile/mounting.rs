@@ -67,7 +67,10 @@ impl Builder {
                 })
             }
         };
-        self.open(&mount.at, tree)
+        match tree {
+            Source::Tree(tree) => self.tree(&mount.at, tree),
+            other => self.open(&mount.at, other),
+        }
     }
 
     fn device_source(&mut self, device: &Device, default: Propagation) -> Ref {
@@ -88,7 +91,10 @@ impl Builder {
                 must: Must::Anything,
             }),
         };
-        self.open(&device.at, source)
+        match source {
+            Source::Tree(tree) => self.tree(&device.at, tree),
+            other => self.open(&device.at, other),
+        }
     }
 
     pub(super) fn mounts(&mut self, plan: &Plan, binds: &Binds) {
@@ -265,7 +271,7 @@ impl Builder {
         }
     }
 
-    fn set_attr(&mut self, at: &str, mount: Ref, attrs: Attrs, propagation: u64, recursive: bool) {
+    pub(super) fn set_attr(&mut self, at: &str, mount: Ref, attrs: Attrs, propagation: u64, recursive: bool) {
         if attrs != Attrs::default() || propagation != 0 {
             self.stage(at, StageOp::SetAttr { mount, attrs, propagation, recursive });
         }

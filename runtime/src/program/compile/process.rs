@@ -18,6 +18,8 @@ struct Around<'a> {
     gate: Ref,
     /// The procfs for labels.
     proc: Ref,
+    /// This process has no privilege: what it had to do to the process is done.
+    unprivileged: bool,
     /// The caller's groups stay.
     keep_groups: bool,
     /// It enters a container that exists (`exec`).
@@ -44,8 +46,16 @@ impl Builder {
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
         let proc = Ref::Slot(slots::PROC);
-        let keep_groups = plan.obeyed.keep_groups;
-        let around = Around { seccomp, last_cap, keep_fds, gate, proc, keep_groups, enters: None };
+        let around = Around {
+            seccomp,
+            last_cap,
+            keep_fds,
+            gate,
+            proc,
+            unprivileged: false,
+            keep_groups: plan.obeyed.keep_groups,
+            enters: None,
+        };
         self.become_anybody(process, &around);
     }
 
@@ -68,6 +78,7 @@ impl Builder {
             keep_fds: entry.keep_fds,
             gate: Ref::Nothing,
             proc,
+            unprivileged: entry.unprivileged,
             keep_groups: entry.keep_groups,
             enters: Some(enters),
         };
@@ -107,8 +118,10 @@ impl Builder {
         let caps = &process.caps;
         self.stage(&field("capabilities"), StageOp::Bound { keep: caps.bounding, last: around.last_cap });
         // Always, also when there are none: the caller's groups must not leak in.
-        let groups =
-            if around.keep_groups { StageOp::KeepGroups } else { StageOp::Groups(process.gids.clone()) };
+        let groups = match around.keep_groups {
+            true => StageOp::KeepGroups,
+            false => StageOp::Groups { gids: process.gids.clone(), may_keep: process.keeps_groups },
+        };
         self.stage(&user, groups);
         self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
@@ -125,7 +138,7 @@ impl Builder {
         // Nothing of the host's stays open while it waits, or in the user's program.
         self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
         if let Some(enters) = around.enters {
-            self.enter(process, enters);
+            self.enter(process, enters, around.unprivileged);
         }
         let fd = slot.map_or(Ref::Nothing, Ref::Slot);
         self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
@@ -135,11 +148,11 @@ impl Builder {
     }
 
     /// Into the pid namespace, with a session there.
-    fn enter(&mut self, process: &Process, enters: Enters) {
+    fn enter(&mut self, process: &Process, enters: Enters, unprivileged: bool) {
         if enters == Enters::Last {
             self.hop();
         }
-        if let Some(score) = process.oom_score_adj {
+        if let Some(score) = process.oom_score_adj.filter(|_| !unprivileged) {
             self.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
         }
         self.stage("", StageOp::Setsid);

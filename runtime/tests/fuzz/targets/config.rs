@@ -17,12 +17,13 @@ pub const TARGET: Target = Target { name: "config", shape: Shape::Json, seeds, r
 const LAST_CAP: u32 = 40;
 
 fn circumstances(choice: u8) -> (Facts, Create) {
-    let facts = match choice % 3 {
+    let facts = match choice % 4 {
         0 => hosts::v2(),
         1 => hosts::v1(),
-        _ => hosts::nested(),
+        2 => hosts::nested(),
+        _ => hosts::user(),
     };
-    let bit = |n: u8| (choice / 3) >> n & 1 == 1;
+    let bit = |n: u8| (choice / 4) >> n & 1 == 1;
     let fds = u32::from(bit(1));
     (facts, Create { no_pivot: bit(0), listen_fds: fds, preserve_fds: fds, run: bit(2), ..Create::default() })
 }
@@ -86,7 +87,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let with = |choice: u8, json: &Value| [&[choice][..], json.to_string().as_bytes()].concat();
     let golden: Vec<Value> = GOLDEN.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
     let mut seeds: Vec<Vec<u8>> =
-        golden.iter().zip([0, 1, 2, 4, 8, 13, 21]).map(|(json, n)| with(n, json)).collect();
+        golden.iter().zip([0, 1, 2, 4, 8, 15, 22]).map(|(json, n)| with(n, json)).collect();
     for row in include_str!("../../data/plan/refused.jsonl").lines().filter(|line| line.starts_with('[')) {
         let row: Value = serde_json::from_str(row).unwrap();
         let mut config = golden[0].clone();

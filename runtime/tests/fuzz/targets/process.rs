@@ -2,6 +2,7 @@
 //! `exec --process FILE`, and the flags laid over a process object. The first byte chooses the container and the flags.
 
 use corten::ask::Overlay;
+use corten::plan::ids::Setgroups;
 use corten::plan::namespaces;
 use corten::plan::process::{self, Place};
 use corten::plan::{Plan, ids};
@@ -69,7 +70,9 @@ fn check(input: &[u8], known: &[(Spec, Plan)]) -> bool {
     let namespaces = namespaces::decide(spec).unwrap();
     let ids = ids::decide(spec, &namespaces).unwrap();
     let facts = if *choice & 4 != 0 { hosts::nested() } else { hosts::v2() };
-    let place = Place { facts: &facts, ids: ids.as_ref(), spec, listen_fds: u32::from(*choice >> 3 & 1) };
+    let setgroups = if *choice & 32 != 0 { Setgroups::Denied } else { Setgroups::Allowed };
+    let listen_fds = u32::from(*choice >> 3 & 1);
+    let place = Place { facts: &facts, ids: ids.as_ref(), setgroups, spec, listen_fds };
     let mut warnings = Vec::new();
     let process = match process::of(&object, if laid_over { "/process" } else { "" }, &place, &mut warnings) {
         Ok(process) => process,
@@ -107,5 +110,5 @@ fn seeds() -> Vec<Vec<u8>> {
         let config: Value = serde_json::from_str(text).unwrap();
         [&[choice][..], config["process"].to_string().as_bytes()].concat()
     };
-    all.into_iter().zip([0, 1, 2, 11, 16]).map(process).collect()
+    all.into_iter().zip([0, 33, 2, 11, 16]).map(process).collect()
 }

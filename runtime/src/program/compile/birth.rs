@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the container's first process comes to be: namespaces joined and made, id maps, groups, what the host does meanwhile.
+
+#![forbid(unsafe_code)]
+
+use super::Builder;
+use crate::cgroup::Version;
+use crate::plan::Plan;
+use crate::plan::mounts::Attrs;
+use crate::plan::namespaces::NsKind;
+use crate::program::op::{HostOp, Ref, Source, StageOp, Tree};
+
+impl Builder {
+    pub(super) fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
+        let mut files = Vec::new();
+        let foreign = crate::plan::sysctl::foreign(&plan.sysctl, &plan.namespaces);
+        for join in &plan.namespaces.join {
+            let demand = foreign.iter().find(|(other, _)| other.kind == join.kind);
+            let foreign = demand.map(|(_, at)| (*at).to_owned());
+            let source = Source::Namespace { path: join.path.clone(), kind: join.kind, foreign };
+            files.push((join.kind, self.open(&join.at, source), join.at.clone()));
+        }
+        files
+    }
+
+    /// clone3 and what must be true before the stage may act. Usually one clone into all new namespaces at once.
+    /// Where namespaces that exist must be entered first (with a user namespace in play, or a pid namespace, in which
+    /// others would see our own process, or a time namespace to be set up), the first process does that and hops: it
+    /// clones the final one beside itself.
+    pub(super) fn births(&mut self, plan: &Plan, joins: &[(NsKind, Ref, String)]) {
+        let new = plan.namespaces.new_flags();
+        let user_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::User);
+        let time = plan.namespaces.has_new(NsKind::Time);
+        let user_new = plan.namespaces.has_new(NsKind::User);
+        let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
+        let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
+        let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
+        let place = plan.cgroup.record.version == Version::V1;
+        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
+        let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
+        // Without privilege the user namespace gives some, so it comes first also with a hop.
+        let user_first = if plan.user_first { new & NsKind::User.flag() } else { 0 };
+        // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
+        // must be the container's user namespace, which only the inside can make it in.
+        if !hop && !user_new && plan.host_network {
+            self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
+        }
+        let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
+        let flags = if hop { user_first } else { new & !late & !apart };
+        let mapped = flags & NsKind::User.flag() != 0;
+        let wait = place || mapped;
+        self.host("/linux/namespaces", HostOp::Clone { flags, wait });
+        if mapped {
+            self.id_maps(plan);
+        }
+        if place {
+            self.host("/linux/cgroupsPath", HostOp::Place);
+        }
+        // While the process is still ours in the eyes of /proc.
+        if plan.user_first && wait {
+            self.oom_score_adj(plan);
+        }
+        if wait {
+            self.host("", HostOp::Release);
+        }
+        self.stage("", StageOp::Signals);
+        if plan.drops_groups {
+            self.stage("", StageOp::DropGroups);
+        }
+        if late != 0 {
+            self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
+        }
+        if time {
+            self.time_namespace(plan, proc);
+        }
+        // The user namespace last: our own has power over the others, whoever owns them. Without privilege first: what
+        // power there is comes from it.
+        let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
+        let ordered = if plan.user_first { [user, others] } else { [others, user] };
+        for (kind, fd, at) in ordered.into_iter().flatten() {
+            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
+            if *kind == NsKind::User {
+                self.stage(at, StageOp::BecomeRoot);
+            }
+        }
+        if hop {
+            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags));
+            self.host("/linux/namespaces", HostOp::Adopt);
+            if user_new && !mapped {
+                self.id_maps(plan);
+            }
+            self.host("", HostOp::Release);
+            if user_new && !mapped {
+                self.stage("/linux/uidMappings", StageOp::BecomeRoot);
+            }
+        }
+        if !(plan.user_first && wait) {
+            self.oom_score_adj(plan);
+        }
+    }
+
+    fn id_maps(&mut self, plan: &Plan) {
+        if let Some(writers) = plan.writers {
+            self.host("/linux/uidMappings", HostOp::IdMaps(writers));
+        }
+    }
+
+    fn oom_score_adj(&mut self, plan: &Plan) {
+        if let Some(score) = plan.process.as_ref().and_then(|process| process.oom_score_adj) {
+            self.host("/process/oomScoreAdj", HostOp::OomScoreAdj(score));
+        }
+        if plan.rdt.is_some() {
+            self.host("/linux/intelRdt", HostOp::RdtPlace);
+        }
+    }
+
+    /// While the stage is at work: what need not be there before the process is, but before it is "created".
+    pub(super) fn meanwhile(&mut self, plan: &Plan) {
+        if let Some(at) = self.network.clone() {
+            self.host(&at, HostOp::Network);
+        }
+        // On v1 the rules are a list that is written line by line, and in between too little is allowed.
+        if plan.cgroup.record.version != Version::V1 {
+            self.host("/linux/resources/devices", HostOp::DeviceRules);
+        }
+        self.host("", HostOp::Keep);
+        self.host("", HostOp::Identify);
+    }
+
+    /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
+    fn time_namespace(&mut self, plan: &Plan, proc: Ref) {
+        let at = plan.namespaces.new_at(NsKind::Time).unwrap_or_default();
+        self.stage(at, StageOp::Unshare(NsKind::Time.flag()));
+        if !plan.namespaces.time_offsets.is_empty() {
+            let data = plan.namespaces.time_offsets.join("\n");
+            self.stage(
+                "/linux/timeOffsets",
+                StageOp::Write { dir: proc, path: "self/timens_offsets".into(), data },
+            );
+        }
+    }
+
+    /// A copied tree: opened by the host or, where it may not, later by the stage.
+    pub(super) fn tree(&mut self, at: &str, tree: Tree) -> Ref {
+        if self.inside.is_none() {
+            return self.open(at, Source::Tree(tree));
+        }
+        let place = self.open(at, Source::Place);
+        self.inside.iter_mut().for_each(|trees| trees.push((at.to_owned(), place, tree.clone())));
+        place
+    }
+
+    /// The trees that were left to the stage, with their attributes, before anything is mounted.
+    pub(super) fn trees_inside(&mut self) {
+        for (at, place, tree) in self.inside.take().unwrap_or_default() {
+            let Tree { attrs, all_attrs, propagation, .. } = tree;
+            let bare = Tree {
+                attrs: Attrs::default(),
+                all_attrs: Attrs::default(),
+                propagation: Vec::new(),
+                ..tree
+            };
+            self.stage(&at, StageOp::OpenTree { into: place, tree: bare });
+            for change in propagation {
+                self.set_attr(&at, place, Attrs::default(), change.flag, change.recursive);
+            }
+            self.set_attr(&at, place, all_attrs, 0, true);
+            self.set_attr(&at, place, attrs, 0, false);
+        }
+    }
+}
