@@ -18,6 +18,7 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::namespaces::NsKind;
 use crate::program::encode::encode;
 use crate::program::{Op, StageOp};
+use crate::stage::wire::barrier;
 use crate::sys::clone::{Stage, Window, launch};
 
 /// A process that was born.
@@ -42,9 +43,15 @@ impl Launch<'_> {
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
+        let seats = self
+            .placement()
+            .filter(|_| wait)
+            .and_then(|placement| placement.seats().ok())
+            .unwrap_or_default();
         let window = Window {
             flags,
             cgroup: self.placement().and_then(Placement::at_birth),
+            seats: &seats,
             wait,
             become_root: flags & NsKind::User.flag() != 0,
             sync: sync.as_fd(),
@@ -61,6 +68,7 @@ impl Launch<'_> {
         };
         let born = bear(window, stage).step(|| STARTING)?;
         drop(inherit);
+        self.sits = !seats.is_empty();
         self.born(born, channel, wait)
     }
 
@@ -108,7 +116,7 @@ impl Launch<'_> {
 
     /// The first process cloned the final one beside itself: that is the child from now on.
     pub(super) fn adopt(&mut self) -> Result<()> {
-        self.wait_for(crate::stage::wire::barrier::HOP)?;
+        self.wait_for(barrier::HOP)?;
         let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
         let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
@@ -127,6 +135,13 @@ impl Launch<'_> {
     }
 
     pub(super) fn place_process(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.sits) {
+            self.wait_for(barrier::SEATED)?;
+            // Where it could not, the reason comes again, by a call that names the file.
+            if std::mem::take(&mut self.deferred) == 0 {
+                return self.settle();
+            }
+        }
         self.placement().map_or(Ok(()), |placement| placement.place(self.pid()))?;
         self.settle()
     }
