@@ -6,10 +6,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use crate::ask::Home;
-use crate::cgroup::Group;
+use crate::cgroup::{Group, Version};
 use crate::error::{Error, Kind, Result};
 use crate::host::members;
 use crate::spec::{self, Resources, Spec};
@@ -182,7 +183,7 @@ pub fn owner(uid: u32) -> String {
 /// `Kind::Os` when init does not die (it hangs in the kernel); trying again later may succeed.
 pub fn end(container: &Container, pidfd: Option<OwnedFd>) -> Result<()> {
     use crate::host::identity;
-    let limit = std::time::Duration::from_secs(10);
+    let limit = Duration::from_secs(10);
     let group = container.group();
     if let Some(pidfd) = &pidfd {
         identity::kill(pidfd.as_fd());
@@ -190,9 +191,28 @@ pub fn end(container: &Container, pidfd: Option<OwnedFd>) -> Result<()> {
     // Also when init is gone: without a pid namespace of its own it leaves the others behind.
     group.kill()?;
     match pidfd {
-        Some(pidfd) if !identity::wait_for_exit(pidfd.as_fd(), Some(limit)) => {
+        Some(pidfd) if !wait_for_end(pidfd.as_fd(), &group, limit) => {
             Err(Error::new(Kind::Os, format!("container init still running: {}", container.state.id)))
         }
         _ => Ok(()),
+    }
+}
+
+/// Waits until init has ended, or nothing of the container is left in its groups: the first process of a pid namespace
+/// stays until the others' parents have reaped them, execs among them, and those may be in no hurry. It runs nothing
+/// then, and has left its groups and mounts (do_exit).
+fn wait_for_end(pidfd: BorrowedFd<'_>, group: &Group, limit: Duration) -> bool {
+    use crate::host::identity::wait_for_exit;
+    let deadline = Instant::now() + limit;
+    let mut step = Duration::from_millis(50);
+    let known = group.record().version != Version::None;
+    loop {
+        if wait_for_exit(pidfd, Some(step)) || (known && group.pids().is_ok_and(|pids| pids.is_empty())) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        step = (step * 2).min(Duration::from_millis(500));
     }
 }

@@ -258,6 +258,8 @@ pub mod barrier {
     pub const READY: u8 = 6;
     /// The network namespace is there: devices may be moved into it.
     pub const NETWORK: u8 = 7;
+    /// Before the stage: it has moved itself into its groups, or `aux` is the errno that says why not.
+    pub const SEATED: u8 = 8;
 }
 
 /// Kinds of messages.

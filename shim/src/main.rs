@@ -28,6 +28,7 @@ mod process;
 mod ready;
 mod record;
 mod refusal;
+mod rest;
 mod rpc;
 mod server;
 mod stats;

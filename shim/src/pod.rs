@@ -25,6 +25,7 @@ use crate::clock;
 use crate::events::Events;
 use crate::process::Phase;
 use crate::refusal::{Refusal, Result};
+use crate::rest::Rest;
 use crate::task::Task;
 
 /// The shim's containers.
@@ -41,6 +42,8 @@ pub struct Pod {
     asked_to_end: Cell<bool>,
     /// The server is to end.
     pub end: Notify,
+    /// Whether there is something to do.
+    pub rest: Rest,
 }
 
 impl Pod {
@@ -54,6 +57,7 @@ impl Pod {
             taken: RefCell::default(),
             asked_to_end: Cell::new(false),
             end: Notify::new(),
+            rest: Rest::default(),
         })
     }
 

@@ -64,6 +64,7 @@ async fn receive(mut read: OwnedReadHalf, outbox: Sender<Vec<u8>>, pod: Rc<Pod>)
     while outbox.reserve().await.is_ok()
         && let Ok(Some((header, message))) = ttrpc::read(&mut read).await
     {
+        pod.rest.wake();
         if header.kind != ttrpc::REQUEST {
             continue;
         }

@@ -52,6 +52,13 @@ impl Dir {
         Ok(Dir { fd, path })
     }
 
+    /// The file that takes the thread that writes to it: `tasks` of v1, where moving oneself needs no lock; v2 has processes
+    /// only.
+    pub(super) fn seat(&self) -> Result<OwnedFd> {
+        let open = |file| fs::openat(&self.fd, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        open("tasks").or_else(|_| open("cgroup.procs")).call(|| format!("open({}/cgroup.procs)", self.path))
+    }
+
     /// Its path, for messages.
     pub(super) fn path(&self) -> &str {
         &self.path

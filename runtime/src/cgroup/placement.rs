@@ -64,7 +64,18 @@ impl Placement {
         }
     }
 
-    /// The same, kept by `holder` until [`Placement::settle`].
+    /// What a process writes "0" to in order to move itself; empty where it is born in its group.
+    ///
+    /// # Errors
+    /// `Kind::Os`: it is to be moved by its pid then.
+    pub fn seats(&self) -> Result<Vec<OwnedFd>> {
+        match self {
+            Placement::ByPid(Groups(groups, _)) => groups.iter().map(Dir::seat).collect(),
+            Placement::AtBirth(_) | Placement::InUnit(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The same placement, kept by `holder` until [`Placement::settle`].
     pub(super) fn held_by(mut self, holder: Option<Holder>) -> Placement {
         match &mut self {
             Placement::AtBirth(_) => {}

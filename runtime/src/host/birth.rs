@@ -20,6 +20,7 @@ use crate::plan::ids::Writers;
 use crate::plan::namespaces::NsKind;
 use crate::program::encode::encode;
 use crate::program::{Op, StageOp};
+use crate::stage::wire::barrier;
 use crate::sys::clone::{Stage, Window, launch};
 use crate::sys::ns::unprivileged;
 
@@ -45,9 +46,15 @@ impl Launch<'_> {
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
+        let seats = self
+            .placement()
+            .filter(|_| wait)
+            .and_then(|placement| placement.seats().ok())
+            .unwrap_or_default();
         let window = Window {
             flags,
             cgroup: self.placement().and_then(Placement::at_birth),
+            seats: &seats,
             wait,
             become_root: flags & NsKind::User.flag() != 0,
             sync: sync.as_fd(),
@@ -64,6 +71,7 @@ impl Launch<'_> {
         };
         let born = bear(window, stage).map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
+        self.sits = !seats.is_empty();
         self.born(born, channel, wait)
     }
 
@@ -111,7 +119,7 @@ impl Launch<'_> {
 
     /// The first process cloned the final one beside itself: that is the child from now on.
     pub(super) fn adopt(&mut self) -> Result<()> {
-        self.wait_for(crate::stage::wire::barrier::HOP)?;
+        self.wait_for(barrier::HOP)?;
         let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
         let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
@@ -129,6 +137,13 @@ impl Launch<'_> {
     }
 
     pub(super) fn place_process(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.sits) {
+            self.wait_for(barrier::SEATED)?;
+            // Where it could not, the reason comes again, by a call that names the file.
+            if std::mem::take(&mut self.deferred) == 0 {
+                return self.settle();
+            }
+        }
         let placed = self.placement().map_or(Ok(()), |placement| placement.place(self.pid()));
         match (&self.task, placed) {
             // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.

@@ -96,6 +96,8 @@ pub struct Launch<'a> {
     pub(super) received: Option<OwnedFd>,
     /// Resource limits that the stage could not raise, a bit each.
     pub(super) deferred: u32,
+    /// The process joins its groups by itself.
+    pub(super) sits: bool,
     pub(super) kept_console: Option<OwnedFd>,
     /// The caller's limit of descriptors, if it was too low for the sources.
     pub(super) descriptors: Option<Rlimit>,
@@ -131,6 +133,7 @@ impl<'a> Launch<'a> {
             first: None,
             received: None,
             deferred: 0,
+            sits: false,
             kept_console: None,
             descriptors: make_room(program.sources.len())?,
         };

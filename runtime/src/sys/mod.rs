@@ -10,6 +10,7 @@ pub mod clone;
 pub mod image;
 pub mod mount;
 pub mod ns;
+pub mod pages;
 pub mod prctl;
 pub mod probe;
 pub mod sched;

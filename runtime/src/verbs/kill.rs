@@ -36,10 +36,13 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
         return Err(Error::new(Kind::Status, format!("container not running: {id}")));
     };
     // Without a pid namespace of its own the others would outlive init.
-    if signal == libc::SIGKILL && !own_pid_namespace(&container) {
+    let everyone = signal == libc::SIGKILL && !own_pid_namespace(&container);
+    if everyone {
         container.group().kill()?;
     }
     match send(pidfd.as_fd(), signal) {
+        // Dead of that already, and reaped by its parent meanwhile.
+        Err(rustix::io::Errno::SRCH) if everyone => {}
         Err(rustix::io::Errno::SRCH) => {
             return Err(Error::new(Kind::Status, format!("container not running: {id}")));
         }

@@ -137,6 +137,8 @@ fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, add
         spawn_local(exits::sweep(signals, move || told.asked_to_end()));
         spawn_local(events.clone().publish());
         spawn_local(server::serve(listener, pod.clone()));
+        let idle = pod.clone();
+        spawn_local(async move { idle.rest.whenever_idle().await });
         pod.end.notified().await;
         // Nobody is to find us from here on; who has connected already gets its answers.
         socket::remove(&path);

@@ -56,6 +56,7 @@ pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<Process>, pidfd: Rc<
 }
 
 fn finish(pod: &Pod, task: &Task, process: &Process, ended: Ended) {
+    pod.rest.wake();
     if let Some(streams) = process.streams.borrow().as_ref() {
         streams.over();
     }
