@@ -267,7 +267,7 @@ pub const RESOURCES: &[Bad] = &[
         .runc("a14: does not look").crun("exits with 255"),
     bad("device-rule-type-unknown", |b| b.push("/linux/resources/devices", json!({"allow": true, "type": "q", "access": "rwm"})), &["device"], &["/linux/resources/devices|linux.resources.devices"]).crun("ignores it"),
     bad("device-rule-access-unknown", |b| b.push("/linux/resources/devices", json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "xyz"})), &["device|access"], &["/linux/resources/devices|linux.resources.devices"])
-        .crun("ignores it").runc("ignores it on cgroup v2"),
+        .crun("ignores it").runc("on v2: ignores it"),
     bad("cgroups-path-of-wrong-type", |b| b.set("/linux/cgroupsPath", json!(["a"])), &["cgroupsPath|cannot unmarshal|parse"], &["/linux/cgroupsPath|linux.cgroupsPath"])
         .crun("ignores it"),
 ];

@@ -35,8 +35,10 @@ pub fn cases() -> Vec<Case> {
             explode(t, &b)?;
             t.cli(&format!("pause {}", b.id))?.ok()?;
             over(t, &b, "delete --force {}")
-        }),
-        case("freeze/nothing-runs-while-paused", nothing_runs),
+        })
+        .runc("on v1: waits for ever for the end of what is frozen"),
+        case("freeze/nothing-runs-while-paused", nothing_runs)
+            .runc("at times: gives the freeze of a fork bomb up"),
         case("freeze/KILL-ends-a-paused-one", |t| {
             let b = t.bundle()?.probe("spawn sleep 100 -- forever");
             t.launch(&b)?;
@@ -86,7 +88,8 @@ pub fn cases() -> Vec<Case> {
         case("cgroup/threaded-parent-is-refused", threaded_parent)
             .needs(&[Need::CgroupV2])
             .crun("leaves its cgroup behind"),
-        case("cgroup/delete-spares-what-is-not-its-own", spares_others),
+        case("cgroup/delete-spares-what-is-not-its-own", spares_others)
+            .runc("on v1: removes what others made below its group"),
     ]
 }
 

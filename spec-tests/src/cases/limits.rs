@@ -201,7 +201,7 @@ const LIMITS: [Limit; 25] = [
         r#"{"cpu":{"realtimePeriod":1000000}}"#,
     )
     .v1("cpu.rt_period_us", "500000", "1000000")
-    .runc("a11: passes it over on v2")
+    .runc("on v2: passes it over (a11)")
     .crun("passes it over in an update"),
     limit(
         "unified-memory-high",

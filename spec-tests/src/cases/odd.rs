@@ -147,7 +147,8 @@ fn large() -> Vec<Case> {
             done.ok()?;
             check!(done.stdout.contains("/m/9999"), "the last mount is not there");
             Ok(())
-        }),
+        })
+        .runc("at times: takes longer"),
         case("odd/1000-binds", |t| {
             std::fs::write(t.path("file"), "x")?;
             let mut b = t.bundle()?.mount("tmpfs", "m", "/m", &[]);

@@ -69,7 +69,7 @@ fn ids() -> Vec<Case> {
                 .refuses(&["mapped|invalid argument"])?;
             Ok(())
         })
-        .runc("two lines of error"),
+        .runc("at times: two lines of error"),
     ]
 }
 

@@ -108,7 +108,7 @@ const FLAGS: [Flag; 18] = [
         "cpu",
         ("cpu.rt_period_us", "500000"),
         ("", ""),
-        "a11: passes it over on v2",
+        "on v2: passes it over (a11)",
         "passes it over",
     ),
     ("--cpuset-cpus 0", "cpuset", ("cpuset.cpus", "0"), ("cpuset.cpus", "0"), "", ""),
