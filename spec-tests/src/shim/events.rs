@@ -238,7 +238,14 @@ fn serve(mut socket: UnixStream, inner: &Inner) {
 fn rules(all: &[Event]) -> Verdict {
     // An exec's id is free again after its deletion, so what counts is the latest of each name.
     let mut open: HashMap<(&str, &str), Vec<&str>> = HashMap::new();
+    let mut last: HashMap<&str, &Event> = HashMap::new();
     for event in all {
+        // One whose answer was lost with the connection comes again, with the very time it had: the same event.
+        let again =
+            last.insert(&event.container, event).is_some_and(|last| event.sent_at > 0.0 && last == event);
+        if again {
+            continue;
+        }
         let name = (event.container.as_str(), event.exec.as_str());
         let whose = format!("{} of {} {:?}", event.kind, event.container, event.exec);
         if event.kind == "exec-added" {

@@ -127,6 +127,7 @@ fn duplicate_id(t: &Test) -> Verdict {
     let again = task.try_create(&d, &b, &Io::null());
     fails("a second Create", again, &[ALREADY_EXISTS], "already exists")?;
     same("the state", task.state("")?.status, RUNNING)?;
+    d.events.of_kind(&b.id, "start")?;
     same("the events", d.events.story(&b.id), ["create", "start"].map(String::from))?;
     d.end(&b, &task)?;
     d.finish()
