@@ -9,6 +9,7 @@
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Result};
 use crate::plan::ids::{self, IdMaps};
+use crate::procfs;
 
 /// What `Plan::new` may know about the host.
 #[derive(Debug, Clone)]
@@ -131,8 +132,7 @@ fn own_ids() -> Option<IdMaps> {
 
 /// The mount points of a mountinfo table that have none but `/` above them.
 fn outermost(table: &str) -> Vec<String> {
-    let mut points: Vec<String> =
-        table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect();
+    let mut points: Vec<String> = procfs::mounts(table).map(|mount| mount.point()).collect();
     points.retain(|point| point != "/");
     points.sort();
     let mut top: Vec<String> = Vec::new();
@@ -143,26 +143,6 @@ fn outermost(table: &str) -> Vec<String> {
         }
     }
     top
-}
-
-/// proc_pid_mountinfo(5) writes blanks, tabs, newlines and backslashes as three octal digits.
-pub(crate) fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while let Some(&byte) = bytes.get(at) {
-        let octal = text.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match octal.filter(|_| byte == b'\\') {
-            Some(value) => {
-                plain.push(value);
-                at += 4;
-            }
-            None => {
-                plain.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod features;
 pub mod host;
 pub mod plan;
+pub mod procfs;
 pub mod program;
 pub mod seccomp;
 pub mod spec;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
 use corten::error::{Context, Error};
+use corten::procfs;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -51,7 +52,8 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 pub fn unmount_all(rootfs: &Path) {
     let rootfs = std::fs::canonicalize(rootfs).unwrap_or_else(|_| rootfs.to_owned());
     let Ok(table) = std::fs::read("/proc/self/mountinfo") else { return };
-    let mut points: Vec<PathBuf> = points(&table).filter(|point| point.starts_with(&rootfs)).collect();
+    let mut points = points(&table);
+    points.retain(|point| point.starts_with(&rootfs));
     while let Some(point) = points.pop() {
         if unmount(&point, UnmountFlags::NOFOLLOW).is_err() {
             let _ = unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
@@ -59,31 +61,9 @@ pub fn unmount_all(rootfs: &Path) {
     }
 }
 
-/// The mount points of a mountinfo, in the order in which they were mounted.
-fn points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
-    table.split(|byte| *byte == b'\n').filter_map(|line| {
-        let field = line.split(|byte| *byte == b' ').nth(4)?;
-        Some(PathBuf::from(std::ffi::OsString::from(unescape(field))))
-    })
-}
-
-/// proc_pid_mountinfo(5): space, tab, newline and backslash are octal.
-fn unescape(field: &[u8]) -> String {
-    let (mut bytes, mut at) = (Vec::with_capacity(field.len()), 0);
-    while let Some(&byte) = field.get(at) {
-        let digits = field.get(at + 1..at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(value) if byte == b'\\' => {
-                bytes.push(value);
-                at += 4;
-            }
-            _ => {
-                bytes.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// The mount points of a mount table, in the order in which they were mounted.
+fn points(table: &[u8]) -> Vec<PathBuf> {
+    procfs::mounts(&String::from_utf8_lossy(table)).map(|mount| mount.point().into()).collect()
 }
 
 /// What mount(2) wants: flags and the file system's own options.
@@ -242,7 +222,7 @@ mod tests {
     fn mount_points_are_read_in_order_with_their_escapes() {
         let table =
             b"1 0 0:1 / / rw - a b c\n2 1 0:1 / /a\\040b rw - a b c\n3 2 0:1 / /a\\040b/c\\134 rw - x y z\n";
-        let read: Vec<_> = points(table).collect();
+        let read = points(table);
         assert_eq!(read, [Path::new("/"), Path::new("/a b"), Path::new("/a b/c\\")]);
     }
 

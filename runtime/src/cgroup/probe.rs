@@ -11,6 +11,7 @@ use rustix::fs::{self, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::procfs;
 
 /// Where every distribution mounts its cgroups.
 const USUAL: &str = "/sys/fs/cgroup";
@@ -84,10 +85,10 @@ impl Hierarchies {
     #[must_use]
     pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut found = Hierarchies::default();
-        for mount in mountinfo.lines().filter_map(Mount::parse) {
-            if mount.unified {
-                let own = below(&mount.root, unified_own(cgroup));
-                let hierarchy = Hierarchy { mount: mount.point, own, controllers: Vec::new() };
+        for mount in procfs::mounts(mountinfo).filter(|mount| ["cgroup", "cgroup2"].contains(&mount.fstype)) {
+            if mount.fstype == "cgroup2" {
+                let own = below(&mount.root(), unified_own(cgroup));
+                let hierarchy = Hierarchy { mount: mount.point(), own, controllers: Vec::new() };
                 // The first mount wins, but the usual place beats any other.
                 let better = found.v2.as_ref().is_none_or(|v2| !usual(&v2.mount) && usual(&hierarchy.mount));
                 if better {
@@ -95,9 +96,9 @@ impl Hierarchies {
                 }
                 continue;
             }
-            let Some((controllers, own)) = hierarchy_of(&mount.options, cgroup) else { continue };
-            let own = below(&mount.root, own);
-            let hierarchy = Hierarchy { mount: mount.point, own, controllers };
+            let Some((controllers, own)) = hierarchy_of(mount.options, cgroup) else { continue };
+            let own = below(&mount.root(), own);
+            let hierarchy = Hierarchy { mount: mount.point(), own, controllers };
             match found.v1.iter_mut().find(|h| h.controllers == hierarchy.controllers) {
                 None => found.v1.push(hierarchy),
                 Some(h) if !usual(&h.mount) && usual(&hierarchy.mount) => *h = hierarchy,
@@ -142,31 +143,6 @@ impl Hierarchies {
     #[must_use]
     pub fn of(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|h| h.controllers.iter().any(|c| c == controller))
-    }
-}
-
-/// One line of the mount table that concerns cgroups.
-struct Mount {
-    root: String,
-    point: String,
-    options: String,
-    unified: bool,
-}
-
-impl Mount {
-    /// proc_pid_mountinfo(5): `id parent dev ROOT POINT options [tags…] - TYPE source SUPEROPTIONS`.
-    fn parse(line: &str) -> Option<Mount> {
-        let (mount, superblock) = line.split_once(" - ")?;
-        let mut superblock = superblock.split(' ');
-        let unified = match superblock.next()? {
-            "cgroup" => false,
-            "cgroup2" => true,
-            _ => return None,
-        };
-        let options = superblock.nth(1).unwrap_or_default().to_owned();
-        let mut mount = mount.split(' ').skip(3);
-        let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
-        Some(Mount { root, point, options, unified })
     }
 }
 
@@ -225,23 +201,6 @@ fn below(root: &str, own: &str) -> String {
 /// What a directory can be called.
 fn is_name(part: &str) -> bool {
     !matches!(part, "" | "." | "..") && !part.contains('\0')
-}
-
-/// Undoes the `\040` of the mount table.
-fn unescape(text: &str) -> String {
-    if !text.contains('\\') {
-        return text.to_owned();
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        let byte =
-            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[3..] } else { tail };
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reads a /proc file whole, without the stat that std makes first.

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::procfs::Stat;
 use crate::state::Identity;
 
 /// Magic number of pidfs (linux/magic.h): its inodes are unique for a boot.
@@ -60,13 +61,9 @@ fn boot_id() -> Result<String> {
     std::fs::read_to_string(path).map(|id| id.trim_end().to_owned()).call(|| format!("read({path})"))
 }
 
-/// Field 22 of /proc/PID/stat; the second field may hold anything, also spaces and parentheses.
 fn start_time(pid: i32) -> Result<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let field = after_name.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok());
-    field.ok_or_else(|| Error::new(Kind::Os, "no start time").at(path))
+    let field = Stat::of(pid)?.field(22);
+    field.ok_or_else(|| Error::new(Kind::Os, "no start time").at(format!("/proc/{pid}/stat")))
 }
 
 /// Whether the process has ended (it may still be a zombie).

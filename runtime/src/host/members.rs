@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::procfs::Stat;
 
 /// Every process in the pid namespace of `init`, which is alive, and in those below it, ascending. What the kernel does
 /// not let us look at (somebody else's process) is none of them.
@@ -30,7 +31,8 @@ pub fn of(init: i32) -> Result<Vec<i32>> {
     let mut parents: HashMap<i32, i32> = HashMap::new();
     for pid in pids {
         inside.insert(pid, namespace(&format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == theirs));
-        parents.extend(parent(pid).map(|parent| (pid, parent)));
+        let parent = Stat::of(pid).ok().and_then(|stat| stat.field(4));
+        parents.extend(parent.map(|parent| (pid, parent)));
     }
     // A process of a namespace below descends from one of the container's.
     let belongs = |mut pid: i32| loop {
@@ -48,10 +50,4 @@ pub fn of(init: i32) -> Result<Vec<i32>> {
 /// Device and inode of a namespace file tell namespaces apart.
 fn namespace(path: &str) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
-}
-
-/// Field 4 of /proc/PID/stat, behind a name that may hold anything.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }

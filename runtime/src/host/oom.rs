@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::identity::wait_for_exit;
 use crate::cgroup::Group;
 use crate::error::{Error, Kind};
+use crate::procfs::Stat;
 
 /// How long a process that has closed its files may take to be dead.
 const DYING: Duration = Duration::from_secs(1);
@@ -30,17 +31,13 @@ pub fn killed_as_stage(pid: i32, pidfd: BorrowedFd<'_>, group: &Group, before: u
         return false;
     }
     wait_for_exit(pidfd, Some(DYING))
-        && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| sigkilled_as_stage(&stat))
+        && Stat::of(pid).is_ok_and(|stat| sigkilled_as_stage(&stat))
         && group.oom_kills().is_ok_and(|kills| kills > before)
 }
 
-/// proc_pid_stat(5): the name in field 2, the state in field 3, the exit code in field 52.
-fn sigkilled_as_stage(stat: &str) -> bool {
-    let Some((head, rest)) = stat.rsplit_once(')') else { return false };
-    let name = head.split_once('(').map_or("", |(_, name)| name);
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let code = fields.get(49).and_then(|code| code.parse::<i32>().ok());
-    is_stage(name) && fields.first() == Some(&"Z") && code == Some(libc::SIGKILL)
+/// proc_pid_stat(5): the state is field 3, the exit code field 52.
+fn sigkilled_as_stage(stat: &Stat) -> bool {
+    is_stage(stat.name()) && stat.field(3) == Some('Z') && stat.field(52) == Some(libc::SIGKILL)
 }
 
 /// The stage is called after its memfd, before Linux 6.14 after the number of the descriptor.
@@ -56,7 +53,7 @@ mod tests {
     fn zombies_of_the_stage_only() {
         let stat = |name: &str, state: &str, code: i32| {
             let between = "1 ".repeat(48);
-            format!("7 ({name}) {state} {between}{code}\n")
+            Stat::from(format!("7 ({name}) {state} {between}{code}\n"))
         };
         assert!(sigkilled_as_stage(&stat("memfd:corten-st", "Z", 9)));
         assert!(sigkilled_as_stage(&stat("5", "Z", 9)));
@@ -65,6 +62,6 @@ mod tests {
         {
             assert!(!sigkilled_as_stage(&stat(name, state, code)), "{name} {state} {code}");
         }
-        assert!(!sigkilled_as_stage(""));
+        assert!(!sigkilled_as_stage(&Stat::from(String::new())));
     }
 }

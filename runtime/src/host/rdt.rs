@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result, Step};
-use crate::facts::unescape;
 use crate::plan::rdt::{Clos, Rdt, mismatch};
+use crate::procfs;
 
 /// What a container has in resctrl, kept in its state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,19 +147,11 @@ fn reason(error: Error, group: &Path) -> Error {
 fn root() -> Result<PathBuf> {
     let path = "/proc/thread-self/mountinfo";
     let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
-    let found = |real: bool| {
-        table.lines().find_map(|line| {
-            // ID parent dev root MOUNTPOINT options [tags] - TYPE SOURCE super (proc_pid_mountinfo(5)).
-            let (left, right) = line.split_once(" - ")?;
-            let (kind, source) = right.split_once(' ')?;
-            let source = source.split(' ').next().unwrap_or_default();
-            let is = if real { kind == "resctrl" } else { source == "resctrl" };
-            is.then(|| left.split(' ').nth(4).map(unescape))?
-        })
-    };
+    let found =
+        |is: fn(&procfs::Mount<'_>) -> bool| procfs::mounts(&table).find(is).map(|mount| mount.point());
     let text = "no resctrl file system is mounted: Intel RDT is not enabled";
-    found(true)
-        .or_else(|| found(false))
+    found(|mount| mount.fstype == "resctrl")
+        .or_else(|| found(|mount| mount.source == "resctrl"))
         .map(PathBuf::from)
         .ok_or_else(|| Error::invalid("/linux/intelRdt", text).with_kind(Kind::Unsupported))
 }

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The tables of procfs that more than one room reads: mounts, and what a process is doing.
+
+#![forbid(unsafe_code)]
+
+use std::str::FromStr;
+
+use crate::error::{Context, Result};
+
+/// One line of a mount table, as it stands there (proc_pid_mountinfo(5)).
+#[derive(Debug, Clone, Copy)]
+pub struct Mount<'a> {
+    root: &'a str,
+    point: &'a str,
+    /// The type of the file system.
+    pub fstype: &'a str,
+    /// Its source.
+    pub source: &'a str,
+    /// The options of its superblock.
+    pub options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// `id parent dev ROOT POINT options [tags…] - TYPE SOURCE SUPEROPTIONS`.
+    fn parse(line: &'a str) -> Option<Mount<'a>> {
+        let (mount, superblock) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let mut superblock = superblock.split(' ');
+        Some(Mount {
+            root: mount.next()?,
+            point: mount.next()?,
+            fstype: superblock.next()?,
+            source: superblock.next().unwrap_or_default(),
+            options: superblock.next().unwrap_or_default(),
+        })
+    }
+
+    /// What of the file system is mounted.
+    #[must_use]
+    pub fn root(&self) -> String {
+        unescape(self.root)
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn point(&self) -> String {
+        unescape(self.point)
+    }
+}
+
+/// The mounts of a table, in the order in which they were mounted.
+pub fn mounts(table: &str) -> impl Iterator<Item = Mount<'_>> {
+    table.lines().filter_map(Mount::parse)
+}
+
+/// Blanks, tabs, newlines and backslashes are written as three octal digits.
+fn unescape(text: &str) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let byte =
+            octal.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[3..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What /proc/PID/stat says (proc_pid_stat(5)). Whoever reads it by a pid holds that pid by a pidfd.
+#[derive(Debug)]
+pub struct Stat(String);
+
+impl Stat {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// ENOENT when the process is gone.
+    pub fn of(pid: i32) -> Result<Stat> {
+        let path = format!("/proc/{pid}/stat");
+        std::fs::read_to_string(&path).map(Stat).call(|| format!("read({path})"))
+    }
+
+    /// The name, field 2, which may hold anything, also blanks and parentheses.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let head = self.0.rsplit_once(')').map_or("", |(head, _)| head);
+        head.split_once('(').map_or("", |(_, name)| name)
+    }
+
+    /// The field of this number, counted as in the manual page, from 3 on.
+    #[must_use]
+    pub fn field<T: FromStr>(&self, number: usize) -> Option<T> {
+        let (_, rest) = self.0.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+    }
+}
+
+impl From<String> for Stat {
+    fn from(text: String) -> Stat {
+        Stat(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_told_apart_and_their_names_are_plain() {
+        let table = "1 0 0:1 / / rw - a b c\nrubbish\n2 1 0:2 /r\\011 /a\\040b rw master:1 - x y\n3 2 0:3 / /c\\134 rw - z\n";
+        let all: Vec<Mount> = mounts(table).collect();
+        let points: Vec<String> = all.iter().map(Mount::point).collect();
+        assert_eq!(points, ["/", "/a b", "/c\\"]);
+        assert_eq!(all[1].root(), "/r\t");
+        assert_eq!((all[0].fstype, all[0].source, all[0].options), ("a", "b", "c"));
+        assert_eq!((all[1].source, all[1].options, all[2].source), ("y", "", ""));
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = Stat::from("7 (a) S 9 (b) Z 1 2 x\n".to_owned());
+        assert_eq!(
+            (stat.name(), stat.field::<char>(3), stat.field::<i32>(4)),
+            ("a) S 9 (b", Some('Z'), Some(1))
+        );
+        assert_eq!((stat.field::<i32>(6), stat.field::<i32>(99), stat.field::<i32>(2)), (None, None, None));
+        assert_eq!(
+            (Stat::from(String::new()).name(), Stat::from("7 (a".to_owned()).field::<i32>(3)),
+            ("", None)
+        );
+    }
+}
