@@ -71,7 +71,7 @@ impl Host {
     pub fn group(&self, group: &str, json: &str) -> (Group, Placement) {
         let plan = self.plan(group, json);
         let (group, placement) = Group::create(&plan).unwrap();
-        group.apply(&plan).unwrap();
+        apply(&group, &plan).unwrap();
         (group, placement)
     }
 
@@ -117,6 +117,12 @@ impl Host {
             }
         }
     }
+}
+
+/// Limits, then device rules, as `create` does.
+pub fn apply(group: &Group, plan: &Plan) -> corten::Result<()> {
+    group.apply_limits(plan)?;
+    group.apply_devices(plan)
 }
 
 /// A file's content, trimmed.
