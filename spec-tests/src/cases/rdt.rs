@@ -20,7 +20,7 @@ const REASON: &str = "takes only a resctrl that is real";
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    let all = classes().into_iter().chain(monitoring());
+    let all = classes().into_iter().chain(monitoring()).chain(updates());
     let mut all: Vec<Case> = all.map(|case| case.crun(REASON)).collect();
     // runc ignores what it cannot do for want of a real one, and so this one holds.
     let ignored = "rdt/an-existing-class-with-the-same-schemata";
@@ -201,5 +201,51 @@ fn monitoring() -> Vec<Case> {
             t.unchanged_since(&before)
         })
         .needs(&[Need::Runtime("corten")]),
+    ]
+}
+
+fn updates() -> Vec<Case> {
+    vec![
+        case("rdt/update-writes-schemata", |t| {
+            let root = resctrl(t)?;
+            class(&root, "gold", "L3:0=f;1=f\n")?;
+            for (rdt, schemata) in [
+                (json!({"l3CacheSchema": "L3:0=1"}), None),
+                (json!({"closID": "gold"}), Some("gold/schemata")),
+                (json!({"closID": "/"}), Some("schemata")),
+            ] {
+                let b = t.bundle()?.set("/linux/intelRdt", rdt).probe("forever");
+                t.launch(&b)?;
+                let file = schemata.map_or(root.join(&b.id).join("schemata"), |name| root.join(name));
+                for (words, lines) in [
+                    ("--l3-cache-schema L3:0=3;1=30", "L3:0=3;1=30\n"),
+                    ("--mem-bw-schema MB:0=20", "MB:0=20\n"),
+                    ("--mem-bw-schema MB:0=30 --l3-cache-schema L3:0=7", "L3:0=7\nMB:0=30\n"),
+                ] {
+                    t.cli(&format!("update {words} {}", b.id))?.ok()?;
+                    same(words, text(file.clone())?, lines.to_owned())?;
+                }
+                t.cli(&format!("delete -f {}", b.id))?.ok()?;
+            }
+            Ok(())
+        }),
+        case("rdt/a-failed-update-takes-schemata-back", |t| {
+            let root = resctrl(t)?;
+            let b = t.bundle()?.set("/linux/intelRdt", json!({"l3CacheSchema": "L3:0=f"})).probe("forever");
+            t.launch(&b)?;
+            let update = format!("update --l3-cache-schema L3:0=3 --cpuset-cpus 4000 {}", b.id);
+            t.cli(&update)?.refuses(&["cpuset|cpu/cpus"])?;
+            same("schemata", text(root.join(&b.id).join("schemata"))?, "L3:0=f\n".to_owned())
+        }),
+        case("rdt/update-checks-schemata", |t| {
+            let root = resctrl(t)?;
+            let b = t.bundle()?.set("/linux/intelRdt", json!({"l3CacheSchema": "L3:0=f"})).probe("forever");
+            t.launch(&b)?;
+            let update = |words: &str| t.cli(&format!("update {words} {}", b.id));
+            update("--mem-bw-schema L3:0=3")?.refuses(&["--mem-bw-schema", "L3:0=3"])?;
+            same("schemata", text(root.join(&b.id).join("schemata"))?, "L3:0=f\n".to_owned())?;
+            fs::remove_file(root.join(&b.id).join("schemata"))?;
+            update("--l3-cache-schema L3:0=3")?.refuses(&["schemata", "ENOENT|no such file"]).map(drop)
+        }),
     ]
 }
