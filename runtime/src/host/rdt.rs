@@ -4,6 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod figures;
+
+pub use figures::Figures;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

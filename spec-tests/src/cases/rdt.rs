@@ -173,6 +173,46 @@ fn monitoring() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("rdt/figures", |t| {
+            let root = resctrl(t)?;
+            class(&root, "gold", "    L3:0=000f;1=0000f\n    MB:0=  20;1=  70\n")?;
+            let rdt = json!({"closID": "gold", "enableMonitoring": true});
+            let b = t.bundle()?.set("/linux/intelRdt", rdt).probe("forever");
+            t.launch(&b)?;
+            let data = root.join("gold/mon_groups").join(&b.id).join("mon_data");
+            for (dir, file, content) in [
+                (root.join("info/L3"), "cbm_mask", "fffff\n"),
+                (root.join("info/L3"), "min_cbm_bits", "2\n"),
+                (root.join("info/L3"), "num_closids", "16\n"),
+                (root.join("info/MB"), "bandwidth_gran", "10\n"),
+                (root.join("info/MB"), "min_bandwidth", "20\n"),
+                (root.join("info/MB"), "num_closids", "8\n"),
+                (data.join("mon_L3_01"), "mbm_total_bytes", "400\n"),
+                (data.join("mon_L3_01"), "llc_occupancy", "7\n"),
+                (data.join("mon_L3_00"), "mbm_total_bytes", "300\n"),
+                (data.join("mon_L3_00"), "mbm_local_bytes", "200\n"),
+                (data.join("mon_L3_00"), "llc_occupancy", "Unavailable\n"),
+            ] {
+                fs::create_dir_all(&dir)?;
+                fs::write(dir.join(file), content)?;
+            }
+            let told = t.cli(&format!("events --stats {}", b.id))?.ok()?.json()?["data"]["intel_rdt"].take();
+            fs::remove_dir_all(data)?;
+            let expected = json!({
+                "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 2, "num_closids": 16},
+                "l3_cache_schema_root": "L3:0=fffff;1=fffff",
+                "l3_cache_schema": "L3:0=000f;1=0000f",
+                "mem_bw_info": {"bandwidth_gran": 10, "delay_linear": 0, "min_bandwidth": 20, "num_closids": 8},
+                "mem_bw_schema_root": "MB:0=100;1=100",
+                "mem_bw_schema": "MB:0=  20;1=  70",
+                "mbm_stats": [
+                    {"mbm_total_bytes": 300, "mbm_local_bytes": 200},
+                    {"mbm_total_bytes": 400, "mbm_local_bytes": 0},
+                ],
+                "cmt_stats": [{"llc_occupancy": 7}],
+            });
+            same("intel_rdt", told, expected)
+        }),
         case("rdt/exec-joins-the-groups", |t| {
             let root = resctrl(t)?;
             let b = t.bundle()?.set("/linux/intelRdt", json!({"enableMonitoring": true})).probe("forever");
