@@ -187,7 +187,13 @@ fn timeout(kind: &'static str) -> Case {
         check!(begin.elapsed().as_secs_f64() < 8.0, "it took {:?}", begin.elapsed());
         t.unchanged_since(&before)
     })
-    .peer("crun", if kind == "createRuntime" { "at times: on a slow machine leaves the container" } else { "" })
+    .peer(
+        "crun",
+        match kind {
+            "createRuntime" | "poststop" => "at times: on a slow machine leaves the container",
+            _ => "",
+        },
+    )
 }
 
 fn others() -> Vec<Case> {
