@@ -28,11 +28,11 @@ fn main() -> ExitCode {
     }
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
-        Some("shim") => shim::cli::main(&args[1..]),
-        Some("shim-bench") => shim::bench::main(&args[1..]),
+        Some("shim") => shim::cli::main(&args),
+        Some("shim-bench") => shim::bench::main(&args),
         Some("cri") => shim::cri::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
-        Some("run") => harness::cli::main(&args[1..]),
+        Some("run") => harness::cli::main(&args),
         Some("conform") => conform::main(&args[1..]),
         _ => {
             eprintln!("{}", harness::cli::USAGE);

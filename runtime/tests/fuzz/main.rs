@@ -22,7 +22,7 @@ mod targets;
 #[path = "../seccomp/bpf.rs"]
 #[allow(dead_code, reason = "the filter's tests use more")]
 mod bpf;
-#[path = "../seccomp/random.rs"]
+#[path = "../seccomp/calls.rs"]
 #[allow(dead_code, reason = "the filter's tests use more")]
 mod calls;
 #[path = "../program/cases.rs"]
