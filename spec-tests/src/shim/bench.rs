@@ -59,8 +59,15 @@ fn figures() -> Vec<Figure> {
         figure("Exec, Start, exit of `true`", "ms", Part(1.0 / 10.0), 5, exec_to_exit),
         figure("Kill to the answered Wait", "ms", None, 5, kill_to_wait),
         figure("Delete", "ms", None, 5, delete),
-        figure("State, one task in the shim: round trip", "µs", None, 5, |d| state_among(d, 1)),
-        figure("State, 100 tasks in the shim: round trip", "µs", None, 1, |d| state_among(d, 100)),
+        figure("State, one task in the shim: round trip", "µs", None, 5, |d| {
+            state_among(d, 1).map(|(one, _)| one)
+        }),
+        figure("State, 100 tasks in the shim: round trip", "µs", None, 1, |d| {
+            state_among(d, 100).map(|(_, all)| all)
+        }),
+        figure("State, 100 tasks: times that with one", "", Below(1.1), 3, |d| {
+            state_among(d, 100).map(|(one, all)| all / one)
+        }),
         figure("output to a FIFO: 512 MiB", "MB/s", AtLeast(1.0), 3, |d| output(d).map(|(rate, _)| rate)),
         figure("output to a FIFO: the shim's CPU for 512 MiB", "ms", Part(1.0 / 3.0), 3, |d| {
             output(d).map(|(_, cpu)| cpu)
@@ -175,8 +182,10 @@ fn delete(d: &Daemon) -> Result<f64, Trouble> {
     Ok(took)
 }
 
-fn state_among(d: &Daemon, count: usize) -> Result<f64, Trouble> {
+/// The round trip with one task in the shim, and with `count`.
+fn state_among(d: &Daemon, count: usize) -> Result<(f64, f64), Trouble> {
     let (b, task) = launch(d, SLEEP)?;
+    let one = round_trip(&task)?;
     let mut others = Vec::new();
     for _ in 1..count {
         let b = d.bundle("")?.args(SLEEP);
@@ -185,18 +194,24 @@ fn state_among(d: &Daemon, count: usize) -> Result<f64, Trouble> {
         other.start("")?;
         others.push((b, other));
     }
-    let mut all = Vec::new();
-    for _ in 0..2000 {
-        let begin = Instant::now();
-        task.state("")?;
-        all.push(milliseconds(begin) * 1e3);
-    }
+    let all = round_trip(&task)?;
     for (b, other) in &others {
         other.end()?;
         other.delete("")?;
         d.remove(b)?;
     }
     d.end(&b, &task)?;
+    Ok((one, all))
+}
+
+/// A State's, in microseconds.
+fn round_trip(task: &Task) -> Result<f64, Trouble> {
+    let mut all = Vec::new();
+    for _ in 0..2000 {
+        let begin = Instant::now();
+        task.state("")?;
+        all.push(milliseconds(begin) * 1e3);
+    }
     Ok(median(all))
 }
 
