@@ -20,12 +20,17 @@ const EXITED: u64 = 2;
 /// Bytes that the memory hog may have.
 const LIMIT: u64 = 32 << 20;
 
+/// The first id of the host in a user namespace.
+const HOST_ID: u64 = 100_000;
+
 struct Cri {
     socket: PathBuf,
     handler: String,
     image: String,
     cgroup: String,
     logs: PathBuf,
+    /// The pod has a user namespace.
+    userns: bool,
 }
 
 /// Prints nothing when all is well; exit code 1 when something is not.
@@ -40,8 +45,9 @@ pub fn main(args: &[String]) -> ExitCode {
         image: image.clone(),
         cgroup: cgroup.clone(),
         logs: logs.into(),
+        userns: false,
     };
-    match cri.pod() {
+    match cri.pods() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble::Fail(text) | Trouble::NotRun(text)) => {
             eprintln!("{text}");
@@ -57,6 +63,19 @@ fn text(value: &str) -> Message {
 impl Cri {
     fn call(&self, name: &str, request: &Message) -> Result<Fields, Trouble> {
         grpc::call(&self.socket, &format!("/runtime.v1.RuntimeService/{name}"), request)
+    }
+
+    /// One pod, and one with a user namespace where containerd has that.
+    fn pods(mut self) -> Verdict {
+        self.pod()?;
+        let version = self.call("Version", &Message::new())?.text(3);
+        let old = ["1.", "v1."].iter().any(|old| version.starts_with(old));
+        self.userns = !old;
+        if old {
+            Ok(())
+        } else {
+            self.pod().map_err(|trouble| format!("with a user namespace: {trouble:?}").into())
+        }
     }
 
     /// A pod whose containers share its pid namespace, from beginning to end.
@@ -78,9 +97,16 @@ impl Cri {
 
     fn config(&self) -> Message {
         let metadata = Message::new().text(1, "pod").text(2, "uid").text(3, "default");
-        let linux = Message::new().text(1, &self.cgroup);
+        let security = Message::new().message(1, &self.namespaces());
+        let linux = Message::new().text(1, &self.cgroup).message(2, &security);
         let logs = self.logs.display().to_string();
         Message::new().message(1, &metadata).text(2, "host").text(3, &logs).message(8, &linux)
+    }
+
+    fn namespaces(&self) -> Message {
+        let map = Message::new().number(1, HOST_ID).number(3, 65536);
+        let userns = Message::new().message(2, &map).message(3, &map);
+        if self.userns { Message::new().message(5, &userns) } else { Message::new() }
     }
 
     fn containers(&self, pod: &str) -> Verdict {
@@ -107,7 +133,8 @@ impl Cri {
             config = config.text(3, word);
         }
         let resources = Message::new().number(4, memory);
-        let linux = Message::new().message(1, &resources);
+        let security = Message::new().message(3, &self.namespaces());
+        let linux = Message::new().message(1, &resources).message(2, &security);
         let config = config.text(11, &format!("{name}.log")).message(15, &linux);
         let create = Message::new().text(1, pod).message(2, &config).message(3, &self.config());
         let id = self.call("CreateContainer", &create)?.text(1);
@@ -157,6 +184,10 @@ impl Cri {
         same("an exec's stdout", answer.text(1).as_str(), "out\n")?;
         same("an exec's stderr", answer.text(2).as_str(), "err\n")?;
         same("an exec's exit code", answer.number(3), 4)?;
+        // A file of the image's owner, in a directory of the image.
+        let answer = exec(&["sh", "-c", "touch /bin/new && cat /proc/self/uid_map"], 20)?;
+        let first = if self.userns { HOST_ID } else { 0 }.to_string();
+        same("what id 0 is", answer.text(1).split_whitespace().nth(1), Some(first.as_str()))?;
         check!(exec(&["sleep", "100"], 1).is_err(), "an exec that takes too long succeeds");
         check!(exec(&["/no/such"], 20).is_err(), "an exec of nothing succeeds");
         Ok(())
