@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::bootstrap::{Boot, MOST, reply};
+use super::bootstrap::{Boot, input, reply};
 use super::group;
 use super::socket::{self, Found};
 use crate::events::Events;
@@ -42,9 +42,7 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// What the user is told; nothing is left behind.
 pub fn start(flags: &Flags) -> Result<()> {
     check(flags)?;
-    let mut stdin = Vec::new();
-    std::io::stdin().lock().take(MOST).read_to_end(&mut stdin).call(|| "read(stdin)")?;
-    let boot = Boot::read(&stdin, flags)?;
+    let boot = Boot::read(&input()?, flags)?;
     let options = Options::read(boot.options.as_ref())?;
     let bundle = std::env::current_dir().call(|| "getcwd")?;
     let group = group::of(&bundle, &flags.id);
