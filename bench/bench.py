@@ -5,10 +5,11 @@
 This script only decides and reports. Every command runs inside the lab (Debian sid, pure cgroup v2) below `timeit`, so
 that neither Python nor a pipe is inside a measured interval. WORK is the same directory on both sides: /bench inside.
 
-    bench.py --work WORK --prefix ID [--rounds N] [--out FILE] [--enforce] NAME=PATH... -- DRIVER...
+    bench.py --work WORK --prefix ID [--rounds N] [--out FILE] [--enforce] [--limits-in LINE] NAME=PATH... -- DRIVER...
 
-NAME=PATH are the runtimes by their path inside, DRIVER is the command line that starts timeit in the lab. What could
-not be measured is reported as not measured, never left out in silence.
+NAME=PATH are the runtimes by their path inside, DRIVER is the command line that starts timeit in the lab, LINE the one
+(for a shell) that starts it where cgroups have the controllers for limits. What could not be measured is reported as
+not measured, never left out in silence.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import datetime
 import os
 import pathlib
 import random
+import shlex
 import signal
 import statistics
 import subprocess
@@ -28,6 +30,7 @@ import report
 
 INSIDE = "/bench"
 VERBS = ("run", "create", "start", "exec", "delete -f", "state")
+LIMITS = report.LIMITS  # the two verbs of Limited
 FLOORS = ("floor-glibc", "floor-musl")
 WARM_UP = 3
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -145,6 +148,23 @@ class Runtime(Command):
         self.call("delete -f", self.id, check=False)
 
 
+class Limited(Runtime):
+    """The same runtime where cgroups have controllers: what all common limits add to a create."""
+
+    verbs = LIMITS
+
+    def __init__(self, driver, name, path, prefix):
+        super().__init__(driver, name, path, prefix)
+        self.id += "-limits"
+
+    def prepare(self, verb):
+        bundle = "limits" if verb == LIMITS[1] else "true"
+        return self.command("create", "--bundle", f"{INSIDE}/{bundle}", self.id)
+
+    def finish(self, _verb):
+        self.call("delete -f", self.id)
+
+
 class Results:
     """All that was found out. `samples` and `counts` by (subject, verb); `failures` likewise: why there are none."""
 
@@ -203,7 +223,7 @@ def look_closer(results, work):
                 results.counts[subject.name, verb] = results.attempt(
                     subject, verb, lambda s=subject, v=verb: count.calls(s, v, work, INSIDE)
                 )
-        if not isinstance(subject, Runtime):
+        if type(subject) is not Runtime:
             continue
         path = subject.argv[0]
         version = results.attempt(subject, "--version", lambda p=path: subject.driver.output(p, "--version"))
@@ -218,7 +238,7 @@ def compare_insides(results, prefix, runtimes):
     for subject in results.subjects:
         if subject.name in FLOORS:
             argv = (*subject.argv[:3], "/bin/sh", "/look")
-        elif subject.name in runtimes:
+        elif subject.name in runtimes and not isinstance(subject, Limited):
             argv = subject.command("run", "--bundle", f"{INSIDE}/look", subject.id)
         else:
             continue
@@ -241,6 +261,7 @@ def arguments():
     parser.add_argument("--prefix", required=True)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--limits-in", default="")
     parser.add_argument("--enforce", action="store_true", help="exit 1 if a target is missed or was not measured")
     parser.add_argument("runtimes", nargs="+", metavar="NAME=PATH")
     own, driver = sys.argv[1:], []
@@ -258,6 +279,7 @@ def main():
     if os.getloadavg()[0] > QUIET:
         print(f"bench: the load average is {os.getloadavg()[0]:.2f}: not a quiet machine", file=sys.stderr)
     driver = Driver(command, args.work)
+    limited = Driver(shlex.split(args.limits_in), args.work) if args.limits_in else None
     results = Results()
     results.subjects.append(Command(driver, "bare process", f"{INSIDE}/true/rootfs/bin/busybox", "true"))
     for name in FLOORS:
@@ -266,6 +288,8 @@ def main():
     for name, path in args.runtimes.items():
         if path:
             results.subjects.append(Runtime(driver, name, path, args.prefix))
+            if limited:
+                results.subjects.append(Limited(limited, name, path, args.prefix))
         else:
             results.failures[name, "(all)"] = "no such program"
     try:
@@ -278,13 +302,15 @@ def main():
         raise SystemExit("bench: interrupted") from None
     finally:
         driver.close()
+        if limited:
+            limited.close()
     kernel = os.uname()
     results.environment = [
         f"{datetime.date.today()}; Linux {kernel.release} {kernel.machine}, {os.cpu_count()} CPUs",
         f"{args.rounds} rounds after {WARM_UP} to warm up, order shuffled in each",
         f"load average {before:.2f} before, {after:.2f} after (the benchmark itself adds about 1)",
     ]
-    text = report.render(results, VERBS, args.runtimes)
+    text = report.render(results, VERBS + LIMITS, args.runtimes)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

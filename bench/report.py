@@ -19,6 +19,8 @@ TARGETS = (
     ("create", "peak", "crun", 0.99),
     ("exec", "peak", "crun", 0.99),
 )
+LIMITS = ("create without limits", "create with all common limits")
+LIMITS_COST = 300  # µs between the two
 WAITING = 64  # KiB, resident, of a created container
 OURS = "corten"
 FIELDS = {"wall": "", "cpu": " (CPU time)", "peak": " (peak memory)"}
@@ -33,7 +35,8 @@ is wherever the verb waits for the container. The kernel keeps that peak per CPU
 short, and is 0 for the smallest programs. Forks, threads, execs (the command's own is one) and system calls are of one
 run under strace, until the command returned. `bare process` is busybox `true` without a container; the floors do only
 the kernel work of `run` (bench/floor.c): no state, no configuration; no eBPF device filter either, which costs about
-100 µs."""
+100 µs. The two creates around limits are where the host's cgroups have the controllers (here that may be v1): memory with
+swap and reservation, CPU shares, quota, period, CPUs and memory nodes, pids."""
 
 
 def verdict(results, target):
@@ -56,9 +59,19 @@ def compare(statistic, verb, field, other, name=OURS):
     return value / base, f"{value / base:.2f}" if other else f"{value:.0f} µs"
 
 
+def limits_cost(results):
+    """What all common limits add to a create: the row of a verdict."""
+    what, aim = "all common limits, added to a create", f"≤ {LIMITS_COST} µs"
+    medians, minima = ([of(OURS, verb, "wall") for verb in LIMITS] for of in (results.median, results.minimum))
+    if None in medians:
+        return what, "not measured", "", aim, None
+    cost = medians[1] - medians[0]
+    return what, f"{cost:.0f} µs", f"{minima[1] - minima[0]:.0f} µs", aim, cost <= LIMITS_COST
+
+
 def verdicts(results):
     """All rows, the waiting container's last."""
-    rows = [verdict(results, target) for target in TARGETS]
+    rows = [*(verdict(results, target) for target in TARGETS), limits_cost(results)]
     waiting = results.waiting.get(OURS)
     shown = f"{waiting.rss} KiB" if waiting else "not measured"
     return [*rows, ("waiting container, RSS", shown, "", f"≤ {WAITING} KiB", waiting and waiting.rss <= WAITING)]

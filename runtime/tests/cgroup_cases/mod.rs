@@ -55,9 +55,9 @@ fn sweep_after_us() {
             done
         done"#;
     let mut command = Command::new("setsid");
-    command.args(["sh", "-c", script, "sh", &std::process::id().to_string()]);
+    command.args(["--fork", "sh", "-c", script, "sh", &std::process::id().to_string()]);
     // Nobody may wait for the end of an output that it holds open.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
 }
 
 /// What a case works with.
