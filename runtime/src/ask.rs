@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use crate::cgroup::Manager;
 use crate::error::{Error, Kind, Result};
-use crate::spec::Resources;
+use crate::spec::{IntelRdt, Resources};
 
 /// Where containers are kept and how groups are managed: the global flags.
 pub struct Home<'a> {
@@ -133,10 +133,8 @@ pub struct Overlay {
 pub struct Update {
     /// The limits asked for; what is absent stays.
     pub resources: Resources,
-    /// Intel RDT: the schema of the L3 cache.
-    pub l3_cache_schema: Option<String>,
-    /// Intel RDT: the schema of the memory bandwidth.
-    pub mem_bw_schema: Option<String>,
+    /// Of Intel RDT, the schemata; the rest of it is decided at create.
+    pub rdt: IntelRdt,
 }
 
 /// A process that was launched.

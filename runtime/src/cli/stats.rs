@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use corten::cgroup::Version;
 use corten::cgroup::stats::{self, Counter, Pressure, Stats, Transfer};
+use corten::host::rdt::Figures;
 use serde::Serialize;
 
 /// One event.
@@ -29,12 +30,9 @@ struct Data {
     /// Not runc's: left out where there is none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     rdma: BTreeMap<String, Rdma>,
-    intel_rdt: Nothing,
+    intel_rdt: Figures,
     network_interfaces: Option<()>,
 }
-
-#[derive(Debug, Serialize)]
-struct Nothing {}
 
 #[derive(Debug, Serialize)]
 struct Cpu {
@@ -233,7 +231,7 @@ impl Data {
             blkio: stats.io.as_ref().map(blkio).unwrap_or_default(),
             hugetlb: stats.hugetlb.iter().map(hugetlb).collect(),
             rdma: stats.rdma.iter().map(rdma).collect(),
-            intel_rdt: Nothing {},
+            intel_rdt: stats.rdt.clone(),
             network_interfaces: None,
         }
     }

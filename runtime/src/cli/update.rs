@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Read;
 
 use corten::ask::{self, Update as Ask};
-use corten::spec::{self, BlockIo, Cpu, Memory, Pids, Resources};
+use corten::spec::{self, BlockIo, Cpu, IntelRdt, Memory, Pids, Resources};
 use corten::{Error, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
@@ -17,7 +17,11 @@ use super::{amounts, values};
 /// What is not given stays as it is. Either all of it is changed, or, after an error, nothing.
 ///
 /// The file given with -r holds the "resources" object of a configuration (its "linux.resources"), with the values to
-/// be changed only; all other options are ignored then. Device rules in it replace the container's, at once.
+/// be changed only; all other options but those of Intel RDT are ignored then. Device rules in it replace the
+/// container's, at once.
+///
+/// Schemata of Intel RDT are for the class that the container has been in since its create ("intelRdt"), and so for
+/// all that are in it.
 ///
 ///    # echo '{"memory":{"limit":268435456},"pids":{"limit":64}}' | corten update -r - web
 #[derive(Debug, clap::Parser)]
@@ -94,12 +98,12 @@ impl Verb for Update {
             Some(file) => read(file)?,
             None => self.flags()?,
         };
-        let ask = Ask {
-            resources,
-            l3_cache_schema: values::text(self.l3_cache_schema),
-            mem_bw_schema: values::text(self.mem_bw_schema),
+        let rdt = IntelRdt {
+            l3_cache_schema: self.l3_cache_schema,
+            mem_bw_schema: self.mem_bw_schema,
+            ..IntelRdt::default()
         };
-        verbs::update(&session.home, &self.id, &ask)?;
+        verbs::update(&session.home, &self.id, &Ask { resources, rdt })?;
         Ok(0)
     }
 }

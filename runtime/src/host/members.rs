@@ -34,20 +34,39 @@ pub fn of(init: i32) -> Result<Vec<i32>> {
         let parent = Stat::of(pid).ok().and_then(|stat| stat.field(4));
         parents.extend(parent.map(|parent| (pid, parent)));
     }
-    // A process of a namespace below descends from one of the container's.
-    let belongs = |mut pid: i32| loop {
-        match (inside.get(&pid), parents.get(&pid)) {
-            (Some(true), _) => break true,
-            (_, Some(&parent)) if parent > 0 && parent != pid => pid = parent,
-            _ => break false,
-        }
+    Ok(belonging(&inside, &parents))
+}
+
+/// Those that are inside, or descend from one that is: a process of a namespace below does. Ascending.
+fn belonging(inside: &HashMap<i32, bool>, parents: &HashMap<i32, i32>) -> Vec<i32> {
+    // One after the other they were read, so pids that were given anew meanwhile may stand in a ring: no line of
+    // ancestors is longer than there are processes.
+    let belongs = |pid: i32| {
+        let ancestors = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
+        ancestors.take(parents.len() + 1).any(|pid| inside.get(&pid) == Some(&true))
     };
     let mut found: Vec<i32> = inside.keys().copied().filter(|pid| belongs(*pid)).collect();
     found.sort_unstable();
-    Ok(found)
+    found
 }
 
 /// Device and inode of a namespace file tell namespaces apart.
 fn namespace(path: &str) -> std::io::Result<(u64, u64)> {
     std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descendants_belong_and_rings_end() {
+        let inside = [(1, false), (5, true), (6, false), (7, false), (8, false), (9, false), (10, false)];
+        // 5 is the container's, 6 and 7 below it; 8 and 9 each other's parent; 10's parent is not known.
+        let parents = [(1, 0), (5, 1), (6, 5), (7, 6), (8, 9), (9, 8), (10, 77)];
+        assert_eq!(belonging(&inside.into(), &parents.into()), [5, 6, 7]);
+        // A ring through one of the container's, and one process that is its own parent.
+        let parents = [(5, 9), (9, 5), (8, 8)];
+        assert_eq!(belonging(&inside.into(), &parents.into()), [5, 9]);
+    }
 }

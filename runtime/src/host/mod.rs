@@ -28,4 +28,4 @@ mod undo;
 
 pub use channel::{Channel, Incoming, word};
 pub use launch::{Launch, Subject, Task};
-pub use sockets::{connect, send_descriptor, write_pid_file};
+pub use sockets::{connect, send_descriptor, write_whole};

@@ -4,6 +4,10 @@
 
 #![forbid(unsafe_code)]
 
+mod figures;
+
+pub use figures::Figures;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -88,8 +92,42 @@ pub fn make(rdt: &Rdt, record: &Record) -> Result<()> {
     if rdt.clos != Clos::Own && !record.made.contains(class) {
         return Ok(());
     }
-    let lines: String = rdt.schemata.iter().map(|line| format!("{line}\n")).collect();
-    write(&class.join("schemata"), &lines)
+    write_lines(class, &rdt.schemata)
+}
+
+/// What `update` found in a file `schemata`.
+#[derive(Debug)]
+#[must_use = "dropping it keeps the change"]
+pub struct Before {
+    path: PathBuf,
+    content: String,
+}
+
+/// Writes new lines of `schemata` for the class that a container is in. Resources and domains that they do not name stay
+/// as they are: resctrl itself remembers them.
+///
+/// # Errors
+/// What resctrl says of schemata that it refuses; the class is then as it was.
+pub fn update(record: &Record, schemata: &[String]) -> Result<Option<Before>> {
+    let Some(class) = record.groups.first() else { return Ok(None) };
+    let path = class.join("schemata");
+    let content = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
+    let before = Before { path, content };
+    match write_lines(class, schemata) {
+        Ok(()) => Ok(Some(before)),
+        // It takes all lines or none, unless the hardware fails in between.
+        Err(error) => before.restore().and(Err(error)),
+    }
+}
+
+impl Before {
+    /// Takes the change back.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn restore(&self) -> Result<()> {
+        write(&self.path, &self.content)
+    }
 }
 
 /// Puts a process into the container's groups; what it forks from then on is born there.
@@ -121,6 +159,12 @@ pub fn remove(groups: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// In one write(2), which resctrl does wholly or not at all.
+fn write_lines(class: &Path, schemata: &[String]) -> Result<()> {
+    let lines: String = schemata.iter().map(|line| format!("{line}\n")).collect();
+    write(&class.join("schemata"), &lines)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

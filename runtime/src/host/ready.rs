@@ -175,7 +175,7 @@ impl Launch<'_> {
         }
         if let Some(path) = self.subject.pid_file.clone() {
             self.journal.push(Undo::File(path.clone()));
-            sockets::write_pid_file(&path, pid)?;
+            sockets::write_whole(&path, pid.to_string().as_bytes()).map_err(|error| error.at("pid file"))?;
         }
         Ok(())
     }

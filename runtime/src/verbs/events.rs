@@ -9,6 +9,7 @@ use crate::ask::Home;
 use crate::cgroup::{Group, OomWatch, Stats};
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
+use crate::host::rdt;
 
 /// The figures of a container that is created, running or paused.
 ///
@@ -34,6 +35,7 @@ pub struct Watch {
     /// Out of memory; `None` without the memory controller.
     pub oom: Option<OomWatch>,
     group: Group,
+    rdt: Option<rdt::Record>,
     id: String,
 }
 
@@ -42,7 +44,7 @@ impl Watch {
         let id = container.state.id.clone();
         match container.phase()? {
             (Phase::Created | Phase::Running | Phase::Paused, Some(pidfd)) => {
-                Ok(Watch { pidfd, oom: None, group: container.group(), id })
+                Ok(Watch { pidfd, oom: None, group: container.group(), rdt: container.state.rdt.clone(), id })
             }
             _ => Err(not_running(&id)),
         }
@@ -53,10 +55,11 @@ impl Watch {
     /// # Errors
     /// `Kind::Status` when the container is gone.
     pub fn stats(&self) -> Result<Stats> {
-        self.group.stats().map_err(|error| match error.errno() {
+        let stats = self.group.stats().map_err(|error| match error.errno() {
             Some(libc::ENOENT | libc::ENODEV) => not_running(&self.id),
             _ => error,
-        })
+        })?;
+        Ok(Stats { rdt: self.rdt.as_ref().map(rdt::Record::figures).unwrap_or_default(), ..stats })
     }
 }
 

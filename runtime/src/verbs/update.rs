@@ -4,14 +4,16 @@
 #![forbid(unsafe_code)]
 
 use crate::ask::{Home, Update};
-use crate::cgroup;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
+use crate::host::rdt;
+use crate::spec::{IntelRdt, Resources};
+use crate::{cgroup, plan};
 
 /// `update`: changes limits of a container that is created, running or paused, all of them or none, and remembers them.
 ///
 /// # Errors
-/// `Kind::Invalid` and `Kind::Unsupported` before anything was written, with the pointer of the value; `Kind::Status` for
+/// `Kind::Invalid` and `Kind::Unsupported` before anything was written, with the pointer of the value or the flag; `Kind::Status` for
 /// a stopped container and for a limit below the usage (`checkBeforeUpdate`); `Kind::Os` for what the kernel refuses:
 /// what was written before is then taken back.
 pub fn update(home: &Home, id: &str, ask: &Update) -> Result<()> {
@@ -20,12 +22,41 @@ pub fn update(home: &Home, id: &str, ask: &Update) -> Result<()> {
         Phase::Created | Phase::Running | Phase::Paused => {}
         _ => return Err(Error::new(Kind::Status, format!("container not running: {id}"))),
     }
-    rdt(ask)?;
+    let before = schemata(&container, &ask.rdt)?;
+    let limited = match ask.resources == Resources::default() {
+        true => Ok(()),
+        false => limits(home, &mut container, &ask.resources),
+    };
+    limited.map_err(|error| match before.map_or(Ok(()), |before| before.restore()) {
+        Ok(()) => error,
+        Err(also) => error.at(format!("and the schemata are not back ({also})")),
+    })
+}
+
+/// Intel RDT: new schemata for the class of a container that has one.
+fn schemata(container: &Container, ask: &IntelRdt) -> Result<Option<rdt::Before>> {
+    let flags = |error: Error| {
+        error
+            .relocated("config.json /linux/intelRdt/l3CacheSchema", "--l3-cache-schema")
+            .relocated("config.json /linux/intelRdt/memBwSchema", "--mem-bw-schema")
+    };
+    let lines = plan::rdt::decide(Some(ask)).map_err(flags)?.map(|rdt| rdt.schemata).unwrap_or_default();
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    let Some(record) = &container.state.rdt else {
+        let text = "the container was created without intelRdt: it has no class to give schemata";
+        return Err(Error::new(Kind::Unsupported, text));
+    };
+    rdt::update(record, &lines)
+}
+
+fn limits(home: &Home, container: &mut Container, ask: &Resources) -> Result<()> {
     if container.state.cgroup.groups.is_empty() {
         return Err(Error::new(Kind::Unsupported, "the container has no control group to limit"));
     }
     let old = container.resources()?;
-    let change = cgroup::change(&container.state.cgroup, &old, &ask.resources)?;
+    let change = cgroup::change(&container.state.cgroup, &old, ask)?;
     for (at, why) in &change.plan.warnings {
         (home.warn)(&format!("{}: {why}", at.replace("/linux/resources", "resources ")));
     }
@@ -43,15 +74,4 @@ pub fn update(home: &Home, id: &str, ask: &Update) -> Result<()> {
         Ok(()) => error,
         Err(also) => error.at(format!("and the limits are not back ({also})")),
     })
-}
-
-/// Intel RDT is not built yet: nothing may be passed over in silence.
-fn rdt(ask: &Update) -> Result<()> {
-    let asked = [("l3-cache-schema", &ask.l3_cache_schema), ("mem-bw-schema", &ask.mem_bw_schema)];
-    match asked.iter().find(|(_, schema)| schema.is_some()) {
-        Some((name, _)) => {
-            Err(Error::new(Kind::Unsupported, "Intel RDT is not built yet").at(format!("--{name}")))
-        }
-        None => Ok(()),
-    }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corten::error::Context;
+use corten::host::write_whole;
 use corten::sys::spawn;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, getpid, getppid, setsid};
@@ -29,7 +30,6 @@ use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
 use crate::pod::Pod;
-use crate::record::write_whole;
 use crate::refusal::{Refusal, Result};
 use crate::{exits, log, server};
 
@@ -56,7 +56,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         Found::Ours(_) => surroundings(&options),
     };
     // containerd 1.6 and 1.7 find the server again by this file, the later ones as well when theirs is lost.
-    let written = prepared.and_then(|()| Ok(write_whole(&bundle, "address", address.as_bytes())?));
+    let written = prepared.and_then(|()| Ok(write_whole(&bundle.join("address"), address.as_bytes())?));
     let server = match (written, found) {
         (Err(refusal), Found::Ours(_)) => {
             socket::remove(&path);

@@ -20,7 +20,7 @@ const REASON: &str = "takes only a resctrl that is real";
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    let all = classes().into_iter().chain(monitoring());
+    let all = classes().into_iter().chain(monitoring()).chain(updates());
     let mut all: Vec<Case> = all.map(|case| case.crun(REASON)).collect();
     // runc ignores what it cannot do for want of a real one, and so this one holds.
     let ignored = "rdt/an-existing-class-with-the-same-schemata";
@@ -173,6 +173,46 @@ fn monitoring() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("rdt/figures", |t| {
+            let root = resctrl(t)?;
+            class(&root, "gold", "    L3:0=000f;1=0000f\n    MB:0=  20;1=  70\n")?;
+            let rdt = json!({"closID": "gold", "enableMonitoring": true});
+            let b = t.bundle()?.set("/linux/intelRdt", rdt).probe("forever");
+            t.launch(&b)?;
+            let data = root.join("gold/mon_groups").join(&b.id).join("mon_data");
+            for (dir, file, content) in [
+                (root.join("info/L3"), "cbm_mask", "fffff\n"),
+                (root.join("info/L3"), "min_cbm_bits", "2\n"),
+                (root.join("info/L3"), "num_closids", "16\n"),
+                (root.join("info/MB"), "bandwidth_gran", "10\n"),
+                (root.join("info/MB"), "min_bandwidth", "20\n"),
+                (root.join("info/MB"), "num_closids", "8\n"),
+                (data.join("mon_L3_01"), "mbm_total_bytes", "400\n"),
+                (data.join("mon_L3_01"), "llc_occupancy", "7\n"),
+                (data.join("mon_L3_00"), "mbm_total_bytes", "300\n"),
+                (data.join("mon_L3_00"), "mbm_local_bytes", "200\n"),
+                (data.join("mon_L3_00"), "llc_occupancy", "Unavailable\n"),
+            ] {
+                fs::create_dir_all(&dir)?;
+                fs::write(dir.join(file), content)?;
+            }
+            let told = t.cli(&format!("events --stats {}", b.id))?.ok()?.json()?["data"]["intel_rdt"].take();
+            fs::remove_dir_all(data)?;
+            let expected = json!({
+                "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 2, "num_closids": 16},
+                "l3_cache_schema_root": "L3:0=fffff;1=fffff",
+                "l3_cache_schema": "L3:0=000f;1=0000f",
+                "mem_bw_info": {"bandwidth_gran": 10, "delay_linear": 0, "min_bandwidth": 20, "num_closids": 8},
+                "mem_bw_schema_root": "MB:0=100;1=100",
+                "mem_bw_schema": "MB:0=  20;1=  70",
+                "mbm_stats": [
+                    {"mbm_total_bytes": 300, "mbm_local_bytes": 200},
+                    {"mbm_total_bytes": 400, "mbm_local_bytes": 0},
+                ],
+                "cmt_stats": [{"llc_occupancy": 7}],
+            });
+            same("intel_rdt", told, expected)
+        }),
         case("rdt/exec-joins-the-groups", |t| {
             let root = resctrl(t)?;
             let b = t.bundle()?.set("/linux/intelRdt", json!({"enableMonitoring": true})).probe("forever");
@@ -201,5 +241,51 @@ fn monitoring() -> Vec<Case> {
             t.unchanged_since(&before)
         })
         .needs(&[Need::Runtime("corten")]),
+    ]
+}
+
+fn updates() -> Vec<Case> {
+    vec![
+        case("rdt/update-writes-schemata", |t| {
+            let root = resctrl(t)?;
+            class(&root, "gold", "L3:0=f;1=f\n")?;
+            for (rdt, schemata) in [
+                (json!({"l3CacheSchema": "L3:0=1"}), None),
+                (json!({"closID": "gold"}), Some("gold/schemata")),
+                (json!({"closID": "/"}), Some("schemata")),
+            ] {
+                let b = t.bundle()?.set("/linux/intelRdt", rdt).probe("forever");
+                t.launch(&b)?;
+                let file = schemata.map_or(root.join(&b.id).join("schemata"), |name| root.join(name));
+                for (words, lines) in [
+                    ("--l3-cache-schema L3:0=3;1=30", "L3:0=3;1=30\n"),
+                    ("--mem-bw-schema MB:0=20", "MB:0=20\n"),
+                    ("--mem-bw-schema MB:0=30 --l3-cache-schema L3:0=7", "L3:0=7\nMB:0=30\n"),
+                ] {
+                    t.cli(&format!("update {words} {}", b.id))?.ok()?;
+                    same(words, text(file.clone())?, lines.to_owned())?;
+                }
+                t.cli(&format!("delete -f {}", b.id))?.ok()?;
+            }
+            Ok(())
+        }),
+        case("rdt/a-failed-update-takes-schemata-back", |t| {
+            let root = resctrl(t)?;
+            let b = t.bundle()?.set("/linux/intelRdt", json!({"l3CacheSchema": "L3:0=f"})).probe("forever");
+            t.launch(&b)?;
+            let update = format!("update --l3-cache-schema L3:0=3 --cpuset-cpus 4000 {}", b.id);
+            t.cli(&update)?.refuses(&["cpuset|cpu/cpus"])?;
+            same("schemata", text(root.join(&b.id).join("schemata"))?, "L3:0=f\n".to_owned())
+        }),
+        case("rdt/update-checks-schemata", |t| {
+            let root = resctrl(t)?;
+            let b = t.bundle()?.set("/linux/intelRdt", json!({"l3CacheSchema": "L3:0=f"})).probe("forever");
+            t.launch(&b)?;
+            let update = |words: &str| t.cli(&format!("update {words} {}", b.id));
+            update("--mem-bw-schema L3:0=3")?.refuses(&["--mem-bw-schema", "L3:0=3"])?;
+            same("schemata", text(root.join(&b.id).join("schemata"))?, "L3:0=f\n".to_owned())?;
+            fs::remove_file(root.join(&b.id).join("schemata"))?;
+            update("--l3-cache-schema L3:0=3")?.refuses(&["schemata", "ENOENT|no such file"]).map(drop)
+        }),
     ]
 }

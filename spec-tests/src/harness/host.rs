@@ -149,14 +149,20 @@ impl Host {
 
     /// Directories in which a controller's groups appear: one per hierarchy on v1.
     pub fn hierarchies(&self) -> Vec<PathBuf> {
+        // The v2 hierarchy beside them (hybrid) holds no controller of the container's.
+        let mut all = self.mounted_hierarchies();
+        all.retain(|dir| self.is_v2() || !dir.join("cgroup.controllers").exists());
+        all
+    }
+
+    /// Everywhere a runtime may make groups: some do in the v2 hierarchy of a hybrid host, too.
+    pub fn mounted_hierarchies(&self) -> Vec<PathBuf> {
         let base = Path::new("/sys/fs/cgroup");
         if self.is_v2() {
             return vec![base.to_owned()];
         }
         let dirs = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
-        // The v2 hierarchy beside them (hybrid) holds no controller of the container's.
-        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink() && !dir.join("cgroup.controllers").exists())
-            .collect()
+        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink()).collect()
     }
 }
 

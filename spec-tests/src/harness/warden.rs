@@ -9,7 +9,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -127,9 +127,12 @@ fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
                 kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
             }
             if !left.is_empty() {
-                std::thread::sleep(Duration::from_millis(50));
-                reap();
-                remove_groups(host, &place.mark);
+                let end = Instant::now() + SETTLING;
+                // What was killed takes its time to be gone, on a busy machine more of it.
+                while !remove_groups(host, &place.mark) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(20));
+                    reap();
+                }
             }
             return left;
         }
@@ -152,19 +155,18 @@ fn unmount_below(dir: &Path) {
     }
 }
 
-/// Removes cgroups that bear the mark, so that a failed case does not disturb the machine.
-fn remove_groups(host: &Host, mark: &str) {
-    for top in host.hierarchies() {
-        let entries = fs::read_dir(&top).into_iter().flatten().flatten();
-        let ours = entries.filter(|e| e.file_name().to_string_lossy().contains(mark));
-        ours.for_each(|entry| remove_group(&entry.path()));
-    }
+/// Removes cgroups that bear the mark, so that a failed case does not disturb the machine; whether all are gone.
+fn remove_groups(host: &Host, mark: &str) -> bool {
+    let entries = |top: PathBuf| fs::read_dir(top).into_iter().flatten().flatten();
+    let all = host.mounted_hierarchies().into_iter().flat_map(entries);
+    let ours = all.filter(|entry| entry.file_name().to_string_lossy().contains(mark));
+    ours.map(|entry| remove_group(&entry.path())).fold(true, |all, gone| all && gone)
 }
 
-fn remove_group(dir: &Path) {
+fn remove_group(dir: &Path) -> bool {
     fs::write(dir.join("freezer.state"), "THAWED").ok();
     fs::write(dir.join("cgroup.freeze"), "0").ok();
     let below = fs::read_dir(dir).into_iter().flatten().flatten();
-    below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| remove_group(&e.path()));
-    fs::remove_dir(dir).ok();
+    below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| _ = remove_group(&e.path()));
+    fs::remove_dir(dir).is_ok()
 }

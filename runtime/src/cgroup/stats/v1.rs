@@ -47,6 +47,7 @@ pub(super) fn read(group: &Group) -> Result<Stats> {
         io: of("blkio")?.map(|files| io(&files)).transpose()?,
         hugetlb: of("hugetlb")?.map(|files| hugetlb(&files)).transpose()?.unwrap_or_default(),
         rdma: of("rdma")?.map(|files| files.rdma()).transpose()?.unwrap_or_default(),
+        ..Stats::default()
     })
 }
 

@@ -21,6 +21,7 @@ pub(super) fn read(dir: &Dir) -> Result<Stats> {
         io: io(&files)?,
         hugetlb: hugetlb(&files)?,
         rdma: files.rdma()?,
+        ..Stats::default()
     })
 }
 
