@@ -28,8 +28,8 @@ extern "C" fn __sanitizer_cov_pcs_init(start: *mut usize, _end: *mut usize) {
     PLACES.store(start, Relaxed);
 }
 
-/// Writes the addresses of all counters into `FILE.all` and of those that were reached into `FILE`, for addr2line(1).
-pub fn write_places(file: &std::path::Path, reached: &std::collections::HashSet<u32>) {
+/// Writes the addresses of all counters into `FILE.all` and of those that were `reached` (not 0) into `FILE`, for addr2line(1).
+pub fn write_places(file: &std::path::Path, reached: &[u16]) {
     use std::fmt::Write;
     let (start, length) = (PLACES.load(Relaxed), count());
     if start.is_null() {
@@ -40,7 +40,7 @@ pub fn write_places(file: &std::path::Path, reached: &std::collections::HashSet<
     let (mut all, mut some) = (String::new(), String::new());
     for (at, place) in places.iter().step_by(2).enumerate() {
         let _ = writeln!(all, "{place:#x}");
-        if reached.contains(&(at as u32)) {
+        if reached.get(at).is_some_and(|classes| *classes != 0) {
             let _ = writeln!(some, "{place:#x}");
         }
     }

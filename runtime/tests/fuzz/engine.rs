@@ -51,9 +51,8 @@ struct Fuzzer<'a> {
     random: Random,
     words: Words,
     entries: Vec<Entry>,
-    /// Edges with the size of their counts.
-    features: HashSet<u32>,
-    edges: HashSet<u32>,
+    /// For each edge, a bit for each size of its counts so far.
+    seen: Vec<u16>,
     inputs: HashSet<u64>,
     /// Longer inputs are not kept.
     longest: usize,
@@ -91,8 +90,7 @@ impl<'a> Fuzzer<'a> {
             random: Random(hash(target.name.as_bytes())),
             words: Words::default(),
             entries: Vec::new(),
-            features: HashSet::new(),
-            edges: HashSet::new(),
+            seen: vec![0; counters::count()],
             inputs: HashSet::new(),
             longest: 0,
             failures: BTreeMap::new(),
@@ -120,7 +118,7 @@ impl<'a> Fuzzer<'a> {
                     "{:10} … {} executions, {rate:.0} a second, {} edges",
                     self.target.name,
                     self.executions,
-                    self.edges.len()
+                    self.edges()
                 );
             }
         }
@@ -160,12 +158,11 @@ impl<'a> Fuzzer<'a> {
         let accepted = self.accepted > before;
         let (mut edges, mut new) = (Vec::new(), false);
         counters::reached(|edge, count| {
-            let edge = edge as u32;
-            edges.push(edge);
+            edges.push(edge as u32);
             // 1, 2, 3, 4 to 7, 8 to 15 …: AFL's classes, near enough.
             let class = if count < 4 { u32::from(count) } else { 2 + count.ilog2() };
-            self.edges.insert(edge);
-            new |= self.features.insert(edge << 4 | class);
+            new |= self.seen[edge] >> class & 1 == 0;
+            self.seen[edge] |= 1 << class;
         });
         // Large inputs are executed, but what comes of them is slow.
         if !seed && (!new || input.len() > self.longest) || !self.inputs.insert(hash(&input)) {
@@ -217,10 +214,15 @@ impl<'a> Fuzzer<'a> {
         self.failures.insert(what, file);
     }
 
+    /// How many edges were reached.
+    fn edges(&self) -> usize {
+        self.seen.iter().filter(|classes| **classes != 0).count()
+    }
+
     fn tell(&self) {
         let edges = match counters::count() {
             0 => "not instrumented".to_owned(),
-            _ => format!("{} edges", self.edges.len()),
+            _ => format!("{} edges", self.edges()),
         };
         println!(
             "fuzz: {:9} {:8} executions, {:7} accepted, {edges}, {} inputs, slowest {:.1?}, largest {} KiB, {} failures",
@@ -233,7 +235,7 @@ impl<'a> Fuzzer<'a> {
             self.failures.len()
         );
         if let Ok(folder) = std::env::var("CORTEN_FUZZ_REACHED") {
-            counters::write_places(&PathBuf::from(folder).join(self.target.name), &self.edges);
+            counters::write_places(&PathBuf::from(folder).join(self.target.name), &self.seen);
         }
     }
 

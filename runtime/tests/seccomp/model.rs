@@ -20,6 +20,8 @@ pub struct Abi {
     pub wide: bool,
     /// Number by name.
     pub numbers: HashMap<&'static str, u32>,
+    /// The numbers, sorted.
+    known: Vec<u32>,
 }
 
 /// AUDIT_ARCH_X86_64.
@@ -129,7 +131,11 @@ macro_rules! numbers {
 
 /// The ABIs of a host, native first.
 pub fn abis(host: Host) -> Vec<Abi> {
-    let abi = |name, audit, wide, numbers| Abi { name, audit, wide, numbers };
+    let abi = |name, audit, wide, numbers: HashMap<&'static str, u32>| {
+        let mut known: Vec<u32> = numbers.values().copied().collect();
+        known.sort_unstable();
+        Abi { name, audit, wide, numbers, known }
+    };
     match host {
         Host::X86_64 => vec![
             abi("SCMP_ARCH_X86_64", AUDIT_X86_64, true, numbers!(x86_64)),
@@ -192,7 +198,6 @@ pub struct Rule {
 struct View<'a> {
     abi: &'a Abi,
     rules: HashMap<u32, Vec<Rule>>,
-    known: Vec<u32>,
     last: Option<u32>,
 }
 
@@ -239,7 +244,7 @@ impl<'a> Model<'a> {
     /// Is the number one that fails with ENOSYS because the author cannot have known it?
     pub fn beyond(&self, call: &Call) -> bool {
         let Some(view) = self.view(call) else { return false };
-        let unknown = |last| call.nr > last || view.known.binary_search(&call.nr).is_err();
+        let unknown = |last| call.nr > last || view.abi.known.binary_search(&call.nr).is_err();
         self.enosys && view.last.is_some_and(unknown)
     }
 
@@ -281,9 +286,7 @@ impl<'a> Model<'a> {
 
 impl<'a> View<'a> {
     fn new(profile: &Seccomp, abi: &'a Abi, default: u32) -> View<'a> {
-        let mut known: Vec<u32> = abi.numbers.values().copied().collect();
-        known.sort_unstable();
-        let mut view = View { abi, rules: HashMap::new(), known, last: None };
+        let mut view = View { abi, rules: HashMap::new(), last: None };
         for block in &profile.syscalls {
             let action = action(&block.action, block.errno_ret);
             let repeated = (0..6).any(|index| block.args.iter().filter(|arg| arg.index == index).count() > 1);
@@ -344,7 +347,7 @@ impl<'a> View<'a> {
 
 /// Rules that would never be asked are not kept: after an unconditional one, and behind one with fewer conditions.
 fn add(rules: &mut Vec<Rule>, rule: Rule) {
-    let settled = rules.iter().any(|known| known.conditions.is_empty() && rule.conditions.is_empty());
+    let settled = rule.conditions.is_empty() && rules.iter().any(|known| known.conditions.is_empty());
     if !settled {
         rules.push(rule);
     }
