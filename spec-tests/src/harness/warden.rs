@@ -160,7 +160,7 @@ fn remove_groups(host: &Host, mark: &str) -> bool {
     let entries = |top: PathBuf| fs::read_dir(top).into_iter().flatten().flatten();
     let all = host.mounted_hierarchies().into_iter().flat_map(entries);
     let ours = all.filter(|entry| entry.file_name().to_string_lossy().contains(mark));
-    ours.map(|entry| remove_group(&entry.path())).fold(true, |all, gone| all && gone)
+    ours.filter(|entry| !remove_group(&entry.path())).count() == 0
 }
 
 fn remove_group(dir: &Path) -> bool {
