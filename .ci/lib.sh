@@ -58,3 +58,36 @@ build_fast() {
         -p spec-tests \
         --color always 2>&1 </dev/null) || { echo "$words" >&2 && return 1; } # warnings are for `make lint`
 }
+
+# What labels and profiles touch; the other chapters are the same with and without them.
+labelled=(lsm/ mounts/ rootfs/ masked/ process/ keyring/ exec/ lifecycle/ hooks/)
+
+# cases_in ENVIRONMENT RUNTIME BARE [OPTION...]: what runs the cases of RUNTIME (its path in there), into the array `command`:
+# with the lab's root file systems, and in a guest as the only one, unless BARE says something. The options are lab/uml's.
+cases_in() {
+    local chapter run=(run --env "$1" --runtime "$2") options=("${@:4}" --share "$bin:/corten")
+    if [[ $1 == native-* ]]; then
+        command=("$top/lab/$1" "$bin/spec-tests" "${run[@]}")
+        [[ -n $3 ]] || command+=(--rootfs-busybox "$lab/busybox" --rootfs-debian "$lab/debian")
+        return
+    fi
+    run=(/corten/spec-tests "${run[@]}" --timeout 60)
+    if [[ -z $3 ]]; then
+        options+=(--share "$lab/busybox:/rootfs/busybox" --share "$lab/debian:/rootfs/debian")
+        run+=(--alone --rootfs-busybox /rootfs/busybox --rootfs-debian /rootfs/debian)
+    fi
+    case $1 in
+    uml-systemd)
+        options+=(--systemd)
+        run+=(--filter systemd/ --filter cgroup/disabled)
+        # shellcheck disable=SC2016 # the guest's arguments
+        run=(sh -c 'systemctl start dbus.service && exec "$@"' sh "${run[@]}")
+        ;;
+    uml-*)
+        options+=(--lsm "${1#uml-}")
+        for chapter in "${labelled[@]}"; do run+=(--filter "$chapter"); done
+        ;;
+    esac
+    # shellcheck disable=SC2034 # the caller's
+    command=("$top/lab/uml" "${options[@]}" -- "${run[@]}")
+}

@@ -35,7 +35,7 @@ mod stats;
 mod task;
 mod ttrpc;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use corten::features::{COMMIT, VERSION};
@@ -67,10 +67,8 @@ fn main() -> ExitCode {
 }
 
 fn info() -> Result<()> {
-    let mut options = Vec::new();
-    // Without options it is asked with an empty or a closed stdin.
-    let _ = std::io::stdin().take(entry::bootstrap::MOST).read_to_end(&mut options);
-    print(entry::info::info(&options))
+    // Whatever it is, the answer is the same but for its echo.
+    print(entry::info::info(&entry::bootstrap::input().unwrap_or_default()))
 }
 
 fn print(bytes: impl AsRef<[u8]>) -> Result<()> {

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod mapped;
+
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_remount, move_mount, unmount,
 };
 
+use self::mapped::{Layers, Maps};
 use crate::refusal::{Refusal, Result};
 
 /// mount(2) takes one page of options, its last byte a zero.
@@ -48,12 +51,18 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts whatever is mounted on or below `rootfs`, the last one first; what is busy is detached.
+/// Unmounts whatever is mounted on or below `rootfs`, the last one first; what is busy is detached. Also layers that
+/// were mapped for it by a shim that died over it.
 pub fn unmount_all(rootfs: &Path) {
-    let rootfs = std::fs::canonicalize(rootfs).unwrap_or_else(|_| rootfs.to_owned());
+    unmount_below(rootfs);
+    Layers::remove(rootfs);
+}
+
+fn unmount_below(place: &Path) {
+    let place = std::fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
     let Ok(table) = std::fs::read("/proc/self/mountinfo") else { return };
     let mut points = points(&table);
-    points.retain(|point| point.starts_with(&rootfs));
+    points.retain(|point| point.starts_with(&place));
     while let Some(point) = points.pop() {
         if unmount(&point, UnmountFlags::NOFOLLOW).is_err() {
             let _ = unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
@@ -73,6 +82,7 @@ struct Wanted {
     bind: bool,
     recursive: bool,
     data: Vec<String>,
+    maps: Maps,
 }
 
 fn read(options: &[String]) -> Result<Wanted> {
@@ -108,11 +118,10 @@ fn read(options: &[String]) -> Result<Wanted> {
             "nostrictatime" => (libc::MS_STRICTATIME, false),
             "dirsync" => (libc::MS_DIRSYNC, true),
             "loop" => return Err(Refusal::invalid("option loop: loop devices are containerd's to set up")),
-            other if other.starts_with("uidmap=") || other.starts_with("gidmap=") => {
-                return Err(Refusal::invalid(format!("option {other}: id-mapped layers are not supported")));
-            }
             other => {
-                wanted.data.push(other.to_owned());
+                if !wanted.maps.take(other)? {
+                    wanted.data.push(other.to_owned());
+                }
                 continue;
             }
         };
@@ -131,7 +140,9 @@ fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
             wanted.type_
         )));
     }
-    let parsed = read(&wanted.options)?;
+    let mut parsed = read(&wanted.options)?;
+    // Held until the overlay holds them itself.
+    let _layers = Layers::map(&mut parsed, &wanted.type_, rootfs)?;
     let target = target(rootfs, &wanted.target)?;
     // By the descriptor: a symbolic link of the image leads nowhere.
     let point = format!("/proc/self/fd/{}", target.as_raw_fd());
@@ -213,7 +224,7 @@ mod tests {
         assert!(wanted.bind && wanted.recursive);
         assert_eq!(wanted.flags, libc::MS_RDONLY as u32);
         assert_eq!(wanted.data, ["lowerdir=/a:/b", "index=off"]);
-        for bad in ["loop", "uidmap=0:1:1"] {
+        for bad in ["loop", "uidmap=0:1", "gidmap=0:1:-1"] {
             assert!(read(&[bad.to_owned()]).unwrap_err().text.contains(bad));
         }
     }

@@ -9,7 +9,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use corten::error::{Context, Error, Kind};
+use corten::error::{Error, Kind};
+use corten::host::write_whole;
 use serde::{Deserialize, Serialize};
 
 use crate::options::Options;
@@ -59,23 +60,13 @@ impl Record {
     /// The failed call.
     pub fn write(&self, bundle: &Path) -> corten::Result<()> {
         let bytes = serde_json::to_vec(self).map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
-        write_whole(bundle, NAME, &bytes)
+        write_whole(&bundle.join(NAME), &bytes)
     }
 
     /// With init's end.
     pub fn ended(&mut self, ended: Ended) {
         self.exit = ended.at.map(|at| Exit { status: ended.status, at });
     }
-}
-
-/// Writes a file of the bundle under another name and renames it.
-///
-/// # Errors
-/// The failed call.
-pub fn write_whole(bundle: &Path, name: &str, bytes: &[u8]) -> corten::Result<()> {
-    let (temporary, path) = (bundle.join(format!(".{name}")), bundle.join(name));
-    std::fs::write(&temporary, bytes).call(|| format!("write({})", temporary.display()))?;
-    std::fs::rename(&temporary, &path).call(|| format!("rename({})", path.display()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod v2;
 
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use corten::cgroup::stats::Stats;
 use corten::cgroup::{Group, Version};
 
 use crate::refusal::{Refusal, Result};
@@ -34,4 +35,15 @@ fn any(name: &str, message: &impl Message) -> Any {
         value: message.write_to_bytes().unwrap_or_default(),
         ..Default::default()
     }
+}
+
+/// What each device has in use and may have, as entries of either message: both have 32 bits for it.
+fn rdma<E>(stats: &Stats, entry: fn(String, u32, u32) -> E) -> (Vec<E>, Vec<E>) {
+    let clamp = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    let limit = |limit: Option<u64>| limit.map_or(u32::MAX, clamp);
+    let each = || stats.rdma.iter().map(|(device, rdma)| (device.clone(), rdma));
+    let current = each().map(|(device, rdma)| entry(device, clamp(rdma.handles), clamp(rdma.objects)));
+    let limits =
+        each().map(|(device, rdma)| entry(device, limit(rdma.handles_limit), limit(rdma.objects_limit)));
+    (current.collect(), limits.collect())
 }

@@ -3,6 +3,7 @@
 //!
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
+//! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]).
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
 //!
@@ -27,10 +28,11 @@ fn main() -> ExitCode {
     }
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
-        Some("shim") => shim::cli::main(&args[1..]),
-        Some("shim-bench") => shim::bench::main(&args[1..]),
+        Some("shim") => shim::cli::main(&args),
+        Some("shim-bench") => shim::bench::main(&args),
+        Some("cri") => shim::cri::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
-        Some("run") => harness::cli::main(&args[1..]),
+        Some("run") => harness::cli::main(&args),
         Some("conform") => conform::main(&args[1..]),
         _ => {
             eprintln!("{}", harness::cli::USAGE);

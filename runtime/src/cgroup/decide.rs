@@ -260,12 +260,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether anything is limited (devices aside): if not, a caller without permission may go on without a group.
-    #[must_use]
-    pub fn has_limits(&self) -> bool {
-        self.writes.iter().any(|write| !write.usual)
-    }
-
     /// Adds the properties that annotations set on the systemd unit (`org.systemd.property.*`); without one they mean
     /// nothing.
     ///

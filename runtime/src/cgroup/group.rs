@@ -44,7 +44,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the groups of `plan`; limits come with [`Group::apply`]. If it fails, what it made is removed again.
+    /// Makes the groups of `plan`; limits come with [`Group::apply_limits`]. If it fails, what it made is removed again.
     ///
     /// # Errors
     /// `Kind::Invalid` for a group that is in use or frozen; `Kind::Unsupported` for a controller that is not there;

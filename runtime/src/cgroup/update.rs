@@ -136,7 +136,7 @@ impl Before<'_> {
         let mut again = Vec::new();
         for file in &self.files {
             match self.write_one(file) {
-                // As in `Group::apply`: growing, memory+swap goes first, shrinking, memory; quota, period and burst
+                // As in `Group::apply_limits`: growing, memory+swap goes first, shrinking, memory; quota, period and burst
                 // likewise.
                 Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EBUSY)) => again.push(file),
                 other => other?,

@@ -140,7 +140,7 @@ impl Launch<'_> {
         if std::mem::take(&mut self.sits) {
             self.wait_for(barrier::SEATED)?;
             // Where it could not, the reason comes again, by a call that names the file.
-            if std::mem::take(&mut self.deferred) == 0 {
+            if self.aux == 0 {
                 return self.settle();
             }
         }

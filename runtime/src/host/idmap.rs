@@ -99,7 +99,7 @@ pub(super) fn compare(expected: &IdMaps, found: &IdMaps) -> Result<()> {
 ///
 /// # Errors
 /// As clone3(2) and the writes of the maps.
-pub(super) fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
+pub fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(0)?;
     let ids = IdMaps { uid: uid.to_vec(), gid: gid.to_vec() };
     let opened = write_maps(pid, &ids, Writers { uid: Writer::Us, gid: Writer::Us }).and_then(|()| {

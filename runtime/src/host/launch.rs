@@ -94,8 +94,8 @@ pub struct Launch<'a> {
     /// The process that only cloned the child: it is waited for when there is time.
     pub(super) first: Option<OwnedFd>,
     pub(super) received: Option<OwnedFd>,
-    /// Resource limits that the stage could not raise, a bit each.
-    pub(super) deferred: u32,
+    /// What the stage told at the last barrier (`Message::aux`).
+    pub(super) aux: u32,
     /// The process joins its groups by itself.
     pub(super) sits: bool,
     pub(super) kept_console: Option<OwnedFd>,
@@ -132,7 +132,7 @@ impl<'a> Launch<'a> {
             child: None,
             first: None,
             received: None,
-            deferred: 0,
+            aux: 0,
             sits: false,
             kept_console: None,
             descriptors: make_room(program.sources.len())?,

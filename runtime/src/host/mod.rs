@@ -27,5 +27,6 @@ mod sources;
 mod undo;
 
 pub use channel::{Channel, Incoming, word};
+pub use idmap::userns;
 pub use launch::{Launch, Subject, Task};
-pub use sockets::{connect, send_descriptor, write_pid_file};
+pub use sockets::{connect, send_descriptor, write_whole};

@@ -29,7 +29,7 @@ impl Launch<'_> {
             match incoming.message.kind {
                 kind::REACHED if incoming.message.barrier == barrier => {
                     self.received = incoming.fd;
-                    self.deferred = incoming.message.aux;
+                    self.aux = incoming.message.aux;
                     return Ok(());
                 }
                 kind::WARNING => self.warn(&incoming),
@@ -97,6 +97,7 @@ impl Launch<'_> {
         sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), fd.as_fd())
     }
 
+    /// Raises the limits that the stage, at Ready, said it could not: a bit each.
     pub(super) fn rlimits(&mut self) -> Result<()> {
         let pid = self.pid();
         if let Some(Rlimit { current, maximum }) = self.descriptors {
@@ -105,7 +106,7 @@ impl Launch<'_> {
                 .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
         }
         let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
-        for (_, limit) in limits.filter(|(index, _)| self.deferred >> index & 1 == 1) {
+        for (_, limit) in limits.filter(|(index, _)| self.aux >> index & 1 == 1) {
             let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
             crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
                 .call(call)
@@ -174,7 +175,7 @@ impl Launch<'_> {
         }
         if let Some(path) = self.subject.pid_file.clone() {
             self.journal.push(Undo::File(path.clone()));
-            sockets::write_pid_file(&path, pid)?;
+            sockets::write_whole(&path, pid.to_string().as_bytes()).map_err(|error| error.at("pid file"))?;
         }
         Ok(())
     }

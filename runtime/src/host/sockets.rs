@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Sockets and files by which others receive things from a launch: console, pidfd, seccomp agent, pid file.
+//! Sockets and files by which others receive things: console, pidfd, seccomp agent, pid file.
 
 #![forbid(unsafe_code)]
 
@@ -59,20 +59,19 @@ pub fn send_descriptor(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_
     Ok(())
 }
 
-/// Writes `pid` in decimal, without a newline, under a temporary name and renames it: whoever sees the file sees
-/// all of it.
+/// Writes a file under a temporary name and renames it: whoever sees the file sees all of it. After a failure nothing
+/// new is there.
 ///
 /// # Errors
 /// As open(2), write(2) and rename(2).
-pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written =
-        std::fs::write(&temporary, pid.to_string()).call(|| format!("write({})", temporary.display()));
+    let written = std::fs::write(&temporary, bytes).call(|| format!("write({})", temporary.display()));
     let renamed = written
         .and_then(|()| std::fs::rename(&temporary, path).call(|| format!("rename({})", path.display())));
     if renamed.is_err() {
         let _ = std::fs::remove_file(&temporary);
     }
-    renamed.map_err(|error| error.at("pid file"))
+    renamed
 }

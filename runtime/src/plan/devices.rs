@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
 use super::text::{absolute, clean, item};
@@ -100,12 +102,14 @@ pub fn decide(
         false => Via::Mknod,
     };
     let mut asked: Vec<Device> = Vec::with_capacity(spec.linux.devices.len());
+    let mut by_path = BTreeMap::new();
     for (index, device) in spec.linux.devices.iter().enumerate() {
         let Some(mut device) = read(device, item("/linux/devices", index), via)? else { continue };
         if facts.copies_mounts && !facts.in_userns {
             device.own(ids);
         }
-        match asked.iter_mut().find(|earlier| earlier.path == device.path) {
+        let place = *by_path.entry(device.path.clone()).or_insert(asked.len());
+        match asked.get_mut(place) {
             None => asked.push(device),
             Some(earlier) if same(earlier, &device) => *earlier = device,
             Some(earlier) => {
@@ -117,7 +121,7 @@ pub fn decide(
     if own_dev {
         return Ok(Vec::new());
     }
-    let missing = DEFAULTS.iter().filter(|(path, ..)| !asked.iter().any(|device| device.path == *path));
+    let missing = DEFAULTS.iter().filter(|(path, ..)| !by_path.contains_key(*path));
     let default = |&(path, major, minor): &(&str, u32, u32)| Device {
         at: String::new(),
         path: path.to_owned(),

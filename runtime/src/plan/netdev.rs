@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use super::namespaces::{Namespaces, NsKind};
 use super::text::{escape, filled, printable};
 use crate::error::{Error, Result};
@@ -33,6 +35,7 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
         return Err(Error::invalid("/linux/netDevices", text));
     }
     let mut decided: Vec<NetDevice> = Vec::with_capacity(devices.len());
+    let mut names = BTreeMap::new();
     for (host, asked) in devices {
         let at = format!("/linux/netDevices/{}", escape(host));
         if !valid(host) || host.contains('%') {
@@ -43,9 +46,9 @@ pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
             let text = format!("invalid network device name {}", printable(inside));
             return Err(Error::invalid(format_args!("{at}/name"), text));
         }
-        let twin = decided.iter().find(|other| other.inside == inside && !inside.contains('%'));
+        let twin = names.insert(inside, host).filter(|_| !inside.contains('%'));
         if let Some(twin) = twin {
-            let text = format!("{inside:?} is the name of {} already", twin.host);
+            let text = format!("{inside:?} is the name of {twin} already");
             return Err(Error::invalid(format_args!("{at}/name"), text));
         }
         decided.push(NetDevice { at, host: host.clone(), inside: inside.to_owned() });

@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use crate::spec::{BlockIo, Cpu, Memory, Network, Resources};
 
 /// The resources that are in force after `ask` was applied to `before`.
@@ -94,8 +96,9 @@ fn nonzero<T: Copy + Default + PartialEq>(all: &mut Option<T>, ask: Option<T>) {
 }
 
 /// Those asked for come first, so that an error's pointer counts as the asker does.
-fn entries<T: Clone, K: PartialEq>(all: &mut Vec<T>, ask: &[T], key: impl Fn(&T) -> K) {
-    all.retain(|old| !ask.iter().any(|new| key(new) == key(old)));
+fn entries<T: Clone, K: Ord>(all: &mut Vec<T>, ask: &[T], key: impl Fn(&T) -> K) {
+    let asked: BTreeSet<K> = ask.iter().map(&key).collect();
+    all.retain(|old| !asked.contains(&key(old)));
     all.splice(0..0, ask.iter().cloned());
 }
 

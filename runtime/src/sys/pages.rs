@@ -6,8 +6,10 @@ use std::os::raw::c_int;
 
 /// madvise(2) takes whole pages; every page size of Linux divides this one.
 const GRAIN: usize = 64 << 10;
-/// How far below the caller's frame the stack may be in use (our own call, a red zone).
-const MARGIN: usize = 4 << 10;
+const PAGE: usize = 4 << 10;
+/// How far below our frame the stack is in use: the call of madvise, and what lies below a frame without being claimed
+/// (the red zone, 128 bytes).
+const MARGIN: usize = 512;
 /// How far down the stack is given back; a first thread's stack has nothing but itself there (stack_guard_gap and
 /// mmap_base keep at least 1 MiB clear).
 const DEPTH: usize = 256 << 10;
@@ -19,7 +21,7 @@ pub fn rest() {
     // SAFETY: the callback has the type that dl_iterate_phdr(3) calls, and uses what it is given only while it runs.
     unsafe { libc::dl_iterate_phdr(Some(object), std::ptr::null_mut()) };
     let here = 0_u8;
-    let top = ((&raw const here as usize) - MARGIN) & !(MARGIN - 1);
+    let top = ((&raw const here as usize) - MARGIN) & !(PAGE - 1);
     // SAFETY: the range ends below this frame, where the first thread's stack is dead: nothing refers to it. Anonymous
     // pages read as zeroes afterwards. Parts that are not mapped are passed over (ENOMEM, which says nothing more).
     unsafe { libc::madvise((top - DEPTH) as *mut c_void, DEPTH, libc::MADV_DONTNEED) };

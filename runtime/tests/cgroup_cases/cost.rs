@@ -6,6 +6,8 @@ use std::time::Instant;
 use corten::cgroup::{Group, Hierarchies, Manager, decide};
 use corten::spec::Resources;
 
+use super::apply;
+
 const USUAL: &str = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
 
 const STEPS: [&str; 6] = ["probe", "decide", "create", "apply", "open+kill", "destroy"];
@@ -32,7 +34,7 @@ pub fn print() {
         lap();
         let (group, placement) = Group::create(&plan).unwrap();
         lap();
-        group.apply(&plan).unwrap();
+        apply(&group, &plan).unwrap();
         lap();
         let record = group.record().clone();
         drop((group, placement));

@@ -5,7 +5,7 @@ use corten::Kind;
 use corten::cgroup::Group;
 
 use super::children::Waiting;
-use super::{Case, Host, read};
+use super::{Case, Host, apply, read};
 
 pub const CASES: &[Case] = &[
     ("limits arrive", arrive),
@@ -84,7 +84,7 @@ fn arrive(host: &Host) {
         }
         let plan = host.plan("a", json);
         let (group, _) = Group::create(&plan).unwrap();
-        let applied = group.apply(&plan);
+        let applied = apply(&group, &plan);
         if let Err(error) = &applied
             && error.kind() == Kind::Unsupported
         {
@@ -216,7 +216,7 @@ fn unified(host: &Host) {
         group.destroy().unwrap();
         let plan = host.plan("a", r#"{"unified":{"memory.nosuch":"1"}}"#);
         let (group, _) = Group::create(&plan).unwrap();
-        let error = group.apply(&plan).unwrap_err();
+        let error = apply(&group, &plan).unwrap_err();
         assert!(
             error.to_string().starts_with("config.json /linux/resources/unified/memory.nosuch: "),
             "{error}"

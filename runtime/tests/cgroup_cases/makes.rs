@@ -7,7 +7,7 @@ use corten::Kind;
 use corten::cgroup::{Group, Manager, Placement, decide};
 
 use super::children::{Waiting, born_in, reap};
-use super::{Case, Host, read};
+use super::{Case, Host, apply, read};
 
 pub const CASES: &[Case] = &[
     ("a group is made and goes", made_and_gone),
@@ -205,7 +205,7 @@ fn freezing(host: &Host) {
 fn disabled(host: &Host) {
     let plan = decide(&host.h, Manager::Disabled, "id", Some(&format!("/{}/a", host.base)), None).unwrap();
     let (group, placement) = Group::create(&plan).unwrap();
-    group.apply(&plan).unwrap();
+    apply(&group, &plan).unwrap();
     assert!(placement.at_birth().is_none());
     placement.place(1).unwrap();
     group.place(1).unwrap();
@@ -232,7 +232,7 @@ pub fn lifecycle(path: &str) {
     let h = corten::cgroup::Hierarchies::probe().unwrap();
     let plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
     let (group, _) = Group::create(&plan).unwrap();
-    group.apply(&plan).unwrap();
+    apply(&group, &plan).unwrap();
     let process = Waiting::new("true");
     group.place(process.pid()).unwrap();
     Group::open(plan.record).destroy().unwrap();

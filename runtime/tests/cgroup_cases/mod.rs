@@ -56,9 +56,9 @@ fn sweep_after_us() {
             done
         done"#;
     let mut command = Command::new("setsid");
-    command.args(["sh", "-c", script, "sh", &std::process::id().to_string()]);
+    command.args(["--fork", "sh", "-c", script, "sh", &std::process::id().to_string()]);
     // Nobody may wait for the end of an output that it holds open.
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
 }
 
 /// What a case works with.
@@ -93,7 +93,7 @@ impl Host {
     pub fn group(&self, group: &str, json: &str) -> (Group, Placement) {
         let plan = self.plan(group, json);
         let (group, placement) = Group::create(&plan).unwrap();
-        group.apply(&plan).unwrap();
+        apply(&group, &plan).unwrap();
         (group, placement)
     }
 
@@ -139,6 +139,12 @@ impl Host {
             }
         }
     }
+}
+
+/// Limits, then device rules, as `create` does.
+pub fn apply(group: &Group, plan: &Plan) -> corten::Result<()> {
+    group.apply_limits(plan)?;
+    group.apply_devices(plan)
 }
 
 /// A file's content, trimmed.

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use crate::{counters, holds, hosts};
 
-fn list(count: usize, item: impl Fn(usize) -> Value) -> Value {
+/// A list of so many.
+pub fn list(count: usize, item: impl Fn(usize) -> Value) -> Value {
     (0..count).map(item).collect()
 }
 
-/// The default configuration with the value at `pointer`; the host has v1 or v2.
+/// The default configuration with the value at `pointer`.
 fn large(what: &str, pointer: &str, value: Value) {
     let mut config: Value = serde_json::from_str(include_str!("../data/plan/default.json")).unwrap();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -22,7 +23,13 @@ fn large(what: &str, pointer: &str, value: Value) {
         config.pointer_mut(above).unwrap()[name] = json!({});
     }
     config.pointer_mut(parent).unwrap()[key] = value;
+    measure(what, &config);
+}
+
+/// How long it takes to plan and compile this on a host with v2 and on one with v1.
+pub fn measure(what: &str, config: &Value) -> Duration {
     let text = config.to_string();
+    let mut both = Duration::ZERO;
     for facts in [hosts::v2(), hosts::v1()] {
         counters::start_counting();
         let start = counters::time();
@@ -46,84 +53,9 @@ fn large(what: &str, pointer: &str, value: Value) {
             "{what} took {took:?}"
         );
         assert!(held < 64, "{what} took {held} MiB");
+        both += took;
     }
-}
-
-#[test]
-fn ten_thousand_of_everything() {
-    const MANY: usize = 10_000;
-    let text = |n: usize| json!(format!("x{n}"));
-    let path = |n: usize| json!(format!("/x{n}"));
-    large(
-        "mounts",
-        "/mounts",
-        list(
-            MANY,
-            |n| json!({"destination": format!("/m{n}"), "type": "tmpfs", "options": ["ro", "size=1"]}),
-        ),
-    );
-    large(
-        "binds",
-        "/mounts",
-        list(MANY, |n| json!({"destination": "/m", "source": format!("/s{n}"), "options": ["rbind", "ro"]})),
-    );
-    large(
-        "options",
-        "/mounts",
-        json!([{"destination": "/m", "type": "tmpfs", "options": list(100_000, |_| json!("sync"))}]),
-    );
-    large("data", "/mounts", json!([{"destination": "/m", "type": "overlay", "options": list(MANY, text)}]));
-    large(
-        "devices",
-        "/linux/devices",
-        list(MANY, |n| json!({"path": format!("/dev/d{n}"), "type": "c", "major": 1, "minor": n})),
-    );
-    large("masked paths", "/linux/maskedPaths", list(MANY, path));
-    large("read-only paths", "/linux/readonlyPaths", list(MANY, path));
-    large(
-        "mappings",
-        "/linux/uidMappings",
-        list(MANY, |n| json!({"containerID": n, "hostID": n, "size": 1})),
-    );
-    large("namespaces", "/linux/namespaces", list(MANY, |_| json!({"type": "mount"})));
-    large("groups", "/process/user/additionalGids", list(65_536, |n| json!(n)));
-    large(
-        "limits",
-        "/process/rlimits",
-        list(MANY, |n| json!({"type": format!("RLIMIT_{n}"), "hard": 1, "soft": 1})),
-    );
-    large(
-        "capabilities",
-        "/process/capabilities",
-        json!({"bounding": list(MANY, |n| json!(format!("CAP_{n}")))}),
-    );
-    large("hooks", "/hooks", json!({"startContainer": list(MANY, |_| json!({"path": "/x"}))}));
-    large(
-        "device rules",
-        "/linux/resources/devices",
-        list(MANY, |n| json!({"allow": true, "type": "c", "major": n})),
-    );
-    large(
-        "2048 device rules",
-        "/linux/resources/devices",
-        list(2048, |n| json!({"allow": n % 2 == 0, "type": "c", "major": n, "access": "r"})),
-    );
-    large(
-        "throttles",
-        "/linux/resources/blockIO",
-        json!({"throttleReadBpsDevice": list(MANY, |n| json!({"major": 8, "minor": n, "rate": 1}))}),
-    );
-    large(
-        "huge pages",
-        "/linux/resources/hugepageLimits",
-        list(MANY, |n| json!({"pageSize": format!("{n}MB"), "limit": 1})),
-    );
-    let map = |count: usize, value: Value| -> Value {
-        (0..count).map(|n| (format!("net.x{n}"), value.clone())).collect::<serde_json::Map<_, _>>().into()
-    };
-    large("sysctl", "/linux/sysctl", map(MANY, json!("1")));
-    large("annotations", "/annotations", map(MANY, json!("1")));
-    large("unified", "/linux/resources/unified", map(MANY, json!("1")));
+    both
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Fuzzing: every way by which bytes that somebody else wrote come in. `cargo test --test fuzz` is the short run, the same
 //! every time; `make fuzz` the long one, led by what it reaches. How it works stands in `engine.rs`, what must hold in
-//! `holds.rs` and in the targets, how long it takes at most in `large.rs`; docs/decisions/0022-own-fuzzer.md says why
+//! `holds.rs` and in the targets, how long it takes at most in `large.rs` and `scale.rs`; docs/decisions/0022-own-fuzzer.md says why
 //! it is ours.
 
 // Unsafe code is in counters.rs alone; `forbid` would reach into it.
@@ -17,12 +17,13 @@ mod json;
 mod large;
 mod mutate;
 mod random;
+mod scale;
 mod targets;
 
 #[path = "../seccomp/bpf.rs"]
 #[allow(dead_code, reason = "the filter's tests use more")]
 mod bpf;
-#[path = "../seccomp/random.rs"]
+#[path = "../seccomp/calls.rs"]
 #[allow(dead_code, reason = "the filter's tests use more")]
 mod calls;
 #[path = "../program/cases.rs"]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The fuzzer's dice: the same seeds give the same executions everywhere.
+//! The dice of the fuzzer and of the filter's tests: the same seeds give the same executions everywhere.
 
 /// SplitMix64.
 pub struct Random(pub u64);

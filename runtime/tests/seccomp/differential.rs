@@ -7,9 +7,10 @@ use corten::seccomp::{Host, compile_for, known_archs, known_operators};
 use corten::spec::{Seccomp, Syscall, SyscallArg};
 
 use crate::bpf::{check, verdict};
+use crate::calls::{INTERESTING, Taste, call, profile};
 use crate::docker_like;
 use crate::model::{Abi, Model, abis};
-use crate::random::{INTERESTING, Random, Taste, call, profile};
+use crate::random::Random;
 
 /// What was done.
 #[derive(Debug, Default)]

@@ -9,8 +9,9 @@ use corten::spec::Seccomp;
 use rustix::io::Errno;
 use rustix::process::{Pid, getpgid, getppid, getsid};
 
+use crate::calls::{INTERESTING, Taste, profile};
 use crate::docker_like;
-use crate::random::{INTERESTING, Random, Taste, profile};
+use crate::random::Random;
 
 /// Runs `body` in a thread under `filter`; how long loading took comes along.
 fn under<T: Send + 'static>(filter: &Filter, body: impl FnOnce() -> T + Send + 'static) -> (T, Duration) {

@@ -15,9 +15,10 @@ use corten::seccomp::{Host, Insn, compile, known_operators};
 use corten::spec::{Seccomp, SyscallArg};
 
 use crate::bpf::{Call, check, run, verdict};
+use crate::calls::{INTERESTING, Taste, call, profile};
 use crate::model::{AUDIT_X86_64, Abi, Model, Rule, abis, action};
 use crate::pfc::Pfc;
-use crate::random::{INTERESTING, Random, Taste, call, profile};
+use crate::random::Random;
 use crate::{docker_like, order};
 
 /// A profile compiled by libseccomp.

@@ -10,17 +10,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bpf;
+mod calls;
 mod differential;
 mod kernel;
 mod libseccomp;
 mod model;
 mod order;
 mod pfc;
-mod random;
 mod refused;
 mod seccompiler;
 mod speed;
 mod tables;
+
+#[path = "../fuzz/random.rs"]
+#[allow(dead_code, reason = "the fuzzer uses more")]
+mod random;
 
 use corten::seccomp::{Filter, Host, compile_for};
 use corten::spec::Seccomp;

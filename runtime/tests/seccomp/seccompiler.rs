@@ -11,8 +11,9 @@ use seccompiler::{
 };
 
 use crate::bpf::verdict;
+use crate::calls::{INTERESTING, Taste, call, profile};
 use crate::model::{AUDIT_X86_64, Abi, abis};
-use crate::random::{INTERESTING, Random, Taste, call, profile};
+use crate::random::Random;
 
 const ACTIONS: [(&str, SeccompAction); 6] = [
     ("SCMP_ACT_ERRNO", SeccompAction::Errno(1)),

@@ -7,17 +7,20 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use corten::error::Context;
 
 use crate::flags::Flags;
 use crate::refusal::{Refusal, Result};
 
 /// How much is read of stdin.
-pub const MOST: u64 = 10 << 20;
+const MOST: u64 = 10 << 20;
 /// Set to 3 in the shim manager's environment, a containerd 2.0 to 2.2 is told version 3.
 const VERSION_VARIABLE: &str = "CORTEN_SHIM_VERSION";
 
@@ -84,6 +87,17 @@ impl Boot {
         }
         Ok(boot)
     }
+}
+
+/// What stdin holds. Not read through std's handle: the server would keep its buffer of two pages.
+///
+/// # Errors
+/// Those of read(2).
+pub fn input() -> corten::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let stdin = rustix::stdio::stdin().try_clone_to_owned().map(File::from);
+    stdin.and_then(|stdin| stdin.take(MOST).read_to_end(&mut bytes)).call(|| "read(stdin)")?;
+    Ok(bytes)
 }
 
 /// The extension that is a runtime's options.

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corten::error::Context;
+use corten::host::write_whole;
 use corten::sys::spawn;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, getpid, getppid, setsid};
@@ -22,14 +23,13 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::bootstrap::{Boot, MOST, reply};
+use super::bootstrap::{Boot, input, reply};
 use super::group;
 use super::socket::{self, Found};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
 use crate::pod::Pod;
-use crate::record::write_whole;
 use crate::refusal::{Refusal, Result};
 use crate::{exits, log, server};
 
@@ -42,9 +42,7 @@ const FLUSH: Duration = Duration::from_secs(3);
 /// What the user is told; nothing is left behind.
 pub fn start(flags: &Flags) -> Result<()> {
     check(flags)?;
-    let mut stdin = Vec::new();
-    std::io::stdin().lock().take(MOST).read_to_end(&mut stdin).call(|| "read(stdin)")?;
-    let boot = Boot::read(&stdin, flags)?;
+    let boot = Boot::read(&input()?, flags)?;
     let options = Options::read(boot.options.as_ref())?;
     let bundle = std::env::current_dir().call(|| "getcwd")?;
     let group = group::of(&bundle, &flags.id);
@@ -56,7 +54,7 @@ pub fn start(flags: &Flags) -> Result<()> {
         Found::Ours(_) => surroundings(&options),
     };
     // containerd 1.6 and 1.7 find the server again by this file, the later ones as well when theirs is lost.
-    let written = prepared.and_then(|()| Ok(write_whole(&bundle, "address", address.as_bytes())?));
+    let written = prepared.and_then(|()| Ok(write_whole(&bundle.join("address"), address.as_bytes())?));
     let server = match (written, found) {
         (Err(refusal), Found::Ours(_)) => {
             socket::remove(&path);

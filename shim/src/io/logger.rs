@@ -17,11 +17,11 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::{Owner, pump};
+use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
 use crate::{exits, log, ready};
 
@@ -35,31 +35,8 @@ pub struct Logger {
     pidfd: Rc<OwnedFd>,
     /// Our own reading ends.
     pipes: Rc<[OwnedFd; 2]>,
-    ended: Rc<End>,
+    ended: Rc<Once>,
     ending: Cell<bool>,
-}
-
-/// Its end, for as many as want to know.
-#[derive(Default)]
-struct End {
-    come: Cell<bool>,
-    told: Notify,
-}
-
-impl End {
-    fn has_come(&self) -> bool {
-        self.come.get()
-    }
-
-    async fn wait(&self) {
-        loop {
-            let told = self.told.notified();
-            if self.come.get() {
-                return;
-            }
-            told.await;
-        }
-    }
 }
 
 impl Logger {
@@ -103,8 +80,7 @@ impl Logger {
         spawn_local(async move {
             let exit = exits::end_of(&pidfd, child.id() as i32).await;
             log::debug(&format!("logger {} has ended: {exit:?}", child.id()));
-            ended.come.set(true);
-            ended.told.notify_waiters();
+            ended.happen();
         });
     }
 
@@ -147,14 +123,14 @@ impl Logger {
 
     /// It is not needed any more: SIGTERM, and SIGKILL if that does not help.
     pub fn end(&self) {
-        if self.ended.has_come() || self.ending.replace(true) {
+        if self.ended.has_happened() || self.ending.replace(true) {
             return;
         }
         let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
         let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
         spawn_local(async move {
             sleep(TERMINATE).await;
-            if !ended.has_come() {
+            if !ended.has_happened() {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             }
         });

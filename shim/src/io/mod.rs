@@ -16,7 +16,7 @@ mod logger;
 mod open;
 mod pump;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use self::logger::Logger;
 pub use self::open::prepare;
 use self::open::{Input, Sink};
+use crate::ready::Once;
 use crate::refusal::Result;
 
 /// What a client wants: paths of FIFOs, URIs, or nothing.
@@ -73,7 +74,7 @@ pub struct Streams {
     /// The process has ended.
     over: Rc<Notify>,
     /// The process is being deleted.
-    leaving: Rc<Cell<bool>>,
+    leaving: Rc<Once>,
     input: Option<JoinHandle<()>>,
     outputs: RefCell<Vec<JoinHandle<()>>>,
     logger: Option<Logger>,
@@ -91,7 +92,7 @@ impl Prepared {
             rustix::io::ioctl_fionbio(console, true).call(|| "ioctl(console, FIONBIO)")?;
         }
         let mut outputs = Vec::new();
-        let leaving: Rc<Cell<bool>> = Rc::default();
+        let leaving: Rc<Once> = Rc::default();
         for (pipe, sink) in self.outputs {
             outputs.push(match (pipe, &console) {
                 (Some(pipe), _) => spawn_local(pump::output(pipe, sink, leaving.clone())),
@@ -143,9 +144,9 @@ impl Streams {
     }
 
     /// Waits until the output has been handed over, at most `limit`: somebody else may hold the other end of a pipe for
-    /// ever, or nobody may read.
+    /// ever. Output that nobody reads is given up sooner (`pump`).
     pub async fn drain(&self, limit: Duration) {
-        self.leaving.set(true);
+        self.leaving.happen();
         let mut outputs = self.outputs.take();
         let all = async {
             for output in &mut outputs {

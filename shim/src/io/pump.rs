@@ -4,7 +4,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -19,6 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::open::Sink;
+use crate::ready::Once;
 use crate::{log, ready};
 
 /// The most that one splice moves: a pipe's usual size.
@@ -27,14 +27,14 @@ const PIECE: usize = 64 << 10;
 const BUFFER: usize = 4 << 10;
 /// After so many pieces others get their turn.
 const TURN: usize = 16;
-/// How long a deleted process's output waits for somebody to read it.
-const LEAVE: Duration = Duration::from_millis(500);
+/// How long a deleted process's output waits for somebody to read some of it.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// From the container's pipe until its end; then waits until the FIFO's reader has all of it.
-pub async fn output(from: OwnedFd, sink: Sink, leaving: Rc<Cell<bool>>) {
+pub async fn output(from: OwnedFd, sink: Sink, leaving: Rc<Once>) {
     let moved = match &sink {
-        Sink::Fifo(to) => spliced(&from, to).await,
-        Sink::File(file) => copied(&from, file).await,
+        Sink::Fifo(to) => spliced(&from, to, &leaving).await,
+        Sink::File(file) => copied(&from, file, &leaving).await,
     };
     match moved {
         Ok(()) => emptied(&sink, &leaving).await,
@@ -47,7 +47,7 @@ pub async fn output(from: OwnedFd, sink: Sink, leaving: Rc<Cell<bool>>) {
 }
 
 /// From the terminal until the process is over and everything is read.
-pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leaving: Rc<Cell<bool>>) {
+pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leaving: Rc<Once>) {
     // Held so that a container whose processes have all closed it for a moment does not look like one that has ended.
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let mut inner = ioctl_tiocgptpeer(&console, flags).ok();
@@ -67,7 +67,7 @@ pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leavin
             // EIO: every inner end is closed.
             Ok(0) | Err(Errno::IO) => break,
             Ok(_) if failed => {}
-            Ok(count) => failed = all(&sink, &buffer[..count]).await.is_err(),
+            Ok(count) => failed = all(&sink, &buffer[..count], &leaving).await.is_err(),
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR) => {}
             Err(_) => break,
@@ -80,7 +80,7 @@ pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leavin
 pub async fn input(from: OwnedFd, to: Rc<OwnedFd>) {
     let moved = match rustix::termios::isatty(&to) {
         true => typed(&from, to).await,
-        false => spliced(&from, &to).await,
+        false => spliced(&from, &to, &Once::default()).await,
     };
     match moved {
         // The container has closed its input; the client's writing end says so by EPIPE once we are gone.
@@ -91,7 +91,7 @@ pub async fn input(from: OwnedFd, to: Rc<OwnedFd>) {
 }
 
 /// Until the end of `from`.
-async fn spliced(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()> {
     let source = ready::input(from.as_fd())?;
     // A pipe of which only the writing end is open reports errors as readiness to write.
     let target = ready::room(to.as_fd())?;
@@ -112,7 +112,10 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
                 if !readable {
                     source.readable().await?.clear_ready();
                 } else if !writable {
-                    target.writable().await?.clear_ready();
+                    tokio::select! {
+                        ready = target.writable() => ready?.clear_ready(),
+                        () = left(leaving) => return Err(unread()),
+                    }
                 } else {
                     // Readable for its end, or a FIFO with less room than the kernel wants for a page.
                     sleep(Duration::from_millis(1)).await;
@@ -130,9 +133,9 @@ fn ready(from: &OwnedFd, to: &OwnedFd) -> io::Result<(bool, bool)> {
 }
 
 /// Into a file.
-async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>) -> io::Result<()> {
+async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>, leaving: &Once) -> io::Result<()> {
     let sink = Sink::File(file.clone());
-    each(from, async |bytes| all(&sink, bytes).await).await
+    each(from, async |bytes| all(&sink, bytes, leaving).await).await
 }
 
 async fn discarded(from: &OwnedFd) -> io::Result<()> {
@@ -171,7 +174,7 @@ async fn typed(from: &OwnedFd, to: Rc<OwnedFd>) -> io::Result<()> {
     loop {
         match read(from, &mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => written(to.as_fd(), &buffer[..count]).await?,
+            Ok(count) => written(to.as_fd(), &buffer[..count], &Once::default()).await?,
             Err(Errno::AGAIN) => source.readable().await?.clear_ready(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -179,22 +182,26 @@ async fn typed(from: &OwnedFd, to: Rc<OwnedFd>) -> io::Result<()> {
     }
 }
 
-async fn all(sink: &Sink, bytes: &[u8]) -> io::Result<()> {
-    written(sink.fd(), bytes).await
+async fn all(sink: &Sink, bytes: &[u8], leaving: &Once) -> io::Result<()> {
+    written(sink.fd(), bytes, leaving).await
 }
 
 /// Writes everything; waits while there is no room. A terminal is registered for reading elsewhere already, and a
 /// second registration of the same descriptor is refused: so this one asks now and then.
-async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    let mut pause = Duration::from_millis(1);
+async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8], leaving: &Once) -> io::Result<()> {
+    let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
     while !bytes.is_empty() {
         match write(to, bytes) {
             Ok(count) => {
                 bytes = &bytes[count..];
-                pause = Duration::from_millis(1);
+                (pause, waited) = (Duration::from_millis(1), Duration::ZERO);
             }
+            Err(Errno::AGAIN) if waited >= LEAVE => return Err(unread()),
             Err(Errno::AGAIN) => {
                 sleep(pause).await;
+                if leaving.has_happened() {
+                    waited += pause;
+                }
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
             Err(Errno::INTR) => {}
@@ -204,14 +211,24 @@ async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result
     Ok(())
 }
 
+/// Some time after the process is to be deleted.
+async fn left(leaving: &Once) {
+    leaving.wait().await;
+    sleep(LEAVE).await;
+}
+
+fn unread() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")
+}
+
 /// Waits until a FIFO's reader has read everything: what is in it would be lost when nobody but us has it open and we
 /// close it, as after a restart of containerd. Not for long once the process is being deleted (`leaving`).
-async fn emptied(sink: &Sink, leaving: &Cell<bool>) {
+async fn emptied(sink: &Sink, leaving: &Once) {
     let Sink::Fifo(fifo) = sink else { return };
     let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
     while waited < LEAVE && rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left > 0) {
         sleep(pause).await;
-        if leaving.get() {
+        if leaving.has_happened() {
             waited += pause;
         }
         pause = (pause * 2).min(Duration::from_millis(50));

@@ -154,21 +154,13 @@ fn io(io: &Io) -> IOStat {
 }
 
 fn rdma(stats: &Stats) -> RdmaStat {
-    let entry = |device: &str, handles: u64, objects: u64| RdmaEntry {
-        device: device.to_owned(),
-        hca_handles: u32::try_from(handles).unwrap_or(u32::MAX),
-        hca_objects: u32::try_from(objects).unwrap_or(u32::MAX),
+    let (current, limit) = super::rdma(stats, |device, hca_handles, hca_objects| RdmaEntry {
+        device,
+        hca_handles,
+        hca_objects,
         ..Default::default()
-    };
-    let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
-    let each = stats.rdma.iter();
-    RdmaStat {
-        current: each.clone().map(|(device, rdma)| entry(device, rdma.handles, rdma.objects)).collect(),
-        limit: each
-            .map(|(device, rdma)| entry(device, most(rdma.handles_limit), most(rdma.objects_limit)))
-            .collect(),
-        ..Default::default()
-    }
+    });
+    RdmaStat { current, limit, ..Default::default() }
 }
 
 #[cfg(test)]

@@ -185,6 +185,13 @@ fn user_identity() -> Vec<Case> {
             let table = [("write /dev/null x", "ok"), ("read /dev/zero", "ok"), ("open /dev/urandom", "ok")];
             t.expect(t.bundle()?.user_namespace(), &table).map(drop)
         }),
+        case("userns/root-owns-mqueue", |t| {
+            // It belongs to the maker of the IPC namespace, who is nobody as long as no id is mapped.
+            let b = t.bundle()?.user_namespace();
+            t.report(&b)?.is("/dev/~1dev~1mqueue/uid", 0)?;
+            t.report(&b.namespace("time", None))?.is("/dev/~1dev~1mqueue/uid", 0)
+        })
+        .needs(&[Need::File("/proc/self/ns/time")]),
         case("userns/user-inside", |t| {
             let b = t.bundle()?.user_namespace();
             let b = b.set("/process/user", json!({"uid": 1000, "gid": 1000, "additionalGids": [5]}));

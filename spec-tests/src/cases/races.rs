@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
         }),
         case("race/S13-bind-source-changes", source_changes),
         case("race/S17-proc-becomes-a-link", proc_becomes_a_link)
-            .runc("at times: masks by name, and misses a /proc that is renamed"),
+            .both("at times: masks by name, and misses a /proc that is renamed"),
         case("race/dev-becomes-a-link", |t| {
             let own = |b: Bundle| {
                 let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});

@@ -35,8 +35,7 @@ pub fn cases() -> Vec<Case> {
             let b = u.bundle()?.set("/linux/cgroupsPath", json!(format!("/{}", t.place.mark)));
             u.run(&b)?.refuses(&["permission denied"])?;
             Ok(())
-        })
-        .crun("says it on two lines, or runs without"),
+        }),
         case("rootless/false-insists-on-groups", |t| {
             let u = User::new(t)?;
             let b = u.bundle()?;
@@ -89,7 +88,7 @@ pub fn cases() -> Vec<Case> {
             Ok(())
         })
         .needs(&[Need::File("/usr/bin/setpriv")])
-        .runc("ps fails on v1 unless every hierarchy is delegated"),
+        .runc("on v1: ps fails unless every hierarchy is delegated"),
         case("rootless/exec-from-outside-the-delegated-groups", |t| {
             let u = User::new(t)?;
             let group = Delegated::make(t, &["freezer"])?;

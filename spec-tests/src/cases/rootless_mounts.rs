@@ -81,7 +81,7 @@ pub fn cases() -> Vec<Case> {
             let wants = ["EROFS|EACCES|EPERM", "EROFS|EACCES|ENOENT", "EROFS|EACCES|EPERM"];
             t.compare(&done.ok()?.stdout, &ops.into_iter().zip(wants).collect::<Vec<_>>()).map(drop)
         })
-        .runc("leaves the tmpfs of v1 writable"),
+        .runc("on v1: leaves its tmpfs writable"),
         case("rootless/sysfs-type-without-a-network-of-ones-own", |t| {
             let u = User::new(t)?;
             let b = u.bundle()?.without_mount("/sys").without_mount("/sys/fs/cgroup");

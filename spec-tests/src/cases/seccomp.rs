@@ -196,7 +196,8 @@ fn profiles() -> Vec<Case> {
         })
         .needs(&[Need::Busybox]),
         case("seccomp/profile-older-than-the-runtime", older_profile)
-            .runc("uses statx(2) under the filter without a way round it"),
+            .runc("uses statx(2) under the filter without a way round it")
+            .crun("exec looks at /proc/self/setgroups under the filter"),
         case("seccomp/profile-without-getcwd", |t| {
             let b = t.bundle()?.set("/process/noNewPrivileges", json!(false));
             let b = b.rules(json!([{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO"}]));

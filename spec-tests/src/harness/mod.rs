@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The harness: runs cases against a runtime binary and compares the host before and after each.
 //!
-//! [`cli`] reads the command line and prints; [`runner`] gives each case a process of its own; [`warden`] is the main
+//! [`cli`] reads the command line, [`suite`] what is common to all that run cases, and prints; [`runner`] gives each case a process of its own; [`warden`] is the main
 //! thread of that process: it times the case, cleans up after it and compares the host ([`hostdiff`]); [`test`] is
 //! what a case holds in its hands.
 
@@ -17,6 +17,7 @@ pub mod host;
 pub mod hostdiff;
 pub mod report;
 pub mod runner;
+pub mod suite;
 pub mod terminal;
 pub mod test;
 pub mod user;

@@ -19,7 +19,7 @@ use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case};
 use crate::harness::host::Host;
 use crate::harness::test::Test;
-use crate::harness::{runner, warden};
+use crate::harness::{runner, suite, warden};
 
 const USAGE: &str = "usage: spec-tests shim-bench --corten SHIM --go SHIM --runc RUNC --rootfs-busybox DIR [--rounds N] [--out FILE]";
 
@@ -239,33 +239,26 @@ struct Options {
     one: Option<String>,
 }
 
-/// Takes the figures and prints the table; exit code 1 when a measurement failed.
-pub fn main(args: &[String]) -> ExitCode {
-    match parse(args).and_then(|options| run(&options, args)) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("spec-tests: {error}\n{USAGE}");
-            ExitCode::from(2)
-        }
-    }
+/// Takes the figures and prints the table; exit code 1 when a measurement failed. `words` begin with the command's name.
+pub fn main(words: &[String]) -> ExitCode {
+    suite::conclude(parse(&words[1..]).and_then(|options| run(&options, words)), USAGE)
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
     let mut options = Options::default();
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().cloned().ok_or_else(|| format!("{arg} needs a value"));
-        match arg.as_str() {
+    suite::read(args, |arg, value| {
+        match arg {
             "--corten" => options.shims[0] = value()?.into(),
             "--go" => options.shims[1] = value()?.into(),
             "--runc" => options.runc = Some(value()?.into()),
             "--rootfs-busybox" => options.busybox = Some(value()?.into()),
-            "--rounds" => options.rounds = Some(value()?.parse().map_err(|_| "--rounds takes a number")?),
+            "--rounds" => options.rounds = suite::number(arg, value)?,
             "--out" => options.out = Some(value()?.into()),
             "--one" => options.one = Some(value()?),
-            _ => return Err(format!("unknown argument {arg}")),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(options)
 }
 
@@ -277,7 +270,7 @@ fn host(options: &Options, which: usize) -> Result<Host, String> {
     Ok(host)
 }
 
-fn run(options: &Options, args: &[String]) -> Result<ExitCode, String> {
+fn run(options: &Options, words: &[String]) -> Result<ExitCode, String> {
     if let Some(one) = &options.one {
         let mut words = one.split(',');
         let mut number =
@@ -296,10 +289,10 @@ fn run(options: &Options, args: &[String]) -> Result<ExitCode, String> {
         let mut values = [Vec::new(), Vec::new()];
         for _ in 0..options.rounds.unwrap_or(figure.rounds).min(figure.rounds) {
             for (which, values) in values.iter_mut().enumerate() {
-                match take(args, which, line) {
+                match take(words, which, line) {
                     Ok(value) => values.push(value),
-                    Err(words) => {
-                        eprintln!("{} ({}): {words}", figure.name, ["Corten", "Go"][which]);
+                    Err(reason) => {
+                        eprintln!("{} ({}): {reason}", figure.name, ["Corten", "Go"][which]);
                         failed = true;
                     }
                 }
@@ -329,10 +322,10 @@ fn measurement(line: usize) -> Case {
     })
 }
 
-fn take(args: &[String], which: usize, line: usize) -> Result<f64, String> {
+fn take(words: &[String], which: usize, line: usize) -> Result<f64, String> {
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new(this);
-    command.arg("shim-bench").args(args).args(["--one", &format!("{which},{line}")]);
+    command.args(words).args(["--one", &format!("{which},{line}")]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| e.to_string())?;
     let (mut out, mut err) = (String::new(), String::new());

@@ -4,6 +4,7 @@
 //!
 //! [`daemon`] calls the binary and hears the [`events`]; [`task`] is the client of the task service, on [`ttrpc`] and
 //! [`wire`]; [`fifo`] holds containerd's ends of the output; [`procs`] reads what a shim holds; [`bench`] measures.
+//! [`cri`] is a kubelet for real containerd, on [`grpc`].
 //! What a shim must do is told by containerd's api/ and core/runtime/v2, read at 1.6 to 2.4.
 
 #![forbid(unsafe_code)]
@@ -11,9 +12,11 @@
 pub mod bench;
 mod cases;
 pub mod cli;
+pub mod cri;
 mod daemon;
 mod events;
 mod fifo;
+mod grpc;
 mod procs;
 mod task;
 mod ttrpc;

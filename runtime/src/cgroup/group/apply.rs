@@ -10,15 +10,6 @@ use crate::cgroup::{systemd, v1, v2};
 use crate::error::{Error, Result, Step};
 
 impl Group {
-    /// Writes the limits and the device rules of `plan`.
-    ///
-    /// # Errors
-    /// As [`Group::apply_limits`] and [`Group::apply_devices`].
-    pub fn apply(&self, plan: &Plan) -> Result<()> {
-        self.apply_limits(plan)?;
-        self.apply_devices(plan)
-    }
-
     /// Writes the limits of `plan`. To be called before any process is in.
     ///
     /// # Errors
@@ -50,7 +41,7 @@ impl Group {
     }
 
     /// Tells systemd the limits and device rules of `plan`, lest it writes older ones one day. Without a unit there is
-    /// nothing to tell. To be called before [`Group::apply`], which writes them exactly.
+    /// nothing to tell. To be called before they are written exactly.
     ///
     /// # Errors
     /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.

@@ -36,10 +36,13 @@ impl Builder {
         let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
         let place = plan.cgroup.record.version == Version::V1;
-        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
-        let late = if place && !hop { new & NsKind::Cgroup.flag() } else { 0 };
         // Without privilege the user namespace gives some, so it comes first also with a hop.
         let user_first = if plan.user_first { new & NsKind::User.flag() } else { 0 };
+        // An IPC namespace has a file system for /dev/mqueue, which belongs to its maker: the container's root, and that
+        // is only somebody once ids are mapped.
+        let ipc = if user_new { new & NsKind::Ipc.flag() } else { 0 };
+        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
+        let late = if hop { 0 } else { ipc | if place { new & NsKind::Cgroup.flag() } else { 0 } };
         // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
         // must be the container's user namespace, which only the inside can make it in.
         if !hop && !user_new && plan.host_network {
@@ -68,7 +71,7 @@ impl Builder {
             self.stage("", StageOp::DropGroups);
         }
         if late != 0 {
-            self.stage(plan.namespaces.new_at(NsKind::Cgroup).unwrap_or_default(), StageOp::Unshare(late));
+            self.stage("/linux/namespaces", StageOp::Unshare(late));
         }
         if time {
             self.time_namespace(plan, proc);
@@ -84,7 +87,8 @@ impl Builder {
             }
         }
         if hop {
-            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags));
+            let ipc = if mapped { 0 } else { ipc };
+            self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags & !ipc));
             self.host("/linux/namespaces", HostOp::Adopt);
             if user_new && !mapped {
                 self.id_maps(plan);
@@ -92,6 +96,9 @@ impl Builder {
             self.host("", HostOp::Release);
             if user_new && !mapped {
                 self.stage("/linux/uidMappings", StageOp::BecomeRoot);
+            }
+            if ipc != 0 {
+                self.stage("/linux/namespaces", StageOp::Unshare(ipc));
             }
         }
         if !(plan.user_first && wait) {

@@ -125,8 +125,8 @@ impl Builder {
 
     /// Those that had to wait for devices and links.
     pub(super) fn late_remounts(&mut self, plan: &Plan) {
-        for step in &plan.mounts {
-            match (step, self.anchors.of_remount(plan, step)) {
+        for (index, step) in plan.mounts.iter().enumerate() {
+            match (step, self.anchors.of_remount(index)) {
                 (MountStep::Remount { at, attrs, recursive, .. }, Some(held)) => {
                     self.set_attr(at, held, *attrs, 0, false);
                     self.set_attr(at, held, *recursive, 0, true);

@@ -3,6 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::check;
@@ -13,6 +17,7 @@ use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
 use crate::shim::task::{CREATED, Io, PAUSED, RUNNING, STOPPED, Task};
 use crate::shim::ttrpc::NOT_FOUND;
+use crate::shim::wire::{Fields, Message};
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -37,6 +42,7 @@ pub fn cases() -> Vec<Case> {
         case("lifecycle/kill-all", kill_all),
         case("lifecycle/host-pid-namespace", host_pid_namespace),
         case("lifecycle/two-in-one-shim", two_in_one_shim),
+        case("lifecycle/id-mapped-layers", id_mapped_layers),
     ]
 }
 
@@ -57,7 +63,7 @@ fn whole(t: &Test, version: u8) -> Verdict {
     same("Start's pid", task.start("")?, pid)?;
     same("the state after Start", task.state("")?.status, RUNNING)?;
     streams.out.until("ready")?;
-    let connect = task.shim.call("Connect", &crate::shim::wire::Message::new().text(1, &b.id))?;
+    let connect = task.shim.call("Connect", &Message::new().text(1, &b.id))?;
     same("Connect's shim", connect.number(1) as i32, task.shim.pid)?;
     same("Connect's task", connect.number(2), pid)?;
     let wait = task.wait("");
@@ -397,10 +403,48 @@ fn two_in_one_shim(t: &Test) -> Verdict {
     same("the second's status", two.exit("")?.status, 4)?;
     two.delete("")?;
     // Not while the first lives.
-    one.shim.call("Shutdown", &crate::shim::wire::Message::new().text(1, &second.id))?;
+    one.shim.call("Shutdown", &Message::new().text(1, &second.id))?;
     std::thread::sleep(std::time::Duration::from_millis(100));
     same("the first's state", one.state("")?.status, RUNNING)?;
     d.remove(&second)?;
     d.end(&first, &one)?;
+    d.finish()
+}
+
+/// What a snapshotter asks for when the container has a user namespace: files of the image are seen through it.
+fn id_mapped_layers(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("put /bin/new text")?.user_namespace().set("/root/readonly", json!(false));
+    b.write()?;
+    let [upper, work, empty] = ["upper", "work", "empty"].map(|name| b.dir.join(name));
+    for dir in [&upper, &work, &empty] {
+        fs::create_dir(dir)?;
+        chown(dir, Some(100_000), Some(100_000))?;
+    }
+    // containerd opens its directories to the container's root, too.
+    for dir in b.dir.ancestors().take_while(|dir| dir.parent() != Some(Path::new("/"))) {
+        fs::set_permissions(dir, Permissions::from_mode(0o711))?;
+    }
+    let lower = Fields::read(&d.rootfs().remove(0).0)?.text(2);
+    fs::create_dir_all(format!("{lower}/bin"))?;
+    let options = [
+        format!("lowerdir={}:{lower}", empty.display()),
+        format!("upperdir={}", upper.display()),
+        format!("workdir={}", work.display()),
+        "uidmap=0:100000:65536".into(),
+        "gidmap=0:100000:65536".into(),
+    ];
+    let overlay = Message::new().text(1, "overlay").text(2, "overlay");
+    let mount = options.iter().fold(overlay, |mount, option| mount.text(4, option));
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let streams = Streams::make(t, "io", false)?;
+    task.shim.call("Create", &task.create_request(&b, &streams.io, &[mount], &d.options()))?;
+    task.start("")?;
+    let status = task.exit("")?.status;
+    check!(status == 0, "the status is {status}: {:?}", streams.err.map(|err| err.so_far()));
+    let made = fs::metadata(upper.join("bin/new"))?;
+    same("the owner of what it made", (made.uid(), made.gid()), (100_000, 100_000))?;
+    check!(!b.dir.join("layers").exists(), "the mapped layers are still there");
+    d.end(&b, &task)?;
     d.finish()
 }

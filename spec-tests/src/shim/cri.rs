@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `spec-tests cri SOCKET HANDLER IMAGE CGROUP DIR`: what a kubelet does with a pod, through the CRI of a containerd that
+//! listens on SOCKET: its containers run by HANDLER, from IMAGE, below the control group CGROUP, their logs in DIR.
+//!
+//! Message and field numbers are those of the CRI's runtime.v1.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::grpc;
+use super::wire::{Fields, Message};
+use crate::check;
+use crate::harness::case::{Trouble, Verdict, same};
+
+const EXITED: u64 = 2;
+/// Bytes that the memory hog may have.
+const LIMIT: u64 = 32 << 20;
+
+struct Cri {
+    socket: PathBuf,
+    handler: String,
+    image: String,
+    cgroup: String,
+    logs: PathBuf,
+}
+
+/// Prints nothing when all is well; exit code 1 when something is not.
+pub fn main(args: &[String]) -> ExitCode {
+    let [socket, handler, image, cgroup, logs] = args else {
+        eprintln!("usage: spec-tests cri SOCKET HANDLER IMAGE CGROUP DIR");
+        return ExitCode::from(2);
+    };
+    let cri = Cri {
+        socket: socket.into(),
+        handler: handler.clone(),
+        image: image.clone(),
+        cgroup: cgroup.clone(),
+        logs: logs.into(),
+    };
+    match cri.pod() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Trouble::Fail(text) | Trouble::NotRun(text)) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn text(value: &str) -> Message {
+    Message::new().text(1, value)
+}
+
+impl Cri {
+    fn call(&self, name: &str, request: &Message) -> Result<Fields, Trouble> {
+        grpc::call(&self.socket, &format!("/runtime.v1.RuntimeService/{name}"), request)
+    }
+
+    /// A pod whose containers share its pid namespace, from beginning to end.
+    fn pod(&self) -> Verdict {
+        let run = Message::new().message(1, &self.config()).text(2, &self.handler);
+        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let done = self.containers(&pod);
+        // Also after a failure: whoever called us has to clean up otherwise.
+        self.call("StopPodSandbox", &text(&pod))?;
+        self.call("RemovePodSandbox", &text(&pod))?;
+        done?;
+        let begin = Instant::now();
+        while shims(&pod) > 0 {
+            check!(begin.elapsed() < Duration::from_secs(5), "the pod's shim is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> Message {
+        let metadata = Message::new().text(1, "pod").text(2, "uid").text(3, "default");
+        let linux = Message::new().text(1, &self.cgroup);
+        let logs = self.logs.display().to_string();
+        Message::new().message(1, &metadata).text(2, "host").text(3, &logs).message(8, &linux)
+    }
+
+    fn containers(&self, pod: &str) -> Verdict {
+        let keeper = self.start(pod, "keeper", &["sleep", "1000"], 0)?;
+        same("shims of the pod", shims(pod), 1)?;
+        same("shims of its container", shims(&keeper), 0)?;
+        self.exits(pod)?;
+        self.is_short_of_memory(pod)?;
+        self.execs(&keeper)?;
+        let stats = self.call("ContainerStats", &text(&keeper))?.message(1)?;
+        check!(stats.message(3)?.message(2)?.number(1) > 0, "no memory in use: {stats:?}");
+        // The others have ended, in a pid namespace that is also its own.
+        check!(self.status(&keeper)?.number(3) != EXITED, "the container ended with another one of its pod");
+        self.call("StopContainer", &Message::new().text(1, &keeper).number(2, 5))?;
+        let status = self.status(&keeper)?;
+        same("the state of a stopped container", status.number(3), EXITED)?;
+        same("its exit code", status.number(7), 128 + 15)?;
+        self.call("RemoveContainer", &text(&keeper)).map(drop)
+    }
+
+    fn start(&self, pod: &str, name: &str, command: &[&str], memory: u64) -> Result<String, Trouble> {
+        let mut config = Message::new().message(1, &text(name)).message(2, &text(&self.image));
+        for word in command {
+            config = config.text(3, word);
+        }
+        let resources = Message::new().number(4, memory);
+        let linux = Message::new().message(1, &resources);
+        let config = config.text(11, &format!("{name}.log")).message(15, &linux);
+        let create = Message::new().text(1, pod).message(2, &config).message(3, &self.config());
+        let id = self.call("CreateContainer", &create)?.text(1);
+        self.call("StartContainer", &text(&id))?;
+        Ok(id)
+    }
+
+    fn status(&self, id: &str) -> Result<Fields, Trouble> {
+        self.call("ContainerStatus", &text(id))?.message(1)
+    }
+
+    /// Waits for the end, and removes it.
+    fn ended(&self, id: &str) -> Result<Fields, Trouble> {
+        let begin = Instant::now();
+        loop {
+            let status = self.status(id)?;
+            if status.number(3) == EXITED {
+                self.call("RemoveContainer", &text(id))?;
+                return Ok(status);
+            }
+            check!(begin.elapsed() < Duration::from_secs(30), "the container does not end: {status:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn exits(&self, pod: &str) -> Verdict {
+        let id = self.start(pod, "exits", &["sh", "-c", "echo out; echo err >&2; exit 3"], 0)?;
+        same("the exit code", self.ended(&id)?.number(7), 3)?;
+        let log = fs::read_to_string(self.logs.join("exits.log"))?;
+        check!(log.contains("stdout F out\n") && log.contains("stderr F err\n"), "the log: {log}");
+        Ok(())
+    }
+
+    fn is_short_of_memory(&self, pod: &str) -> Verdict {
+        let id = self.start(pod, "hog", &["busybox", "tail", "/dev/zero"], LIMIT)?;
+        let status = self.ended(&id)?;
+        same("the exit code", status.number(7), 137)?;
+        same("the reason", status.text(10).as_str(), "OOMKilled")
+    }
+
+    fn execs(&self, id: &str) -> Verdict {
+        let exec = |words: &[&str], seconds: u64| {
+            let request = words.iter().fold(text(id), |request, word| request.text(2, word));
+            self.call("ExecSync", &request.number(3, seconds))
+        };
+        let answer = exec(&["sh", "-c", "echo out; echo err >&2; exit 4"], 20)?;
+        same("an exec's stdout", answer.text(1).as_str(), "out\n")?;
+        same("an exec's stderr", answer.text(2).as_str(), "err\n")?;
+        same("an exec's exit code", answer.number(3), 4)?;
+        check!(exec(&["sleep", "100"], 1).is_err(), "an exec that takes too long succeeds");
+        check!(exec(&["/no/such"], 20).is_err(), "an exec of nothing succeeds");
+        Ok(())
+    }
+}
+
+/// How many shims were started for that id.
+fn shims(id: &str) -> usize {
+    let words = format!("-id\0{id}\0");
+    let is_one = |path: &Path| {
+        let line = fs::read(path.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&words)
+    };
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| is_one(&entry.path())).count()
+}

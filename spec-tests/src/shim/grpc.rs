@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One unary gRPC call over a UNIX socket, with as much of HTTP/2 (RFC 9113) as that takes.
+//!
+//! The answer's headers are not decoded: a call that succeeds brings a message, even if an empty one; a call that
+//! fails brings none, and why stands in the log of containerd.
+
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::wire::{Fields, Message};
+use crate::check;
+use crate::harness::case::Trouble;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+/// Of SETTINGS and PING, and of the last frame of a stream.
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// Calls `method` (`/package.Service/Name`).
+pub fn call(socket: &Path, method: &str, request: &Message) -> Result<Fields, Trouble> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(100)))?;
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    frame(&mut out, SETTINGS, 0, 0, &[]);
+    frame(&mut out, HEADERS, END_HEADERS, 1, &head(method));
+    let mut body = vec![0];
+    body.extend_from_slice(&(request.0.len() as u32).to_be_bytes());
+    body.extend_from_slice(&request.0);
+    frame(&mut out, DATA, END_STREAM, 1, &body);
+    stream.write_all(&out)?;
+    let answer = receive(&mut stream)?;
+    check!(answer.len() >= 5, "{method} failed");
+    Fields::read(&answer[5..])
+}
+
+/// The body of the answer.
+fn receive(stream: &mut UnixStream) -> Result<Vec<u8>, Trouble> {
+    let mut answer = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload)?;
+        let mut reply = Vec::new();
+        match kind {
+            SETTINGS if flags & ACK == 0 => frame(&mut reply, SETTINGS, ACK, 0, &[]),
+            PING if flags & ACK == 0 => frame(&mut reply, PING, ACK, 0, &payload),
+            DATA => answer.extend_from_slice(&payload),
+            GOAWAY => return Err("containerd closed the connection".into()),
+            _ => {}
+        }
+        stream.write_all(&reply)?;
+        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
+            return Ok(answer);
+        }
+    }
+}
+
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// The request's headers, each as a literal that is not indexed (RFC 7541, 6.2.2).
+fn head(method: &str) -> Vec<u8> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", method),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    let mut out = Vec::new();
+    for (name, value) in headers {
+        out.push(0);
+        for text in [name, value] {
+            out.push(text.len() as u8);
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+    out
+}
