@@ -42,6 +42,11 @@ fn in_pure_v2() {
     assert!(status.success());
 }
 
+#[test]
+fn in_a_stand_in() {
+    cgroup_cases::standin::all();
+}
+
 /// Not a test: what a child of the tests does when it is this program again. See `cgroup_cases::Child`.
 #[test]
 fn role() {

@@ -202,7 +202,7 @@ pub(super) fn hugepage(_: &Resources, item: &Item) -> Result<Value, Why> {
     if !sized || !matches!(&item.key[digits.len()..], "KB" | "MB" | "GB" | "TB" | "PB" | "EB") {
         return invalid(format!("invalid pagesize {:?}", item.key));
     }
-    Ok(Value::Set(item.number.to_string()))
+    Ok(usual_if(u64::MAX.into(), item.number, item.number.to_string()))
 }
 
 fn one_word(item: &Item) -> Result<(), Why> {

@@ -9,6 +9,7 @@ mod ends;
 mod hung;
 mod limits;
 pub mod makes;
+pub mod standin;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

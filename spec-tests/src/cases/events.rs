@@ -63,6 +63,25 @@ fn stats() -> Vec<Case> {
             Ok(())
         })
         .needs(&[Need::CgroupV2, Need::File("/proc/pressure/cpu")]),
+        case("events/stats-read-each-file-once", |t| {
+            let b = t.bundle()?.probe("forever");
+            t.launch(&b)?;
+            let trace = t.path("trace");
+            let mut command = std::process::Command::new("strace");
+            command.args(["-f", "-e", "trace=openat", "-o"]).arg(&trace).arg(&t.host.runtime);
+            command.arg("--root").arg(&t.place.root).args(["events", "--stats", &b.id]);
+            t.complete(command)?.ok()?;
+            let text = std::fs::read_to_string(trace)?;
+            // Relative to one of the groups' directories: `PID openat(5, "memory.stat", …) = 6`.
+            let opened = text.lines().filter_map(|line| line.split_once("openat(")?.1.split_once(", O_"));
+            let mut files: Vec<_> = opened.map(|(file, _)| file).filter(|file| !file.contains('/')).collect();
+            let all = files.len();
+            files.sort_unstable();
+            files.dedup();
+            check!(files.len() > 3, "only {files:?}");
+            same("files that are opened once, of all", files.len(), all)
+        })
+        .needs(&[Need::Runtime("corten"), Need::File("/usr/bin/strace")]),
         case("events/stats-of-paused", |t| {
             let b = t.bundle()?.probe("forever");
             t.launch(&b)?;

@@ -134,6 +134,26 @@ fn units() -> Vec<Case> {
             same("the group", group, PathBuf::from(format!("/sys/fs/cgroup/system.slice/{unit}")))
         })
         .crun(BELOW),
+        case("systemd/by-the-name-of-the-manager", |t| {
+            let (b, unit) = bundle(t, "system.slice")?;
+            b.write()?;
+            let create = |manager: &str| {
+                let mut command = t.runtime();
+                command.arg(format!("--cgroup-manager={manager}")).args(["create", "--bundle"]);
+                command.arg(&b.dir).arg(&b.id);
+                t.complete(command)
+            };
+            create("systemd")?.ok()?;
+            let want = format!("/sys/fs/cgroup/system.slice/{unit}");
+            same("the group", group_of(t.pid(&b)?)?, PathBuf::from(want))?;
+            t.cli(&format!("delete --force {}", b.id))?.ok()?;
+            create("cgroupfs")?.ok()?;
+            let path = b.config["linux"]["cgroupsPath"].as_str().unwrap_or_default();
+            check!(group_of(t.pid(&b)?)?.ends_with(path), "it is not in a group of the name {path}");
+            Ok(())
+        })
+        .runc("has no --cgroup-manager")
+        .crun(BELOW),
         case("systemd/the-root-slice", |t| {
             let (b, unit) = bundle(t, "-.slice")?;
             create(t, &b)?;
