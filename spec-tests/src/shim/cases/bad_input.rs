@@ -39,7 +39,9 @@ pub fn cases() -> Vec<Case> {
             .runc("at times: leaks a descriptor each time"),
         case("bad-input/unknown-io-scheme", unknown_io_scheme),
         case("bad-input/rootfs-mounts", rootfs_mounts),
-        case("bad-input/failed-create-leaves-nothing", failed_create).takes(60.0),
+        case("bad-input/failed-create-leaves-nothing", failed_create)
+            .takes(60.0)
+            .runc("at times: leaks descriptors"),
     ]
 }
 
