@@ -81,7 +81,7 @@ cases_in() {
         options+=(--systemd)
         run+=(--filter systemd/ --filter cgroup/disabled)
         # shellcheck disable=SC2016 # the guest's arguments
-        run=(sh -c 'systemctl start dbus.service && exec "$@"' sh "${run[@]}")
+        run=(sh -c 'systemctl start dbus.service systemd-logind.service && exec "$@"' sh "${run[@]}")
         ;;
     uml-*)
         options+=(--lsm "${1#uml-}")

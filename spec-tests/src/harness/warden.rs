@@ -113,8 +113,9 @@ fn reap() {
     while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
 }
 
-/// The kernel's OOM reaper holds on to what it killed, and so to its keyring, for two seconds.
-const SETTLING: Duration = Duration::from_secs(4);
+/// The kernel's OOM reaper holds on to what it killed, and so to its keyring, for two seconds; systemd on a slow machine needs
+/// several to take away the slices that are empty.
+const SETTLING: Duration = Duration::from_secs(15);
 
 /// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
 fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
