@@ -231,6 +231,10 @@ fn groups(
     warnings: &mut Vec<String>,
 ) -> Result<cgroup::Plan> {
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
+    if let Some(long) = path.filter(|path| path.len() >= libc::PATH_MAX as usize) {
+        let text = format!("{} bytes are more than a path may have", long.len());
+        return Err(Error::invalid("/linux/cgroupsPath", text));
+    }
     let mut plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
     plan.annotate(&spec.annotations)?;
     // systemd makes its units as it is asked, whatever we may do in the file system.

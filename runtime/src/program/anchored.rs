@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use super::Program;
 use super::op::{Must, Ref, Source, StageOp};
 use super::place::{Place, inside};
@@ -15,6 +17,8 @@ pub(super) struct Anchors {
     targets: [Option<String>; SLOTS],
     /// For each slot, the type of its file system.
     types: [Option<String>; SLOTS],
+    /// The sources that the stage itself has made copies of a procfs (decisions/0016).
+    copied: BTreeSet<usize>,
     /// The descriptor of a mount, and its mount point.
     attached: Vec<(Ref, String)>,
     /// Something was made read-only by name: it may be a copy that covers a mount.
@@ -35,6 +39,9 @@ impl Anchors {
                 if let Some(of_slot) = self.types.get_mut(*slot) {
                     *of_slot = Some(fstype.clone());
                 }
+            }
+            StageOp::OpenTree { into: Ref::Source(n), tree } if tree.must == Must::Proc => {
+                self.copied.insert(*n);
             }
             StageOp::CloseFd(fd) | StageOp::Root(fd) => self.forget(*fd),
             StageOp::Close { .. } => self.attached.clear(),
@@ -95,6 +102,7 @@ impl Anchors {
             Ref::Source(n) => match program.sources.get(n) {
                 Some(Source::Tree(tree)) => tree.must == Must::Proc,
                 Some(Source::Fs(fs)) => kernel(&fs.fstype),
+                Some(Source::Place) => self.copied.contains(&n),
                 _ => false,
             },
             Ref::Nothing => false,

@@ -7,7 +7,7 @@ use corten::plan::mounts::{Attrs, Propagation};
 use crate::engine::Target;
 use crate::mutate::Shape;
 
-pub const TARGET: Target = Target { name: "options", shape: Shape::Bytes(WORDS), seeds, run, short: 20_000 };
+pub const TARGET: Target = Target { name: "options", shape: Shape::Bytes(WORDS), seeds, run, short: 6000 };
 
 const WORDS: &[&str] = &[
     "\n",
