@@ -203,13 +203,15 @@ fn pids_and_lists() {
             assert_eq!(written.first().map(String::as_str), value);
         }
     }
-    let json = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":18446744073709551615}],
+    // All there is is what a new group has.
+    let json = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":18446744073709551614},
+                                     {"pageSize":"1GB","limit":18446744073709551615}],
                    "rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":4},"none":{}}}"#;
     assert_eq!(
         written(&v2("/"), json),
         [
-            "hugetlb.2MB.max=18446744073709551615",
-            "hugetlb.2MB.rsvd.max=18446744073709551615",
+            "hugetlb.2MB.max=18446744073709551614",
+            "hugetlb.2MB.rsvd.max=18446744073709551614",
             "rdma.max=mlx5_1 hca_handle=3 hca_object=4"
         ]
     );
