@@ -25,7 +25,8 @@ fn describe(name: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
         return Error::new(Kind::Invalid, format!("malformed JSON: {error}")).at(name.to_owned());
     }
     let pointer = pointer(before(bytes, error.line(), error.column()));
-    Error::new(Kind::Invalid, error.to_string()).at(format!("{name} {pointer}"))
+    let at = if pointer.is_empty() { name.to_owned() } else { format!("{name} {pointer}") };
+    Error::new(Kind::Invalid, error.to_string()).at(at)
 }
 
 /// The bytes that had been read at this line and column, both as serde_json counts them: the column is a number of bytes.
@@ -221,12 +222,18 @@ mod tests {
             (r#"{"process":{"consoleSize":{"width":1,"height":70000}}}"#, "/process/consoleSize/height"),
             (r#"{"root":[]}"#, "/root"),
             (r#"{"root":"x","process":7}"#, "/root"),
-            ("[]", ""),
-            ("7", ""),
         ] {
             let error = read::<Spec>("config.json", json.as_bytes()).unwrap_err();
             assert!(error.to_string().starts_with(&format!("config.json {pointer}: ")), "{json}: {error}");
             assert_eq!(error.kind(), Kind::Invalid);
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_no_object() {
+        for json in ["[]", " 7\n", "null", "\"\""] {
+            let error = read::<Spec>("config.json", json.as_bytes()).unwrap_err();
+            assert!(error.to_string().starts_with("config.json: invalid type: "), "{json}: {error}");
         }
     }
 
