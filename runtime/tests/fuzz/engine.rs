@@ -130,10 +130,15 @@ impl<'a> Fuzzer<'a> {
         let recent = if self.random.one_in(2) { (count / 4).max(1) } else { count };
         let mut pick = || count - 1 - self.random.below(recent);
         // Most changes of what was refused are refused for the same reason.
-        let (first, second, third) = (pick(), pick(), pick());
-        let chosen =
-            [first, second, third].into_iter().find(|at| self.entries[*at].accepted).unwrap_or(first);
-        let entry = &self.entries[chosen];
+        let picked = [pick(), pick(), pick()];
+        let mut accepted = picked.into_iter().filter(|at| self.entries[*at].accepted);
+        // What is short is quick, and says as much: the long ones come by in their turn.
+        let chosen = if self.random.one_in(4) {
+            accepted.next()
+        } else {
+            accepted.min_by_key(|at| self.entries[*at].input.len())
+        };
+        let entry = &self.entries[chosen.unwrap_or(picked[0])];
         let other = &self.entries[self.random.below(count)].input;
         let mut input = entry.input.clone();
         match (self.target.shape, &entry.json) {
