@@ -60,15 +60,33 @@ fn enable_above<'a>(plan: &Plan, wanted: &mut Vec<&'a str>) -> Result<Vec<(&'a s
             break;
         }
         let enabled = level.read("cgroup.subtree_control")?;
-        // One at a time: one that is refused takes the others of its write with it.
-        for controller in wanted.iter().filter(|c| !lists(&enabled, c)) {
-            if let Err(error) = level.write("cgroup.subtree_control", &format!("+{controller}")) {
-                refused.push((*controller, error));
+        let missing: Vec<&str> = wanted.iter().copied().filter(|c| !lists(&enabled, c)).collect();
+        if !missing.is_empty() && is_inhabited(&level)? {
+            let text = "a group with processes of its own has no limited children (cgroups(7))";
+            let error = || Error::os(format!("{}/cgroup.subtree_control: {text}", level.path()), Errno::BUSY);
+            refused.extend(missing.into_iter().map(|controller| (controller, error())));
+        } else {
+            // One at a time: one that is refused takes the others of its write with it.
+            for controller in missing {
+                if let Err(error) = level.write("cgroup.subtree_control", &format!("+{controller}")) {
+                    refused.push((controller, error));
+                }
             }
         }
         end += 1 + full[end + 1..].find('/').unwrap_or(full.len() - end - 1);
     }
     Ok(refused)
+}
+
+/// Whether there are processes in a group that may not have any once it has controllers for its children: the root may. The
+/// kernel refuses some controllers then; the others it takes, and would let no process into the children.
+fn is_inhabited(dir: &Dir) -> Result<bool> {
+    match dir.read("cgroup.type").and_then(|_| dir.read("cgroup.procs")) {
+        Ok(processes) => Ok(!processes.is_empty()),
+        // A threaded one does not tell.
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn lists(text: &str, name: &str) -> bool {

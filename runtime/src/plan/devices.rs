@@ -4,9 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::IdMaps;
+use super::mounts::{self, Source, Step};
 use super::namespaces::{Namespaces, NsKind};
 use super::text::{absolute, clean, item};
 use crate::error::{Error, Result};
@@ -84,16 +85,17 @@ pub fn links(own_dev: bool) -> Vec<(&'static str, &'static str)> {
 }
 
 /// The device nodes: the default ones, then the configuration's, which replace a default one of the same path.
-/// None in a /dev that the configuration brings along (`own_dev`), as runc and crun do.
+/// None in a /dev that the configuration brings along, as runc and crun do.
 ///
 /// # Errors
-/// Relative paths, unknown types, numbers that no device can have, two different devices at one path.
+/// Relative paths, unknown types, numbers that no device can have, two different devices at one path, a device where a
+/// directory must be.
 pub fn decide(
     spec: &Spec,
     namespaces: &Namespaces,
     facts: &Facts,
     ids: Option<&IdMaps>,
-    own_dev: bool,
+    mounts: &[Step],
 ) -> Result<Vec<Device>> {
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace; a FIFO may be made anywhere.
     let bind = facts.in_userns || namespaces.has(NsKind::User);
@@ -118,7 +120,7 @@ pub fn decide(
             }
         }
     }
-    if own_dev {
+    if mounts::binds_dev(mounts) {
         return Ok(Vec::new());
     }
     let missing = DEFAULTS.iter().filter(|(path, ..)| !by_path.contains_key(*path));
@@ -133,7 +135,32 @@ pub fn decide(
     };
     let mut devices: Vec<Device> = missing.map(default).collect();
     devices.append(&mut asked);
+    leaves(&devices, mounts)?;
     Ok(devices)
+}
+
+/// A device is no directory: no other is inside of it, nor a file system on it.
+fn leaves(devices: &[Device], mounts: &[Step]) -> Result<()> {
+    let mut inner: BTreeSet<&str> = devices.iter().map(|device| device.path.as_str()).collect();
+    let mut on: BTreeSet<&str> = BTreeSet::new();
+    for step in mounts {
+        let Step::Mount(mount) = step else { continue };
+        inner.insert(&mount.target);
+        if !matches!(mount.source, Source::Bind { procfs: false, .. }) {
+            on.insert(&mount.target);
+        }
+    }
+    for device in devices {
+        let below = format!("{}/", device.path);
+        let first = inner.range(below.as_str()..).next().filter(|path| path.starts_with(&below));
+        if let Some(path) = first.or_else(|| on.get(device.path.as_str())) {
+            let text = format!("{:?} is no directory for {path:?}", device.path);
+            let field =
+                if device.at.is_empty() { "/mounts".to_owned() } else { format!("{}/path", device.at) };
+            return Err(Error::invalid(field, text));
+        }
+    }
+    Ok(())
 }
 
 impl Device {

@@ -164,11 +164,10 @@ impl Plan {
             process.notify();
             mounts::notify(&mut mounts, &home.root.join(&ask.id));
         }
-        let own_dev = mounts::binds_dev(&mounts);
         Ok(Plan {
             rootfs: rootfs::decide(spec, &bundle, ask.no_pivot, &facts.mounts)?,
-            devices: devices::decide(spec, &namespaces, facts, known_ids, own_dev)?,
-            dev_links: devices::links(own_dev),
+            devices: devices::decide(spec, &namespaces, facts, known_ids, &mounts)?,
+            dev_links: devices::links(mounts::binds_dev(&mounts)),
             mount_label: mounts::label(spec)?.map(str::to_owned),
             masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
             readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,

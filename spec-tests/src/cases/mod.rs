@@ -26,6 +26,7 @@ mod lsm;
 mod mempolicy;
 mod mounts;
 mod namespaces;
+mod nested;
 mod netdev;
 mod notify;
 mod odd;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Case> {
         update::cases,
         events::cases,
         forks::cases,
+        nested::cases,
         systemd_trouble::cases,
         rootfs::cases,
         rootless::cases,
