@@ -53,17 +53,22 @@ pub(super) struct Rule {
 
 /// Each rule is two instructions at least, and the kernel takes 4096: longer chains need not be sorted to be refused.
 const LONGEST: usize = 2048;
+/// Chains that are the same are written once, so that more rules than that may fit; but no profile needs so many, and each
+/// takes memory until it is written.
+const MOST: usize = 16 * LONGEST;
 
 /// The slots of the table while rules are added.
 struct Slots {
     verdicts: Vec<Option<Verdict>>,
     chains: Vec<Vec<Rule>>,
+    /// How many were added to the chains.
+    rules: usize,
 }
 
 impl Calls {
     /// Applies `policy` to `abi`.
     pub(super) fn new(policy: &Policy, abi: &Abi) -> Result<Calls> {
-        let mut slots = Slots { verdicts: vec![None; names::ROWS], chains: Vec::new() };
+        let mut slots = Slots { verdicts: vec![None; names::ROWS], chains: Vec::new(), rules: 0 };
         let mut last = None;
         for call in &policy.uses {
             last = last.max(abi.number(call.row));
@@ -102,7 +107,7 @@ impl Slots {
             let rule = Rule { tests, action: block.action };
             if self.is_full(call.row) {
                 let name = String::from_utf8_lossy(names::name(call.row));
-                let text = format!("more than {LONGEST} rules for {name} are more than a filter holds");
+                let text = format!("with the rules for {name} there are more than a filter holds");
                 return Err(Error::invalid(format!("/linux/seccomp/syscalls/{}", call.block), text));
             }
             if !self.add(call.row, rule, multiplexed.is_some()) {
@@ -116,11 +121,13 @@ impl Slots {
     }
 
     fn is_full(&self, row: usize) -> bool {
-        matches!(self.verdicts[row], Some(Verdict::Ask(chain)) if self.chains[chain].len() > LONGEST)
+        self.rules > MOST
+            || matches!(self.verdicts[row], Some(Verdict::Ask(chain)) if self.chains[chain].len() > LONGEST)
     }
 
     /// Adds one rule; false if it contradicts an earlier one.
     fn add(&mut self, row: usize, rule: Rule, multiplexed: bool) -> bool {
+        self.rules += 1;
         match self.verdicts[row] {
             // The first alternative of a block has settled it.
             Some(Verdict::Return(_)) => true,

@@ -20,8 +20,8 @@ pub fn cases() -> Vec<Case> {
         case("crash/run-killed", |t| {
             at_every_moment(t, |t, b| t.spawn(t.bundle_command("run", b)?), |_, _| Ok(()))
         })
-        .runc("a22: writes its state last")
-        .crun("writes its state last"),
+        .runc("at times: a22: writes its state last")
+        .crun("at times: writes its state last"),
         case("crash/start-killed", |t| {
             at_every_moment(t, |t, b| spawn(t, &format!("start {}", b.id)), |t, b| t.create(b).map(drop))
         }),

@@ -224,7 +224,8 @@ fn followed() -> Vec<Case> {
             same("lines", said.lines().count(), 3)
         })
         .needs(&[Need::Controller("memory")])
-        .runc(HANGS),
+        .runc(HANGS)
+        .runc("at times: tells some of them twice"),
         case("events/oom-of-init", |t| {
             let limits = json!({"memory": {"limit": 33_554_432, "swap": 33_554_432}});
             let b = t.bundle()?.writable().set("/linux/resources", limits);

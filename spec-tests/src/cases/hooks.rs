@@ -189,13 +189,7 @@ fn timeout(kind: &'static str) -> Case {
         check!(begin.elapsed().as_secs_f64() < 8.0, "it took {:?}", begin.elapsed());
         t.unchanged_since(&before)
     })
-    .peer(
-        "crun",
-        match kind {
-            "createRuntime" | "poststop" => "at times: on a slow machine leaves the container",
-            _ => "",
-        },
-    )
+    .crun("at times: on a slow machine leaves the container")
 }
 
 fn others() -> Vec<Case> {
