@@ -24,6 +24,7 @@ mod limits;
 mod limits_bite;
 mod lsm;
 mod mempolicy;
+mod mount_rows;
 mod mounts;
 mod namespaces;
 mod netdev;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Case> {
         process::cases,
         credentials::cases,
         mounts::cases,
+        mount_rows::cases,
         namespaces::cases,
         hooks::cases,
         bad_input::cases,
