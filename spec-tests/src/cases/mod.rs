@@ -22,6 +22,7 @@ mod hooks;
 mod lifecycle;
 mod limits;
 mod limits_bite;
+mod listed;
 mod lsm;
 mod mempolicy;
 mod mount_rows;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Case> {
         signals::cases,
         exec::cases,
         cli::cases,
+        listed::cases,
         terminal::cases,
         process::cases,
         credentials::cases,
