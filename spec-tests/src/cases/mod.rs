@@ -10,6 +10,7 @@ mod attacks;
 mod bad_files;
 mod bad_input;
 mod bad_linux;
+mod bad_values;
 mod cgroups;
 mod cli;
 mod crash;
