@@ -260,6 +260,8 @@ pub mod barrier {
     pub const NETWORK: u8 = 7;
     /// Before the stage: it has moved itself into its groups, or `aux` is the errno that says why not.
     pub const SEATED: u8 = 8;
+    /// The container's device nodes are made: rules that would have refused them may come.
+    pub const DEVICES: u8 = 9;
 }
 
 /// Kinds of messages.

@@ -52,6 +52,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// Devices.
     pub devices: DevicePlan,
+    /// They keep nodes from being made, which the container's own must be before.
+    pub after_nodes: bool,
     /// The systemd unit that the group is, if systemd makes it.
     pub unit: Option<Unit>,
     /// What is passed over, with its JSON pointer: for the log.
@@ -124,6 +126,7 @@ pub fn decide(
         record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new(), unit: None },
         writes: Vec::new(),
         devices: DevicePlan::None,
+        after_nodes: false,
         unit: None,
         warnings: Vec::new(),
     };
@@ -239,8 +242,15 @@ impl Plan {
     /// As [`decide`].
     pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
         let unit = record.unit.clone().map(Unit::known);
-        let mut plan =
-            Plan { record, writes: Vec::new(), devices: DevicePlan::None, unit, warnings: Vec::new() };
+        let policy = Policy::of(&resources.devices)?;
+        let mut plan = Plan {
+            record,
+            writes: Vec::new(),
+            devices: DevicePlan::None,
+            after_nodes: !policy.lets_make_nodes(),
+            unit,
+            warnings: Vec::new(),
+        };
         for limit in LIMITS {
             for item in (limit.items)(resources) {
                 plan.add(limit, resources, &item)?;
@@ -252,7 +262,6 @@ impl Plan {
             let words = "unable to apply both cpu idle and shares: the shares count once idle is 0";
             plan.warnings.push((format!("{RESOURCES}/cpu/shares"), words.to_owned()));
         }
-        let policy = Policy::of(&resources.devices)?;
         plan.devices = plan.devices_of(&policy)?;
         if let Some(unit) = &mut plan.unit {
             unit.add_devices(&policy);

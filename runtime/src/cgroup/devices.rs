@@ -142,6 +142,16 @@ impl Policy {
         self.otherwise && self.rules.is_empty()
     }
 
+    /// Whether nodes of every device may be made, as the built-in rules have it.
+    #[must_use]
+    pub(super) fn lets_make_nodes(&self) -> bool {
+        let makes = |rule: &&Rule| rule.access & MKNOD != 0;
+        let whole = |kind| Devices { kind, major: None, minor: None };
+        let all = |kind| self.rules.iter().filter(makes).any(|rule| rule.devices == whole(kind));
+        let denied = self.rules.iter().filter(makes).any(|rule| !rule.allow);
+        !denied && (self.otherwise || all(Type::Char) && all(Type::Block))
+    }
+
     /// The exceptions from `otherwise`, as cgroup v1 can hold them: a set without order, in which an exception can only
     /// be taken back exactly as it was made.
     ///
@@ -344,6 +354,17 @@ pub(super) mod tests {
             let error = Policy::of(&[DeviceRule::default(), wrong]).unwrap_err();
             assert!(error.to_string().starts_with("config.json /linux/resources/devices/1: "), "{error}");
         }
+    }
+
+    #[test]
+    fn nodes_that_may_not_be_made() {
+        let makes = |list: &[DeviceRule]| Policy::of(list).unwrap().lets_make_nodes();
+        let allow = DeviceRule { allow: true, ..DeviceRule::default() };
+        assert!(makes(&[]) && makes(&[DeviceRule::default()]) && makes(std::slice::from_ref(&allow)));
+        assert!(makes(&[rule(false, "c", 1, 9, "rw"), rule(true, "b", 8, 0, "r")]));
+        assert!(!makes(&[rule(false, "c", 1, 9, "rwm")]));
+        assert!(!makes(&[rule(false, "b", -1, -1, "m")]));
+        assert!(!makes(&[allow, rule(false, "c", -1, 5, "")]));
     }
 
     #[test]

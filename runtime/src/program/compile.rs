@@ -166,6 +166,10 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     }
     b.late_remounts(plan);
     b.join_network();
+    if plan.cgroup.after_nodes {
+        const AT: &str = "/linux/resources/devices";
+        b.meet(AT, barrier::DEVICES, Ref::Nothing, &[(AT, HostOp::DeviceRules)]);
+    }
     // Hooks that must see the mounts and still reach the host's tree (where runc and crun run them, too).
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         b.meet("/hooks/createRuntime", barrier::HOOKS, Ref::Nothing, &[("", HostOp::Hooks)]);
@@ -268,7 +272,7 @@ impl Builder {
         }
         self.host("", HostOp::Reserve);
         self.host("/linux/cgroupsPath", HostOp::Cgroup);
-        if plan.cgroup.record.version == Version::V1 {
+        if plan.cgroup.record.version == Version::V1 && !plan.cgroup.after_nodes {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }
         if plan.rdt.is_some() {

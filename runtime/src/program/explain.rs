@@ -241,6 +241,7 @@ fn barrier_name(which: u8) -> &'static str {
         barrier::LISTENER => "Listener",
         barrier::READY => "Ready",
         barrier::NETWORK => "Network",
+        barrier::DEVICES => "Devices",
         _ => "",
     }
 }

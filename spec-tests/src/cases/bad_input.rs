@@ -8,7 +8,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{bad_files, bad_linux};
+use super::{bad_files, bad_linux, bad_values};
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
 use crate::harness::test::Test;
@@ -52,9 +52,9 @@ impl Bad {
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    let tables = [PROCESS, PROGRAM, bad_linux::NAMESPACES, bad_linux::ROOT, bad_linux::RESOURCES]
-        .into_iter()
-        .flatten();
+    let linux = [bad_linux::NAMESPACES, bad_linux::ROOT, bad_linux::RESOURCES];
+    let values = [bad_values::GENERAL, bad_values::SCHEDULING, bad_values::FILES, bad_values::RESOURCES];
+    let tables = [PROCESS, PROGRAM].into_iter().chain(linux).chain(values).flatten();
     let mut all: Vec<Case> = tables.map(row).collect();
     all.extend(bad_files::cases());
     all

@@ -425,6 +425,28 @@ fn devices() -> Vec<Case> {
             let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
             t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
         }),
+        case("cgroup-devices/default-one-denied", move |t| {
+            let rule = json!({"allow": false, "type": "c", "major": 1, "minor": 9, "access": "rwm"});
+            let b = t.bundle()?.push("/linux/resources/devices", rule);
+            // The rules are for the container: its node is there all the same.
+            let table =
+                [("stat /dev/urandom", "ok"), ("open /dev/urandom", "EPERM"), ("open /dev/random", "ok")];
+            t.expect(b, &table).map(drop)
+        })
+        .both("a8: its own rules come last"),
+        case("cgroup-devices/nodes-may-not-be-made", move |t| {
+            let rule = json!({"allow": false, "type": "c", "access": "m"});
+            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
+            t.expect(b, &[("write /dev/null x", "ok"), ("mknod /dev/a c 1 3", "EPERM")]).map(drop)
+        })
+        .both("a8: its own rules come last"),
+        case("cgroup-devices/rule-without-access-is-for-all", move |t| {
+            let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11});
+            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
+            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
+        })
+        .runc("a16: refuses it")
+        .crun("takes it for none"),
         case("cgroup-devices/allow-all", move |t| {
             let b =
                 nodes(t.bundle()?).set("/linux/resources/devices", json!([{"allow": true, "access": "rwm"}]));

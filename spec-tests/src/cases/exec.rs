@@ -147,6 +147,26 @@ fn ways_to_call() -> Vec<Case> {
         case("exec/detached-with-pid-file", detached),
         case("exec/process-file", process_file),
         case("exec/process-file-is-taken-as-a-whole", process_file_is_whole),
+        case("exec/process-file-with-scheduling", process_file_schedules),
+        case("exec/process-file-with-oom-score", |t| {
+            let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/probe", "report"],
+                "oomScoreAdj": 321});
+            fs::write(t.path("process.json"), process.to_string())?;
+            let done = t.cli(&format!("exec -p {} {}", t.file("process.json"), running(t)?.id))?;
+            Report::read(&done.ok()?.stdout)?.is("/oom_score_adj", "321")
+        })
+        .both("only the container's first process gets it"),
+        case("exec/process-file-with-umask", |t| {
+            let process = json!({"user": {"uid": 0, "gid": 0, "umask": 0o27}, "cwd": "/",
+                "args": ["/probe", "report"]});
+            fs::write(t.path("process.json"), process.to_string())?;
+            let done = t.cli(&format!("exec -p {} {}", t.file("process.json"), running(t)?.id))?;
+            Report::read(&done.ok()?.stdout)?.is("/umask", "0027")
+        })
+        .runc("keeps 0022"),
+        case("exec/affinity-of-the-configuration", |t| affinity(t, false))
+            .crun("looks for it in a process file only"),
+        case("exec/affinity-of-a-process-file", |t| affinity(t, true)),
         case("exec/terminal-with-console-socket", console_socket),
         case("exec/terminal-needs-console-socket-when-detached", |t| {
             let refused = t.exec(&running(t)?, "--tty --detach", "/probe print x")?;
@@ -410,6 +430,49 @@ fn process_file_is_whole(t: &Test) -> Verdict {
     let r = Report::read(&done.ok()?.stdout)?;
     same("FROM_CONFIG", r.variable("FROM_CONFIG"), Vec::<&str>::new())?;
     r.is("/no_new_privs", "0")
+}
+
+fn process_file_schedules(t: &Test) -> Verdict {
+    let b = t.bundle()?.set("/linux/personality", json!({"domain": "LINUX32"})).probe("forever");
+    t.launch(&b)?;
+    let process = json!({
+        "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/probe", "report"], "env": [],
+        "scheduler": {"policy": "SCHED_BATCH", "nice": 4},
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 6}, "noNewPrivileges": true
+    });
+    fs::write(t.path("process.json"), process.to_string())?;
+    let done = t.cli(&format!("exec --process {} {}", t.file("process.json"), b.id))?;
+    let r = Report::read(&done.ok()?.stdout)?;
+    r.is("/sched/policy", 3)?;
+    r.is("/sched/nice", 4)?;
+    r.is("/ioprio/class", 2)?;
+    r.is("/ioprio/data", 6)?;
+    r.is("/no_new_privs", "1")?;
+    // The container's, not the process's.
+    r.is("/personality", 8)
+}
+
+/// `final` holds for what is executed, and for that alone.
+fn affinity(t: &Test, by_file: bool) -> Verdict {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let all = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap_or("0");
+    let last = all.rsplit([',', '-']).next().unwrap_or("0");
+    let asked = json!({"initial": all, "final": last});
+    let mut b = t.bundle()?.probe("report -- forever");
+    if !by_file {
+        b = b.set("/process/execCPUAffinity", asked.clone());
+    }
+    let init = t.launch(&b)?.report(t)?;
+    init.is("/affinity", all)?;
+    let done = if by_file {
+        let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/probe", "report"],
+            "execCPUAffinity": asked});
+        fs::write(t.path("process.json"), process.to_string())?;
+        t.cli(&format!("exec --process {} {}", t.file("process.json"), b.id))?
+    } else {
+        t.exec(&b, "", "/probe report")?
+    };
+    Report::read(&done.ok()?.stdout)?.is("/affinity", last)
 }
 
 fn console_socket(t: &Test) -> Verdict {

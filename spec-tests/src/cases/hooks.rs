@@ -251,6 +251,22 @@ fn order() -> Vec<Case> {
 
 fn programs() -> Vec<Case> {
     vec![
+        case("hooks/without-env-has-none", |t| {
+            let mut b =
+                t.bundle()?.writable().push("/process/env", json!("FROM_PROCESS=1")).probe("sleep 0.1");
+            for kind in KINDS {
+                let (seen, _) = note(&b, kind);
+                b = b.hook(kind, &format!("report-to {seen}"))?;
+            }
+            run_whole_life(t, &b)?;
+            for kind in KINDS {
+                let (_, host) = note(&b, kind);
+                let r = crate::harness::report::Report(serde_json::from_str(&fs::read_to_string(host)?)?);
+                same(kind, r.at("/env"), &json!([]))?;
+            }
+            Ok(())
+        })
+        .both("a14: it has the runtime's own, or the process's"),
         case("hooks/absent-program", |t| {
             let before = t.snapshot();
             for kind in &KINDS[..3] {

@@ -10,6 +10,7 @@ mod attacks;
 mod bad_files;
 mod bad_input;
 mod bad_linux;
+mod bad_values;
 mod cgroups;
 mod cli;
 mod crash;
@@ -22,8 +23,10 @@ mod hooks;
 mod lifecycle;
 mod limits;
 mod limits_bite;
+mod listed;
 mod lsm;
 mod mempolicy;
+mod mount_rows;
 mod mounts;
 mod namespaces;
 mod nested;
@@ -53,10 +56,12 @@ pub fn all() -> Vec<Case> {
         signals::cases,
         exec::cases,
         cli::cases,
+        listed::cases,
         terminal::cases,
         process::cases,
         credentials::cases,
         mounts::cases,
+        mount_rows::cases,
         namespaces::cases,
         hooks::cases,
         bad_input::cases,

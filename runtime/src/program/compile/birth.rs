@@ -127,7 +127,7 @@ impl Builder {
             self.host(&at, HostOp::Network);
         }
         // On v1 the rules are a list that is written line by line, and in between too little is allowed.
-        if plan.cgroup.record.version != Version::V1 {
+        if plan.cgroup.record.version != Version::V1 && !plan.cgroup.after_nodes {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }
         self.host("", HostOp::Keep);
