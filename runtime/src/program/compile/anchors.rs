@@ -151,7 +151,8 @@ fn is_ours(mount: &Mount) -> bool {
                     .iter()
                     .all(|(_, value)| value.as_ref().is_none_or(|value| value.len() <= FSCONFIG_MAX))
         }
-        Source::Bind { procfs, .. } => *procfs,
+        // With copy-symlink it may be a link that is made, and no mount.
+        Source::Bind { procfs, copy_symlink, .. } => *procfs && !copy_symlink,
     }
 }
 
