@@ -313,17 +313,18 @@ impl Group {
                 Err(Errno::BUSY) => {}
                 Err(errno) => return Err(Error::os(format!("rmdir({path})"), errno)),
             }
+            // Asked before it is emptied: that may take as long, and then the group can go.
+            if Instant::now() >= deadline {
+                let left = dir.pids().unwrap_or_default().len();
+                let context = format!("container's cgroup is not empty: {left} process(es) found");
+                return Err(Error::os(format!("rmdir({path})"), Errno::BUSY).at(context));
+            }
             match self.empty(index, dir, deadline) {
                 Ok(()) => {}
                 // The group that was opened is gone; what has its name now is somebody else's.
                 Err(error) if gone(&error) => return Ok(()),
                 Err(error) if error.errno() == Some(libc::EBUSY) => {}
                 Err(error) => return Err(error),
-            }
-            if Instant::now() >= deadline {
-                let left = dir.pids().unwrap_or_default().len();
-                let context = format!("container's cgroup is not empty: {left} process(es) found");
-                return Err(Error::os(format!("rmdir({path})"), Errno::BUSY).at(context));
             }
             // v1 tells nobody when a group empties, and its last processes may be half gone; on v2 this is reached
             // only if somebody still puts things in.
