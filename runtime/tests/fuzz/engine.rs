@@ -2,7 +2,7 @@
 //! The fuzzer: keeps inputs that reach something new, changes them, and watches what the target does with the result.
 //!
 //! A failure is a panic (of the library, or of a target that finds a promise broken), an execution of more than a
-//! second, or one that holds more than 64 MiB. Failing inputs are written to `target/fuzz/failures/`. Environment:
+//! second, or one that holds more than 64 MiB and 32 bytes for each of its input. Failing inputs are written to `target/fuzz/failures/`. Environment:
 //! `CORTEN_FUZZ` is how many executions of each target, `CORTEN_FUZZ_INPUT` a file to execute alone, and
 //! `CORTEN_FUZZ_SAVE=1` writes the committed corpus anew. `make fuzz` sets them.
 
@@ -19,8 +19,9 @@ use crate::{corpus, counters};
 
 /// How long one execution may take. An unoptimised build is given the benefit of its slowness.
 const SLOWEST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 4000 } else { 1000 });
-/// How much one execution may hold.
+/// How much one execution may hold, and how much more for each byte of its input: targets make things twice.
 const LARGEST: usize = 64 << 20;
+const LARGER: usize = 32;
 /// One target stops after so many different failures.
 const FAILURES: usize = 20;
 
@@ -201,7 +202,9 @@ impl<'a> Fuzzer<'a> {
             Ok(_) if took > SLOWEST => {
                 self.fail(format!("slow: {took:?} for {} bytes", input.len() >> 12 << 12), input)
             }
-            Ok(_) if held > LARGEST => self.fail(format!("large: {} MiB", held >> 20), input),
+            Ok(_) if held > LARGEST + LARGER * input.len() => {
+                self.fail(format!("large: {} MiB", held >> 20), input)
+            }
             Ok(accepted) => self.accepted += usize::from(accepted),
         }
     }
