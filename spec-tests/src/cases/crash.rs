@@ -15,8 +15,8 @@ pub fn cases() -> Vec<Case> {
         case("crash/create-killed", |t| {
             at_every_moment(t, |t, b| t.spawn(t.bundle_command("create", b)?), |_, _| Ok(()))
         })
-        .runc("a22: writes its state last")
-        .crun("writes its state last"),
+        .runc("at times: a22: writes its state last")
+        .crun("at times: writes its state last"),
         case("crash/run-killed", |t| {
             at_every_moment(t, |t, b| t.spawn(t.bundle_command("run", b)?), |_, _| Ok(()))
         })
