@@ -165,7 +165,7 @@ fn ways_to_call() -> Vec<Case> {
         })
         .runc("keeps 0022"),
         case("exec/affinity-of-the-configuration", |t| affinity(t, false))
-            .crun("looks for it in a process file only"),
+            .crun("natively: looks for it in a process file only"),
         case("exec/affinity-of-a-process-file", |t| affinity(t, true)),
         case("exec/terminal-with-console-socket", console_socket),
         case("exec/terminal-needs-console-socket-when-detached", |t| {

@@ -57,6 +57,10 @@ pub(super) fn on(t: &Test, words: &str) -> Result<Done, Trouble> {
 
 /// A bundle whose unit is `p-ID.scope` in `slice`.
 pub(super) fn bundle(t: &Test, slice: &str) -> Result<(Bundle, String), Trouble> {
+    if slice.starts_with("ctest") {
+        // systemd takes slices away when it has nothing better to do: on a busy machine never.
+        t.at_end(|| drop(systemctl(&["stop", "ctest-a.slice", "ctest.slice"])));
+    }
     let b = t.bundle()?.probe("forever");
     let path = format!("{slice}:p:{}", b.id);
     let unit = format!("p-{}.scope", b.id);
@@ -288,7 +292,7 @@ fn limits() -> Vec<Case> {
             "memory" => ("", "tells systemd memory and swap together as the swap"),
             "cpu-idle" => ("", "does not tell systemd"),
             "unified" => ("", "does not tell systemd of memory.min"),
-            "pids-one" => ("does not tell systemd", ""),
+            "pids-one" => ("at times: does not tell systemd", ""),
             _ => ("", ""),
         };
         let case = case(format!("systemd/limit-{}", limit.name), body).needs(MEMORY);
