@@ -240,8 +240,8 @@ fn run_detached(t: &Test) -> Verdict {
     t.try_create("run -d", &b)?.ok()?;
     t.has_status(&b, "running")?;
     let pid = t.pid(&b)?;
-    t.cli(&format!("kill {} TERM", b.id))?.ok()?;
-    same("the exit code", t.exit_code(pid)?, 143)?;
+    t.cli(&format!("kill {} KILL", b.id))?.ok()?;
+    same("the exit code", t.exit_code(pid)?, 137)?;
     t.has_status(&b, "stopped")
 }
 
