@@ -238,6 +238,7 @@ fn followed() -> Vec<Case> {
             same("oom lines", ooms(&ends(t, running)?, &b), 1)
         })
         .needs(&[Need::Controller("memory")])
-        .runc(HANGS),
+        .runc(HANGS)
+        .runc("at times: is gone before it has told"),
     ]
 }
