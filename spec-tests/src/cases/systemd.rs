@@ -58,8 +58,9 @@ pub(super) fn on(t: &Test, words: &str) -> Result<Done, Trouble> {
 /// A bundle whose unit is `p-ID.scope` in `slice`.
 pub(super) fn bundle(t: &Test, slice: &str) -> Result<(Bundle, String), Trouble> {
     if slice.starts_with("ctest") {
-        // systemd takes slices away when it has nothing better to do: on a busy machine never.
-        t.at_end(|| drop(systemctl(&["stop", "ctest-a.slice", "ctest.slice"])));
+        // systemd takes slices away when it has nothing better to do: on a busy machine never. Not waited for: what is left of
+        // the case's containers ends only after this, and until then so does their slice not.
+        t.at_end(|| drop(systemctl(&["--no-block", "stop", "ctest-a.slice", "ctest.slice"])));
     }
     let b = t.bundle()?.probe("forever");
     let path = format!("{slice}:p:{}", b.id);
