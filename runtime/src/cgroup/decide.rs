@@ -43,6 +43,17 @@ pub enum Manager {
     Disabled,
 }
 
+/// From when on the device rules hold. Always before anything of the container's own runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RulesFrom {
+    /// Before there is a process: on v1 they are a list that is written line by line, and in between too little is allowed.
+    Birth,
+    /// While the stage is at work, which costs no time.
+    Meanwhile,
+    /// After the container's nodes: they keep nodes from being made.
+    Nodes,
+}
+
 /// Everything that is done to the container's groups at creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -52,8 +63,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// Devices.
     pub devices: DevicePlan,
-    /// They keep nodes from being made, which the container's own must be before.
-    pub after_nodes: bool,
+    /// When they are put in force.
+    pub device_rules: RulesFrom,
     /// The systemd unit that the group is, if systemd makes it.
     pub unit: Option<Unit>,
     /// What is passed over, with its JSON pointer: for the log.
@@ -126,7 +137,7 @@ pub fn decide(
         record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new(), unit: None },
         writes: Vec::new(),
         devices: DevicePlan::None,
-        after_nodes: false,
+        device_rules: RulesFrom::Meanwhile,
         unit: None,
         warnings: Vec::new(),
     };
@@ -243,11 +254,16 @@ impl Plan {
     pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
         let unit = record.unit.clone().map(Unit::known);
         let policy = Policy::of(&resources.devices)?;
+        let device_rules = match record.version {
+            _ if !policy.lets_make_nodes() => RulesFrom::Nodes,
+            Version::V1 => RulesFrom::Birth,
+            _ => RulesFrom::Meanwhile,
+        };
         let mut plan = Plan {
             record,
             writes: Vec::new(),
             devices: DevicePlan::None,
-            after_nodes: !policy.lets_make_nodes(),
+            device_rules,
             unit,
             warnings: Vec::new(),
         };

@@ -42,7 +42,7 @@ mod values;
 
 pub use change::{Change, Check, change};
 pub use dbus::{Property, Value};
-pub use decide::{DevicePlan, Line, Manager, Plan, Write, decide};
+pub use decide::{DevicePlan, Line, Manager, Plan, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;

@@ -78,10 +78,10 @@ const LINKS: [(&str, &str); 6] = [
 /// Permission bits of a device whose mode is not given.
 const PERMISSIONS: u32 = 0o666;
 
-/// The links in /dev, `(path, target)`; none in a /dev that the configuration brings along (`own_dev`).
+/// The links in /dev, `(path, target)`; none in a /dev that the configuration brings along.
 #[must_use]
-pub fn links(own_dev: bool) -> Vec<(&'static str, &'static str)> {
-    if own_dev { Vec::new() } else { LINKS.to_vec() }
+pub fn links(mounts: &[Step]) -> Vec<(&'static str, &'static str)> {
+    if mounts::binds_dev(mounts) { Vec::new() } else { LINKS.to_vec() }
 }
 
 /// The device nodes: the default ones, then the configuration's, which replace a default one of the same path.

@@ -167,7 +167,7 @@ impl Plan {
         Ok(Plan {
             rootfs: rootfs::decide(spec, &bundle, ask.no_pivot, &facts.mounts)?,
             devices: devices::decide(spec, &namespaces, facts, known_ids, &mounts)?,
-            dev_links: devices::links(mounts::binds_dev(&mounts)),
+            dev_links: devices::links(&mounts),
             mount_label: mounts::label(spec)?.map(str::to_owned),
             masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
             readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,

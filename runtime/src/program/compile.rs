@@ -15,7 +15,7 @@ use mounting::{Binds, FSCONFIG_MAX};
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
-use crate::cgroup::Version;
+use crate::cgroup::RulesFrom;
 use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Field, Plan, process::Process};
@@ -166,7 +166,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     }
     b.late_remounts(plan);
     b.join_network();
-    if plan.cgroup.after_nodes {
+    if plan.cgroup.device_rules == RulesFrom::Nodes {
         const AT: &str = "/linux/resources/devices";
         b.meet(AT, barrier::DEVICES, Ref::Nothing, &[(AT, HostOp::DeviceRules)]);
     }
@@ -272,7 +272,7 @@ impl Builder {
         }
         self.host("", HostOp::Reserve);
         self.host("/linux/cgroupsPath", HostOp::Cgroup);
-        if plan.cgroup.record.version == Version::V1 && !plan.cgroup.after_nodes {
+        if plan.cgroup.device_rules == RulesFrom::Birth {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }
         if plan.rdt.is_some() {

@@ -27,10 +27,15 @@ pub fn update(home: &Home, id: &str, ask: &Update) -> Result<()> {
         true => Ok(()),
         false => limits(home, &mut container, &ask.resources),
     };
-    limited.map_err(|error| match before.map_or(Ok(()), |before| before.restore()) {
+    limited.map_err(|error| taken_back(error, "schemata", before.map_or(Ok(()), |before| before.restore())))
+}
+
+/// The error, and what became of undoing what was done before it.
+fn taken_back(error: Error, what: &str, undone: Result<()>) -> Error {
+    match undone {
         Ok(()) => error,
-        Err(also) => error.at(format!("and the schemata are not back ({also})")),
-    })
+        Err(also) => error.at(format!("and the {what} are not back ({also})")),
+    }
 }
 
 /// Intel RDT: new schemata for the class of a container that has one.
@@ -70,8 +75,5 @@ fn limits(home: &Home, container: &mut Container, ask: &Resources) -> Result<()>
         }
     })?;
     container.state.resources = Some(change.resources.clone());
-    container.dir.write(&container.state).map_err(|error| match before.restore() {
-        Ok(()) => error,
-        Err(also) => error.at(format!("and the limits are not back ({also})")),
-    })
+    container.dir.write(&container.state).map_err(|error| taken_back(error, "limits", before.restore()))
 }

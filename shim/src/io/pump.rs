@@ -67,7 +67,7 @@ pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leavin
             // EIO: every inner end is closed.
             Ok(0) | Err(Errno::IO) => break,
             Ok(_) if failed => {}
-            Ok(count) => failed = all(&sink, &buffer[..count], &leaving).await.is_err(),
+            Ok(count) => failed = written(sink.fd(), &buffer[..count], &leaving).await.is_err(),
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR) => {}
             Err(_) => break,
@@ -134,8 +134,7 @@ fn ready(from: &OwnedFd, to: &OwnedFd) -> io::Result<(bool, bool)> {
 
 /// Into a file.
 async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>, leaving: &Once) -> io::Result<()> {
-    let sink = Sink::File(file.clone());
-    each(from, async |bytes| all(&sink, bytes, leaving).await).await
+    each(from, async |bytes| written(file.as_fd(), bytes, leaving).await).await
 }
 
 async fn discarded(from: &OwnedFd) -> io::Result<()> {
@@ -182,28 +181,44 @@ async fn typed(from: &OwnedFd, to: Rc<OwnedFd>) -> io::Result<()> {
     }
 }
 
-async fn all(sink: &Sink, bytes: &[u8], leaving: &Once) -> io::Result<()> {
-    written(sink.fd(), bytes, leaving).await
+/// Waits longer and longer, but once the process is being deleted no more than [`LEAVE`] in all.
+struct Patience<'a> {
+    leaving: &'a Once,
+    pause: Duration,
+    left: Duration,
+}
+
+impl Patience<'_> {
+    fn of(leaving: &Once) -> Patience<'_> {
+        Patience { leaving, pause: Duration::from_millis(1), left: LEAVE }
+    }
+
+    /// Whether there is any left, after a pause.
+    async fn lasts(&mut self) -> bool {
+        if self.left.is_zero() {
+            return false;
+        }
+        sleep(self.pause).await;
+        if self.leaving.has_happened() {
+            self.left = self.left.saturating_sub(self.pause);
+        }
+        self.pause = (self.pause * 2).min(Duration::from_millis(50));
+        true
+    }
 }
 
 /// Writes everything; waits while there is no room. A terminal is registered for reading elsewhere already, and a
 /// second registration of the same descriptor is refused: so this one asks now and then.
 async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8], leaving: &Once) -> io::Result<()> {
-    let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
+    let mut patience = Patience::of(leaving);
     while !bytes.is_empty() {
         match write(to, bytes) {
             Ok(count) => {
                 bytes = &bytes[count..];
-                (pause, waited) = (Duration::from_millis(1), Duration::ZERO);
+                patience = Patience::of(leaving);
             }
-            Err(Errno::AGAIN) if waited >= LEAVE => return Err(unread()),
-            Err(Errno::AGAIN) => {
-                sleep(pause).await;
-                if leaving.has_happened() {
-                    waited += pause;
-                }
-                pause = (pause * 2).min(Duration::from_millis(50));
-            }
+            Err(Errno::AGAIN) if patience.lasts().await => {}
+            Err(Errno::AGAIN) => return Err(unread()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -225,14 +240,8 @@ fn unread() -> io::Error {
 /// close it, as after a restart of containerd. Not for long once the process is being deleted (`leaving`).
 async fn emptied(sink: &Sink, leaving: &Once) {
     let Sink::Fifo(fifo) = sink else { return };
-    let (mut pause, mut waited) = (Duration::from_millis(1), Duration::ZERO);
-    while waited < LEAVE && rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left > 0) {
-        sleep(pause).await;
-        if leaving.has_happened() {
-            waited += pause;
-        }
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
+    let mut patience = Patience::of(leaving);
+    while rustix::io::ioctl_fionread(fifo).is_ok_and(|left| left > 0) && patience.lasts().await {}
 }
 
 #[cfg(test)]

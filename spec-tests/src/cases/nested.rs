@@ -12,6 +12,26 @@ use crate::harness::done::Done;
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 
+/// What a runtime needs, of that a container may have.
+const GRANTS: &[&str] = &[
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_ADMIN",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "SYS_ADMIN",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SETFCAP",
+    "AUDIT_WRITE",
+    "NET_BIND_SERVICE",
+];
+
 /// The chapter.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -67,10 +87,6 @@ fn inside(t: &Test, inner: &Bundle, first: &str) -> Result<Done, Trouble> {
     let runtime = t.host.runtime.to_string_lossy();
     let dir = inner.dir.to_string_lossy();
     let own = json!({"devices": [{"allow": true, "access": "rwm"}]});
-    let all = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_ADMIN", "SETGID", "SETUID"];
-    let more =
-        ["SETPCAP", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE", "SETFCAP", "AUDIT_WRITE", "NET_BIND_SERVICE"];
-    let grants: Vec<&str> = all.into_iter().chain(more).collect();
     let script = format!(
         "set -e; top=/sys/fs/cgroup; {} exec /tmp/runtime --root /tmp/state run --bundle {dir} inner",
         if first.is_empty() { String::new() } else { format!("{first};") }
@@ -82,7 +98,7 @@ fn inside(t: &Test, inner: &Bundle, first: &str) -> Result<Done, Trouble> {
         .remove("/linux/maskedPaths")
         .remove("/linux/readonlyPaths")
         .set("/process/noNewPrivileges", json!(false))
-        .grants(&grants)
+        .grants(GRANTS)
         .namespace("cgroup", None)
         .without_mount("/sys/fs/cgroup")
         .mount("cgroup", "cgroup", "/sys/fs/cgroup", &["nosuid", "nodev"])

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Builder;
-use crate::cgroup::Version;
+use crate::cgroup::{RulesFrom, Version};
 use crate::plan::Plan;
 use crate::plan::mounts::Attrs;
 use crate::plan::namespaces::NsKind;
@@ -126,8 +126,7 @@ impl Builder {
         if let Some(at) = self.network.clone() {
             self.host(&at, HostOp::Network);
         }
-        // On v1 the rules are a list that is written line by line, and in between too little is allowed.
-        if plan.cgroup.record.version != Version::V1 && !plan.cgroup.after_nodes {
+        if plan.cgroup.device_rules == RulesFrom::Meanwhile {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }
         self.host("", HostOp::Keep);
