@@ -339,6 +339,14 @@ pub fn becomes_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
+/// The core-scheduling cookie of a process, 0 for none; the errno where the kernel has no such thing.
+pub fn core_scheduling_cookie(pid: i32) -> Result<u64, i32> {
+    let mut cookie = 0u64;
+    // SAFETY: `cookie` outlives the call, which writes eight bytes to it.
+    let got = unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_GET, pid, 0, &raw mut cookie) };
+    if got == -1 { Err(last_errno()) } else { Ok(cookie) }
+}
+
 /// Asks the kernel to kill this process when its parent dies.
 pub fn die_with_parent() -> io::Result<()> {
     // SAFETY: prctl with plain numbers.

@@ -116,6 +116,7 @@ impl Cri {
         self.exits(pod)?;
         self.is_short_of_memory(pod)?;
         self.execs(&keeper)?;
+        self.is_updated(&keeper)?;
         let stats = self.call("ContainerStats", &text(&keeper))?.message(1)?;
         check!(stats.message(3)?.message(2)?.number(1) > 0, "no memory in use: {stats:?}");
         // The others have ended, in a pid namespace that is also its own.
@@ -175,11 +176,13 @@ impl Cri {
         same("the reason", status.text(10).as_str(), "OOMKilled")
     }
 
+    fn exec(&self, id: &str, words: &[&str], seconds: u64) -> Result<Fields, Trouble> {
+        let request = words.iter().fold(text(id), |request, word| request.text(2, word));
+        self.call("ExecSync", &request.number(3, seconds))
+    }
+
     fn execs(&self, id: &str) -> Verdict {
-        let exec = |words: &[&str], seconds: u64| {
-            let request = words.iter().fold(text(id), |request, word| request.text(2, word));
-            self.call("ExecSync", &request.number(3, seconds))
-        };
+        let exec = |words: &[&str], seconds: u64| self.exec(id, words, seconds);
         let answer = exec(&["sh", "-c", "echo out; echo err >&2; exit 4"], 20)?;
         same("an exec's stdout", answer.text(1).as_str(), "out\n")?;
         same("an exec's stderr", answer.text(2).as_str(), "err\n")?;
@@ -191,6 +194,15 @@ impl Cri {
         check!(exec(&["sleep", "100"], 1).is_err(), "an exec that takes too long succeeds");
         check!(exec(&["/no/such"], 20).is_err(), "an exec of nothing succeeds");
         Ok(())
+    }
+
+    /// A new limit is what the container itself then reads.
+    fn is_updated(&self, id: &str) -> Verdict {
+        let resources = Message::new().number(4, 2 * LIMIT);
+        self.call("UpdateContainerResources", &text(id).message(2, &resources))?;
+        let script = "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null; :";
+        let answer = self.exec(id, &["sh", "-c", script], 20)?;
+        same("the updated limit", answer.text(1).trim(), (2 * LIMIT).to_string().as_str())
     }
 }
 

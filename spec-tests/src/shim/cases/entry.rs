@@ -45,6 +45,7 @@ pub fn cases() -> Vec<Case> {
         case("entry/starts-race", starts_race).runc("at times: leaves its socket"),
         case("entry/daemon-holds-nothing", daemon_holds_nothing),
         case("entry/oom-score", oom_score).needs(&[Need::Capability(24)]),
+        case("entry/core-scheduling", core_scheduling),
         case("entry/shim-cgroup", shim_cgroup),
         case("entry/bad-arguments", bad_arguments).runc("takes an empty id"),
         case("entry/delete-of-nothing", delete_of_nothing),
@@ -291,6 +292,28 @@ fn oom_score(t: &Test) -> Verdict {
     let shim = fs::read_to_string(format!("/proc/{}/oom_score_adj", task.shim.pid))?;
     same("the shim's score", shim.trim(), (own + 1).min(1000).to_string().as_str())?;
     d.end(&b, &task)?;
+    d.finish()
+}
+
+/// With SCHED_CORE=1 the shim is alone on its core, or does not start.
+fn core_scheduling(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("forever")?;
+    let mut command = d.command(&b);
+    command.arg("start").env("SCHED_CORE", "1");
+    let called = call(command, &d.stdin(&b, Some(&d.options())), true)?;
+    if let Err(errno) = sys::core_scheduling_cookie(0) {
+        check!(called.code != Some(0), "it starts, though the kernel says errno {errno}");
+        let words = if t.host.name == "runc" { "sched core" } else { "prctl(PR_SCHED_CORE): EINVAL" };
+        check!(called.text().contains(words), "it says {:?}", called.text());
+    } else {
+        let reply = read_reply(&called.output, Dialect::V20)?;
+        let shim = Shim::connect(&reply.address, reply.version, &b.id)?;
+        let cookie = sys::core_scheduling_cookie(shim.pid).map_err(|errno| format!("errno {errno}"))?;
+        check!(cookie != 0, "the shim has no cookie");
+        d.shut_down(&shim)?;
+    }
+    d.remove(&b)?;
     d.finish()
 }
 
