@@ -55,11 +55,20 @@ impl Facts {
     /// # Errors
     /// Only when /proc cannot be read at all.
     pub fn probe() -> Result<Self> {
+        Ok(Self::beside(Hierarchies::probe()?))
+    }
+
+    /// The same without a look at the control groups: for a process that goes into some that are known.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::beside(Hierarchies::unseen())
+    }
+
+    fn beside(cgroups: Hierarchies) -> Self {
         let euid = rustix::process::geteuid();
         let in_userns = crate::sys::ns::in_user_namespace();
-        let cgroups = Hierarchies::probe()?;
         let unprivileged = cgroups.user.is_some();
-        Ok(Facts {
+        Facts {
             euid: euid.as_raw(),
             egid: rustix::process::getegid().as_raw(),
             in_userns,
@@ -76,7 +85,7 @@ impl Facts {
             cgroups,
             mount_setattr: crate::sys::mount::has_set_attr(),
             mounts: Vec::new(),
-        })
+        }
     }
 
     /// Also looks where groups may be made if `rootless` (`--rootless=true`) says that this is to be taken into account.

@@ -32,8 +32,8 @@ impl Stage {
             flags => sys::clone3(flags | CLONE_PARENT, 0),
         }?;
         if pid != 0 {
-            let message =
-                Message { kind: kind::REACHED, barrier: barrier::HOP, op: self.op, ..Default::default() };
+            let (barrier, aux) = (barrier::HOP, self.deferred);
+            let message = Message { kind: kind::REACHED, barrier, op: self.op, aux, ..Default::default() };
             let told = sys::send(self.host, &message.bytes(), Some(pidfd));
             if told.is_err() {
                 sys::pidfd_kill(pidfd);

@@ -57,6 +57,12 @@ pub struct Hierarchies {
 }
 
 impl Hierarchies {
+    /// None looked at: only whose they would be.
+    #[must_use]
+    pub fn unseen() -> Self {
+        Hierarchies { user: user(), ..Hierarchies::default() }
+    }
+
     /// Looks at the host. No cgroups at all is not an error.
     ///
     /// # Errors

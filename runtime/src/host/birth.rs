@@ -34,7 +34,7 @@ struct Born {
 
 impl Launch<'_> {
     /// Launches the first process and lets it have what it inherits.
-    pub(super) fn clone(&mut self, flags: u64, wait: bool) -> Result<()> {
+    pub(super) fn clone(&mut self, flags: u64, wait: bool, seats: bool) -> Result<()> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
@@ -46,16 +46,15 @@ impl Launch<'_> {
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
-        let seats = self
-            .placement()
-            .filter(|_| wait)
-            .and_then(|placement| placement.seats().ok())
-            .unwrap_or_default();
+        let own = self.placement().filter(|_| seats).and_then(|placement| placement.seats().ok());
+        let own = own.unwrap_or_default();
+        self.waits = wait;
         let window = Window {
             flags,
             cgroup: self.placement().and_then(Placement::at_birth),
-            seats: &seats,
-            wait,
+            seats: &own,
+            // Without a seat it waits to be placed.
+            wait: wait || (seats && own.is_empty()),
             become_root: flags & NsKind::User.flag() != 0,
             sync: sync.as_fd(),
             host: Some(channel.as_fd()),
@@ -71,12 +70,12 @@ impl Launch<'_> {
         };
         let born = bear(window, stage).map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
-        self.sits = !seats.is_empty();
-        self.born(born, channel, wait)
+        self.sits = !own.is_empty();
+        self.born(born, channel)
     }
 
     /// The process exists: its undo comes first.
-    fn born(&mut self, born: Born, channel: Channel, waits: bool) -> Result<()> {
+    fn born(&mut self, born: Born, channel: Channel) -> Result<()> {
         let Born { pid, pidfd, late } = born;
         // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
@@ -88,7 +87,7 @@ impl Launch<'_> {
         self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
         if late {
             self.place_process()?;
-            if !waits {
+            if !self.waits {
                 channel.go()?;
             }
         } else if self.placement().and_then(Placement::at_birth).is_some() {
@@ -136,14 +135,21 @@ impl Launch<'_> {
         }
     }
 
-    pub(super) fn place_process(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.sits) {
+    /// Hears that the process has taken its seats, or places it.
+    pub(super) fn see_seated(&mut self) -> Result<()> {
+        if self.sits {
             self.wait_for(barrier::SEATED)?;
-            // Where it could not, the reason comes again, by a call that names the file.
             if self.aux == 0 {
                 return self.settle();
             }
         }
+        // Where it could not, the reason comes again, by a call that names the file.
+        self.place_process()?;
+        // One that waits for more than that is let go on in its turn.
+        if self.waits { Ok(()) } else { self.channel()?.go() }
+    }
+
+    fn place_process(&mut self) -> Result<()> {
         let placed = self.placement().map_or(Ok(()), |placement| placement.place(self.pid()));
         match (&self.task, placed) {
             // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.

@@ -98,6 +98,8 @@ pub struct Launch<'a> {
     pub(super) aux: u32,
     /// The process joins its groups by itself.
     pub(super) sits: bool,
+    /// It waits for more than its seats before it is the stage.
+    pub(super) waits: bool,
     pub(super) kept_console: Option<OwnedFd>,
     /// The caller's limit of descriptors, if it was too low for the sources.
     pub(super) descriptors: Option<Rlimit>,
@@ -134,6 +136,7 @@ impl<'a> Launch<'a> {
             received: None,
             aux: 0,
             sits: false,
+            waits: false,
             kept_console: None,
             descriptors: make_room(program.sources.len())?,
         };
@@ -199,10 +202,10 @@ impl<'a> Launch<'a> {
             HostOp::NetDevices => self.net_devices(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
-            HostOp::Clone { flags, wait } => self.clone(*flags, *wait),
+            HostOp::Clone { flags, wait, seats } => self.clone(*flags, *wait, *seats),
             HostOp::Adopt => self.adopt(),
             HostOp::IdMaps(writers) => self.id_maps(*writers),
-            HostOp::Place => self.place_process(),
+            HostOp::Place => self.see_seated(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
             HostOp::Release => self.channel()?.go().step(|| STARTING),
             HostOp::Await(barrier) => self.wait_for(*barrier),

@@ -219,8 +219,8 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
     let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
-    let wait = entry.place || early_score.is_some();
-    b.host("", HostOp::Clone { flags: 0, wait });
+    let wait = early_score.is_some();
+    b.host("", HostOp::Clone { flags: 0, wait, seats: entry.place });
     if entry.rdt {
         b.host("/linux/intelRdt", HostOp::RdtPlace);
     }

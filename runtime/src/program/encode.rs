@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use super::Program;
-use super::op::{Must, Op, Ref, StageOp, Tree};
+use super::op::{HookState, Must, Op, Ref, StageOp, Tree};
 use super::place::Place;
 use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 
@@ -26,6 +28,8 @@ struct Encoder<'a> {
     fds: &'a [i32],
     /// Where the environment array lies and which of its entries is HOME's.
     home: Option<(u32, u64)>,
+    /// Where the last hook's state lies, which the next one's may be, too.
+    state: Option<(HookState, u32, u32)>,
 }
 
 /// Encodes the stage's half of `program`. `fds` are the descriptors of its sources; `keep` those that the stage
@@ -39,7 +43,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     };
     let count = stage_ops().count();
     let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
-    let mut encoder = Encoder { blob: Vec::with_capacity(8192), base, fds, home: None };
+    let mut encoder = Encoder { blob: Vec::with_capacity(8192), base, fds, home: None, state: None };
     encoder.reserve_environment(program);
     let records: Vec<Rec> = stage_ops().map(|op| encoder.record(op)).collect();
     let mut keep: Vec<i64> =
@@ -378,13 +382,25 @@ impl Encoder<'_> {
         }
     }
 
-    fn hook(&mut self, number: u16, hook: &crate::plan::hooks::Hook, state: &(String, String)) -> Rec {
+    fn state(&mut self, state: &HookState) -> (u32, u32) {
+        match &self.state {
+            Some((last, before, after)) if Arc::ptr_eq(last, state) => (*before, *after),
+            _ => {
+                let (before, after) = (self.text(&state.0), self.text(&state.1));
+                self.state = Some((state.clone(), before, after));
+                (before, after)
+            }
+        }
+    }
+
+    fn hook(&mut self, number: u16, hook: &crate::plan::hooks::Hook, state: &Arc<(String, String)>) -> Rec {
+        let (before, after) = self.state(state);
         let rec = HookRec {
             path: self.text(&hook.path),
             argv: self.texts(&hook.args, 0),
             env: self.texts(&hook.env, 0),
-            before: self.text(&state.0),
-            after: self.text(&state.1),
+            before,
+            after,
             timeout: hook.timeout.map_or(0, |timeout| timeout.as_millis().min(u32::MAX.into()) as u32),
         };
         self.align();

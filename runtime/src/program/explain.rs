@@ -120,14 +120,16 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::Identify => "note which process it is".into(),
         HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
         HostOp::ConsoleSocket => "connect to the console socket".into(),
-        HostOp::Clone { flags, wait } => {
+        HostOp::Clone { flags, wait, seats } => {
             let namespaces = if *flags == 0 { "no new namespace".into() } else { kind_names(*flags) };
+            let groups = if *seats { "; it takes its seat in its control groups" } else { "" };
             let wait = if *wait { "; it waits" } else { "" };
-            format!("clone the container's first process into its control group, with {namespaces}{wait}")
+            let into = if *seats { "" } else { " into its control group" };
+            format!("clone the container's first process{into}, with {namespaces}{groups}{wait}")
         }
         HostOp::Adopt => "take over the process that the first one cloned".into(),
         HostOp::IdMaps(writers) => format!("write the id mappings of the user namespace{}", tools(*writers)),
-        HostOp::Place => "put the process into its control group".into(),
+        HostOp::Place => "see to it that the process is in its control groups".into(),
         HostOp::OomScoreAdj(score) => format!("write {score} to the process's oom_score_adj"),
         HostOp::Release => "let the process go on".into(),
         HostOp::Await(which) => format!("wait until the process is at barrier {}", barrier_name(*which)),

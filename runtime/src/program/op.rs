@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::place::Place;
 use crate::plan::hooks::Hook;
@@ -17,6 +18,9 @@ use crate::plan::mempolicy::MemPolicy;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::plan::rlimits::Rlimit;
+
+/// What a hook reads on stdin: the state up to the pid, and after it.
+pub type HookState = Arc<(String, String)>;
 
 /// A descriptor as a program names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,18 +176,20 @@ pub enum HostOp {
     Open(usize),
     /// Connect the console socket, so that a missing one is told before anything runs.
     ConsoleSocket,
-    /// clone3(2): the first process, with these CLONE_NEW* flags; with `wait` it holds still before the stage until it is mapped and placed.
+    /// clone3(2): the first process, with these CLONE_NEW* flags.
     Clone {
         /// CLONE_NEW* flags.
         flags: u64,
-        /// Whether it waits.
+        /// Whether it holds still before the stage until it is let go on.
         wait: bool,
+        /// Whether it takes its seats in its control groups by itself (cgroup v1).
+        seats: bool,
     },
     /// Take over the final process that the first one cloned.
     Adopt,
     /// Write uid_map and gid_map.
     IdMaps(Writers),
-    /// Put the process into its control group (where clone3 could not).
+    /// See to it that the process is in its control groups (where clone3 could not).
     Place,
     /// Write oom_score_adj.
     OomScoreAdj(i32),
@@ -503,10 +509,10 @@ pub enum StageOp {
         number: u16,
         /// Which kind, for messages.
         kind: &'static str,
-        /// The hook. Boxed, as its state: every step of a program is as large as the largest kind.
+        /// The hook. Boxed: every step of a program is as large as the largest kind.
         hook: Box<Hook>,
-        /// The state on stdin up to the pid, and after it.
-        state: Box<(String, String)>,
+        /// One for all hooks of a kind.
+        state: HookState,
     },
     /// Close every descriptor from `from` on, but for the gate.
     Close {

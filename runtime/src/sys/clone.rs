@@ -39,7 +39,7 @@ pub struct Window<'a> {
     pub flags: u64,
     /// Directory of the v2 group to be born into.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Files that take the process into its groups (v1), open for writing; not without `wait`.
+    /// Files that take the process into its groups (v1), open for writing. Where they do not, it waits to be placed.
     pub seats: &'a [OwnedFd],
     /// Wait for the host's word before anything else.
     pub wait: bool,
@@ -145,10 +145,8 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
         // SAFETY: closes this process's own copy.
         unsafe { libc::syscall(libc::SYS_close, host.as_raw_fd()) };
     }
-    if !window.seats.is_empty() {
-        sit_down(sync, window.seats);
-    }
-    if window.wait {
+    let seated = window.seats.is_empty() || sit_down(sync, window.seats);
+    if window.wait || !seated {
         let mut word = [0_u8; 16];
         // SAFETY: reads at most 16 bytes into a buffer of 16.
         let length = unsafe { libc::read(sync.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
@@ -183,9 +181,9 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
     }
 }
 
-/// Joins groups by itself and tells the host. For a process that moves itself and is its only thread, the kernel takes no
+/// Joins groups by itself and tells the host; whether it could. For a process that moves itself and is its only thread, the kernel takes no
 /// lock that waits for every processor (cgroup_procs_write_start, Linux 5.12): that wait is some 10 ms.
-fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) {
+fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) -> bool {
     let mut errno = 0;
     for seat in seats {
         // SAFETY: writes one byte of a constant to a descriptor that this process owns a copy of; errno as in `give_up`.
@@ -201,6 +199,7 @@ fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) {
     let bytes = message.bytes();
     // SAFETY: writes 16 bytes of a buffer of 16. Should the host be gone, the next read says so.
     unsafe { libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    errno == 0
 }
 
 /// Tells the host which call failed, in the stage's own words, and ends.

@@ -39,7 +39,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     };
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     let spec = container.spec()?;
-    let facts = Facts::probe()?;
+    let facts = Facts::of_process();
     let namespaces = namespaces::decide(&spec)?;
     let setgroups = setgroups(&namespaces, &facts, pid);
     let process = decide(home, &ask, &spec, (&facts, setgroups), &namespaces)?;

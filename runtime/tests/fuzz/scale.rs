@@ -87,6 +87,10 @@ const CASES: &[(&str, Make)] = &[
         let hooks = |_| list(n, |_| json!({"path": "/x", "env": ["A=b"]}));
         json!({"hooks": {"createRuntime": hooks(0), "startContainer": hooks(1), "poststop": hooks(2)}})
     }),
+    (
+        "hooks that are told annotations",
+        |n| json!({"annotations": map(n, &json!("1")), "hooks": {"startContainer": list(n, |_| json!({"path": "/x"}))}}),
+    ),
     ("sysctl", |n| json!({"linux": {"sysctl": map(n, &json!("1"))}})),
     ("annotations", |n| json!({"annotations": map(n, &json!("1"))})),
     ("network devices", |n| json!({"linux": {"netDevices": map(n, &json!({}))}})),

@@ -2,6 +2,7 @@
 //! The bytes that the stage reads: every offset in bounds, every array aligned, every operation known.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use corten::plan::hooks::Hook;
 use corten::plan::mempolicy::MemPolicy;
@@ -186,7 +187,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Lookup(vec![]),
         StageOp::Home(0),
         StageOp::Gate,
-        StageOp::Hook { number: 0, kind: "", hook: Box::new(hook), state: Box::new((text(), text())) },
+        StageOp::Hook { number: 0, kind: "", hook: Box::new(hook), state: Arc::new((text(), text())) },
         StageOp::Close { from: 3, gate: none, slot: None },
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),

@@ -51,8 +51,8 @@ impl Builder {
         let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
         let flags = if hop { user_first } else { new & !late & !apart };
         let mapped = flags & NsKind::User.flag() != 0;
-        let wait = place || mapped;
-        self.host("/linux/namespaces", HostOp::Clone { flags, wait });
+        let wait = mapped || (place && plan.user_first);
+        self.host("/linux/namespaces", HostOp::Clone { flags, wait, seats: place });
         if mapped {
             self.id_maps(plan);
         }

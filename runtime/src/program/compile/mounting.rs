@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
@@ -373,9 +375,12 @@ impl Builder {
         hooks: &[crate::plan::hooks::Hook],
         status: &str,
     ) {
+        if hooks.is_empty() {
+            return;
+        }
+        let state = Arc::new(crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations));
         for (number, hook) in hooks.iter().enumerate() {
-            let state = crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations);
-            let (hook, state) = (Box::new(hook.clone()), Box::new(state));
+            let (hook, state) = (Box::new(hook.clone()), state.clone());
             let at = hook.at.clone();
             self.stage(&at, StageOp::Hook { number: number as u16, kind, hook, state });
         }

@@ -139,6 +139,9 @@ impl Builder {
         self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
         if let Some(enters) = around.enters {
             self.enter(process, enters, around.unprivileged);
+            if enters == Enters::Last && !terminal {
+                return;
+            }
         }
         let fd = slot.map_or(Ref::Nothing, Ref::Slot);
         self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
@@ -147,16 +150,25 @@ impl Builder {
         }
     }
 
-    /// Into the pid namespace, with a session there.
+    /// Into the pid namespace, with a session there. The last hop without a terminal is Ready, too: what is left fails no more.
     fn enter(&mut self, process: &Process, enters: Enters, unprivileged: bool) {
+        let terminal = process.terminal.is_some();
         if enters == Enters::Last {
-            self.hop();
+            self.stage("", StageOp::Hop(0));
+            self.host("", HostOp::Adopt);
+            if terminal {
+                self.host("", HostOp::Release);
+            }
         }
         if let Some(score) = process.oom_score_adj.filter(|_| !unprivileged) {
             self.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
         }
+        if enters == Enters::Last && !terminal {
+            Self::ready("", false).into_iter().for_each(|(at, op)| self.host(at, op));
+            self.host("", HostOp::Release);
+        }
         self.stage("", StageOp::Setsid);
-        if process.terminal.is_some() {
+        if terminal {
             self.stage("/terminal", StageOp::ConsoleControl);
         }
     }
