@@ -5,7 +5,7 @@
 This script only decides and reports. Every command runs inside the lab (Debian sid, pure cgroup v2) below `timeit`, so
 that neither Python nor a pipe is inside a measured interval. WORK is the same directory on both sides: /bench inside.
 
-    bench.py --work WORK --prefix ID [--rounds N] [--out FILE] [--enforce] [--limits-in LINE] NAME=PATH... -- DRIVER...
+    bench.py --work WORK --prefix ID [--rounds N] [--out FILE] [--enforce] [--limits-in LINE] [--more FILE] NAME=PATH... -- DRIVER...
 
 NAME=PATH are the runtimes by their path inside, DRIVER is the command line that starts timeit in the lab, LINE the one
 (for a shell) that starts it where cgroups have the controllers for limits. What could not be measured is reported as
@@ -262,6 +262,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--limits-in", default="")
+    parser.add_argument("--more", type=pathlib.Path, help="a section that was measured elsewhere")
     parser.add_argument("--enforce", action="store_true", help="exit 1 if a target is missed or was not measured")
     parser.add_argument("runtimes", nargs="+", metavar="NAME=PATH")
     own, driver = sys.argv[1:], []
@@ -311,6 +312,8 @@ def main():
         f"load average {before:.2f} before, {after:.2f} after (the benchmark itself adds about 1)",
     ]
     text = report.render(results, VERBS + LIMITS, args.runtimes)
+    if args.more:
+        text += "\n\n" + args.more.read_text().strip()
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

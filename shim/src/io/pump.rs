@@ -95,11 +95,12 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
     let source = ready::input(from.as_fd())?;
     // A pipe of which only the writing end is open reports errors as readiness to write.
     let target = ready::room(to.as_fd())?;
-    let mut turns = 0;
+    let (mut turns, mut at_odds) = (0, false);
     loop {
         match splice(from, None, to, None, PIECE, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
             Ok(0) => return Ok(()),
             Ok(_) => {
+                at_odds = false;
                 turns += 1;
                 if turns % TURN == 0 {
                     yield_now().await;
@@ -116,9 +117,12 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
                         ready = target.writable() => ready?.clear_ready(),
                         () = left(leaving) => return Err(unread()),
                     }
-                } else {
+                } else if at_odds {
                     // Readable for its end, or a FIFO with less room than the kernel wants for a page.
                     sleep(Duration::from_millis(1)).await;
+                } else {
+                    // Most likely both have become so since.
+                    at_odds = true;
                 }
             }
             Err(errno) => return Err(errno.into()),
