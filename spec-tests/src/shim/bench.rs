@@ -21,7 +21,7 @@ use crate::harness::host::Host;
 use crate::harness::test::Test;
 use crate::harness::{runner, suite, warden};
 
-const USAGE: &str = "usage: spec-tests shim-bench --corten SHIM --go SHIM --runc RUNC --rootfs-busybox DIR [--rounds N] [--out FILE]";
+const USAGE: &str = "usage: spec-tests shim-bench --corten SHIM --go SHIM --runc RUNC --rootfs-busybox DIR [--rounds N] [--more] [--out FILE]";
 
 /// One line of the table: what, its unit, what ours may be of the other's, and how it is measured.
 struct Figure {
@@ -250,6 +250,8 @@ struct Options {
     busybox: Option<PathBuf>,
     rounds: Option<usize>,
     out: Option<PathBuf>,
+    /// The table alone, after what is in `out` already.
+    more: bool,
     /// For its own use: which shim and which figure, and where the result goes.
     one: Option<String>,
 }
@@ -269,6 +271,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--rootfs-busybox" => options.busybox = Some(value()?.into()),
             "--rounds" => options.rounds = suite::number(arg, value)?,
             "--out" => options.out = Some(value()?.into()),
+            "--more" => options.more = true,
             "--one" => options.one = Some(value()?),
             _ => return Ok(false),
         }
@@ -320,7 +323,9 @@ fn run(options: &Options, words: &[String]) -> Result<ExitCode, String> {
     let page = page(options, &rows);
     print!("{page}");
     if let Some(out) = &options.out {
-        fs::write(out, page).map_err(|e| format!("{}: {e}", out.display()))?;
+        let before =
+            if options.more { fs::read_to_string(out).unwrap_or_default() + "\n" } else { String::new() };
+        fs::write(out, before + &page).map_err(|e| format!("{}: {e}", out.display()))?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -379,16 +384,23 @@ fn page(options: &Options, rows: &[String]) -> String {
         let text = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
+    let unified = PathBuf::from("/sys/fs/cgroup/cgroup.controllers").exists();
+    let table = format!(
+        "## {}\n\n| figure | Corten | Go shim | ratio | aim | |\n|---|---|---|---|---|---|\n{}\n",
+        if unified { "On pure cgroup v2" } else { "On cgroup v1" },
+        rows.join("\n")
+    );
+    if options.more {
+        return table;
+    }
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
         "# The shim beside containerd-shim-runc-v2\n\n\
          Written by `make bench-shim`: both shims are driven by the same client, in turns, in one run; medians. Linux {}, {} processors.\n\n\
-         - Corten: {}\n- Go: {}, with runc\n\n\
-         | figure | Corten | Go shim | ratio | aim | |\n|---|---|---|---|---|---|\n{}\n",
+         - Corten: {}\n- Go: {}, with runc\n\n{table}",
         kernel.trim(),
         std::thread::available_parallelism().map_or(1, |n| n.get()),
         version(&options.shims[0]),
         version(&options.shims[1]),
-        rows.join("\n")
     )
 }
