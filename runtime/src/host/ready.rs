@@ -120,6 +120,12 @@ impl Launch<'_> {
         if let Some(scheduler) = &process.scheduler {
             crate::sys::sched::set_attr(pid, &scheduler.value)
                 .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
+                .map_err(|error| match error.errno() {
+                    Some(libc::EPERM) if scheduler.value.confined => {
+                        error.at("process scheduler can't be used together with AllowedCPUs")
+                    }
+                    _ => error,
+                })
                 .step(|| format!("config.json {}", scheduler.at))?;
         }
         if let Some(priority) = &process.io_priority {

@@ -24,6 +24,9 @@ pub struct SchedAttr {
     pub deadline: u64,
     /// Nanoseconds.
     pub period: u64,
+    /// A deadline task in a container with a CPU list: it has to be allowed on every CPU of its root domain (sched(7)), which
+    /// only the kernel knows.
+    pub confined: bool,
 }
 
 /// Policies by name (linux/sched.h; SCHED_ISO is reserved and not implemented by any kernel).
@@ -55,8 +58,7 @@ fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
     table.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
-/// The scheduler of a process object whose pointer is `at`. `cpus` is the container's CPU list: a deadline task has
-/// to be allowed on every CPU.
+/// The scheduler of a process object whose pointer is `at`. `cpus` is the container's CPU list.
 ///
 /// # Errors
 /// Unknown names and combinations that sched_setattr(2) refuses.
@@ -79,9 +81,6 @@ pub fn scheduler(
     }
     let priority = priority(policy, asked).map_err(|text| wrong("priority", text))?;
     deadline(policy, asked).map_err(|(field, text)| wrong(field, text.into()))?;
-    if policy == DEADLINE && cpus.is_some_and(|cpus| !cpus.is_empty()) {
-        return Err(wrong("policy", "process scheduler can't be used together with AllowedCPUs".into()));
-    }
     let mut flags = 0;
     for (index, name) in asked.flags.iter().enumerate() {
         let Some(flag) = named(&FLAGS, name) else {
@@ -90,7 +89,9 @@ pub fn scheduler(
         flags |= flag;
     }
     let (nice, runtime, deadline, period) = (asked.nice, asked.runtime, asked.deadline, asked.period);
-    Ok(Some(Field { value: SchedAttr { policy, flags, nice, priority, runtime, deadline, period }, at }))
+    let confined = policy == DEADLINE && cpus.is_some_and(|cpus| !cpus.is_empty());
+    let value = SchedAttr { policy, flags, nice, priority, runtime, deadline, period, confined };
+    Ok(Some(Field { value, at }))
 }
 
 /// sched(7): the real-time policies have priorities 1 to 99, the others none.

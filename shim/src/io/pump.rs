@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::pipe::{SpliceFlags, splice};
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -23,6 +23,8 @@ use crate::{log, ready};
 
 /// The most that one splice moves: a pipe's usual size.
 const PIECE: usize = 64 << 10;
+/// A pipe's size once it proves to be busy: kernel memory, taken only while nobody reads.
+const ROOM: usize = 256 << 10;
 /// A terminal's own buffer is of 4 KiB.
 const BUFFER: usize = 4 << 10;
 /// After so many pieces others get their turn.
@@ -97,11 +99,16 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
     let target = ready::room(to.as_fd())?;
     let (mut turns, mut at_odds) = (0, false);
     loop {
-        match splice(from, None, to, None, PIECE, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
+        match splice(from, None, to, None, ROOM, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
             Ok(0) => return Ok(()),
             Ok(_) => {
                 at_odds = false;
                 turns += 1;
+                if turns == TURN {
+                    // Much is coming: with more room fewer sleep and wake for it. Not where a limit forbids it.
+                    let _ = fcntl_setpipe_size(from, ROOM);
+                    let _ = fcntl_setpipe_size(to, ROOM);
+                }
                 if turns % TURN == 0 {
                     yield_now().await;
                 }

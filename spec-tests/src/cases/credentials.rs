@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 
@@ -199,8 +199,27 @@ fn capability_warnings() -> Vec<Case> {
     ]
 }
 
+/// A deadline task is one of all CPUs of its root domain (sched(7)).
+fn deadline_on_one_cpu(t: &Test) -> Verdict {
+    if std::thread::available_parallelism()?.get() == 1 {
+        return Err(Trouble::NotRun("one CPU is all".into()));
+    }
+    let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 10_000_000, "deadline": 30_000_000, "period": 40_000_000});
+    let b = t.bundle()?.set("/process/scheduler", deadline);
+    let b = b.set("/linux/resources/cpu", json!({"cpus": "0", "mems": "0"}));
+    let done = t.run(&b)?;
+    done.refuses(&["process scheduler can't be used together with AllowedCPUs"])?;
+    if t.host.name == "corten" {
+        done.refuses(&["/process/scheduler", "sched_setattr", "EPERM"])?;
+    }
+    Ok(())
+}
+
 fn others() -> Vec<Case> {
-    [limits(), keyrings_and_sysctls()].into_iter().flatten().collect()
+    let deadline = case("process/sched-deadline-on-one-cpu", deadline_on_one_cpu)
+        .needs(&[Need::Controller("cpuset")])
+        .crun("says only that sched_setattr is not permitted");
+    [vec![deadline], limits(), keyrings_and_sysctls()].into_iter().flatten().collect()
 }
 
 fn limits() -> Vec<Case> {

@@ -147,7 +147,8 @@ fn ways_to_call() -> Vec<Case> {
         case("exec/detached-with-pid-file", detached),
         case("exec/process-file", process_file),
         case("exec/process-file-is-taken-as-a-whole", process_file_is_whole),
-        case("exec/process-file-with-scheduling", process_file_schedules),
+        case("exec/process-file-with-scheduling", process_file_schedules)
+            .crun("at times: the program runs before its scheduler is set"),
         case("exec/process-file-with-oom-score", |t| {
             let process = json!({"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/probe", "report"],
                 "oomScoreAdj": 321});

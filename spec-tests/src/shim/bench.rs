@@ -56,7 +56,7 @@ fn figures() -> Vec<Figure> {
         figure("private dirty more after 1,000 execs", "KB", Below(64.0), 1, growth),
         figure("`start` to the first answered Connect", "ms", Part(1.0 / 8.0), 15, start_to_connect),
         figure("Create + Start of `true`", "ms", Part(1.0 / 5.0), 15, create_and_start),
-        figure("Exec, Start, exit of `true`", "ms", Part(1.0 / 10.0), 5, exec_to_exit),
+        figure("Exec, Start, exit of `true`", "ms", Part(1.0 / 10.0), 9, exec_to_exit),
         figure("Kill to the answered Wait", "ms", None, 5, kill_to_wait),
         figure("Delete", "ms", None, 5, delete),
         figure("State, one task in the shim: round trip", "µs", None, 5, |d| {
@@ -68,8 +68,8 @@ fn figures() -> Vec<Figure> {
         figure("State, 100 tasks: times that with one", "", Below(1.1), 3, |d| {
             state_among(d, 100).map(|(one, all)| all / one)
         }),
-        figure("output to a FIFO: 512 MiB", "MB/s", AtLeast(1.0), 3, |d| output(d).map(|(rate, _)| rate)),
-        figure("output to a FIFO: the shim's CPU for 512 MiB", "ms", Part(1.0 / 3.0), 3, |d| {
+        figure("output to a FIFO: 512 MiB", "MB/s", AtLeast(1.0), 7, |d| output(d).map(|(rate, _)| rate)),
+        figure("output to a FIFO: the shim's CPU for 512 MiB", "ms", Part(1.0 / 3.0), 7, |d| {
             output(d).map(|(_, cpu)| cpu)
         }),
     ]
