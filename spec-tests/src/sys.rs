@@ -4,10 +4,10 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 static IGNORED_AT_BIRTH: AtomicU64 = AtomicU64::new(0);
 
@@ -347,10 +347,30 @@ pub fn core_scheduling_cookie(pid: i32) -> Result<u64, i32> {
     if got == -1 { Err(last_errno()) } else { Ok(cookie) }
 }
 
-/// Asks the kernel to kill this process when its parent dies.
-pub fn die_with_parent() -> io::Result<()> {
+static TELL: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn tell(_: libc::c_int) {
+    // SAFETY: writes one byte of a constant to a descriptor that is never closed; write(2) may be called in a handler.
+    unsafe { libc::write(TELL.load(Ordering::Relaxed), b"x".as_ptr().cast(), 1) };
+}
+
+/// A pipe that becomes readable when this process is told to end: by SIGTERM, SIGINT or SIGHUP, or because its parent is gone.
+/// To be called once.
+pub fn told_to_end() -> io::Result<OwnedFd> {
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    TELL.store(write.into_raw_fd(), Ordering::Relaxed);
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: an all-zero sigaction with a handler that does what handlers may; programs that are executed do not have it.
+        check(unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = tell as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &action, std::ptr::null_mut())
+        })?;
+    }
     // SAFETY: prctl with plain numbers.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) }).map(drop)
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0) })?;
+    Ok(read)
 }
 
 /// One request on a seccomp listener: its id, the calling process and the number of the call.

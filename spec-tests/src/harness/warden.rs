@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -31,7 +33,9 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let mut host = host.clone();
     host.patience = case.patience(&host);
     let host = &host;
+    let told = sys::told_to_end()?;
     let place = prepare(host)?;
+    clean_up_if_told(told, host, &place);
     let before = Snapshot::take(host, &place);
     let (send, receive) = mpsc::channel();
     let (its_host, its_place) = (host.clone(), place.clone());
@@ -45,10 +49,7 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
     clean_up(host, &place);
     let left = settle(host, &place, &before);
-    unmount_below(&place.dir);
-    if !is_mounted_below(&place.dir) {
-        fs::remove_dir_all(&place.dir).ok();
-    }
+    remove_place(&place);
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
         (Err(Trouble::Fail(text)), false) => {
@@ -63,7 +64,6 @@ pub fn run(case: Case, host: &Host) -> Verdict {
 
 /// A mount namespace in which everything is shared, as systemd makes it, so that whatever spreads is seen.
 fn prepare(host: &Host) -> Result<Place, Trouble> {
-    sys::die_with_parent()?;
     sys::becomes_subreaper()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
@@ -82,6 +82,21 @@ fn prepare(host: &Host) -> Result<Place, Trouble> {
         fs::write(place.outside().join(name), "untouched")?;
     }
     Ok(place)
+}
+
+/// Should the runner be ended in the midst of a case, the host is not left with what the case made.
+fn clean_up_if_told(told: OwnedFd, host: &Host, place: &Place) {
+    let (host, place) = (host.clone(), place.clone());
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        if fs::File::from(told).read_exact(&mut byte).is_err() {
+            return;
+        }
+        clean_up(&host, &place);
+        end_what_is_left(&host, &place);
+        remove_place(&place);
+        std::process::exit(128 + Signal::SIGTERM as i32);
+    });
 }
 
 /// Removes every container in the state root, and kills what lives on below this process.
@@ -124,20 +139,29 @@ fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
         reap();
         let left = before.differences(&Snapshot::take(host, place));
         if left.is_empty() || Instant::now() > end {
-            for process in descendants() {
-                kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
-            }
-            if !left.is_empty() {
-                let end = Instant::now() + SETTLING;
-                // What was killed takes its time to be gone, on a busy machine more of it.
-                while !remove_groups(host, &place.mark) && Instant::now() < end {
-                    std::thread::sleep(Duration::from_millis(20));
-                    reap();
-                }
-            }
+            end_what_is_left(host, place);
             return left;
         }
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn end_what_is_left(host: &Host, place: &Place) {
+    for process in descendants() {
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+    }
+    let end = Instant::now() + SETTLING;
+    // What was killed takes its time to be gone, on a busy machine more of it.
+    while !remove_groups(host, &place.mark) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+        reap();
+    }
+}
+
+fn remove_place(place: &Place) {
+    unmount_below(&place.dir);
+    if !is_mounted_below(&place.dir) {
+        fs::remove_dir_all(&place.dir).ok();
     }
 }
 

@@ -304,7 +304,8 @@ fn core_scheduling(t: &Test) -> Verdict {
     let called = call(command, &d.stdin(&b, Some(&d.options())), true)?;
     if let Err(errno) = sys::core_scheduling_cookie(0) {
         check!(called.code != Some(0), "it starts, though the kernel says errno {errno}");
-        let words = if t.host.name == "runc" { "sched core" } else { "prctl(PR_SCHED_CORE): invalid argument" };
+        let words =
+            if t.host.name == "runc" { "sched core" } else { "prctl(PR_SCHED_CORE): invalid argument" };
         check!(called.text().contains(words), "it says {:?}", called.text());
     } else {
         let reply = read_reply(&called.output, Dialect::V20)?;
