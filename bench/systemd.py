@@ -11,6 +11,7 @@ time: a client that does nothing but connect, ask for such a scope and wait unti
 import collections
 import pathlib
 import random
+import re
 import socket
 import statistics
 import struct
@@ -123,7 +124,8 @@ def scope(unit):
             raise SystemExit(f"systemd says {said!r}")
         bus.sendall(call)
         said = b""
-        while b"JobRemoved" not in said or unit.encode() not in said[said.index(b"JobRemoved") :]:
+        # JobRemoved(id, job, unit, result): the signal's name stands in its head, the unit and the result in its body.
+        while not re.search(rb"JobRemoved.*%b\0+\x04\0\0\0done" % re.escape(unit.encode()), said, re.DOTALL):
             more = bus.recv(65536)
             if not more:
                 raise SystemExit(f"systemd says no more than {said!r}")
@@ -163,7 +165,7 @@ def page(samples, names):
         "## create with systemd's driver",
         "",
         f"In a User Mode Linux guest (one CPU) with systemd as pid 1: {len(samples['systemd'])} rounds, minima in µs. `more` is what the driver",
-        "adds; of it `systemd` is the processor time of pid 1 meanwhile (a mean: it is counted in ticks of 10 ms), `own` the rest. A client that only",
+        "adds; of it `systemd` is the processor time of pid 1 (a mean: it is counted in ticks of 10 ms), `own` the rest. A client that only",
         f"connects, asks for the scope of a default container and waits for its job takes {minimum('systemd'):.0f}.",
         "",
         "|  | files | systemd's driver | more | systemd | own |",
@@ -171,8 +173,8 @@ def page(samples, names):
     ]
     for name in names:
         files, driver = minimum((Files, name)), minimum((Systemd, name))
-        theirs = statistics.mean(used for _, used in samples[Systemd, name])
-        more = driver - files
+        used = lambda kind: statistics.mean(used for _, used in samples[kind, name])
+        more, theirs = driver - files, used(Systemd) - used(Files)
         lines.append(f"| {name} | {files:.0f} | {driver:.0f} | {more:.0f} | {theirs:.0f} | {more - theirs:.0f} |")
     return "\n".join(lines)
 
@@ -184,6 +186,7 @@ def main():
     runtimes = dict(pair.split("=", 1) for pair in pairs)
     driver = bench.Driver([], pathlib.Path(bench.INSIDE))
     subjects = [None]
+    runtimes = {name: path for name, path in runtimes.items() if path}
     for name, path in runtimes.items():
         subjects += [kind(driver, name, path, "corten-bench") for kind in (Files, Systemd)]
     samples = measure(subjects, int(rounds))

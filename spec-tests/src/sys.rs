@@ -359,7 +359,8 @@ extern "C" fn tell(_: libc::c_int) {
 pub fn told_to_end() -> io::Result<OwnedFd> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     TELL.store(write.into_raw_fd(), Ordering::Relaxed);
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+    let ignored = |signal: &i32| ignored_at_birth() >> (signal - 1) & 1 == 1;
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].into_iter().filter(|signal| !ignored(signal)) {
         // SAFETY: an all-zero sigaction with a handler that does what handlers may; programs that are executed do not have it.
         check(unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();

@@ -121,9 +121,9 @@ impl Launch<'_> {
             crate::sys::sched::set_attr(pid, &scheduler.value)
                 .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
                 .map_err(|error| match error.errno() {
-                    Some(libc::EPERM) if scheduler.value.confined => {
-                        error.at("process scheduler can't be used together with AllowedCPUs")
-                    }
+                    Some(libc::EPERM) if scheduler.value.confined => error.at(
+                        "process scheduler can't be used together with AllowedCPUs, nor without CAP_SYS_NICE",
+                    ),
                     _ => error,
                 })
                 .step(|| format!("config.json {}", scheduler.at))?;

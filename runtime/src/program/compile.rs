@@ -219,7 +219,8 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let labelled = process.apparmor.is_some() || process.selinux.is_some();
     let proc = if labelled { b.open("", Source::Proc) } else { Ref::Nothing };
     let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
-    let wait = early_score.is_some();
+    // What the first process is in, the final one is born into.
+    let wait = early_score.is_some() || entry.rdt;
     b.host("", HostOp::Clone { flags: 0, wait, seats: entry.place });
     if entry.rdt {
         b.host("/linux/intelRdt", HostOp::RdtPlace);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -21,9 +21,10 @@ use super::open::Sink;
 use crate::ready::Once;
 use crate::{log, ready};
 
-/// The most that one splice moves: a pipe's usual size.
+/// A pipe's usual size, and what is read at once where splice cannot.
 const PIECE: usize = 64 << 10;
-/// A pipe's size once it proves to be busy: kernel memory, taken only while nobody reads.
+/// A pipe's size once it was full `TURN` times in a row, and the most that one splice moves. Kernel memory, taken only while
+/// nobody reads.
 const ROOM: usize = 256 << 10;
 /// A terminal's own buffer is of 4 KiB.
 const BUFFER: usize = 4 << 10;
@@ -97,17 +98,17 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
     let source = ready::input(from.as_fd())?;
     // A pipe of which only the writing end is open reports errors as readiness to write.
     let target = ready::room(to.as_fd())?;
-    let (mut turns, mut at_odds) = (0, false);
+    let (mut turns, mut full, mut at_odds) = (0, 0, false);
     loop {
         match splice(from, None, to, None, ROOM, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
             Ok(0) => return Ok(()),
-            Ok(_) => {
+            Ok(moved) => {
                 at_odds = false;
                 turns += 1;
-                if turns == TURN {
-                    // Much is coming: with more room fewer sleep and wake for it. Not where a limit forbids it.
-                    let _ = fcntl_setpipe_size(from, ROOM);
-                    let _ = fcntl_setpipe_size(to, ROOM);
+                full = if moved < PIECE { 0 } else { full + 1 };
+                if full == TURN {
+                    grow(from);
+                    grow(to);
                 }
                 if turns % TURN == 0 {
                     yield_now().await;
@@ -134,6 +135,13 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
             }
             Err(errno) => return Err(errno.into()),
         }
+    }
+}
+
+/// Much is coming: with more room the ends sleep and wake less for it. Not where a limit forbids it.
+fn grow(pipe: &OwnedFd) {
+    if fcntl_getpipe_size(pipe).is_ok_and(|size| size < ROOM) {
+        let _ = fcntl_setpipe_size(pipe, ROOM);
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -35,10 +34,16 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let host = &host;
     let told = sys::told_to_end()?;
     let place = prepare(host)?;
-    clean_up_if_told(told, host, &place);
     let before = Snapshot::take(host, &place);
     let (send, receive) = mpsc::channel();
     let (its_host, its_place) = (host.clone(), place.clone());
+    // Should the runner be ended in the midst of the case, what it made goes as after a failure.
+    let end = send.clone();
+    std::thread::spawn(move || {
+        if fs::File::from(told).read_exact(&mut [0]).is_ok() {
+            end.send(Err("told to end".into())).ok();
+        }
+    });
     std::thread::spawn(move || {
         let test = Test::new(its_host, its_place);
         let verdict = catch_unwind(AssertUnwindSafe(|| (case.body)(&test)));
@@ -82,21 +87,6 @@ fn prepare(host: &Host) -> Result<Place, Trouble> {
         fs::write(place.outside().join(name), "untouched")?;
     }
     Ok(place)
-}
-
-/// Should the runner be ended in the midst of a case, the host is not left with what the case made.
-fn clean_up_if_told(told: OwnedFd, host: &Host, place: &Place) {
-    let (host, place) = (host.clone(), place.clone());
-    std::thread::spawn(move || {
-        let mut byte = [0];
-        if fs::File::from(told).read_exact(&mut byte).is_err() {
-            return;
-        }
-        clean_up(&host, &place);
-        end_what_is_left(&host, &place);
-        remove_place(&place);
-        std::process::exit(128 + Signal::SIGTERM as i32);
-    });
 }
 
 /// Removes every container in the state root, and kills what lives on below this process.

@@ -150,7 +150,8 @@ impl Builder {
         }
     }
 
-    /// Into the pid namespace, with a session there. The last hop without a terminal is Ready, too: what is left fails no more.
+    /// Into the pid namespace, with a session there. The last hop without a terminal is Ready, too: what fails after it, the outcome
+    /// tells.
     fn enter(&mut self, process: &Process, enters: Enters, unprivileged: bool) {
         let terminal = process.terminal.is_some();
         if enters == Enters::Last {

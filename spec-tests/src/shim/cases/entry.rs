@@ -304,9 +304,12 @@ fn core_scheduling(t: &Test) -> Verdict {
     let called = call(command, &d.stdin(&b, Some(&d.options())), true)?;
     if let Err(errno) = sys::core_scheduling_cookie(0) {
         check!(called.code != Some(0), "it starts, though the kernel says errno {errno}");
-        let words =
-            if t.host.name == "runc" { "sched core" } else { "prctl(PR_SCHED_CORE): invalid argument" };
-        check!(called.text().contains(words), "it says {:?}", called.text());
+        let (text, errno) = (called.text(), nix::errno::Errno::from_raw(errno));
+        let told = match t.host.name.as_str() {
+            "runc" => text.contains("sched core"),
+            _ => text.contains("prctl(PR_SCHED_CORE): ") && text.contains(&format!("({errno:?})")),
+        };
+        check!(told, "{errno:?}, and it says {text:?}");
     } else {
         let reply = read_reply(&called.output, Dialect::V20)?;
         let shim = Shim::connect(&reply.address, reply.version, &b.id)?;
