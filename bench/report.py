@@ -36,7 +36,7 @@ short, and is 0 for the smallest programs. Forks, threads, execs (the command's 
 run under strace, until the command returned. `bare process` is busybox `true` without a container; the floors do only
 the kernel work of `run` (bench/floor.c): no state, no configuration; no eBPF device filter either, which costs about
 100 µs. The two creates around limits are where the host's cgroups have the controllers (here that may be v1): memory with
-swap and reservation, CPU shares, quota, period, CPUs and memory nodes, pids."""
+swap and reservation, CPU shares, quota, period, CPUs (all) and memory nodes, pids."""
 
 
 def verdict(results, target):

@@ -120,7 +120,7 @@ fn reap() {
 
 /// The kernel's OOM reaper holds on to what it killed, and so to its keyring, for two seconds; systemd on a slow machine needs
 /// several to take away the slices that are empty.
-const SETTLING: Duration = Duration::from_secs(15);
+const SETTLING: Duration = Duration::from_secs(6);
 
 /// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
 fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
