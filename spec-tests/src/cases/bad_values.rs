@@ -190,7 +190,7 @@ pub const FILES: &[Bad] = &[
         &["/linux/timeOffsets/realtime"],
     )
     .crun("ignores it")
-    .runc("several lines of error"),
+    .runc("at times: several lines of error"),
     bad(
         "time-offset-before-the-boot",
         |b| {
