@@ -43,6 +43,8 @@ engines: ## podman, containerd and Docker run a container with corten, in a gues
 
 build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
 	@$(ENV) .ci/setup toolchain
+	@# The commit for --version: cargo does not see a new one.
+	CORTEN_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
 	$(CARGO) build --locked --profile $(PROFILE) --target $(TARGET) -p corten -p containerd-shim-corten-v2
 
 test: ## set up, then every test in every environment that is here; the last line is the sum

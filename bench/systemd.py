@@ -78,7 +78,7 @@ DEVICES += [("char-136", "rwm"), ("block-*", "m"), ("char-*", "m")]
 
 
 def start_transient_unit(unit, pid):
-    """org.freedesktop.systemd1.Manager.StartTransientUnit(name, mode, properties, aux) for a container's scope with `pid` in it."""
+    """StartTransientUnit(name, mode, properties, aux) of systemd's manager, for a container's scope with `pid` in it."""
 
     def devices(body):
         for node, access in DEVICES:
@@ -164,9 +164,10 @@ def page(samples, names):
     lines = [
         "## create with systemd's driver",
         "",
-        f"In a User Mode Linux guest (one CPU) with systemd as pid 1: {len(samples['systemd'])} rounds, minima in µs. `more` is what the driver",
-        "adds; of it `systemd` is the processor time of pid 1 (a mean: it is counted in ticks of 10 ms), `own` the rest. A client that only",
-        f"connects, asks for the scope of a default container and waits for its job takes {minimum('systemd'):.0f}.",
+        "In a User Mode Linux guest (one CPU) with systemd as pid 1: minima in µs of",
+        f"{len(samples['systemd'])} rounds. `more` is what the driver adds; of it `systemd` is the processor time",
+        "of pid 1 (a mean: it is counted in ticks of 10 ms), `own` the rest. A client that",
+        f"only connects, asks for such a scope and waits for its job takes {minimum('systemd'):.0f}.",
         "",
         "|  | files | systemd's driver | more | systemd | own |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
