@@ -181,8 +181,9 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
     }
 }
 
-/// Joins groups by itself and tells the host; whether it could. For a process that moves itself and is its only thread, the kernel takes no
-/// lock that waits for every processor (cgroup_procs_write_start, Linux 5.12): that wait is some 10 ms.
+/// Joins groups by itself and tells the host; whether it could. For a process that moves itself and is its only
+/// thread, the kernel takes no lock that waits for every processor (cgroup_procs_write_start, Linux 5.12): that wait
+/// is some 10 ms.
 fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) -> bool {
     let mut errno = 0;
     for seat in seats {

@@ -54,7 +54,10 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
     clean_up(host, &place);
     let left = settle(host, &place, &before);
-    remove_place(&place);
+    unmount_below(&place.dir);
+    if !is_mounted_below(&place.dir) {
+        fs::remove_dir_all(&place.dir).ok();
+    }
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
         (Err(Trouble::Fail(text)), false) => {
@@ -129,29 +132,20 @@ fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
         reap();
         let left = before.differences(&Snapshot::take(host, place));
         if left.is_empty() || Instant::now() > end {
-            end_what_is_left(host, place);
+            for process in descendants() {
+                kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
+            }
+            if !left.is_empty() {
+                let end = Instant::now() + SETTLING;
+                // What was killed takes its time to be gone, on a busy machine more of it.
+                while !remove_groups(host, &place.mark) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(20));
+                    reap();
+                }
+            }
             return left;
         }
         std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn end_what_is_left(host: &Host, place: &Place) {
-    for process in descendants() {
-        kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
-    }
-    let end = Instant::now() + SETTLING;
-    // What was killed takes its time to be gone, on a busy machine more of it.
-    while !remove_groups(host, &place.mark) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(20));
-        reap();
-    }
-}
-
-fn remove_place(place: &Place) {
-    unmount_below(&place.dir);
-    if !is_mounted_below(&place.dir) {
-        fs::remove_dir_all(&place.dir).ok();
     }
 }
 
