@@ -18,6 +18,8 @@ const LINKS: usize = 40;
 /// PATH_MAX (linux/limits.h): longer ones the kernel does not take either. Pages of stack are half of what a waiting
 /// container weighs, so buffers are no larger than they must be, and each in the frame that needs it.
 const ROOM: usize = 4096;
+/// NAME_MAX (linux/limits.h) and the NUL.
+const NAME_ROOM: usize = 256;
 
 /// A path under work: NUL-terminated at `length`.
 struct Path {
@@ -148,37 +150,54 @@ impl Stage {
     /// Walks `path` from the start, making what is missing. `None`: a link was spliced in (or somebody else was
     /// faster), walk again.
     fn make_some(&self, path: &mut Path, mode: u32) -> Result<Option<i32>> {
-        let mut parent = self.find(c"/", sys::O_DIRECTORY, 0)?;
+        let mut parent = self.root;
         let mut from = 0;
         while let Some((start, end)) = path.component(from) {
-            let last = path.is_last(end);
-            let next = match path.prefix(end, |prefix| self.find(prefix, 0, 0)) {
-                Err(Fault { errno: sys::ENOENT, .. }) => {
-                    let mut name = [0; 256];
-                    let length = (end - start).min(255);
-                    name[..length].copy_from_slice(&path.bytes[start..start + length]);
-                    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-                    if sys::statx(parent, name).is_ok_and(|stat| stat.kind() == sys::S_IFLNK) {
-                        let spliced = follow(parent, name, path, start, end);
-                        sys::close(parent);
-                        return spliced.map(|()| None);
-                    }
-                    let made = make_one(parent, name, if last { mode } else { sys::S_IFDIR | 0o755 });
-                    match made {
-                        Err(Fault { errno: sys::EEXIST, .. }) => Ok(None),
-                        other => other.map(Some),
-                    }
-                }
-                other => other.map(Some),
-            };
-            sys::close(parent);
+            let next = self.walk(parent, path, start, end, mode);
+            self.close_below(parent);
             match next? {
                 None => return Ok(None),
                 Some(fd) => parent = fd,
             }
             from = end;
         }
-        Ok(Some(parent))
+        if parent == self.root { self.find(c"/", sys::O_DIRECTORY, 0).map(Some) } else { Ok(Some(parent)) }
+    }
+
+    /// Opens the component at start..end, which is in `parent`; makes it if it is missing.
+    fn walk(&self, parent: i32, path: &mut Path, start: usize, end: usize, mode: u32) -> Result<Option<i32>> {
+        let mut name = [0; NAME_ROOM];
+        let length = end - start;
+        if length >= name.len() {
+            return Err(fault(sys::ENAMETOOLONG, super::nr::OPENAT2 as u32));
+        }
+        name[..length].copy_from_slice(&path.bytes[start..end]);
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        let last = path.is_last(end);
+        // The last one is missing, or nothing would have to be made; a link that points to nothing is in the way.
+        if last {
+            match make_one(parent, name, mode) {
+                Err(Fault { errno: sys::EEXIST, .. }) => {}
+                other => return other.map(Some),
+            }
+        }
+        match path.prefix(end, |prefix| self.find(prefix, 0, 0)) {
+            Err(Fault { errno: sys::ENOENT, .. }) => {}
+            other => return other.map(Some),
+        }
+        if sys::statx(parent, name).is_ok_and(|stat| stat.kind() == sys::S_IFLNK) {
+            return follow(parent, name, path, start, end).map(|()| None);
+        }
+        match make_one(parent, name, if last { mode } else { sys::S_IFDIR | 0o755 }) {
+            Err(Fault { errno: sys::EEXIST, .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn close_below(&self, fd: i32) {
+        if fd != self.root {
+            sys::close(fd);
+        }
     }
 
     /// The TARGET operation: find or make a mount target and check that it is one.
@@ -202,7 +221,9 @@ impl Stage {
         if let Some(flag) = self.made.get_mut(slot_index(rec.r)) {
             *flag = made;
         }
-        if rec.y & wire::TARGET_EXISTING != 0 {
+        // What was just made, in a directory that takes new names and without following anything, is neither procfs nor
+        // the root; its type was ours, and the kernel compares it once more when it mounts.
+        if made || rec.y & wire::TARGET_EXISTING != 0 {
             Ok(())
         } else {
             self.check_target(fd, rec.y, wants_directory, path)
@@ -394,6 +415,20 @@ mod tests {
         assert_eq!(root.make("/loop/x"), Err(sys::ELOOP));
         assert_eq!(root.make("/self/x").as_deref(), Ok("/proc/self/cwd/x"));
         assert_eq!(root.make("/a/../../b").as_deref(), Ok("/b"));
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_not_made_shorter() {
+        let root = Root::new("long");
+        for parent in ["/", "/missing/"] {
+            let long = format!("{parent}{}", "n".repeat(NAME_ROOM));
+            assert_eq!(root.make(&long), Err(sys::ENAMETOOLONG), "{parent}");
+            assert_eq!(
+                root.make(&long[..long.len() - 1]).as_deref(),
+                Ok(&long[..long.len() - 1]),
+                "{parent}"
+            );
+        }
     }
 
     #[test]
