@@ -12,6 +12,7 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::pace::within;
 use crate::harness::test::{Running, Test};
 
 const CRUN: &str = "crun#1273: has no events";
@@ -159,7 +160,7 @@ fn follow(t: &Test, b: &Bundle, interval: &str) -> Result<Running, Trouble> {
 fn ends(t: &Test, running: Running) -> Result<String, Trouble> {
     let begin = Instant::now();
     let done = t.finish(running)?;
-    check!(begin.elapsed() < Duration::from_secs(3), "events ended after {:?}", begin.elapsed());
+    within("the end of events", begin.elapsed(), Duration::from_secs(3))?;
     Ok(done.ok()?.stdout.clone())
 }
 

@@ -21,6 +21,7 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::pace::within;
 use crate::harness::test::Test;
 
 /// The chapter.
@@ -149,7 +150,7 @@ fn trouble() -> Vec<Case> {
             let before = t.snapshot();
             let done = act(t, "create", &b)?;
             done.refuses(&["systemd", "timed out|timeout"])?;
-            check!(done.took < Duration::from_secs(15), "it took {:?}", done.took);
+            within("it", done.took, Duration::from_secs(15))?;
             t.unchanged_since(&before)
         })
         .both("waits for ever, or much longer, or does not say for what"),

@@ -108,7 +108,7 @@ impl Host {
             long: false,
             tmp: std::env::temp_dir(),
             alone: false,
-            patience: 20.0,
+            patience: 40.0,
             capabilities: u64::from_str_radix(cap_line, 16).unwrap_or(0),
             kernel: kernel(),
         })

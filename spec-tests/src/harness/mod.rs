@@ -15,6 +15,7 @@ pub mod console;
 pub mod done;
 pub mod host;
 pub mod hostdiff;
+pub mod pace;
 pub mod report;
 pub mod runner;
 pub mod suite;

@@ -51,7 +51,7 @@ fn run(words: &[String]) -> Result<ExitCode, String> {
     })?;
     let look = || {
         let mut host = Host::look_at_shim(&shim)?;
-        (host.runc, host.long, host.patience) = (runc, long, 30.0);
+        (host.runc, host.long, host.patience) = (runc, long, 40.0);
         Ok(host)
     };
     options.run(words, cases::all(), look, |_| 2)

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
@@ -56,13 +57,13 @@ fn kill_shim(d: &Daemon, shim: &Shim) -> Verdict {
 fn delete(d: &Daemon, b: &Bundle, pid: u64, status: u64) -> Verdict {
     let begin = Instant::now();
     let (told, got, at) = d.delete(b)?;
-    check!(begin.elapsed() < Duration::from_secs(1), "delete took {:?}", begin.elapsed());
+    within("delete", begin.elapsed(), Duration::from_secs(1))?;
     same("the pid that delete tells", told, pid)?;
     same("the status that delete tells", got, status)?;
     check!(at > 1e9, "the time that delete tells is {at}");
     // The first process of a pid namespace stays until its execs, which are ours now, have been reaped.
     while procs::is_alive(pid as i32) {
-        check!(begin.elapsed() < Duration::from_secs(2), "process {pid} still lives");
+        within(&format!("the end of process {pid}"), begin.elapsed(), Duration::from_secs(2))?;
         d.t.reap();
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -134,7 +135,7 @@ fn shim_killed_at_any_moment(t: &Test) -> Verdict {
         d.remove(&b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
         let begin = Instant::now();
         while let Err(trouble) = d.finish() {
-            check!(begin.elapsed() < Duration::from_secs(2), "{what}: {trouble:?}");
+            within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), Duration::from_secs(2))?;
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::check;
 use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::procs;
@@ -37,7 +38,7 @@ fn is_well(task: &Task) -> Verdict {
     let begin = Instant::now();
     let client = Client::connect(&task.shim.address)?;
     client.call(&task.shim.service(), "Connect", &Message::new().text(1, &task.id))?;
-    check!(begin.elapsed() < Duration::from_secs(1), "a new connection took {:?}", begin.elapsed());
+    within("a new connection", begin.elapsed(), Duration::from_secs(1))?;
     Ok(())
 }
 

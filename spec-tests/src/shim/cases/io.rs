@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::{self, Reader, Streams};
@@ -157,7 +158,7 @@ fn other_calls_meanwhile(t: &Test) -> Verdict {
             )?;
         }
     }
-    check!(slowest < Duration::from_millis(500), "a State took {slowest:?}");
+    within("a State", slowest, Duration::from_millis(500))?;
     task.end()?;
     d.end(&b, &task)?;
     d.finish()
@@ -173,10 +174,10 @@ fn kill_despite_full_output(t: &Test) -> Verdict {
     std::thread::sleep(Duration::from_millis(200));
     let begin = Instant::now();
     task.end()?;
-    check!(begin.elapsed() < Duration::from_secs(2), "kill and exit took {:?}", begin.elapsed());
+    within("kill and exit", begin.elapsed(), Duration::from_secs(2))?;
     task.delete("")?;
     // The CRI gives up after 10 s.
-    check!(begin.elapsed() < Duration::from_secs(2), "Kill and Delete took {:?}", begin.elapsed());
+    within("Kill and Delete", begin.elapsed(), Duration::from_secs(2))?;
     drop(reader);
     d.shut_down(&task.shim)?;
     d.remove(&b)?;
@@ -308,7 +309,7 @@ fn grandchild(t: &Test) -> Verdict {
     same("the status", task.exit("x")?.status, 0)?;
     let begin = Instant::now();
     task.delete("x")?;
-    check!(begin.elapsed() < Duration::from_secs(12), "Delete took {:?}", begin.elapsed());
+    within("Delete", begin.elapsed(), Duration::from_secs(12))?;
     streams.out.until("hello\n")?;
     same("the state", task.state("")?.status, RUNNING)?;
     d.end(&b, &task)?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::procs::{self, Usage};
@@ -217,11 +218,7 @@ fn pod(t: &Test, count: usize) -> Verdict {
     for (_, task) in &members {
         task.state("")?;
     }
-    check!(
-        begin.elapsed() < Duration::from_millis(50 * count as u64),
-        "{count} States took {:?}",
-        begin.elapsed()
-    );
+    within(&format!("{count} States"), begin.elapsed(), Duration::from_millis(50 * count as u64))?;
     let threads: Vec<_> = members
         .iter()
         .map(|(_, task)| {
