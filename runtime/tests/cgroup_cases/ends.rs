@@ -10,6 +10,10 @@ use super::children::{Waiting, role};
 use super::hung::Hung;
 use super::{Case, Host, read};
 
+/// "In bounded time", on a busy machine too; the waits within are of two seconds. How soon a fork bomb ends is a case of
+/// spec-tests, which knows how busy the machine is.
+const BOUND: Duration = Duration::from_secs(10);
+
 pub const CASES: &[Case] = &[
     ("killing a process", kill_one),
     ("killing while frozen", kill_frozen),
@@ -30,7 +34,7 @@ fn kill_one(host: &Host) {
     let mut process = Waiting::new("true");
     group.place(process.pid()).unwrap();
     group.kill().unwrap();
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(process.dies_within(BOUND));
     group.destroy().unwrap();
 }
 
@@ -42,7 +46,7 @@ fn kill_frozen(host: &Host) {
     // As `delete --force` after a crash: from the record alone.
     let record: Record = serde_json::from_str(&serde_json::to_string(group.record()).unwrap()).unwrap();
     Group::open(record).kill().unwrap();
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(process.dies_within(BOUND));
     group.destroy().unwrap();
 }
 
@@ -61,7 +65,7 @@ fn kill_roles(host: &Host, json: &str, name: &str, processes: usize) {
     group.destroy().unwrap();
     let took = start.elapsed();
     println!("  kill and destroy took {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < BOUND, "{took:?}");
 }
 
 fn kill_comets(host: &Host) {
@@ -92,7 +96,7 @@ fn kill_below(host: &Host) {
     std::fs::write(format!("{dir}/{file}"), value).unwrap();
     assert_eq!(group.pids().unwrap(), [process.pid()]);
     group.kill().unwrap();
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(process.dies_within(BOUND));
     group.destroy().unwrap();
 }
 
@@ -167,7 +171,7 @@ fn destroy_kills(host: &Host) {
     let mut process = Waiting::new("true");
     group.place(process.pid()).unwrap();
     group.destroy().unwrap();
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(process.dies_within(BOUND));
 }
 
 fn destroy_frozen(host: &Host) {
@@ -179,8 +183,8 @@ fn destroy_frozen(host: &Host) {
     }
     let start = Instant::now();
     Group::open(group.record().clone()).destroy().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    assert!(process.dies_within(BOUND));
 }
 
 /// On v1 a process frozen from above does not die: removing says so in bounded time, and works later.
@@ -202,7 +206,7 @@ fn destroy_stuck(host: &Host) {
         error.to_string().starts_with("container's cgroup is not empty: 1 process(es) found: rmdir("),
         "{error}"
     );
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < BOUND, "{took:?}");
     group.destroy().unwrap();
 }
 
@@ -216,7 +220,7 @@ fn uninterruptible(host: &Host) {
     hung.take_request();
     let timed = |what: &str, result: corten::Result<()>, start: Instant| {
         println!("  {what} took {:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(4), "{what}");
+        assert!(start.elapsed() < BOUND, "{what}");
         result
     };
     if host.v2() || host.has("freezer") {
@@ -232,6 +236,6 @@ fn uninterruptible(host: &Host) {
     assert_eq!(error.errno(), Some(libc::EBUSY), "{error}");
     assert_eq!(group.pids().unwrap(), [process.pid()]);
     hung.release();
-    assert!(process.dies_within(Duration::from_secs(1)));
+    assert!(process.dies_within(BOUND));
     group.destroy().unwrap();
 }
