@@ -118,7 +118,7 @@ impl Stage {
     /// Finds a directory, or makes it and its missing parents.
     pub(super) fn directory(&self, path: &CStr, mode: u32) -> Result<i32> {
         match self.find(path, sys::O_DIRECTORY, 0) {
-            Err(Fault { errno: sys::ENOENT, .. }) => self.make(path, sys::S_IFDIR | mode),
+            Err(Fault { errno: sys::ENOENT, .. }) => self.make(path, sys::S_IFDIR | mode).map(|(fd, _)| fd),
             other => other,
         }
     }
@@ -126,7 +126,7 @@ impl Stage {
     /// Finds the file `path`, or makes it; its last component must be no symbolic link and no directory.
     pub(super) fn file_nofollow(&self, path: &CStr) -> Result<i32> {
         let found = match self.find(path, sys::O_NOFOLLOW, 0) {
-            Err(Fault { errno: sys::ENOENT, .. }) => self.make(path, sys::S_IFREG | 0o644),
+            Err(Fault { errno: sys::ENOENT, .. }) => self.make(path, sys::S_IFREG | 0o644).map(|(fd, _)| fd),
             other => other,
         }?;
         match sys::fstat(found)?.kind() {
@@ -135,13 +135,14 @@ impl Stage {
         }
     }
 
-    /// Makes `path` of the type and mode given, with all that is missing before it, and opens it.
+    /// Makes `path` of the type and mode given, with all that is missing before it, and opens it. Whether it was made:
+    /// links may lead to what was there, and others may be faster.
     #[inline(never)]
-    fn make(&self, path: &CStr, mode: u32) -> Result<i32> {
+    fn make(&self, path: &CStr, mode: u32) -> Result<(i32, bool)> {
         let mut path = Path::new(path)?;
         for _ in 0..LINKS {
-            if let Some(fd) = self.make_some(&mut path, mode)? {
-                return Ok(fd);
+            if let Some(found) = self.make_some(&mut path, mode)? {
+                return Ok(found);
             }
         }
         Err(fault(sys::ELOOP, aux::MISMATCH))
@@ -149,23 +150,33 @@ impl Stage {
 
     /// Walks `path` from the start, making what is missing. `None`: a link was spliced in (or somebody else was
     /// faster), walk again.
-    fn make_some(&self, path: &mut Path, mode: u32) -> Result<Option<i32>> {
-        let mut parent = self.root;
+    fn make_some(&self, path: &mut Path, mode: u32) -> Result<Option<(i32, bool)>> {
+        let (mut parent, mut made) = (self.root, false);
         let mut from = 0;
         while let Some((start, end)) = path.component(from) {
             let next = self.walk(parent, path, start, end, mode);
             self.close_below(parent);
             match next? {
                 None => return Ok(None),
-                Some(fd) => parent = fd,
+                Some(found) => (parent, made) = found,
             }
             from = end;
         }
-        if parent == self.root { self.find(c"/", sys::O_DIRECTORY, 0).map(Some) } else { Ok(Some(parent)) }
+        if parent == self.root {
+            parent = self.find(c"/", sys::O_DIRECTORY, 0)?;
+        }
+        Ok(Some((parent, made)))
     }
 
-    /// Opens the component at start..end, which is in `parent`; makes it if it is missing.
-    fn walk(&self, parent: i32, path: &mut Path, start: usize, end: usize, mode: u32) -> Result<Option<i32>> {
+    /// Opens the component at start..end, which is in `parent`; makes it if it is missing, and says whether it did.
+    fn walk(
+        &self,
+        parent: i32,
+        path: &mut Path,
+        start: usize,
+        end: usize,
+        mode: u32,
+    ) -> Result<Option<(i32, bool)>> {
         let mut name = [0; NAME_ROOM];
         let length = end - start;
         if length >= name.len() {
@@ -178,19 +189,19 @@ impl Stage {
         if last {
             match make_one(parent, name, mode) {
                 Err(Fault { errno: sys::EEXIST, .. }) => {}
-                other => return other.map(Some),
+                other => return other.map(|fd| Some((fd, true))),
             }
         }
         match path.prefix(end, |prefix| self.find(prefix, 0, 0)) {
             Err(Fault { errno: sys::ENOENT, .. }) => {}
-            other => return other.map(Some),
+            other => return other.map(|fd| Some((fd, false))),
         }
         if sys::statx(parent, name).is_ok_and(|stat| stat.kind() == sys::S_IFLNK) {
             return follow(parent, name, path, start, end).map(|()| None);
         }
         match make_one(parent, name, if last { mode } else { sys::S_IFDIR | 0o755 }) {
             Err(Fault { errno: sys::EEXIST, .. }) => Ok(None),
-            other => other.map(Some),
+            other => other.map(|fd| Some((fd, true))),
         }
     }
 
@@ -213,7 +224,7 @@ impl Stage {
         let (fd, made) = match self.find(path, flags, resolve) {
             Err(Fault { errno: sys::ENOENT, .. }) if rec.y & wire::TARGET_EXISTING == 0 => {
                 let mode = if wants_directory { sys::S_IFDIR | 0o755 } else { sys::S_IFREG | 0o644 };
-                (self.make(path, mode)?, true)
+                self.make(path, mode)?
             }
             other => (other?, false),
         };
@@ -221,8 +232,8 @@ impl Stage {
         if let Some(flag) = self.made.get_mut(slot_index(rec.r)) {
             *flag = made;
         }
-        // What was just made, in a directory that takes new names and without following anything, is neither procfs nor
-        // the root; its type was ours, and the kernel compares it once more when it mounts.
+        // What was just made lies in the file system of a directory that takes new names: neither procfs nor the root. Its
+        // type was ours, and the kernel compares it once more when it mounts.
         if made || rec.y & wire::TARGET_EXISTING != 0 {
             Ok(())
         } else {
@@ -258,7 +269,8 @@ fn follow(parent: i32, name: &CStr, path: &mut Path, start: usize, end: usize) -
     path.splice(start, end, &link[..length])
 }
 
-/// Makes one name and opens it without following anything.
+/// Makes one name and opens it without following anything, not into a mount either: should somebody exchange the name for
+/// a mount point in between, the open fails.
 fn make_one(parent: i32, name: &CStr, mode: u32) -> Result<i32> {
     match mode & sys::S_IFMT {
         sys::S_IFDIR => sys::mkdirat(parent, name, mode & 0o7777)?,
@@ -269,7 +281,7 @@ fn make_one(parent: i32, name: &CStr, mode: u32) -> Result<i32> {
         name,
         sys::O_PATH | sys::O_NOFOLLOW,
         0,
-        sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS,
+        sys::RESOLVE_BENEATH | sys::RESOLVE_NO_SYMLINKS | sys::RESOLVE_NO_XDEV,
     )
 }
 
@@ -415,6 +427,21 @@ mod tests {
         assert_eq!(root.make("/loop/x"), Err(sys::ELOOP));
         assert_eq!(root.make("/self/x").as_deref(), Ok("/proc/self/cwd/x"));
         assert_eq!(root.make("/a/../../b").as_deref(), Ok("/b"));
+    }
+
+    /// On what was there already, the checks of a mount target must be made.
+    #[test]
+    fn what_a_link_leads_to_was_not_made() {
+        let root = Root::new("made");
+        root.link("link", "missing/../there");
+        std::fs::create_dir_all(root.top.join("root/there/old")).unwrap();
+        for (path, want) in
+            [(c"/link/old", false), (c"/link/new", true), (c"/link/new", false), (c"/a/b", true)]
+        {
+            let (fd, made) = root.stage().make(path, sys::S_IFDIR | 0o755).unwrap_or((-1, !want));
+            sys::close(fd);
+            assert_eq!(made, want, "{path:?}");
+        }
     }
 
     #[test]

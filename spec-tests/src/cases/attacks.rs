@@ -204,8 +204,17 @@ fn over_proc_and_files() -> Vec<Case> {
     vec![
         case("attack/S16-mounts-over-proc-are-refused", |t| {
             fs::create_dir(t.path("src"))?;
-            for dest in ["/proc/self", "/proc/sys/kernel", "/proc/1", "/proc/self/attr"] {
-                let b = t.bundle()?.mount("bind", &t.file("src"), dest, &["bind"]);
+            // The last two by a link that leads there once its first step has been made.
+            for dest in [
+                "/proc/self",
+                "/proc/sys/kernel",
+                "/proc/1",
+                "/proc/self/attr",
+                "/way/self",
+                "/way/sys/kernel",
+            ] {
+                let b = t.bundle()?.link("way", "missing/../proc")?;
+                let b = b.mount("bind", &t.file("src"), dest, &["bind"]);
                 let done = t.run(&b)?;
                 check!(done.code != 0, "{dest} could be mounted over");
                 check!(done.errors().len() == 1, "{done}");
