@@ -20,12 +20,12 @@ fn main() {
     rustc.arg("--target").arg(var("TARGET"));
     rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Clto=fat", "-Ccodegen-units=1", "-Cdebuginfo=0"]);
     rustc.args(["-Cforce-unwind-tables=no", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"]);
-    rustc.args(["-Coverflow-checks=off", "-Cstrip=symbols"]);
+    rustc.args(["-Coverflow-checks=off", "-Cstrip=symbols", "-Clink-self-contained=no"]);
     match env::var("CORTEN_STAGE_LINKER") {
         Ok(linker) => rustc.arg(format!("-Clinker={linker}")).args(linker_arguments("-Wl,", true)),
         Err(_) => {
-            rustc.args(["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Clink-self-contained=no"]);
-            rustc.args(["-Cdefault-linker-libraries=no"]).args(linker_arguments("", false))
+            rustc.args(["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Cdefault-linker-libraries=no"]);
+            rustc.args(linker_arguments("", false))
         }
     };
     rustc.arg("-o").arg(&output).arg("stage/main.rs");
@@ -41,7 +41,7 @@ fn linker_arguments(prefix: &str, driver: bool) -> Vec<String> {
     if driver {
         arguments.push("-Clink-arg=-nostartfiles".to_owned());
     }
-    for flag in ["--gc-sections", "--build-id=none", "-znorelro", "--no-eh-frame-hdr"] {
+    for flag in ["--gc-sections", "--build-id=none", "-znorelro", "--no-eh-frame-hdr", "-Tstage/stage.ld"] {
         arguments.push(format!("-Clink-arg={prefix}{flag}"));
     }
     arguments
