@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use rustix::fs::{self, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -91,9 +93,12 @@ impl Hierarchies {
     #[must_use]
     pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut found = Hierarchies::default();
+        let unified = unified_own(cgroup);
+        // A host may have thousands of mounts, of few hierarchies: each is looked up once.
+        let mut known = BTreeMap::new();
         for mount in procfs::mounts(mountinfo).filter(|mount| ["cgroup", "cgroup2"].contains(&mount.fstype)) {
             if mount.fstype == "cgroup2" {
-                let own = below(&mount.root(), unified_own(cgroup));
+                let own = below(&mount.root(), unified);
                 let hierarchy = Hierarchy { mount: mount.point(), own, controllers: Vec::new() };
                 // The first mount wins, but the usual place beats any other.
                 let better = found.v2.as_ref().is_none_or(|v2| !usual(&v2.mount) && usual(&hierarchy.mount));
@@ -102,9 +107,10 @@ impl Hierarchies {
                 }
                 continue;
             }
-            let Some((controllers, own)) = hierarchy_of(mount.options, cgroup) else { continue };
+            let hierarchy = known.entry(mount.options).or_insert_with(|| hierarchy_of(mount.options, cgroup));
+            let Some((controllers, own)) = hierarchy else { continue };
             let own = below(&mount.root(), own);
-            let hierarchy = Hierarchy { mount: mount.point(), own, controllers };
+            let hierarchy = Hierarchy { mount: mount.point(), own, controllers: controllers.clone() };
             match found.v1.iter_mut().find(|h| h.controllers == hierarchy.controllers) {
                 None => found.v1.push(hierarchy),
                 Some(h) if !usual(&h.mount) && usual(&hierarchy.mount) => *h = hierarchy,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use corten::cgroup::Hierarchies;
 use corten::facts::Facts;
 use corten::program::compile;
 use corten::spec::{self, Spec};
@@ -118,4 +119,17 @@ fn large_filters() {
     );
     let some: Vec<&str> = vec!["read", "write", "close", "openat", "socket", "clone", "mmap", "ioctl"];
     large("rules for many calls", "/linux/seccomp", rules(2_000, &|n| json!([some[n % 8], some[n / 8 % 8]])));
+}
+
+/// Found by the fuzzer: every mount of a control group was looked up in the whole of /proc/self/cgroup.
+#[test]
+fn a_host_of_many_mounts_and_groups() {
+    let mounts = "40 31 0:37 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    let own = "9:name=other:/\n".repeat(30_000) + "4:memory:/a\n0::/b\n";
+    let start = counters::time();
+    let found = Hierarchies::parse(&mounts.repeat(5_000), &own);
+    let took = counters::time() - start;
+    assert_eq!((found.v1[0].own.as_str(), found.v2.unwrap().own.as_str()), ("/a", "/b"));
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }
