@@ -4,9 +4,9 @@
 
 use core::ffi::CStr;
 
-use super::fault;
 use super::sys::{self, Fault, Result};
 use super::wire::aux;
+use super::{fault, files};
 
 /// Deeper trees are refused rather than overrun the stack (one level keeps a buffer of entries on it).
 const DEPTH: usize = 64;
@@ -23,6 +23,9 @@ fn directory(from: i32, from_name: &CStr, to: i32, to_name: &CStr, depth: usize)
     }
     let flags = sys::O_DIRECTORY | sys::O_NOFOLLOW;
     let from = sys::openat2(from, from_name, flags, 0, sys::RESOLVE_BENEATH)?;
+    if files::is_pseudo(from)? {
+        return Err(fault(sys::EINVAL, aux::MISMATCH));
+    }
     let to = sys::openat2(to, to_name, flags, 0, sys::RESOLVE_BENEATH)?;
     let mut entries = [0; 4096];
     loop {
@@ -78,9 +81,14 @@ fn device(stat: &sys::Stat) -> u64 {
 fn file(from: i32, to: i32, name: &CStr) -> Result<()> {
     let flags = sys::O_RDONLY | sys::O_NOFOLLOW | sys::O_NONBLOCK;
     let from = sys::openat2(from, name, flags, 0, sys::RESOLVE_BENEATH)?;
+    // An empty one there is nothing to read of, and its name comes along.
+    let filled = sys::fstat(from)?.size != 0;
+    if filled && !files::is_stored(from)? {
+        return Err(fault(sys::EINVAL, aux::MISMATCH));
+    }
     let flags = sys::O_WRONLY | sys::O_CREAT | sys::O_EXCL | sys::O_NOFOLLOW;
     let to = sys::openat2(to, name, flags, 0o600, sys::RESOLVE_BENEATH)?;
-    while sys::sendfile(to, from, 1 << 20)? > 0 {}
+    while filled && sys::sendfile(to, from, 1 << 20)? > 0 {}
     attributes(from, to)?;
     sys::close(from);
     sys::close(to);

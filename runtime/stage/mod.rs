@@ -9,6 +9,7 @@
 
 mod console;
 mod copy;
+mod files;
 mod hook;
 mod identity;
 mod line;

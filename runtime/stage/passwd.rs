@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HOME from the container's /etc/passwd (passwd(5)): untrusted, so it is a regular file, is read to a bound and
-//! may be anything.
+//! HOME from the container's /etc/passwd (passwd(5)): untrusted, so it is a file that a file system keeps, is read to a
+//! bound and may be anything.
 
+use super::files;
 use super::line::{Home, Line};
 use super::sys::{self, Result};
 use super::wire::Rec;
@@ -43,9 +44,9 @@ impl Stage {
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
         // Looked at before it is opened: opening a device can have effects.
         let found = self.find(c"/etc/passwd", 0, 0)?;
-        let kind = sys::fstat(found)?.kind();
+        let stored = files::is_stored(found);
         sys::close(found);
-        if kind != sys::S_IFREG {
+        if !stored? {
             return Ok(false);
         }
         // Non-blocking: it may be a FIFO by now.
@@ -55,8 +56,9 @@ impl Stage {
         let mut chunk = [0; 512];
         let mut total = 0;
         let mut whole = false;
-        let regular = sys::fstat(file)?.kind() == sys::S_IFREG;
-        while regular && !whole && total < BOUND {
+        // Once more: it may be another one by now.
+        let stored = files::is_stored(file)?;
+        while stored && !whole && total < BOUND {
             let length = sys::read(file, &mut chunk)?;
             if length == 0 {
                 whole = line.end(uid);

@@ -284,6 +284,15 @@ fn other_links() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("attack/tmpcopyup-of-a-pseudo-file-system", |t| {
+            // A copy made with root's rights would hand out what only root may read, and to whom it was not given.
+            let b = t.bundle()?.mount("tmpfs", "tmpfs", "/sys/kernel", &["tmpcopyup"]);
+            let done = t.run(&b)?;
+            check!(done.code != 0, "it made the copy");
+            check!(done.errors().len() == 1 && done.errors()[0].contains("pseudo file system"), "{done}");
+            Ok(())
+        })
+        .both("copies it"),
         case("attack/passwd-is-a-link-out", |t| {
             let outside = t.path("passwd");
             fs::write(&outside, "root:x:0:0:root:/stolen:/x\n")?;

@@ -165,6 +165,14 @@ fn environment() -> Vec<Case> {
             fs::remove_file(b.rootfs("etc/passwd"))?;
             same("HOME", t.report(&b)?.variable("HOME"), vec!["/"])
         }),
+        case("process/HOME-from-procfs-is-none", |t| {
+            // Read with root's rights, /proc/kmsg would be emptied for the whole host.
+            let entry = "a:x:0:0::/from-proc:";
+            let b =
+                t.bundle()?.set("/hostname", json!(entry)).link("etc/passwd", "/proc/sys/kernel/hostname")?;
+            same("HOME", t.report(&b)?.variable("HOME"), vec!["/"])
+        })
+        .runc("reads whatever it leads to"),
         case("process/HOME-with-passwd-that-never-ends", |t| {
             // S15: reading it must neither hang nor follow it out of the container.
             let b = t.bundle()?;
