@@ -60,6 +60,8 @@ pub struct Create {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// What makes the name of the session keyring one that nobody can guess; empty where none is made (`plan`).
+    pub keyring_suffix: String,
     /// Size (rows, columns) of a terminal for which the configuration gives none.
     pub console_size: Option<(u16, u16)>,
     /// How many descriptors from 3 (after LISTEN_FDS) on the process keeps.

@@ -54,6 +54,9 @@ pub struct State {
     /// Has no session keyring of its own.
     #[serde(default)]
     pub no_keyring: bool,
+    /// The name of its session keyring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<String>,
     /// Descriptors kept from 3 on.
     #[serde(default)]
     pub keep_fds: u32,

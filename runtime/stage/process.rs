@@ -44,22 +44,23 @@ impl Stage {
         Ok(())
     }
 
-    /// A session keyring of the container's own; `x` adds search permission as runc does, so that processes that
-    /// `exec` brings can find it by name.
+    /// A session keyring of the container's own (y: a new one). Besides those who possess it, its user may find it, which is
+    /// how an `exec` joins it, but not see it: neither its name nor what is in it is anybody else's to read.
     #[inline(never)]
     pub(super) fn keyring(&self, rec: &Rec) -> Result<()> {
-        // What KEYCTL_JOIN_SESSION_KEYRING gives (security/keys/process_keys.c): possessor all, user view, read, link.
-        const JOINED: usize = 0x3f13_0000;
+        // keyctl_setperm(3): all for the possessor, search for the user.
+        const OURS: usize = 0x3f08_0000;
         const KEYCTL_SETPERM: u32 = 5;
         match sys::join_session_keyring(self.text(rec.s)?) {
             // A kernel without keyrings has nothing to isolate.
             Err(Fault { errno: sys::ENOSYS, .. }) => Ok(()),
-            Err(fault) => Err(fault),
-            Ok(serial) => match sys::keyctl(KEYCTL_SETPERM, serial, JOINED | rec.x as usize) {
-                // Joined, not made: it is another user namespace's to change.
-                Err(Fault { errno: sys::EACCES, .. }) if rec.y == 1 => Ok(()),
-                other => other.map(drop),
-            },
+            Ok(serial) if rec.y == 1 => {
+                if searchable(serial)? {
+                    return Err(fault(sys::EEXIST, aux::MISMATCH));
+                }
+                sys::keyctl(KEYCTL_SETPERM, serial, OURS).map(drop)
+            }
+            other => other.map(drop),
         }
     }
 
@@ -175,6 +176,20 @@ impl Stage {
         sys::close(file);
         written.map(drop)
     }
+}
+
+/// Whether others than its possessor may search a keyring. KEYCTL_JOIN_SESSION_KEYRING finds by name only such ones, and those
+/// that it makes are not (security/keys/process_keys.c, keyring.c): whoever is told no has made it just now.
+fn searchable(serial: usize) -> Result<bool> {
+    const KEYCTL_DESCRIBE: u32 = 6;
+    const SEARCH: u32 = 0x8_0808;
+    // `keyring;uid;gid;perm;name`, whole or not at all; an id has at most 1,024 bytes.
+    let mut text = [0_u8; 1280];
+    let length = sys::keyctl_into(KEYCTL_DESCRIBE, serial, &mut text)?;
+    let text = text.get(..length).ok_or(MALFORMED)?;
+    let permissions = text.split(|&byte| byte == b';').nth(3).ok_or(MALFORMED)?;
+    let digit = |value: u32, byte: &u8| value << 4 | (*byte as char).to_digit(16).unwrap_or(0xf);
+    Ok(permissions.iter().fold(0, digit) & SEARCH != 0)
 }
 
 /// The working directory is below the root: getcwd(2) says `(unreachable)` otherwise (CVE-2024-21626).

@@ -625,6 +625,11 @@ pub fn keyctl(operation: u32, a: usize, b: usize) -> Result<usize> {
     sys!(KEYCTL, operation, a, b, 0, 0)
 }
 
+/// keyctl(2) that fills a buffer if there is room for all; returns how much there is.
+pub fn keyctl_into(operation: u32, key: usize, buffer: &mut [u8]) -> Result<usize> {
+    sys!(KEYCTL, operation, key, buffer.as_mut_ptr(), buffer.len(), 0)
+}
+
 /// keyctl(KEYCTL_JOIN_SESSION_KEYRING): the keyring's serial number.
 pub fn join_session_keyring(name: &CStr) -> Result<usize> {
     sys!(KEYCTL, 1, name.as_ptr(), 0, 0, 0)

@@ -71,7 +71,7 @@ pub mod code {
     pub const HOP: u16 = 3;
     /// setresgid(0), setresuid(0): become root of the user namespace.
     pub const BECOME_ROOT: u16 = 4;
-    /// Join a new session keyring named `s`; `x`: permission bits to add for the possessor's key.
+    /// Join the session keyring named `s`; `y`: it must be a new one.
     pub const KEYRING: u16 = 5;
     /// setsid().
     pub const SETSID: u16 = 6;

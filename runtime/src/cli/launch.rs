@@ -58,6 +58,7 @@ impl Launch {
             pidfd_socket: values::path(self.pidfd_socket),
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            keyring_suffix: String::new(),
             console_size: corten::sys::tty::size_of_stdio(),
             preserve_fds,
             listen_fds,

@@ -205,6 +205,10 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
             _ => "not a directory",
         },
         Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
+        Some(Op::Stage(StageOp::Keyring { .. })) => "somebody made a session keyring of that name before",
+        Some(Op::Stage(StageOp::CopyUp { .. })) if errno == libc::EINVAL => {
+            "what is to be copied lies in a pseudo file system"
+        }
         Some(Op::Stage(StageOp::Mask { .. })) => "the container's /dev/null is not the null device",
         Some(Op::Stage(StageOp::Console { .. })) => "/dev/pts/ptmx is not a terminal multiplexer",
         Some(Op::Stage(StageOp::ConsoleBind(_))) => "/dev/console is a symbolic link or a directory",

@@ -117,12 +117,12 @@ pub struct Plan {
 }
 
 /// The verb's flags that shape the plan.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
     /// MS_MOVE and chroot instead of pivot_root.
     pub no_pivot: bool,
-    /// No session keyring of its own.
-    pub no_new_keyring: bool,
+    /// The name of its session keyring; `None`: the caller's.
+    pub keyring: Option<String>,
     /// Descriptors kept from 3 on, LISTEN_FDS included.
     pub keep_fds: u32,
     /// Of those, the socket-activation ones.
@@ -192,7 +192,7 @@ impl Plan {
                 .collect(),
             ask: Asked {
                 no_pivot: ask.no_pivot,
-                no_new_keyring: ask.no_new_keyring,
+                keyring: (!ask.no_new_keyring).then(|| keyring_name(&ask.id, &ask.keyring_suffix)),
                 keep_fds: ask.listen_fds.saturating_add(ask.preserve_fds),
                 listen_fds: ask.listen_fds,
                 run: ask.run,
@@ -210,6 +210,13 @@ impl Plan {
             warnings: warnings.iter().map(|line| printable(line).into_owned()).collect(),
         })
     }
+}
+
+/// The name of a container's session keyring: the kernel finds one by it for whoever may search it, so the suffix is
+/// what nobody can guess.
+fn keyring_name(id: &str, suffix: &str) -> String {
+    let dot = if suffix.is_empty() { "" } else { "." };
+    format!("_ses.{id}{dot}{suffix}")
 }
 
 impl Plan {

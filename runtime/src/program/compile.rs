@@ -61,8 +61,8 @@ pub struct Entry {
     pub user: bool,
     /// The container was made without pivot_root.
     pub chroot: bool,
-    /// The container has a session keyring of its own.
-    pub keyring: bool,
+    /// The name of the container's session keyring, if it has one of its own.
+    pub keyring: Option<String>,
     /// The process must be placed by pid (cgroup v1).
     pub place: bool,
     /// This process has no privilege over the one that it makes, once that has changed its ids.
@@ -139,18 +139,18 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.anchors = anchors::Anchors::of(plan, &binds);
     let joins = b.namespace_files(plan);
     let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
-    let proc = if labelled && !plan.ask.no_new_keyring { b.open("", Source::Proc) } else { Ref::Nothing };
+    let proc = if labelled && plan.ask.keyring.is_some() { b.open("", Source::Proc) } else { Ref::Nothing };
     let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
     // The first process, in its namespaces.
     b.births(plan, &joins);
     b.meanwhile(plan);
     b.trees_inside();
     // Inside: the session and the network's first device.
-    if !plan.ask.no_new_keyring {
+    if let Some(name) = &plan.ask.keyring {
         if let Some(label) = plan.process.as_ref().and_then(|process| process.selinux.as_ref()) {
             b.key_label(label, proc);
         }
-        b.keyring(&plan.id, plan.namespaces.has_new(NsKind::User), false);
+        b.stage("", StageOp::Keyring { name: name.clone(), new: true });
     }
     b.stage("", StageOp::Setsid);
     b.network(plan);
@@ -250,11 +250,11 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
         b.stage("", StageOp::Chroot(root));
     }
     b.stage("", StageOp::Root(Ref::Nothing));
-    if entry.keyring {
+    if let Some(name) = &entry.keyring {
         if let Some(label) = &process.selinux {
             b.key_label(label, proc);
         }
-        b.keyring(&entry.id, entry.user, true);
+        b.stage("", StageOp::Keyring { name: name.clone(), new: false });
     }
     b.enter_as(entry, process, proc);
     b.exec(process, entry.seccomp.as_ref());
@@ -326,13 +326,6 @@ impl Builder {
             must: Must::Directory,
         };
         self.tree("/root/path", tree)
-    }
-
-    /// A session keyring: others of the container may search it (runc: 0x8 for others in a user namespace, else
-    /// 0x80000 for the user).
-    fn keyring(&mut self, id: &str, userns: bool, join: bool) {
-        let permissions = if userns { 0x8 } else { 0x8_0000 };
-        self.stage("", StageOp::Keyring { name: format!("_ses.{id}"), permissions, join });
     }
 
     /// The label that keys made from here on get; an exec ends it. A new keyring with the label of the one who makes it

@@ -162,8 +162,8 @@ impl Encoder<'_> {
             StageOp::Unshare(kinds) => Rec { code: code::UNSHARE, a: *kinds, ..none },
             StageOp::Hop(kinds) => Rec { code: code::HOP, a: *kinds, x: barrier::HOP.into(), ..none },
             StageOp::BecomeRoot => Rec { code: code::BECOME_ROOT, ..none },
-            StageOp::Keyring { name, permissions, join } => {
-                Rec { code: code::KEYRING, s: self.text(name), x: *permissions, y: (*join).into(), ..none }
+            StageOp::Keyring { name, new } => {
+                Rec { code: code::KEYRING, s: self.text(name), y: (*new).into(), ..none }
             }
             StageOp::Setsid => Rec { code: code::SETSID, ..none },
             StageOp::Loopback => Rec { code: code::LOOPBACK, ..none },

@@ -233,14 +233,12 @@ pub enum StageOp {
     Hop(u64),
     /// Become root of the user namespace.
     BecomeRoot,
-    /// A session keyring; the number is the permission bits added for others.
+    /// The container's session keyring.
     Keyring {
         /// Its name.
         name: String,
-        /// Permission bits.
-        permissions: u32,
-        /// An `exec`: the keyring exists already.
-        join: bool,
+        /// It is made, and must not have been there; else (`exec`) it is joined.
+        new: bool,
     },
     /// A session of its own.
     Setsid,

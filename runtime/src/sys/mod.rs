@@ -13,6 +13,7 @@ pub mod ns;
 pub mod pages;
 pub mod prctl;
 pub mod probe;
+pub mod random;
 pub mod sched;
 pub mod spawn;
 pub mod tty;

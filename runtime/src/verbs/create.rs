@@ -17,6 +17,7 @@ use crate::plan::{Plan, ids};
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
 use crate::state::{Dir, State, now, read_all};
+use crate::sys::random;
 
 /// `create`, and `run` up to and including the start: the process is launched and, for `run`, started.
 ///
@@ -25,6 +26,9 @@ use crate::state::{Dir, State, now, read_all};
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    if !ask.no_new_keyring {
+        ask.keyring_suffix = random::text().call(|| "getrandom()")?;
+    }
     if ask.no_pivot {
         facts.probe_mounts()?;
     }
@@ -51,7 +55,8 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         annotations: plan.annotations.clone(),
         cgroup: plan.cgroup.record.clone(),
         no_pivot: plan.ask.no_pivot,
-        no_keyring: plan.ask.no_new_keyring,
+        no_keyring: plan.ask.keyring.is_none(),
+        keyring: plan.ask.keyring.clone(),
         keep_fds: plan.ask.keep_fds,
         listen_fds: plan.ask.listen_fds,
         process: plan.process.is_some(),

@@ -19,6 +19,7 @@ use crate::plan::process::{self, Place, Process};
 use crate::program::compile::Entry;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
+use crate::state::State;
 
 /// `exec`: launches another process in a container; the exec of the user's program has succeeded on return.
 ///
@@ -54,7 +55,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid: namespaces.has(NsKind::Pid),
         user: namespaces.has(NsKind::User),
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
-        keyring: !container.state.no_keyring,
+        keyring: keyring(&container.state),
         place: placement.at_birth().is_none(),
         unprivileged: !facts.is_admin(),
         drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
@@ -81,6 +82,12 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() },
         subject,
     )
+}
+
+/// The name of the container's session keyring. Containers of before 0.2 have it named after their id alone.
+fn keyring(state: &State) -> Option<String> {
+    let named = || state.keyring.clone().unwrap_or_else(|| format!("_ses.{}", state.id));
+    (!state.no_keyring).then(named)
 }
 
 /// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;

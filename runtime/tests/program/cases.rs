@@ -126,7 +126,7 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
         pid: has(NsKind::Pid),
         user: has(NsKind::User),
         chroot: plan.ask.no_pivot || !has(NsKind::Mount),
-        keyring: !plan.ask.no_new_keyring,
+        keyring: plan.ask.keyring.clone(),
         place,
         unprivileged: false,
         drops_groups: has(NsKind::User),

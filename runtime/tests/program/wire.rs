@@ -137,7 +137,7 @@ fn all() -> Vec<StageOp> {
         StageOp::Unshare(0),
         StageOp::Hop(0),
         StageOp::BecomeRoot,
-        StageOp::Keyring { name: text(), permissions: 0, join: false },
+        StageOp::Keyring { name: text(), new: true },
         StageOp::Setsid,
         StageOp::Loopback,
         StageOp::JoinSent(0),

@@ -10,6 +10,7 @@ use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
+use crate::sys;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -260,10 +261,31 @@ fn keyrings_and_sysctls() -> Vec<Case> {
             let b = t.bundle()?;
             let r = t.report(&b)?;
             let name = r.text("/keyring");
-            check!(name.ends_with(&format!("_ses.{}", b.id)), "the session keyring is {name:?}");
+            check!(name.contains(&format!(";_ses.{}", b.id)), "the session keyring is {name:?}");
             Ok(())
         })
         .crun("names it after the id alone"),
+        case("keyring/planted-before-is-not-taken", |t| {
+            // Whoever guesses the name of a keyring that others may search is in it, and what is put there is his.
+            let b = t.bundle()?;
+            let planted = format!("_ses.{}", b.id);
+            let key = sys::searchable_keyring(&planted).map_err(std::io::Error::from_raw_os_error)?;
+            let description = t.report(&b)?.text("/keyring").to_owned();
+            sys::revoke(key);
+            check!(!description.ends_with(&format!(";{planted}")), "the session keyring is {description:?}");
+            Ok(())
+        })
+        .runc("takes the name that everybody knows"),
+        case("keyring/name-is-nobody-elses-to-read", |t| {
+            // What another container of the same user, whose /proc/keys is not masked, would see.
+            let b = t.bundle()?.probe("report -- forever");
+            let own = t.launch(&b)?.report(t)?.text("/keyring").to_owned();
+            check!(own.contains(&b.id), "the session keyring is {own:?}");
+            let seen = std::fs::read_to_string("/proc/keys")?;
+            check!(!seen.contains(&b.id), "/proc/keys shows {:?}", seen.lines().find(|l| l.contains(&b.id)));
+            Ok(())
+        })
+        .both("lets the user view it"),
         case("keyring/kept-on-request", |t| {
             let b = t.bundle()?;
             let done = t.try_create("run --no-new-keyring", &b)?;
@@ -271,6 +293,15 @@ fn keyrings_and_sysctls() -> Vec<Case> {
             check!(!r.text("/keyring").contains(&b.id), "the session keyring is {}", r.text("/keyring"));
             Ok(())
         }),
+        case("keyring/of-exec-in-a-user-namespace-is-the-containers", |t| {
+            let b = t.bundle()?.user_namespace().probe("report -- forever");
+            let init = t.launch(&b)?.report(t)?;
+            let done = t.exec(&b, "", "/probe report")?;
+            let mine = crate::harness::report::Report::read(&done.ok()?.stdout)?;
+            same("the session keyring", mine.text("/keyring"), init.text("/keyring"))
+        })
+        .runc("exec makes one more")
+        .crun("exec joins no keyring"),
         case("keyring/of-exec-is-the-containers", |t| {
             let b = t.bundle()?.probe("report -- forever");
             let init = t.launch(&b)?.report(t)?;

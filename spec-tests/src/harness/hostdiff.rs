@@ -49,7 +49,7 @@ impl Snapshot {
         all.insert("process", processes());
         all.insert("state", state(host, &place.root));
         all.insert("socket", marked(sockets()));
-        all.insert("keyring", marked(keyrings()));
+        all.insert("keyring", marked(keyrings(host)));
         all.insert("device", tree(Path::new("/dev"), false));
         all.insert("sysctl", sysctls());
         all.insert("outside", tree(&place.outside(), true));
@@ -70,7 +70,9 @@ impl Snapshot {
                     Some(_) => {}
                 }
             }
-            let gone = before.iter().filter(|(name, old)| !after.contains_key(*name) && !others_may_end(old));
+            // Keyrings end when the kernel finds the time.
+            let may_go = |old: &str| *aspect == "keyring" || others_may_end(old);
+            let gone = before.iter().filter(|(name, old)| !after.contains_key(*name) && !may_go(old));
             found.extend(gone.map(|(name, old)| format!("{aspect} {name} {old} is gone")));
         }
         found
@@ -169,11 +171,23 @@ fn sockets() -> BTreeSet<String> {
     table.lines().skip(1).filter_map(path).collect()
 }
 
-fn keyrings() -> BTreeSet<String> {
+/// Session keyrings that may be seen, and how many keys each user has: a keyring may be nobody's to see but its possessor's
+/// (keyrings(7), proc_key-users(5)). Only where nobody else uses the machine the number says something.
+fn keyrings(host: &Host) -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/keys").unwrap_or_default();
     let session = |line: &&str| line.contains("_ses");
     let name = |line: &str| line.split_whitespace().skip(8).collect::<Vec<_>>().join(" ");
-    table.lines().filter(session).map(name).collect()
+    let mut all: BTreeSet<String> = table.lines().filter(session).map(name).collect();
+    if host.alone {
+        let users = fs::read_to_string("/proc/key-users").unwrap_or_default();
+        for line in users.lines() {
+            let (user, rest) = line.split_once(':').unwrap_or_default();
+            let keys = rest.split_whitespace().nth(1).and_then(|keys| keys.split('/').next());
+            let keys: usize = keys.and_then(|keys| keys.parse().ok()).unwrap_or(0);
+            all.extend((1..=keys).map(|key| format!("key {key} of user {}", user.trim())));
+        }
+    }
+    all
 }
 
 /// Files below `dir`: kind, numbers, mode, owner, and (for the canary) content and change time.
