@@ -51,9 +51,10 @@ fn in_a_stand_in() {
 #[test]
 fn role() {
     if let Ok(role) = std::env::var("CORTEN_TEST_ROLE") {
-        match role.strip_prefix("lifecycle=") {
-            Some(path) => cgroup_cases::makes::lifecycle(path),
-            None => cgroup_cases::children::play(&role),
+        match role.split_once('=') {
+            Some(("lifecycle", path)) => cgroup_cases::makes::lifecycle(path),
+            Some(("devices", path)) => cgroup_cases::devices::answer(path),
+            _ => cgroup_cases::children::play(&role),
         }
     }
 }

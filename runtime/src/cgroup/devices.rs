@@ -181,10 +181,49 @@ impl Policy {
             }
         }
         set.retain(|exception| exception.access != 0);
+        if !self.otherwise {
+            one_for_both(&mut set)?;
+        }
         // What the configuration asks for first, in its order: so it is found in `devices.list`.
         set.sort_by_key(|exception| exception.builtin);
         Ok(set)
     }
+}
+
+/// Who opens a device for reading and writing is asked for both at once, and v1 looks for one exception that has both
+/// (`match_exception` of security/device_cgroup.c): where two allow a letter each, there has to be one more.
+fn one_for_both(set: &mut Vec<Rule>) -> Result<()> {
+    const BOTH: u8 = READ | WRITE;
+    let partial = |rule: &&Rule| !matches!(rule.access & BOTH, 0 | BOTH);
+    let halves: Vec<Rule> = set.iter().filter(partial).copied().collect();
+    let covered = |devices: Devices| {
+        let wider = halves.iter().filter(|half| half.devices.covers(&devices));
+        wider.fold(0, |access, half| access | half.access & BOTH)
+    };
+    for rule in set.iter_mut().filter(|rule| partial(&&**rule)) {
+        rule.access |= covered(rule.devices);
+    }
+    let meet = |a: &Rule, b: &Rule| match (a.devices, b.devices) {
+        (
+            Devices { kind, major: Some(major), minor: None },
+            Devices { kind: same, major: None, minor: Some(minor) },
+        ) if kind == same && (a.access | b.access) & BOTH == BOTH => {
+            Some(Devices { kind, major: Some(major), minor: Some(minor) })
+        }
+        _ => None,
+    };
+    for (major, minor) in halves.iter().flat_map(|a| halves.iter().map(move |b| (a, b))) {
+        let Some(devices) = meet(major, minor) else { continue };
+        if set.len() >= MOST_RULES {
+            let text = format!("cgroup v1 would need more than {MOST_RULES} rules to say this");
+            return Err(Error::new(Kind::Unsupported, text).at("config.json /linux/resources/devices"));
+        }
+        match set.iter_mut().find(|rule| rule.devices == devices) {
+            Some(rule) => rule.access |= BOTH,
+            None => set.push(Rule { devices, access: BOTH, allow: true, builtin: false }),
+        }
+    }
+    Ok(())
 }
 
 impl Devices {
@@ -259,52 +298,14 @@ impl fmt::Display for Rule {
 pub(super) mod model;
 
 #[cfg(test)]
-pub(super) mod tests {
+#[path = "../../tests/devices/lists.rs"]
+pub(super) mod lists;
+
+#[cfg(test)]
+mod tests {
+    use super::lists::{LETTERS, Random, random_list};
     use super::model::model;
     use super::*;
-
-    pub const LETTERS: [(u8, char); 3] = [(MKNOD, 'm'), (READ, 'r'), (WRITE, 'w')];
-
-    /// xorshift64*: lists that are the same in every run.
-    pub struct Random(pub u64);
-
-    impl Random {
-        pub fn below(&mut self, n: u32) -> u32 {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as u32 % n
-        }
-
-        /// Few numbers, so that rules meet; those of the built-in rules among them.
-        pub fn numbers(&mut self) -> (u32, u32) {
-            (
-                [1, 5, 10, 136, 8, 4095][self.below(6) as usize],
-                [0, 1, 2, 3, 5, 0xf_ffff][self.below(6) as usize],
-            )
-        }
-    }
-
-    pub fn random_list(random: &mut Random) -> Vec<DeviceRule> {
-        let length = random.below(9);
-        (0..length)
-            .map(|_| {
-                let (major, minor) = random.numbers();
-                let number = |n: u32, choice: u32| match choice {
-                    0 => None,
-                    1 => Some(-1),
-                    _ => Some(i64::from(n)),
-                };
-                DeviceRule {
-                    allow: random.below(2) == 0,
-                    kind: ["", "a", "c", "b", "c", "u"][random.below(6) as usize].into(),
-                    major: number(major, random.below(4)),
-                    minor: number(minor, random.below(4)),
-                    access: ["", "rwm", "r", "w", "m", "rw", "wm", "mr"][random.below(8) as usize].into(),
-                }
-            })
-            .collect()
-    }
 
     fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
         DeviceRule { allow, kind: kind.into(), major: Some(major), minor: Some(minor), access: access.into() }
@@ -384,10 +385,15 @@ pub(super) mod tests {
         assert!(error.to_string().contains("cannot except \"b 8:1 w\" from \"b 8:* rw\""), "{error}");
     }
 
-    /// The kernel's reading of devices.allow and devices.deny (security/device_cgroup.c), for one letter.
-    fn kernel_v1(set: &[Rule], otherwise: bool, kind: Type, major: u32, minor: u32, letter: u8) -> bool {
+    /// The kernel's reading of devices.allow and devices.deny (security/device_cgroup.c): one exception that allows all that
+    /// is asked for, or one that denies any of it.
+    fn kernel_v1(set: &[Rule], otherwise: bool, kind: Type, major: u32, minor: u32, letters: u8) -> bool {
         let one = Devices { kind, major: Some(major), minor: Some(minor) };
-        otherwise ^ set.iter().any(|r| r.devices.covers(&one) && r.access & letter != 0)
+        let mut covering = set.iter().filter(|rule| rule.devices.covers(&one));
+        match otherwise {
+            true => !covering.any(|rule| rule.access & letters != 0),
+            false => covering.any(|rule| rule.access & letters == letters),
+        }
     }
 
     #[test]
@@ -401,14 +407,16 @@ pub(super) mod tests {
             said += 1;
             for _ in 0..100 {
                 let (major, minor) = random.numbers();
-                let (bit, letter) = LETTERS[random.below(3) as usize];
+                // Nodes are made, or devices opened.
+                let bits = [MKNOD, READ, WRITE, READ | WRITE][random.below(4) as usize];
                 let (kind, name) = [(Type::Char, 'c'), (Type::Block, 'b')][random.below(2) as usize];
-                let expected = model(&list, name, major, minor, letter);
-                let answer = kernel_v1(&set, policy.otherwise, kind, major, minor, bit);
+                let mut letters = LETTERS.iter().filter(|(bit, _)| bits & bit != 0);
+                let expected = letters.all(|(_, letter)| model(&list, name, major, minor, *letter));
+                let answer = kernel_v1(&set, policy.otherwise, kind, major, minor, bits);
                 // The one tolerated difference: nodes may be made of devices that may not be opened.
                 assert!(
-                    answer == expected || (answer && letter == 'm'),
-                    "{name} {major}:{minor} {letter} {list:?}"
+                    answer == expected || (answer && bits == MKNOD),
+                    "{name} {major}:{minor} {bits} {list:?}"
                 );
             }
         }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use corten::cgroup::Group;
+use corten::spec::DeviceRule;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use super::children::Waiting;
@@ -14,7 +15,14 @@ pub const CASES: &[Case] = &[
     ("built-in devices can be denied", denied),
     ("everything allowed", everything),
     ("rules are replaced, others' stay", replaced),
+    ("the kernel and the model agree on random lists", random_lists),
 ];
+
+#[path = "../devices/lists.rs"]
+#[allow(dead_code, reason = "the unit tests use more")]
+mod lists;
+#[path = "../devices/model.rs"]
+mod model;
 
 const DENY_ALL: &str = r#"{"allow":false,"access":"rwm"}"#;
 
@@ -167,4 +175,117 @@ fn replaced(host: &Host) {
         }
     }
     third.destroy().unwrap();
+}
+
+/// Every device that random lists speak of, with what it is called in the directory of nodes.
+fn all_devices() -> impl Iterator<Item = (char, u32, u32, String)> {
+    let kinds = ['b', 'c'].into_iter();
+    let pairs = |kind| {
+        lists::MAJORS.into_iter().flat_map(move |major| lists::MINORS.map(|minor| (kind, major, minor)))
+    };
+    kinds.flat_map(pairs).map(|(kind, major, minor)| (kind, major, minor, format!("{kind}-{major}-{minor}")))
+}
+
+fn make_node(path: &std::path::Path, kind: char, major: u32, minor: u32) -> rustix::io::Result<()> {
+    let kind = if kind == 'b' { FileType::BlockDevice } else { FileType::CharacterDevice };
+    mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), makedev(major, minor))
+}
+
+/// What a process may do with every device, as text: letters of `mrw+`, `+` for both of r and w at once. access(2) asks the
+/// rules (`devcgroup_inode_permission`) and no driver, so that no device is opened.
+fn verdicts(dir: &std::path::Path) -> String {
+    use rustix::fs::{Access, access};
+    let may = |result: rustix::io::Result<()>, what: &str| match result {
+        Ok(()) => true,
+        Err(rustix::io::Errno::PERM) => false,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let one = |(kind, major, minor, name): (char, u32, u32, String)| {
+        let made = dir.join("made");
+        let mut said = String::new();
+        if may(make_node(&made, kind, major, minor), "mknod") {
+            std::fs::remove_file(&made).unwrap();
+            said.push('m');
+        }
+        for (letter, mode) in
+            [('r', Access::READ_OK), ('w', Access::WRITE_OK), ('+', Access::READ_OK | Access::WRITE_OK)]
+        {
+            if may(access(dir.join(&name), mode), "access") {
+                said.push(letter);
+            }
+        }
+        said
+    };
+    all_devices().map(one).collect::<Vec<_>>().join(",")
+}
+
+/// The role of a process that is asked, once for each line, what it may do: by [`random_lists`].
+pub fn answer(dir: &str) {
+    for _ in std::io::stdin().lines() {
+        println!("verdicts {}", verdicts(std::path::Path::new(dir)));
+    }
+}
+
+fn random_lists(host: &Host) {
+    use std::io::{BufRead, BufReader, Write};
+    if no_devices(host) {
+        return;
+    }
+    let nodes = Nodes::new(host);
+    for (kind, major, minor, name) in all_devices() {
+        make_node(&nodes.0.join(name), kind, major, minor).unwrap();
+    }
+    let (group, _) = host.group("a", "{}");
+    let mut process = super::children::role(&format!("devices={}", nodes.0.display()));
+    group.place(process.pid()).unwrap();
+    process.go();
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+    let mut random = lists::Random(0x00de_c1de);
+    let mut asked = 0;
+    for _ in 0..400 {
+        let list = lists::random_list(&mut random);
+        let rules: Vec<String> = list.iter().map(json).collect();
+        // What v1 cannot say it refuses.
+        let Ok(plan) = host.try_plan("a", &format!(r#"{{"devices":[{}]}}"#, rules.join(","))) else {
+            assert!(!host.v2(), "{list:?}");
+            continue;
+        };
+        Group::open(group.record().clone())
+            .apply_devices(&plan)
+            .unwrap_or_else(|error| panic!("{error}: {list:?}"));
+        process.0.stdin.as_mut().unwrap().write_all(b"again\n").unwrap();
+        let line = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find_map(|l| l.split_once("verdicts ").map(|(_, v)| v.to_owned()));
+        let line = line.unwrap();
+        for ((kind, major, minor, _), said) in all_devices().zip(line.split(',')) {
+            for (what, letters) in [('m', "m"), ('r', "r"), ('w', "w"), ('+', "rw")] {
+                let expected = letters.chars().all(|l| model::model(&list, kind, major, minor, l));
+                // On v1 nodes may be made of devices that may not be opened, where it cannot be said otherwise.
+                let tolerated = !host.v2() && what == 'm' && said.contains('m');
+                assert!(
+                    said.contains(what) == expected || tolerated,
+                    "{what} of {kind} {major}:{minor} is {expected}, the kernel says {said:?}: {list:?}"
+                );
+            }
+            asked += 4;
+        }
+    }
+    println!("{asked} verdicts of the kernel");
+    assert!(asked > 400 * 70, "{asked}");
+    drop(process);
+    group.destroy().unwrap();
+}
+
+fn json(rule: &DeviceRule) -> String {
+    let number = |name: &str, n: Option<i64>| n.map_or_else(String::new, |n| format!(r#","{name}":{n}"#));
+    format!(
+        r#"{{"allow":{},"type":"{}","access":"{}"{}{}}}"#,
+        rule.allow,
+        rule.kind,
+        rule.access,
+        number("major", rule.major),
+        number("minor", rule.minor)
+    )
 }

@@ -4,7 +4,7 @@
 mod changes;
 pub mod children;
 pub mod cost;
-mod devices;
+pub mod devices;
 mod ends;
 mod hung;
 mod limits;

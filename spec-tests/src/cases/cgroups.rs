@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! config-linux.md, "Control groups": paths, limits on v1 and v2, devices, what the container sees.
+//! config-linux.md, "Control groups": paths, limits on v1 and v2, what the container sees.
+//! Device rules are in `cgroup_devices`.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +19,6 @@ use crate::harness::test::Test;
 pub fn cases() -> Vec<Case> {
     let mut all = limits();
     all.extend(places());
-    all.extend(devices());
     all.extend(enforcement());
     all
 }
@@ -376,88 +376,6 @@ fn inside() -> Vec<Case> {
             }
             t.cli(&format!("delete {}", b.id))?.ok()?;
             t.unchanged_since(&before)
-        }),
-    ]
-}
-
-fn devices() -> Vec<Case> {
-    let nodes = |b: Bundle| {
-        let b = b.grants(&["MKNOD", "SYS_ADMIN", "SYSLOG"]).writable().without_mount("/dev");
-        b.mount("tmpfs", "tmpfs", "/dev", &["mode=755"])
-    };
-    vec![
-        case("cgroup-devices/default-ones-only", move |t| {
-            let table = [
-                ("mknod /dev/a c 1 3", "ok"),
-                ("write /dev/a x", "ok"),
-                ("mknod /dev/b c 1 1", "ok|EPERM"),
-                ("open /dev/b", "EPERM|ENOENT"),
-                ("mknod /dev/c b 7 0", "ok|EPERM"),
-                ("open /dev/c", "EPERM|ENOENT"),
-                ("mknod /dev/d c 10 229", "ok|EPERM"),
-                ("open /dev/d", "EPERM|ENOENT"),
-            ];
-            t.expect(nodes(t.bundle()?), &table).map(drop)
-        }),
-        case("cgroup-devices/allowed-by-rule", move |t| {
-            let b = nodes(t.bundle()?);
-            let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"});
-            let b = b.push("/linux/resources/devices", rule);
-            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
-        }),
-        case("cgroup-devices/access-by-kind", move |t| {
-            let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rm"});
-            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
-            let table =
-                [("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok"), ("write /dev/kmsg x", "EPERM")];
-            t.expect(b, &table).map(drop)
-        }),
-        case("cgroup-devices/last-rule-wins", move |t| {
-            let rule =
-                |allow: bool| json!({"allow": allow, "type": "c", "major": 1, "minor": 11, "access": "rw"});
-            let b = nodes(t.bundle()?);
-            let b =
-                b.push("/linux/resources/devices", rule(true)).push("/linux/resources/devices", rule(false));
-            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "EPERM")]).map(drop)
-        }),
-        case("cgroup-devices/wildcard-minor", move |t| {
-            let rule = json!({"allow": true, "type": "c", "major": 1, "access": "rwm"});
-            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
-            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
-        }),
-        case("cgroup-devices/default-one-denied", move |t| {
-            let rule = json!({"allow": false, "type": "c", "major": 1, "minor": 9, "access": "rwm"});
-            let b = t.bundle()?.push("/linux/resources/devices", rule);
-            // The rules are for the container: its node is there all the same.
-            let table =
-                [("stat /dev/urandom", "ok"), ("open /dev/urandom", "EPERM"), ("open /dev/random", "ok")];
-            t.expect(b, &table).map(drop)
-        })
-        .both("a8: its own rules come last"),
-        case("cgroup-devices/nodes-may-not-be-made", move |t| {
-            let rule = json!({"allow": false, "type": "c", "access": "m"});
-            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
-            t.expect(b, &[("write /dev/null x", "ok"), ("mknod /dev/a c 1 3", "EPERM")]).map(drop)
-        })
-        .both("a8: its own rules come last"),
-        case("cgroup-devices/rule-without-access-is-for-all", move |t| {
-            let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11});
-            let b = nodes(t.bundle()?).push("/linux/resources/devices", rule);
-            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
-        })
-        .runc("a16: refuses it")
-        .crun("takes it for none"),
-        case("cgroup-devices/allow-all", move |t| {
-            let b =
-                nodes(t.bundle()?).set("/linux/resources/devices", json!([{"allow": true, "access": "rwm"}]));
-            t.expect(b, &[("mknod /dev/kmsg c 1 11", "ok"), ("open /dev/kmsg", "ok")]).map(drop)
-        }),
-        case("cgroup-devices/also-for-exec", move |t| {
-            let b = nodes(t.bundle()?).probe("forever");
-            t.launch(&b)?;
-            let done = t.exec(&b, "", "/probe try mknod /dev/kmsg c 1 11 -- try open /dev/kmsg")?;
-            let table = [("mknod /dev/kmsg c 1 11", "ok|EPERM"), ("open /dev/kmsg", "EPERM|ENOENT")];
-            t.compare(&done.ok()?.stdout, &table).map(drop)
         }),
     ]
 }

@@ -11,6 +11,7 @@ mod bad_files;
 mod bad_input;
 mod bad_linux;
 mod bad_values;
+mod cgroup_devices;
 mod cgroups;
 mod cli;
 mod crash;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         seccomp::cases,
         cgroups::cases,
+        cgroup_devices::cases,
         systemd::cases,
         limits::cases,
         limits_bite::cases,
