@@ -12,6 +12,7 @@ use super::devices::{Policy, Rule};
 use super::devices_bpf;
 use super::limits::{self, Convert, File, Item, LIMITS, Limit, Value, Way};
 use super::probe::{Hierarchies, Hierarchy, Version};
+use super::properties;
 use super::record::{GroupDir, Record};
 use super::unit::Unit;
 use crate::error::{Error, Kind, Result};
@@ -281,6 +282,7 @@ impl Plan {
         plan.devices = plan.devices_of(&policy)?;
         if let Some(unit) = &mut plan.unit {
             unit.add_devices(&policy);
+            properties::round_quotas(resources, &mut plan.writes);
         }
         Ok(plan)
     }

@@ -9,6 +9,7 @@
 
 use super::convert;
 use super::dbus::{Property, Value};
+use super::decide::Write;
 use super::devices::{MKNOD, Policy, READ, Rule, Type, WRITE};
 use crate::spec::Resources;
 
@@ -21,6 +22,10 @@ pub(super) const ANNOTATION: &str = "org.systemd.property.";
 const INFINITY: u64 = u64::MAX;
 /// systemd keeps quotas in hundredths of a CPU: microseconds per second are rounded up to them, as in runc.
 const QUOTA_STEP: u64 = 10_000;
+/// A second, in microseconds.
+const SECOND: u128 = 1_000_000;
+/// The kernel's and systemd's period where none is given.
+const PERIOD: u64 = 100_000;
 
 fn one(name: &'static str, value: Value) -> Vec<Property> {
     vec![Property { name, value, newer: false }]
@@ -96,15 +101,39 @@ fn cpu_quota(quota: u64, period: Option<u64>) -> Vec<Property> {
     if let Some(period) = period {
         properties.extend(newer("CPUQuotaPeriodUSec", Value::U64(period)));
     }
-    let second = match quota {
-        INFINITY => INFINITY,
-        quota => {
-            let exact = u128::from(quota) * 1_000_000 / u128::from(period.unwrap_or(100_000).max(1));
-            u64::try_from(exact).unwrap_or(INFINITY - QUOTA_STEP).next_multiple_of(QUOTA_STEP)
-        }
-    };
-    properties.extend(one("CPUQuotaPerSecUSec", Value::U64(second)));
+    properties.extend(one("CPUQuotaPerSecUSec", Value::U64(per_second(quota, period.unwrap_or(PERIOD)))));
     properties
+}
+
+fn per_second(quota: u64, period: u64) -> u64 {
+    if quota == INFINITY {
+        return INFINITY;
+    }
+    let exact = u128::from(quota) * SECOND / u128::from(period.max(1));
+    let most = INFINITY - INFINITY % QUOTA_STEP - QUOTA_STEP;
+    u64::try_from(exact).unwrap_or(most).min(most).next_multiple_of(QUOTA_STEP)
+}
+
+/// Makes the quotas in `writes` what systemd's steps make of them: it would write that at any time.
+pub(super) fn round_quotas(r: &Resources, writes: &mut [Write]) {
+    for write in writes {
+        if let Some(kept) = kept_quota(r, &write.file, &write.value) {
+            write.value = kept;
+        }
+    }
+}
+
+/// `None` for other files, and for what is no quota.
+fn kept_quota(r: &Resources, file: &str, text: &str) -> Option<String> {
+    let mut words = text.split_ascii_whitespace();
+    let quota = words.next()?.parse::<u64>().ok()?;
+    let period = match file {
+        "cpu.max" => words.next().map_or(Some(PERIOD), |word| word.parse().ok())?,
+        "cpu.cfs_quota_us" => r.cpu.as_ref().and_then(|cpu| cpu.period).filter(|p| *p != 0).unwrap_or(PERIOD),
+        _ => return None,
+    };
+    let kept = u128::from(per_second(quota, period)) * u128::from(period) / SECOND;
+    Some(text.trim_start().replacen(&quota.to_string(), &kept.to_string(), 1))
 }
 
 pub(super) fn cpus(_: &Resources, text: &str) -> Vec<Property> {

@@ -36,6 +36,35 @@ fn words(value: &Value) -> String {
 }
 
 #[test]
+fn quotas_are_written_as_systemd_keeps_them() {
+    let hosts = [Hierarchies::parse(V2, "0::/\n"), Hierarchies::parse(V1, V1_OWN)];
+    for (json, v2, v1) in [
+        (r#"{"cpu":{"quota":12345,"period":100000}}"#, "13000 100000", "13000"),
+        (r#"{"cpu":{"quota":1234}}"#, "2000", "2000"),
+        (r#"{"cpu":{"quota":12345,"period":50000}}"#, "12500 50000", "12500"),
+        (r#"{"cpu":{"quota":50000,"period":100000}}"#, "50000 100000", "50000"),
+        // Its steps do not divide every period.
+        (r#"{"cpu":{"quota":10001,"period":33333}}"#, "10333 33333", "10333"),
+        (r#"{"cpu":{"quota":-1,"period":50000}}"#, "max 50000", "-1"),
+    ] {
+        let resources = crate::spec::read("resources", json.as_bytes()).unwrap();
+        for (h, file, want) in [(&hosts[0], "cpu.max", v2), (&hosts[1], "cpu.cfs_quota_us", v1)] {
+            let values = |manager| {
+                let plan = decide(h, manager, "id", None, Some(&resources)).unwrap();
+                plan.writes.iter().filter(|w| w.file == file).map(|w| w.value.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(values(Manager::Systemd), [want], "{file} of {json}");
+            let exact = resources.cpu.as_ref().and_then(|cpu| cpu.quota).unwrap();
+            assert!(exact < 0 || values(Manager::Cgroupfs)[0].starts_with(&exact.to_string()), "{json}");
+        }
+    }
+    let h = &hosts[0];
+    let resources = crate::spec::read("resources", br#"{"unified":{"cpu.max":"12345 100000"}}"#).unwrap();
+    let plan = decide(h, Manager::Systemd, "id", None, Some(&resources)).unwrap();
+    assert_eq!(plan.writes[0].value, "13000 100000");
+}
+
+#[test]
 fn limits_on_v2() {
     let h = Hierarchies::parse(V2, "0::/\n");
     for (json, want) in [
