@@ -216,6 +216,9 @@ fn groups(h: &Hierarchies, version: Version, id: &str, path: Option<&str>) -> Re
         _ => {
             h.v1.iter()
                 .filter(|h| h.controllers.iter().all(|c| !c.starts_with("name=") || c == "name=systemd"))
+                // Where the unified hierarchy is mounted beside them (hybrid), programs and BPF filters tell containers
+                // apart by their group there.
+                .chain(&h.v2)
                 .map(|h| group(h, &h.own))
                 .collect()
         }

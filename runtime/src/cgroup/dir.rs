@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
@@ -130,7 +130,7 @@ impl Dir {
             }
             Ok(())
         })?;
-        Ok(found.map(|fd| Dir { fd, path: format!("{}/…", self.path) }))
+        Ok(found.map(|fd| Dir { path: name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path)), fd }))
     }
 
     /// Sends `signal` to every process of it and of every group below; answers which ones.
@@ -174,9 +174,10 @@ impl From<Dir> for OwnedFd {
     }
 }
 
-/// Moves a process into the group.
-pub(super) fn join(group: BorrowedFd<'_>, pid: i32) -> Result<()> {
-    write_at(group, "cgroup.procs", &pid.to_string()).call(|| format!("write(cgroup.procs, {pid})"))
+/// The path of an open group, as the kernel says it.
+fn name_of(group: &OwnedFd) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", group.as_raw_fd())).ok()?;
+    path.into_os_string().into_string().ok()
 }
 
 /// A value as an error shows it: one line, not endless.

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::decide::Plan;
 use super::dir::Dir;
 use super::made::Made;
-use super::placement::{Groups, Placement, Seat, SubGroups, join};
+use super::placement::{Placement, Seat, SubGroups, join};
 use super::probe::Version;
 use super::record::{self, GroupDir, Record};
 use super::{systemd, v1, v2};
@@ -53,20 +53,19 @@ impl Group {
         let mut group = Group::open(plan.record.clone());
         let Some(unit) = &plan.unit else {
             group.make(plan)?;
-            let placement = match group.record.version {
-                Version::V2 => Placement::AtBirth(group.duplicates()?.remove(0).into()),
-                _ => Placement::ByPid(Groups(group.duplicates()?, None)),
-            };
+            let placement = group.first_placement(plan)?;
             return Ok((group, placement));
         };
+        // Before systemd is asked: it would put a process there, and take the group away with the unit.
+        group.refuse_frozen_above().step(|| APPLYING)?;
         let held = systemd::start(unit, plan.record.version).step(|| APPLYING)?;
         let holder = held.map(|(holder, path)| {
             group.record.groups.iter_mut().for_each(|own| own.path.clone_from(&path));
             group.held = true;
             holder
         });
-        match group.make(plan).and_then(|()| group.seat(plan, &unit.record)) {
-            Ok(placement) => Ok((group, placement.held_by(holder))),
+        match group.make(plan).and_then(|()| group.first_placement(plan)) {
+            Ok(placement) => Ok((group, Placement { holder, ..placement })),
             Err(error) => {
                 drop(holder);
                 let _ = systemd::stop(&unit.record);
@@ -75,30 +74,34 @@ impl Group {
         }
     }
 
-    /// Where the first process of a unit goes.
-    fn seat(&self, plan: &Plan, unit: &record::Unit) -> Result<Placement> {
-        let mut dirs = self.duplicates()?;
-        if self.record.version != Version::V2 {
-            return Ok(Placement::ByPid(Groups(dirs, None)));
-        }
-        let tasks = plan.writes.iter().any(apply::needs_room).then(|| "1".to_owned());
-        let (unit, group) = (unit.clone(), dirs.remove(0));
-        Ok(Placement::InUnit(Seat { group, unit, below: String::new(), holder: None, tasks }))
+    /// Where the first process goes.
+    fn first_placement(&self, plan: &Plan) -> Result<Placement> {
+        let placement = self.placement(|dir, _| dir.duplicate())?;
+        let tight = self.held && plan.writes.iter().any(apply::needs_room);
+        let tasks = match self.group_of("pids")? {
+            Some((_, dir)) if tight => Some((dir.duplicate()?, "1".to_owned())),
+            _ => None,
+        };
+        Ok(Placement { tasks, ..placement })
     }
 
     fn make(&mut self, plan: &Plan) -> Result<()> {
         let group = self;
         let mut made = Made::default();
         for index in 0..group.dirs.len() {
-            group.fresh[index] = made.group(&group.record.groups[index]).step(|| APPLYING)?;
+            group.fresh[index] = match made.group(&group.record.groups[index]) {
+                // Beside v1 it has no limits: whoever may not make groups there goes without one.
+                Err(error) if group.is_beside(index) && is_forbidden(&error) => {
+                    group.forget(index);
+                    break;
+                }
+                made => made.step(|| APPLYING)?,
+            };
             let Some(dir) = group.dir(index)? else {
                 let path = group.record.groups[index].full();
                 return Err(Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING));
             };
-            // A unit is a new one; systemd has put its holder and its own defaults into the group.
-            if !group.fresh[index] && plan.unit.is_none() {
-                group.refuse_used(index, dir)?;
-            }
+            group.refuse_used(index, dir)?;
             match group.record.version {
                 Version::V2 => v2::enable(plan, dir)?,
                 _ => v1::prepare(&group.record.groups[index], plan).step(|| APPLYING)?,
@@ -110,6 +113,18 @@ impl Group {
         group.parents = made.keep();
         group.parents.retain(|path| group.record.groups.iter().all(|own| own.full() != *path));
         Ok(())
+    }
+
+    /// Whether it is the group that a container of v1 has on the unified hierarchy, the last one.
+    fn is_beside(&self, index: usize) -> bool {
+        self.record.version == Version::V1 && self.record.groups[index].is_unified()
+    }
+
+    /// Does without a group, and those after it.
+    fn forget(&mut self, index: usize) {
+        self.record.groups.truncate(index);
+        self.dirs.truncate(index);
+        self.fresh.truncate(index);
     }
 
     /// The groups of `record`. Nothing is opened before it is needed.
@@ -155,20 +170,18 @@ impl Group {
             if below.trim_matches('/').is_empty() {
                 return dir.duplicate();
             }
-            // runc's words: its clients look for `adding pid … to cgroups … : no such file`.
-            dir.open_below(below).step(|| "error adding pid of the new process to cgroups")
-        })
-    }
-
-    /// Where process `pid` of the container is: for an `exec` whose own group refuses processes (EBUSY) because the
-    /// container made limited groups below it.
-    ///
-    /// # Errors
-    /// `Kind::NotFound` if it is in none of the container's groups.
-    pub fn placement_of(&self, pid: i32) -> Result<Placement> {
-        self.placement(|dir, _| {
-            dir.find(pid)?
-                .ok_or_else(|| Error::new(Kind::NotFound, format!("process {pid} is not in {}", dir.path())))
+            match dir.open_below(below) {
+                // Beside v1, a group that nobody made there is not missed.
+                Err(error)
+                    if error.errno() == Some(libc::ENOENT)
+                        && self.record.version == Version::V1
+                        && record.is_unified() =>
+                {
+                    dir.duplicate()
+                }
+                // runc's words: its clients look for `adding pid … to cgroups … : no such file`.
+                other => other.step(|| "error adding pid of the new process to cgroups"),
+            }
         })
     }
 
@@ -337,19 +350,16 @@ impl Group {
 
     fn empty(&self, index: usize, dir: &Dir, deadline: Instant) -> Result<()> {
         self.kill_in(index, dir)?;
-        if self.record.version == Version::V2 {
+        if self.record.groups[index].is_unified() {
             v2::wait(dir, "populated", false, deadline)?;
         }
         dir.remove_below()
     }
 
     fn kill_in(&self, index: usize, dir: &Dir) -> Result<()> {
-        match self.record.version {
-            Version::V2 => v2::kill(dir),
-            _ => {
-                let freezer = self.record.index_of("freezer") == Some(index);
-                v1::kill(dir, freezer)
-            }
+        match self.record.groups[index].is_unified() {
+            true => v2::kill(dir),
+            false => v1::kill(dir, self.record.index_of("freezer") == Some(index)),
         }
     }
 
@@ -387,48 +397,75 @@ impl Group {
     }
 
     fn placement(&self, each: impl Fn(&Dir, &GroupDir) -> Result<Dir>) -> Result<Placement> {
-        let dirs =
-            self.record.groups.iter().enumerate().map(|(index, record)| each(self.needed(index)?, record));
-        let mut dirs = dirs.collect::<Result<Vec<Dir>>>()?;
-        Ok(match self.record.version {
-            Version::V2 => self.born_in(dirs.remove(0)),
-            _ => Placement::ByPid(Groups(dirs, None)),
-        })
-    }
-
-    fn born_in(&self, group: Dir) -> Placement {
-        let Some(unit) = self.record.unit.clone() else { return Placement::AtBirth(group.into()) };
-        let own = self.record.groups.first().map(GroupDir::full).unwrap_or_default();
-        let below = group.path().strip_prefix(&own).unwrap_or_default().trim_matches('/').to_owned();
-        Placement::InUnit(Seat { group, unit, below, holder: None, tasks: None })
-    }
-
-    fn duplicates(&self) -> Result<Vec<Dir>> {
-        (0..self.dirs.len()).map(|index| self.needed(index)?.duplicate()).collect()
-    }
-
-    fn refuse_used(&self, index: usize, dir: &Dir) -> Result<()> {
-        let frozen = match self.record.version {
-            Version::V2 => {
-                let events = dir.read("cgroup.events")?;
-                if !v2::says(&events, "populated") && !v2::says(&events, "frozen") {
-                    return Ok(());
-                }
-                v2::says(&events, "frozen")
+        let mut placement = Placement::default();
+        for (index, record) in self.record.groups.iter().enumerate() {
+            let dir = each(self.needed(index)?, record)?;
+            if !record.is_unified() {
+                placement.v1.push(dir);
+                continue;
             }
-            _ => self.record.index_of("freezer") == Some(index) && v1::is_stopped(dir)?,
-        };
-        let processes = dir.pids()?.len();
-        let text = match (processes, frozen) {
-            (0, true) => "container's cgroup unexpectedly frozen".to_owned(),
-            (0, false) if self.record.version == Version::V1 => return Ok(()),
-            (n, _) => format!("container's cgroup is not empty: {n} process(es) found"),
+            if let Some(unit) = self.record.unit.clone() {
+                let below = dir.path().strip_prefix(&record.full()).unwrap_or_default();
+                placement.unit = Some(Seat { unit, below: below.trim_matches('/').to_owned() });
+            }
+            placement.birth = Some(dir);
+        }
+        Ok(placement)
+    }
+
+    /// Refuses a group that others use, and one that is frozen, or below a frozen one: what is born in it, or moved into it,
+    /// stands still, and whoever waits for it.
+    fn refuse_used(&self, index: usize, dir: &Dir) -> Result<()> {
+        // A unit is a new one; systemd has put its holder into the group.
+        let mut used = !self.fresh[index] && self.record.unit.is_none();
+        let (mut frozen, mut processes) = (false, 0);
+        if self.record.groups[index].is_unified() {
+            let events = dir.read("cgroup.events")?;
+            frozen = v2::says(&events, "frozen");
+            used &= v2::says(&events, "populated");
+        } else if self.record.index_of("freezer") == Some(index) {
+            frozen = v1::is_stopped(dir)?;
+        }
+        if used {
+            processes = dir.pids()?.len();
+            used = processes > 0 || self.record.groups[index].is_unified();
+        }
+        let text = match (used, frozen) {
+            (false, false) => return Ok(()),
+            (false, true) => FROZEN.to_owned(),
+            (true, _) => format!("container's cgroup is not empty: {processes} process(es) found"),
         };
         Err(Error::new(Kind::Invalid, text).at(dir.path().to_owned()))
+    }
+
+    /// Refuses a group that is to be made below a frozen one, or that is there and frozen.
+    fn refuse_frozen_above(&self) -> Result<()> {
+        for group in self.record.groups.iter().filter(|group| group.is_unified()) {
+            let full = group.full();
+            let ends = full.match_indices('/').map(|(slash, _)| slash).chain([full.len()]);
+            for end in ends.rev().take_while(|end| *end >= group.mount.len()) {
+                let Some(dir) = Dir::open(&full[..end])? else { continue };
+                match dir.read("cgroup.events") {
+                    Ok(events) if v2::says(&events, "frozen") => {
+                        return Err(Error::new(Kind::Invalid, FROZEN).at(dir.path().to_owned()));
+                    }
+                    // The root has no such file, and is never frozen.
+                    Err(error) if !gone(&error) => return Err(error),
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 const APPLYING: &str = "unable to apply cgroup configuration";
+/// runc's words.
+const FROZEN: &str = "container's cgroup unexpectedly frozen";
+
+fn is_forbidden(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+}
 
 /// Whether the group a file belonged to was removed meanwhile.
 pub(super) fn gone(error: &Error) -> bool {

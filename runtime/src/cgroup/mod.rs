@@ -9,7 +9,7 @@
 //! `probe` looks at the host; `decide` is pure: paths, every write, the device program; `limits` is the one table of
 //! limits; `group` is the live thing, on the drivers `v1` and `v2`. A [`Record`] is persisted before anything is
 //! made, so that `delete` finds the groups after a crash at any point. Hybrid hosts (controllers on v1, an empty
-//! v2 beside them) are v1 hosts. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
+//! v2 beside them) are v1 hosts, whose containers have a group on v2, too. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
 //! the connection of `dbus`, before anything is born in it; from then on it is a group like the others.
 
 #![forbid(unsafe_code)]

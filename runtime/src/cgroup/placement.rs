@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a process gets into its groups: born there (v2), or moved there by its pid (v1, and the fallback).
+//! How a process gets into its groups: born there (the unified hierarchy), or moved there (v1, and the fallback).
 
 #![forbid(unsafe_code)]
 
@@ -14,33 +14,31 @@ use crate::error::{Error, Kind, Result, Step};
 /// How often the kernel is asked again to take a process that is still being made (`TASK_NEW` gives EINVAL on v1).
 const TRIES: u32 = 5;
 
-/// Where a process that is about to be made goes.
-#[derive(Debug)]
-pub enum Placement {
-    /// `clone3(CLONE_INTO_CGROUP)` with this directory. Where the kernel refuses (EBUSY: the group has limited children;
-    /// EOPNOTSUPP: it is threaded; ENOSYS, EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a
-    /// process made otherwise may be given to [`Placement::place`].
-    AtBirth(OwnedFd),
-    /// [`Placement::place`], before the process does anything.
-    ByPid(Groups),
-    /// As `AtBirth`, in the group of a systemd unit.
-    InUnit(Seat),
+/// Where a process that is about to be made goes. One without any group belongs to a container without cgroups.
+#[derive(Debug, Default)]
+pub struct Placement {
+    /// On the unified hierarchy: for `clone3(CLONE_INTO_CGROUP)`. Where the kernel refuses (EOPNOTSUPP: it is threaded;
+    /// ENOSYS, EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be
+    /// given to [`Placement::place`]; for EBUSY there is [`Placement::beside_init`].
+    pub(super) birth: Option<Dir>,
+    /// On v1 hierarchies: to be joined before the process does anything.
+    pub(super) v1: Vec<Dir>,
+    /// The unit whose group the one on the unified hierarchy is.
+    pub(super) unit: Option<Seat>,
+    /// What keeps the unit until the process is in it.
+    pub(super) holder: Option<Holder>,
+    /// The group's pids.max once that is gone.
+    pub(super) tasks: Option<(Dir, String)>,
+    /// The container's first process, for a further one.
+    pub(super) init: Option<i32>,
 }
 
-/// Groups to join; none at all for a container without cgroups.
-#[derive(Debug, Default)]
-pub struct Groups(pub(super) Vec<Dir>, pub(super) Option<Holder>);
-
-/// The group of a unit.
-#[derive(Debug)]
-pub struct Seat {
-    pub(super) group: Dir,
+/// A place in a systemd unit.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
     pub(super) unit: record::Unit,
     /// The group's path below the unit's.
     pub(super) below: String,
-    pub(super) holder: Option<Holder>,
-    /// What pids.max is to be once the holder is gone.
-    pub(super) tasks: Option<String>,
 }
 
 impl Placement {
@@ -49,18 +47,15 @@ impl Placement {
     /// # Errors
     /// `Kind::Os` naming the cgroup.procs that refused.
     pub fn place(&self, pid: i32) -> Result<()> {
-        match self {
-            Placement::AtBirth(group) => {
-                super::dir::join(group.as_fd(), pid).map_err(threaded).step(|| adding(pid))
-            }
-            Placement::ByPid(Groups(groups, _)) => groups.iter().try_for_each(|group| join(group, pid)),
-            Placement::InUnit(seat) => match join(&seat.group, pid) {
-                // Of the two groups' common parent only root is the owner: systemd's business.
-                Err(error) if matches!(error.errno(), Some(libc::EACCES | libc::EPERM)) => {
-                    systemd::attach(&seat.unit, &seat.below, pid).step(|| adding(pid))
-                }
-                other => other,
-            },
+        self.v1.iter().try_for_each(|group| join(group, pid))?;
+        let Some(group) = &self.birth else { return Ok(()) };
+        match (join(group, pid).map_err(threaded), &self.unit) {
+            (Err(error), _) if !is_denied(&error) => Err(error),
+            // Of the two groups' common parent only root is the owner: systemd's business.
+            (Err(_), Some(seat)) => systemd::attach(&seat.unit, &seat.below, pid).step(|| adding(pid)),
+            // Beside v1 it has no limits: whoever may not use it goes without.
+            (Err(_), None) if !self.v1.is_empty() => Ok(()),
+            (other, _) => other,
         }
     }
 
@@ -69,20 +64,28 @@ impl Placement {
     /// # Errors
     /// `Kind::Os`: it is to be moved by its pid then.
     pub fn seats(&self) -> Result<Vec<OwnedFd>> {
-        match self {
-            Placement::ByPid(Groups(groups, _)) => groups.iter().map(Dir::seat).collect(),
-            Placement::AtBirth(_) | Placement::InUnit(_) => Ok(Vec::new()),
-        }
+        self.v1.iter().map(Dir::seat).collect()
     }
 
-    /// The same placement, kept by `holder` until [`Placement::settle`].
-    pub(super) fn held_by(mut self, holder: Option<Holder>) -> Placement {
-        match &mut self {
-            Placement::AtBirth(_) => {}
-            Placement::ByPid(Groups(_, own)) => *own = holder,
-            Placement::InUnit(seat) => seat.holder = holder,
-        }
-        self
+    /// The same placement for a further process of the container whose first one is `init`.
+    #[must_use]
+    pub fn or_beside(self, init: i32) -> Placement {
+        Placement { init: Some(init), ..self }
+    }
+
+    /// Another placement for a process that the group on the unified hierarchy takes no more, because the container has
+    /// enabled controllers for groups below it (EBUSY; cgroups(7), "no internal processes"): where its first process
+    /// is now, as runc and crun do. `None` where that is not known, or nowhere else.
+    ///
+    /// # Errors
+    /// `Kind::Os` when the groups cannot be read.
+    pub fn beside_init(&self) -> Result<Option<Placement>> {
+        let (Some(init), Some(own)) = (self.init, &self.birth) else { return Ok(None) };
+        let Some(found) = own.find(init)? else { return Ok(None) };
+        let below = found.path().strip_prefix(own.path()).unwrap_or_default().trim_matches('/').to_owned();
+        let unit = self.unit.clone().map(|seat| Seat { below, ..seat });
+        let v1 = self.v1.iter().map(Dir::duplicate).collect::<Result<_>>()?;
+        Ok(Some(Placement { birth: Some(found), v1, unit, ..Placement::default() }))
     }
 
     /// The process is in its groups: what kept them until then goes.
@@ -90,28 +93,25 @@ impl Placement {
     /// # Errors
     /// `Kind::Os` when a limit that had to wait for this is refused.
     pub fn settle(&mut self) -> Result<()> {
-        match self {
-            Placement::AtBirth(_) => Ok(()),
-            Placement::ByPid(Groups(_, holder)) => {
-                holder.take();
-                Ok(())
-            }
-            Placement::InUnit(seat) => {
-                seat.holder.take();
-                seat.tasks.take().map_or(Ok(()), |limit| seat.group.write("pids.max", &limit))
-            }
-        }
+        self.holder.take();
+        self.tasks.take().map_or(Ok(()), |(group, limit)| group.write("pids.max", &limit))
     }
 
     /// The directory for `CLONE_INTO_CGROUP`.
     #[must_use]
     pub fn at_birth(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Placement::AtBirth(group) => Some(group.as_fd()),
-            Placement::InUnit(seat) => Some(seat.group.as_fd()),
-            Placement::ByPid(_) => None,
-        }
+        self.birth.as_ref().map(AsFd::as_fd)
     }
+
+    /// Whether being born is all there is to it.
+    #[must_use]
+    pub fn is_by_birth(&self) -> bool {
+        self.birth.is_some() && self.v1.is_empty()
+    }
+}
+
+fn is_denied(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::EACCES | libc::EPERM))
 }
 
 /// Moves a process into one group.

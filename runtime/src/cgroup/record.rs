@@ -19,7 +19,7 @@ pub struct Record {
     pub version: Version,
     /// The container's id: the mark on groups of ours.
     pub id: String,
-    /// v2: one group. v1: one for each hierarchy.
+    /// v2: one group. v1: one for each hierarchy, the unified one last where it is mounted, too.
     pub groups: Vec<GroupDir>,
     /// The systemd unit that they belong to, if systemd made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +61,11 @@ impl GroupDir {
     #[must_use]
     pub fn full(&self) -> String {
         format!("{}{}", self.mount.trim_end_matches('/'), self.path)
+    }
+
+    /// Whether it is on the unified hierarchy.
+    pub(super) fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
     }
 }
 
@@ -117,7 +122,7 @@ impl Record {
     /// The container's groups as a v1 cgroup mount shows them.
     #[must_use]
     pub fn v1_views(&self) -> Vec<View> {
-        let v1 = self.groups.iter().filter(|_| self.version == Version::V1);
+        let v1 = self.groups.iter().filter(|group| !group.is_unified());
         v1.map(|g| view(&g.mount, &g.controllers, g.full())).collect()
     }
 

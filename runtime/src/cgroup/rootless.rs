@@ -24,7 +24,15 @@ impl Plan {
         h: &Hierarchies,
         delegated: &[String],
     ) -> Result<(Plan, Option<&'static str>)> {
-        let before = self.record.groups.len();
+        // Beside v1 the unified hierarchy has no limits: it is not missed.
+        let counted = |plan: &Plan| {
+            plan.record
+                .groups
+                .iter()
+                .filter(|g| plan.record.version == Version::V2 || !g.is_unified())
+                .count()
+        };
+        let before = counted(&self);
         let own = h.v2.as_ref().map_or("", |h| h.own.trim_end_matches('/')).to_owned();
         let v2 = self.record.version == Version::V2;
         let id = self.record.id.clone();
@@ -37,7 +45,7 @@ impl Plan {
             }
             v2 && takes(group, delegated)
         });
-        let lost = before - self.record.groups.len();
+        let lost = before - counted(&self);
         if lost == 0 {
             return Ok((self, None));
         }
@@ -51,7 +59,8 @@ impl Plan {
         if self.record.index_of("devices").is_none() {
             self.devices = DevicePlan::None;
         }
-        if self.record.groups.is_empty() {
+        if counted(&self) == 0 {
+            self.record.groups.clear();
             self.record.version = Version::None;
             return Ok((
                 self,

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Resource, setrlimit};
@@ -68,14 +69,19 @@ impl Launch<'_> {
             (Some(image), Some(program)) => Stage::Sealed { image: image.as_fd(), program: program.as_fd() },
             _ => Stage::Linked(&mut words),
         };
-        let born = bear(window, stage).map_err(|error| clone_failure(error, flags))?;
+        let beside = OnceCell::new();
+        let born = bear(window, stage, self.placement(), &beside);
+        let born = born.map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
-        self.sits = !own.is_empty();
-        self.born(born, channel)
+        if let (Task::Exec { placement, .. }, Some(beside)) = (&mut self.task, beside.into_inner()) {
+            *placement = beside;
+        }
+        self.sits = !own.is_empty() && !born.late;
+        self.born(born, channel, seats)
     }
 
     /// The process exists: its undo comes first.
-    fn born(&mut self, born: Born, channel: Channel) -> Result<()> {
+    fn born(&mut self, born: Born, channel: Channel, seats: bool) -> Result<()> {
         let Born { pid, pidfd, late } = born;
         // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
@@ -85,12 +91,13 @@ impl Launch<'_> {
         self.child = Some((pid, pidfd));
         let affinity = self.subject.process.and_then(|process| process.affinity.as_ref());
         self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
-        if late {
+        // With seats, all of this comes when they are taken.
+        if late && !seats {
             self.place_process()?;
             if !self.waits {
                 channel.go()?;
             }
-        } else if self.placement().and_then(Placement::at_birth).is_some() {
+        } else if !seats {
             self.settle()?;
         }
         self.channel = Some(channel);
@@ -201,16 +208,34 @@ impl Launch<'_> {
     }
 }
 
-/// Clones, into the control group if that takes it at birth; else the process waits to be placed by its pid.
-fn bear(mut window: Window<'_>, mut stage: Stage<'_>) -> Result<Born> {
-    match launch(&window, stage.again()) {
+/// Clones, into the control group if that takes it at birth; if not, beside init (which `beside` then is); else the process
+/// waits to be placed by its pid.
+fn bear<'a>(
+    mut window: Window<'a>,
+    mut stage: Stage<'_>,
+    placement: Option<&Placement>,
+    beside: &'a OnceCell<Placement>,
+) -> Result<Born> {
+    let mut launched = launch(&window, stage.again());
+    if is_busy(&launched)
+        && let Some(found) = placement.map(Placement::beside_init).transpose()?.flatten()
+    {
+        window.cgroup = beside.get_or_init(|| found).at_birth();
+        launched = launch(&window, stage.again());
+    }
+    match launched {
         Err(error) if window.cgroup.is_some() && refused_by_group(&error) => {
             window.cgroup = None;
+            window.seats = &[];
             window.wait = true;
             launch(&window, stage).map(|(pid, pidfd)| Born { pid, pidfd, late: true })
         }
         born => born.map(|(pid, pidfd)| Born { pid, pidfd, late: false }),
     }
+}
+
+fn is_busy<T>(launched: &Result<T>) -> bool {
+    launched.as_ref().is_err_and(|error| error.errno() == Some(libc::EBUSY))
 }
 
 /// Says what forbids new namespaces: these are settings of the machine, which the errno does not name.

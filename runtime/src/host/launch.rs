@@ -227,7 +227,7 @@ impl<'a> Launch<'a> {
 
     fn cgroup(&mut self) -> Result<()> {
         let Task::Create { plan, state, .. } = &mut self.task else { return Ok(()) };
-        self.journal.push(Undo::Cgroup(state.cgroup.clone()));
+        // What fails here takes away what it made, and nothing that it found.
         let (group, placement) = Group::create(&plan.cgroup)?;
         state.cgroup = group.record().clone();
         self.journal.push(Undo::Directories(group.made_parents().to_vec()));

@@ -56,7 +56,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         user: namespaces.has(NsKind::User),
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
         keyring: keyring(&container.state),
-        place: placement.at_birth().is_none(),
+        place: !placement.is_by_birth(),
         unprivileged: !facts.is_admin(),
         drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
         last_cap: facts.last_cap,
@@ -139,15 +139,13 @@ fn entered(namespaces: &Namespaces) -> u64 {
     kinds.fold(0, |flags, kind| flags | kind.flag())
 }
 
-/// The container's group, the sub-group asked for, or (when the container made groups below its own, so that its
-/// own takes no process) the one that init is in.
+/// The container's group, or the sub-group asked for. Where the container's own takes no process, because the container made
+/// groups below it, the one that init is in.
 fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     let group = container.group();
     // The container's own group is where it goes anyway.
     let named = |sub: &&str| !sub.is_empty() && *sub != "/";
     let subs: Vec<&str> = ask.cgroup.iter().map(String::as_str).filter(named).collect();
-    match subs.is_empty() {
-        false => group.exec_placement(&subs),
-        true => group.exec_placement(&[]).or_else(|_| group.placement_of(pid)),
-    }
+    let placement = group.exec_placement(&subs)?;
+    Ok(if subs.is_empty() { placement.or_beside(pid) } else { placement })
 }

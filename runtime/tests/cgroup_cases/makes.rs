@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use corten::Kind;
-use corten::cgroup::{Group, Manager, Placement, decide};
+use corten::cgroup::{Group, Manager, decide};
 
 use super::children::{Waiting, born_in, reap};
 use super::{Case, Host, apply, read};
@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
 
 fn made_and_gone(host: &Host) {
     let (group, placement) = host.group("a/b", "{}");
-    assert_eq!(matches!(placement, Placement::AtBirth(_)), host.v2());
+    assert_eq!(placement.is_by_birth(), host.v2());
     assert_eq!(group.record().groups.len(), host.dirs("a/b").len());
     assert!(group.record().groups.iter().all(|g| g.inode.is_some()));
     for dir in host.dirs("a/b") {
@@ -102,7 +102,7 @@ fn failure(host: &Host) {
 
 fn birth(host: &Host) {
     let (group, placement) = host.group("a", "{}");
-    let Some(dir) = placement.at_birth() else {
+    let Some(dir) = placement.at_birth().filter(|_| placement.is_by_birth()) else {
         host.not_run("v1");
         return group.destroy().unwrap();
     };
@@ -158,9 +158,16 @@ fn exec(host: &Host) {
         group.exec_placement(subs).unwrap().place(process.pid()).unwrap();
         assert_eq!(within(end), all, "{subs:?}");
     }
-    group.placement_of(process.pid()).unwrap().place(process.pid()).unwrap();
-    assert_eq!(within("a/sub"), all);
-    assert_eq!(group.placement_of(1).unwrap_err().kind(), Kind::NotFound);
+    let beside = |pid| group.exec_placement(&[]).unwrap().or_beside(pid).beside_init().unwrap();
+    match beside(process.pid()) {
+        Some(placement) => {
+            placement.place(process.pid()).unwrap();
+            // Only the unified hierarchy has groups that take no process.
+            assert_eq!(within("a/sub"), if host.v2() { all } else { 1 });
+            assert!(beside(1).is_none());
+        }
+        None => host.not_run("no unified hierarchy"),
+    }
     if !host.v2() && host.has("pids") && host.has("name=systemd") {
         group.exec_placement(&["pids:/"]).unwrap().place(process.pid()).unwrap();
         assert_eq!(within("a"), all);

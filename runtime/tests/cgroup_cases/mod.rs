@@ -112,7 +112,7 @@ impl Host {
     fn mounts(&self) -> Vec<&str> {
         match &self.h.v2 {
             Some(v2) if self.v2() => vec![&v2.mount],
-            _ => self.h.v1.iter().map(|h| h.mount.as_str()).collect(),
+            _ => self.h.v1.iter().chain(&self.h.v2).map(|h| h.mount.as_str()).collect(),
         }
     }
 

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_linux;
 mod bad_values;
 mod cgroup_devices;
+mod cgroup_places;
 mod cgroups;
 mod cli;
 mod crash;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Case> {
         seccomp::cases,
         cgroups::cases,
         cgroup_devices::cases,
+        cgroup_places::cases,
         systemd::cases,
         limits::cases,
         limits_bite::cases,

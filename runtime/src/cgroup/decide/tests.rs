@@ -77,6 +77,19 @@ fn paths_on_v1() {
 }
 
 #[test]
+fn hybrid_hosts_have_a_group_on_v2_too() {
+    let unified = "12 0 0:12 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    let h = Hierarchies::parse(&format!("{V1}{unified}"), &V1_OWN.replace("0::/\n", "0::/mine\n"));
+    for (path, full) in [(Some("/a"), "/sys/fs/cgroup/unified/a"), (None, "/sys/fs/cgroup/unified/mine/id")] {
+        let record = decide(&h, Manager::Cgroupfs, "id", path, None).unwrap().record;
+        assert_eq!((record.version, record.groups.len()), (Version::V1, 11));
+        assert_eq!(record.groups.last().unwrap().full(), full);
+        assert_eq!((record.v1_views().len(), record.v2_path()), (10, None));
+        assert!(record.fault().is_none());
+    }
+}
+
+#[test]
 fn paths_that_are_refused() {
     let long = "x".repeat(256);
     for path in ["..", "/a/../b", "a/..", "/", "//.", "a\0b", "a\nb", &long] {
