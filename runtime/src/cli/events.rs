@@ -60,6 +60,7 @@ impl Verb for Events {
 
 /// Prints until init has ended. What its end brought (it may have been the one that was killed) is still told.
 fn follow(id: &str, mut watch: Watch, interval: Duration) -> Result<(), Failure> {
+    crate::ALLOCATOR.stay();
     let mut next = Instant::now() + interval;
     let mut again = false;
     loop {

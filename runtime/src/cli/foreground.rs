@@ -47,6 +47,7 @@ impl Foreground {
     /// # Errors
     /// Something of ours failed; the process is killed then, because nobody attends it any more.
     pub fn attend(self, launched: Launched) -> Outcome {
+        crate::ALLOCATOR.stay();
         let Launched { pid, pidfd, console, .. } = launched;
         let relayed = console.map(Console::attach).transpose().and_then(|mut console| {
             self.relay(pid, pidfd.as_fd(), console.as_mut())?;

@@ -4,12 +4,13 @@
 //! A call of `corten` lives for a millisecond. musl's allocator maps and unmaps pages for every growing vector,
 //! which is a quarter of a `create`'s own work; here an allocation is an addition. The newest block can grow,
 //! shrink and be freed in place, so a vector that is filled alone costs what it holds. One thread has the arena for
-//! itself and takes no lock (a locked addition costs three times as much). Never for the shim, which lives for months.
+//! itself and takes no lock (a locked addition costs three times as much). A command that stays (`events`, whoever
+//! attends a process) says so: from then on blocks are the C library's, and come back. Never for the shim.
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
-use std::ptr::{self, NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ptr::{self, null_mut};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// Bytes in the executable's .bss: pages that are not touched cost nothing.
 const ARENA: usize = 256 * 1024;
@@ -25,7 +26,18 @@ pub struct Bump {
     locked: AtomicBool,
     /// For all others, under the lock: mappings.
     shared: UnsafeCell<Region>,
+    /// All mappings, the newest first.
+    mappings: AtomicPtr<Mapping>,
+    /// New blocks are the C library's.
+    stays: AtomicBool,
     arena: UnsafeCell<Arena>,
+}
+
+/// What a mapping begins with.
+struct Mapping {
+    before: *mut Mapping,
+    /// Of the whole mapping, in bytes.
+    size: usize,
 }
 
 thread_local! {
@@ -57,6 +69,8 @@ impl Bump {
             own: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
             locked: AtomicBool::new(false),
             shared: UnsafeCell::new(Region { next: null_mut(), end: null_mut() }),
+            mappings: AtomicPtr::new(null_mut()),
+            stays: AtomicBool::new(false),
             arena: UnsafeCell::new(Arena { _bytes: [0; ARENA] }),
         }
     }
@@ -78,6 +92,37 @@ impl Bump {
             unsafe { *self.own.get() = Region { next: start, end: start.add(ARENA) } };
             OWNER.set(self);
         }
+    }
+
+    /// From now on blocks come from the C library's allocator and go back to it: for a command that does not end soon.
+    pub fn stay(&self) {
+        self.stays.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether blocks are the C library's. Whoever has got such a block from another thread sees it, too: reads of one atomic
+    /// do not go back in time.
+    #[inline]
+    fn stays(&self) -> bool {
+        self.stays.load(Ordering::Relaxed)
+    }
+
+    /// Whether a block lies in the arena or in a mapping of this allocator.
+    fn holds(&self, block: *mut u8) -> bool {
+        let within = |start: usize, size: usize| block.addr().wrapping_sub(start) < size;
+        if within(self.arena.get().addr(), ARENA) {
+            return true;
+        }
+        let mut at = self.mappings.load(Ordering::Acquire);
+        while !at.is_null() {
+            // SAFETY: every entry of the list is the head of a mapping that is never given back, was written before it
+            // was published, and is not changed afterwards.
+            let Mapping { before, size } = unsafe { at.read() };
+            if within(at.addr(), size) {
+                return true;
+            }
+            at = before;
+        }
+        false
     }
 
     /// Runs `work` on this thread's region. The lock of the others is held for a few instructions (once in a while for
@@ -106,16 +151,18 @@ impl Default for Bump {
 }
 
 impl Region {
-    fn allocate(&mut self, layout: Layout) -> *mut u8 {
+    fn allocate(&mut self, layout: Layout, mappings: &AtomicPtr<Mapping>) -> *mut u8 {
         let found = self.take(layout);
         if !found.is_null() {
             return found;
         }
-        match map(layout) {
+        match map(layout, mappings) {
             Some((start, size)) => {
-                self.next = start.as_ptr();
-                // SAFETY: one past the end of the mapping of `size` bytes.
-                self.end = unsafe { self.next.add(size) };
+                // SAFETY: the mapping is of `size` bytes, more than its head: both stay within it or one past its end.
+                unsafe {
+                    self.next = start.add(size_of::<Mapping>());
+                    self.end = start.add(size);
+                }
                 self.take(layout)
             }
             None => null_mut(),
@@ -153,34 +200,62 @@ impl Region {
     }
 }
 
-/// New memory that fits `layout`, never given back.
-fn map(layout: Layout) -> Option<(NonNull<u8>, usize)> {
-    let size = layout.size().checked_add(layout.align())?.max(CHUNK).checked_next_multiple_of(4096)?;
+/// New memory that fits `layout` behind its head, never given back, and entered in the list of all.
+fn map(layout: Layout, mappings: &AtomicPtr<Mapping>) -> Option<(*mut u8, usize)> {
+    let size = layout.size().checked_add(layout.align())?.checked_add(size_of::<Mapping>())?;
+    let size = size.max(CHUNK).checked_next_multiple_of(4096)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new private mapping at an address of the kernel's choice disturbs nothing.
     let start = unsafe { libc::mmap(null_mut(), size, protection, flags, -1, 0) };
-    if start == libc::MAP_FAILED { None } else { Some((NonNull::new(start.cast())?, size)) }
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let head: *mut Mapping = start.cast();
+    let mut before = mappings.load(Ordering::Relaxed);
+    loop {
+        // SAFETY: a mapping begins at a page, is longer than its head, and nobody else knows it until it is published.
+        unsafe { head.write(Mapping { before, size }) };
+        match mappings.compare_exchange_weak(before, head, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return Some((start.cast(), size)),
+            Err(newer) => before = newer,
+        }
+    }
 }
 
 // SAFETY: blocks come from memory that lives as long as the allocator (its arena) or for ever (mappings), are
 // aligned and sized as asked, and are disjoint: `next` only moves past what was handed out, and moves back only
-// over the newest block when that block is freed or shrunk by its owner. No method unwinds.
+// over the newest block when that block is freed or shrunk by its owner. Once it stays, blocks are System's, whose
+// promise is the same; which of the two a block is from tells its address. No method unwinds.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.with(|region| region.allocate(layout))
+        if self.stays() {
+            // SAFETY: the caller's promise.
+            return unsafe { System.alloc(layout) };
+        }
+        self.with(|region| region.allocate(layout, &self.mappings))
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        self.with(|region| region.resize(block, layout.size(), 0));
+        if !self.stays() {
+            self.with(|region| region.resize(block, layout.size(), 0));
+        } else if !self.holds(block) {
+            // SAFETY: the block is not from here, so it is from System, with this layout: the caller's promise.
+            unsafe { System.dealloc(block, layout) }
+        }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if self.with(|region| region.resize(block, layout.size(), new_size)) {
-            return block;
+        if !self.stays() {
+            if self.with(|region| region.resize(block, layout.size(), new_size)) {
+                return block;
+            }
+        } else if !self.holds(block) {
+            // SAFETY: as in `dealloc`.
+            return unsafe { System.realloc(block, layout, new_size) };
         }
-        // SAFETY: the caller guarantees that `new_size` rounded up to the alignment does not overflow isize.
-        let layout_new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        let moved = self.with(|region| region.allocate(layout_new));
+        // SAFETY: the caller guarantees that `new_size` rounded up to the alignment does not overflow isize, and that it is
+        // not zero.
+        let moved = unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if !moved.is_null() {
             // SAFETY: both blocks are at least this long, and the new one overlaps no live block.
             unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(new_size)) };
@@ -253,6 +328,40 @@ mod tests {
             assert!(std::slice::from_raw_parts(grown, 3 * CHUNK).iter().all(|b| *b == 1));
             assert!(bump.alloc(layout(isize::MAX as usize - 8192, 8)).is_null());
             assert!(!bump.alloc(layout(8, 8)).is_null());
+        }
+    }
+
+    #[test]
+    fn what_stays_gives_back() {
+        let bump: &'static Bump = Box::leak(Box::default());
+        bump.own();
+        // SAFETY: every block is used with the layout it was last given.
+        unsafe {
+            let (small, big) = (bump.alloc(layout(100, 8)), bump.alloc(layout(3 * CHUNK, 8)));
+            small.write_bytes(1, 100);
+            big.write_bytes(2, 3 * CHUNK);
+            bump.stay();
+            let fresh = bump.alloc(layout(100, 8));
+            assert!(
+                bump.holds(small)
+                    && bump.holds(big)
+                    && bump.holds(big.add(3 * CHUNK - 1))
+                    && !bump.holds(fresh)
+            );
+            let grown = bump.realloc(small, layout(100, 8), 4000);
+            assert!(!bump.holds(grown) && std::slice::from_raw_parts(grown, 100).iter().all(|b| *b == 1));
+            let shrunk = bump.realloc(big, layout(3 * CHUNK, 8), 50);
+            assert!(std::slice::from_raw_parts(shrunk, 50).iter().all(|b| *b == 2));
+            let grown = bump.realloc(grown, layout(4000, 8), 8000);
+            for (block, size) in [(fresh, 100), (grown, 8000), (shrunk, 50)] {
+                bump.dealloc(block, layout(size, 8));
+            }
+            // 16 GiB, all in all.
+            for _ in 0..1 << 14 {
+                let block = bump.alloc(layout(CHUNK, 8));
+                assert!(!block.is_null());
+                bump.dealloc(block, layout(CHUNK, 8));
+            }
         }
     }
 

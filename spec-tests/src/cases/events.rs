@@ -83,6 +83,27 @@ fn stats() -> Vec<Case> {
             same("files that are opened once, of all", files.len(), all)
         })
         .needs(&[Need::Runtime("corten"), Need::File("/usr/bin/strace")]),
+        case("events/takes-no-more-memory-with-time", |t| {
+            let b = t.bundle()?.probe("forever");
+            t.launch(&b)?;
+            let mut command = t.runtime();
+            command.args(["events", "--interval", "5ms", &b.id]);
+            let running = t.spawn(command)?;
+            let data = || -> Result<u64, Trouble> {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()))?;
+                let line = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+                Ok(line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default())
+            };
+            running.log().lines(t, 20)?;
+            let before = data()?;
+            running.log().lines(t, 220)?;
+            let after = data()?;
+            t.cli(&format!("delete --force {}", b.id))?.ok()?;
+            t.finish(running)?.ok()?;
+            check!(after < before + 256, "{before} KiB of data have become {after} KiB with 200 samples");
+            Ok(())
+        })
+        .runc("at times: its collector lets it grow first"),
         case("events/stats-of-paused", |t| {
             let b = t.bundle()?.probe("forever");
             t.launch(&b)?;
