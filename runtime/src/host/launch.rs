@@ -285,7 +285,11 @@ impl<'a> Launch<'a> {
             (Source::Fs(fs), Task::Create { plan, .. }) => {
                 sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref()))
             }
-            (Source::Node(node), _) => sources::node(node),
+            // Only where there is a user namespace: made with its trees, of which the root is the first.
+            (Source::Node(_), _) => match self.trees.get_mut(index).and_then(Option::take) {
+                Some(made) => made,
+                None => Err(Error::new(Kind::Invalid, "internal error: a device node before the rootfs")),
+            },
             (Source::Namespace { path, kind, foreign }, _) => {
                 sources::namespace(path, *kind, foreign.as_deref())
             }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -112,17 +112,25 @@ pub(super) fn file_system(fs: &FsTree, ids: Option<&IdMaps>) -> Result<OwnedFd> 
     Ok(mount)
 }
 
-/// A device node that is the container's alone: one file of a tmpfs that is mounted nowhere. Where no node can be made
-/// (no CAP_MKNOD), the host's is bound.
-pub(super) fn node(node: &Node) -> Result<OwnedFd> {
-    let path = node.path.display();
+/// A tmpfs for nodes that are one container's alone, on top of the root directory of the mount namespace that this thread
+/// is in: one that nobody else is in, and that goes away. Attached, because before Linux 6.15 open_tree(2) copies nothing
+/// out of a mount that is attached nowhere.
+fn nodes_directory() -> Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(tmpfs)")?;
     fsconfig_create(&context).call(|| "fsconfig(tmpfs, CREATE)")?;
     let attrs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let fs = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs).call(|| "fsmount(tmpfs)")?;
+    move_mount(&fs, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).call(|| "move_mount(tmpfs, /)")?;
+    Ok(fs)
+}
+
+/// A device node that is the container's alone: one file in `directory`, under `name`. Where no node can be made
+/// (no CAP_MKNOD), the host's is bound.
+fn node(node: &Node, directory: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let path = node.path.display();
     let (kind, mode) = (FileType::from_raw_mode(node.mode), Mode::from_raw_mode(node.mode & 0o7777));
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    match rustix::fs::mknodat(&fs, "node", kind, mode, node.rdev) {
+    match rustix::fs::mknodat(directory, name, kind, mode, node.rdev) {
         Err(rustix::io::Errno::PERM) => {
             open_tree(CWD, &node.path, clone).call(|| format!("open_tree({path})"))
         }
@@ -130,27 +138,22 @@ pub(super) fn node(node: &Node) -> Result<OwnedFd> {
             let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
             made.call(|| format!("mknod({path})"))?;
             // Whatever our umask is; the owner last, who could change it.
-            rustix::fs::chmodat(&fs, "node", mode, AtFlags::empty()).call(|| format!("chmod({path})"))?;
-            rustix::fs::chownat(&fs, "node", Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::chmodat(directory, name, mode, AtFlags::empty()).call(|| format!("chmod({path})"))?;
+            rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .call(|| format!("chown({path}, {}:{})", node.uid, node.gid))?;
-            open_tree(&fs, "node", clone).call(|| format!("open_tree({path})"))
+            open_tree(directory, name, clone).call(|| format!("open_tree({path})"))
         }
     }
 }
 
-/// All trees of a container with a user namespace, by source; one that cannot be had is its own error.
+/// All trees and device nodes of a container with a user namespace, by source; one that cannot be had is its own error.
 ///
-/// They are copied where another user namespace's process sees them: there the kernel has locked their read-only and
+/// Trees are copied where another user namespace's process sees them: there the kernel has locked their read-only and
 /// nosuid flags and what is mounted below, so that the container's root cannot take them off (mount_namespaces(7),
 /// "Restrictions on mount namespaces"). A copy made here would have no locks.
 pub(super) fn locked_trees(sources: &[Source], ids: Option<&IdMaps>) -> Result<Vec<Option<Result<OwnedFd>>>> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(NsKind::Mount.flag())?;
-    let copy = |source: &Source| match source {
-        Source::Tree(tree) => Some(self::tree(tree, ids)),
-        _ => None,
-    };
-    let copied =
-        crate::sys::ns::among_mounts_of(pid, pidfd.as_fd(), || Ok(sources.iter().map(copy).collect()));
+    let copied = crate::sys::ns::among_mounts_of(pid, pidfd.as_fd(), || Ok(copies(sources, ids)));
     super::identity::kill(pidfd.as_fd());
     crate::sys::wait::reap(pidfd.as_fd())?;
     let mut copied: Vec<Option<Result<OwnedFd>>> = copied.step(|| "copying mounts")?;
@@ -163,6 +166,21 @@ pub(super) fn locked_trees(sources: &[Source], ids: Option<&IdMaps>) -> Result<V
         }
     }
     Ok(copied)
+}
+
+/// What of `sources` this thread's mount namespace, which is nobody else's, has or can make.
+fn copies(sources: &[Source], ids: Option<&IdMaps>) -> Vec<Option<Result<OwnedFd>>> {
+    // One directory for all nodes, made for the first.
+    let mut directory = None;
+    let copy = |(index, source): (usize, &Source)| match source {
+        Source::Tree(tree) => Some(self::tree(tree, ids)),
+        Source::Node(node) => Some(match directory.get_or_insert_with(nodes_directory) {
+            Ok(directory) => self::node(node, directory, &index.to_string()),
+            Err(error) => Err(error.clone()),
+        }),
+        _ => None,
+    };
+    sources.iter().enumerate().map(copy).collect()
 }
 
 fn id_map(mount: &OwnedFd, map: &Idmap, ids: Option<&IdMaps>) -> Result<()> {
