@@ -6,23 +6,28 @@
 
 #![forbid(unsafe_code)]
 
+mod helper;
 mod mapped;
+mod options;
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
 use corten::error::{Context, Error};
 use corten::procfs;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use corten::sys::loopdev;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_remount, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, mount_remount, move_mount, unmount,
 };
 
-use self::mapped::{Layers, Maps};
+use self::mapped::Layers;
+use self::options::{Wanted, read};
 use crate::refusal::{Refusal, Result};
 
 /// mount(2) takes one page of options, its last byte a zero.
@@ -75,70 +80,15 @@ fn points(table: &[u8]) -> Vec<PathBuf> {
     procfs::mounts(&String::from_utf8_lossy(table)).map(|mount| mount.point().into()).collect()
 }
 
-/// What mount(2) wants: flags and the file system's own options.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Wanted {
-    flags: u32,
-    bind: bool,
-    recursive: bool,
-    data: Vec<String>,
-    maps: Maps,
-}
-
-fn read(options: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted::default();
-    for option in options {
-        let flag = match option.as_str() {
-            "bind" => {
-                wanted.bind = true;
-                continue;
-            }
-            "rbind" => {
-                (wanted.bind, wanted.recursive) = (true, true);
-                continue;
-            }
-            "" | "defaults" => continue,
-            "ro" => (libc::MS_RDONLY, true),
-            "rw" => (libc::MS_RDONLY, false),
-            "nosuid" => (libc::MS_NOSUID, true),
-            "suid" => (libc::MS_NOSUID, false),
-            "nodev" => (libc::MS_NODEV, true),
-            "dev" => (libc::MS_NODEV, false),
-            "noexec" => (libc::MS_NOEXEC, true),
-            "exec" => (libc::MS_NOEXEC, false),
-            "sync" => (libc::MS_SYNCHRONOUS, true),
-            "async" => (libc::MS_SYNCHRONOUS, false),
-            "noatime" => (libc::MS_NOATIME, true),
-            "atime" => (libc::MS_NOATIME, false),
-            "nodiratime" => (libc::MS_NODIRATIME, true),
-            "diratime" => (libc::MS_NODIRATIME, false),
-            "relatime" => (libc::MS_RELATIME, true),
-            "norelatime" => (libc::MS_RELATIME, false),
-            "strictatime" => (libc::MS_STRICTATIME, true),
-            "nostrictatime" => (libc::MS_STRICTATIME, false),
-            "dirsync" => (libc::MS_DIRSYNC, true),
-            "loop" => return Err(Refusal::invalid("option loop: loop devices are containerd's to set up")),
-            other => {
-                if !wanted.maps.take(other)? {
-                    wanted.data.push(other.to_owned());
-                }
-                continue;
-            }
-        };
-        match flag {
-            (bit, true) => wanted.flags |= bit as u32,
-            (bit, false) => wanted.flags &= !(bit as u32),
-        }
-    }
-    Ok(wanted)
-}
-
 fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
     if wanted.type_.contains('/') {
         return Err(Refusal::invalid(format!(
             "mount type {:?} was to be resolved by containerd",
             wanted.type_
         )));
+    }
+    if let Some(program) = helper::of(&wanted.type_) {
+        return helper::mount(program, wanted, &target(rootfs, &wanted.target)?);
     }
     let mut parsed = read(&wanted.options)?;
     // Held until the overlay holds them itself.
@@ -158,20 +108,49 @@ fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
             mount_remount(&point, MountFlags::BIND | flags, c"")
                 .call(|| format!("mount({source}, remount)"))?;
         }
-        return Ok(());
+        return propagate(&parsed, rootfs, &wanted.target);
     }
+    // Held until the mount holds it itself: then it goes with the mount.
+    let device = if parsed.looped { Some(attach(source, &parsed)?) } else { None };
+    let source = device.as_ref().map_or(Path::new(source), |(_, path)| path);
     let data = parsed.data.join(",");
     if data.len() > PAGE {
-        return large(&wanted.type_, &parsed, &target);
+        large(&wanted.type_, source, &parsed, &target)?;
+        return propagate(&parsed, rootfs, &wanted.target);
     }
     let data = CString::new(data).map_err(|_| Refusal::invalid("an option holds a zero byte"))?;
     let kind = wanted.type_.as_str();
-    Ok(mount(source, &point, kind, flags, data.as_c_str()).call(|| format!("mount({kind}, {source})"))?)
+    mount(source, &point, kind, flags, data.as_c_str())
+        .call(|| format!("mount({kind}, {})", source.display()))?;
+    propagate(&parsed, rootfs, &wanted.target)
+}
+
+/// The loop device over the file `source`.
+fn attach(source: &str, wanted: &Wanted) -> Result<(OwnedFd, PathBuf)> {
+    let read_only = wanted.flags & libc::MS_RDONLY as u32 != 0;
+    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let file = open(source, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        .call(|| format!("open({source})"))?;
+    Ok(loopdev::attach(file.as_fd(), Path::new(source), read_only)
+        .map_err(|error| error.at("option loop"))?)
+}
+
+/// `private`, `rslave` and their like: a step of their own.
+fn propagate(wanted: &Wanted, rootfs: &Path, below: &str) -> Result<()> {
+    if wanted.propagation == 0 {
+        return Ok(());
+    }
+    // The mount itself, not what it covers: through the path once more.
+    let over = target(rootfs, below)?;
+    let point = format!("/proc/self/fd/{}", over.as_raw_fd());
+    let flags = MountPropagationFlags::from_bits_retain(wanted.propagation);
+    Ok(mount_change(&point, flags).call(|| format!("mount({}, propagation)", rootfs.display()))?)
 }
 
 /// Options beyond a page: one by one, which Linux 6.5 allows for overlay's many lower layers.
-fn large(kind: &str, wanted: &Wanted, target: &OwnedFd) -> Result<()> {
+fn large(kind: &str, source: &Path, wanted: &Wanted, target: &OwnedFd) -> Result<()> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).call(|| format!("fsopen({kind})"))?;
+    fsconfig_set_string(&fs, "source", source).call(|| format!("fsconfig({kind}, source)"))?;
     for option in &wanted.data {
         let call = |key: &str, value: &str| format!("fsconfig({kind}, {key}, {value})");
         match option.split_once('=') {
@@ -216,18 +195,6 @@ fn target(rootfs: &Path, below: &str) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_become_flags_and_data() {
-        let options = ["rbind", "ro", "nosuid", "suid", "lowerdir=/a:/b", "index=off"].map(str::to_owned);
-        let wanted = read(&options).unwrap();
-        assert!(wanted.bind && wanted.recursive);
-        assert_eq!(wanted.flags, libc::MS_RDONLY as u32);
-        assert_eq!(wanted.data, ["lowerdir=/a:/b", "index=off"]);
-        for bad in ["loop", "uidmap=0:1", "gidmap=0:1:-1"] {
-            assert!(read(&[bad.to_owned()]).unwrap_err().text.contains(bad));
-        }
-    }
 
     #[test]
     fn mount_points_are_read_in_order_with_their_escapes() {

@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bump;
 pub mod clone;
 pub mod image;
+pub mod loopdev;
 pub mod mount;
 pub mod ns;
 pub mod pages;

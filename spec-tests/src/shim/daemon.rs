@@ -76,7 +76,8 @@ pub struct Daemon<'t> {
     pub dialect: Cell<Dialect>,
     /// Further environment of the shim's binary.
     pub environment: RefCell<Vec<(String, String)>>,
-    rootfs: PathBuf,
+    /// What all containers have for a root file system.
+    pub rootfs: PathBuf,
     shims: RefCell<Vec<Arc<Shim>>>,
     /// containerd holds both ends of each bundle's log.
     logs: RefCell<HashMap<String, fs::File>>,

@@ -10,6 +10,7 @@ mod errors;
 mod events;
 mod frames;
 mod io;
+mod layers;
 mod lifecycle;
 mod options;
 mod stress;
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Case> {
         errors::cases,
         entry::cases,
         options::cases,
+        layers::cases,
         io::cases,
         events::cases,
         crash::cases,
