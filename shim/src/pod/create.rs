@@ -23,7 +23,7 @@ use crate::process::Process;
 use crate::record::Record;
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::{mounts, operator};
+use crate::{log, mounts, operator};
 
 /// What the operator hands back.
 struct Done {
@@ -88,7 +88,7 @@ impl Pod {
         let pidfd = init.born(made.pid, made.pidfd);
         match prepared.start(made.console) {
             Ok(streams) => drop(init.streams.replace(Some(streams))),
-            Err(refusal) => crate::log::warn(&format!("container {}: no output: {refusal}", request.id)),
+            Err(refusal) => log::warn(&format!("container {}: no output: {refusal}", request.id)),
         }
         let task = Rc::new(Task {
             id: request.id.clone(),
@@ -151,13 +151,16 @@ fn make(
         exit: None,
     };
     let bundle = wish.bundle.clone();
-    record.write(&bundle)?;
+    record.begin(&bundle)?;
     let point = bundle.join("rootfs");
     mounts::mount_all(rootfs, &point)?;
     match driver.create(wish) {
         Ok(made) => {
             record.pid = made.pid;
-            record.write(&bundle)?;
+            // The container is there, whether `delete` is to know its pid or not.
+            if let Err(error) = record.replace(&bundle) {
+                log::warn(&format!("container {}: {error}", record.id));
+            }
             Ok(Done { made, driver, own_pids: peek.own_pids() })
         }
         Err(refusal) => {

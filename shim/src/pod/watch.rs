@@ -77,7 +77,7 @@ fn finish(pod: &Pod, task: &Task, process: &Process, ended: Ended) {
 fn record(task: &Task, ended: Ended) {
     let Some(mut record) = Record::read(&task.bundle) else { return };
     record.ended(ended);
-    if let Err(error) = record.write(&task.bundle) {
+    if let Err(error) = record.replace(&task.bundle) {
         log::warn(&error.to_string());
     }
 }

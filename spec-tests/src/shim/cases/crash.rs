@@ -4,16 +4,19 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::check;
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
@@ -29,6 +32,9 @@ pub fn cases() -> Vec<Case> {
         case("crash/shim-killed-when-created", shim_killed_when_created).runc(socket),
         case("crash/shim-killed-when-paused", shim_killed_when_paused).runc(socket),
         case("crash/shim-killed-after-the-exit", shim_killed_after_exit).runc("does not record the status"),
+        case("crash/shim-killed-on-a-full-disk", shim_killed_on_a_full_disk)
+            .runc("does not record the status"),
+        case("crash/create-on-a-full-disk", create_on_a_full_disk),
         case("crash/shim-killed-at-any-moment", shim_killed_at_any_moment).takes(120.0).runc(socket),
         case("crash/pod-killed", pod_killed).runc("its delete knows one container only"),
         case("crash/delete-without-the-parts", delete_without_the_parts).runc(socket),
@@ -115,6 +121,64 @@ fn shim_killed_after_exit(t: &Test) -> Verdict {
     same("the status", status, 42)?;
     check!((at - exit.at).abs() < 0.001, "the time is {at}, not {}", exit.at);
     delete(&d, &b, pid, 42).or_else(|trouble| if b.dir.exists() { Err(trouble) } else { Ok(()) })?;
+    d.finish()
+}
+
+/// The bundles get a small file system of their own; the path is of the file that will fill it.
+pub fn small_state(d: &Daemon) -> Result<PathBuf, Trouble> {
+    fs::create_dir_all(d.state())?;
+    d.t.mount("tmpfs", "tmpfs", &d.state(), MsFlags::empty(), "size=1m,mode=700")?;
+    Ok(d.state().join("fill"))
+}
+
+/// Until not a byte more is taken.
+pub fn fill(path: &Path) -> Verdict {
+    let mut file = fs::File::create(path)?;
+    for size in [65536, 4096, 1] {
+        while file.write_all(&vec![0; size]).is_ok() {}
+    }
+    Ok(())
+}
+
+/// The room for what is to be recorded was taken when the container was made.
+fn shim_killed_on_a_full_disk(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let fill = small_state(&d)?;
+    let b = d.bundle("echo -- exit 42")?;
+    let streams = Streams::make(t, "io", false)?;
+    let task = d.create(&b, &streams.io)?;
+    let pid = task.start("")?;
+    self::fill(&fill)?;
+    task.close_stdin("")?;
+    let exit = task.exit("")?;
+    same("the status", exit.status, 42)?;
+    kill_shim(&d, &task.shim)?;
+    let (told, status, at) = d.delete(&b)?;
+    same("the pid that delete tells", told, pid)?;
+    same("the status that delete tells", status, 42)?;
+    check!((at - exit.at).abs() < 0.001, "the time is {at}, not {}", exit.at);
+    fs::remove_file(&fill)?;
+    delete(&d, &b, pid, 42)?;
+    d.finish()
+}
+
+/// Without room nothing is made, and with it again everything works.
+fn create_on_a_full_disk(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let fill = small_state(&d)?;
+    let b = d.bundle("exit 4")?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    b.write()?;
+    self::fill(&fill)?;
+    if t.host.name != "runc" {
+        let failure = task.try_create(&d, &b, &Io::null()).err().ok_or("Create needs no room")?;
+        check!(failure.text.contains("ENOSPC"), "Create says {:?}", failure.text);
+    }
+    fs::remove_file(&fill)?;
+    task.create(&d, &b, &Io::null())?;
+    task.start("")?;
+    same("the status", task.exit("")?.status, 4)?;
+    d.end(&b, &task)?;
     d.finish()
 }
 
