@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::refusal::{Refusal, Result};
+
 /// The first that is there counts: containerd's own, the CRI plugin's, CRI-O's.
 const ANNOTATIONS: [&str; 3] =
     ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID"];
@@ -20,13 +22,21 @@ struct Configuration {
 
 /// The group of the bundle's container; `id` alone when its configuration names none, is not there or does not read
 /// (that is told when the container is created).
-pub fn of(bundle: &Path, id: &str) -> String {
+///
+/// # Errors
+/// InvalidArgument for a name that could not be an id: it becomes a part of the socket's name, and with a `/` in it would
+/// lead to a server of another namespace.
+pub fn of(bundle: &Path, id: &str) -> Result<String> {
     let bytes = std::fs::read(bundle.join("config.json")).unwrap_or_default();
     let configuration: Configuration = serde_json::from_slice(&bytes).unwrap_or_default();
     let mut annotations = configuration.annotations.unwrap_or_default();
-    let group =
-        ANNOTATIONS.iter().find_map(|name| annotations.remove(*name).filter(|group| !group.is_empty()));
-    group.unwrap_or_else(|| id.to_owned())
+    for name in ANNOTATIONS {
+        let Some(group) = annotations.remove(name).filter(|group| !group.is_empty()) else { continue };
+        corten::ask::check_id(&group)
+            .map_err(|_| Refusal::invalid(format!("annotation {name}: {group:?} names no group")))?;
+        return Ok(group);
+    }
+    Ok(id.to_owned())
 }
 
 #[cfg(test)]
@@ -37,7 +47,7 @@ mod tests {
     fn the_first_annotation_counts() {
         let bundle = std::env::temp_dir().join(format!("corten-group-{}", std::process::id()));
         std::fs::create_dir_all(&bundle).unwrap();
-        assert_eq!(of(&bundle, "c"), "c");
+        assert_eq!(of(&bundle, "c").unwrap(), "c");
         for (json, group) in [
             ("{", "c"),
             ("{}", "c"),
@@ -50,7 +60,13 @@ mod tests {
             (r#"{"annotations":{"io.kubernetes.cri-o.SandboxID":"o"}}"#, "o"),
         ] {
             std::fs::write(bundle.join("config.json"), json).unwrap();
-            assert_eq!(of(&bundle, "c"), group, "{json}");
+            assert_eq!(of(&bundle, "c").unwrap(), group, "{json}");
+        }
+        for group in ["/run/containerd/containerd.sock/n/c", "../n/c", "a/b", "..", "a\\u0000"] {
+            let json = format!(r#"{{"annotations":{{"io.kubernetes.cri.sandbox-id":"{group}"}}}}"#);
+            std::fs::write(bundle.join("config.json"), json).unwrap();
+            let told = of(&bundle, "c").unwrap_err().text;
+            assert!(told.starts_with("annotation io.kubernetes.cri.sandbox-id: "), "{told}");
         }
         std::fs::remove_dir_all(&bundle).unwrap();
     }

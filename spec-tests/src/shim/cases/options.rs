@@ -10,8 +10,9 @@ use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
-use crate::shim::daemon::{Daemon, RUNC_OPTIONS, call, read_reply};
+use crate::shim::daemon::{Daemon, GRPC_ADDRESS, RUNC_OPTIONS, call, read_reply};
 use crate::shim::fifo::Streams;
+use crate::shim::procs;
 use crate::shim::task::{Io, RUNNING, Shim, Task};
 use crate::shim::ttrpc::{INVALID_ARGUMENT, NOT_FOUND, UNKNOWN};
 use crate::shim::wire::Message;
@@ -28,6 +29,8 @@ pub fn cases() -> Vec<Case> {
         case("options/empty", empty),
         case("options/type-with-a-prefix", prefixed),
         case("options/grouping-annotations", grouping).runc("not CRI-O's"),
+        case("options/group-of-another-namespace", |t| foreign_group(t, "")),
+        case("options/group-that-climbs", |t| foreign_group(t, "../")).runc("joins it"),
         case("options/version-by-environment", version_by_environment).needs(&[Need::Runtime("corten")]),
     ]
 }
@@ -178,6 +181,35 @@ fn grouping(t: &Test) -> Verdict {
         d.remove(&one)?;
         d.remove(&two)?;
     }
+    d.finish()
+}
+
+/// No annotation leads to the shim of another namespace: the group is an id, or there is no shim.
+fn foreign_group(t: &Test, climb: &str) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (theirs, task) = d.launch("forever")?;
+    let target = match climb {
+        "" => format!("{GRPC_ADDRESS}/{}/{}", d.namespace, theirs.id),
+        climb => format!("{climb}{}/{}", d.namespace, theirs.id),
+    };
+    let b = d.bundle("forever")?.set("/annotations/io.kubernetes.cri.sandbox-id", json!(target));
+    b.write()?;
+    let mut command = d.command(&b);
+    command.args(["-namespace", "another", "start"]);
+    let called = call(command, &d.stdin(&b, Some(&d.options())), true)?;
+    if called.code == Some(0) {
+        let reply = read_reply(&called.output, d.dialect.get())?;
+        check!(reply.address != task.shim.address, "start gives the shim of another namespace");
+        let shim = Shim::connect(&reply.address, reply.version, &b.id)?;
+        shim.call("Shutdown", &Message::new().text(1, &b.id)).ok();
+        t.until(|| "the end of the shim".into(), || Ok((!procs::is_alive(shim.pid)).then_some(())))?;
+        std::fs::remove_file(&reply.address).ok(); // the Go shim looks for it in its own namespace
+    } else {
+        let says = called.text();
+        check!(says.contains("io.kubernetes.cri.sandbox-id"), "start says {says:?}");
+    }
+    d.remove(&b)?;
+    d.end(&theirs, &task)?;
     d.finish()
 }
 
