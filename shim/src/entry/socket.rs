@@ -7,12 +7,15 @@
 #![forbid(unsafe_code)]
 
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use corten::error::Context;
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::sha256;
 use crate::refusal::{Refusal, Result};
@@ -57,6 +60,7 @@ pub fn take(path: &Path) -> Result<Found> {
         .call(|| format!("mkdir({})", dir.display()))?;
     let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({})", dir.display()))?;
+    ours(&lock).call(|| format!("{}: not ours alone", dir.display()))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).call(|| format!("flock({})", dir.display()))?;
     if is_served(path) {
         return Ok(Found::Server);
@@ -67,6 +71,14 @@ pub fn take(path: &Path) -> Result<Found> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .call(|| format!("chmod({})", path.display()))?;
     Ok(Found::Ours(listener))
+}
+
+/// A directory that another user has made, or may write to, may hold a listener of his.
+fn ours(dir: &OwnedFd) -> rustix::io::Result<()> {
+    let stat = rustix::fs::fstat(dir)?;
+    let others = Mode::WGRP | Mode::WOTH;
+    let alone = stat.st_uid == geteuid().as_raw() && !Mode::from_raw_mode(stat.st_mode).intersects(others);
+    if alone { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// Whether somebody listens there. A listener's backlog accepts for it, so this does not wait for the server.
@@ -107,6 +119,8 @@ mod tests {
         drop(first);
         assert!(path.exists() && !is_served(&path));
         assert!(matches!(take(&path), Ok(Found::Ours(_))));
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(take(&path).err().unwrap().text.contains("not ours alone"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }
