@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod binary;
+mod paper;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use corten::{spec, verbs};
 use serde::Deserialize;
 
 use self::binary::Binary;
+pub use self::binary::keep_working_directory;
 use crate::exits;
 use crate::operator::Place;
 use crate::options::Options;
@@ -100,11 +102,11 @@ impl Peek {
 }
 
 impl Driver {
-    /// The one that `options` ask for.
-    pub fn new(options: &Options, namespace: &str, systemd: bool) -> Driver {
+    /// The one that `options` ask for, for the container of `bundle`.
+    pub fn new(options: &Options, namespace: &str, systemd: bool, bundle: &Path) -> Driver {
         let root = options.root(namespace);
         match options.binary() {
-            Some(program) => Driver::Outside(Binary::new(program, root, systemd)),
+            Some(program) => Driver::Outside(Binary::new(program, root, systemd, bundle)),
             None => {
                 let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
                 Driver::Inside(Place { root, manager })
@@ -152,21 +154,14 @@ impl Driver {
         }
     }
 
-    /// `exec`. The other runtime gets the process as a file in `bundle`.
+    /// `exec`. Another runtime gets the process as it came.
     ///
     /// # Errors
     /// As `create`.
-    pub fn exec(
-        &self,
-        id: &str,
-        object: spec::Process,
-        raw: &[u8],
-        stdio: Stdio,
-        bundle: &Path,
-    ) -> Result<Made> {
+    pub fn exec(&self, id: &str, object: spec::Process, raw: &[u8], stdio: Stdio) -> Result<Made> {
         let place = match self {
             Driver::Inside(place) => place,
-            Driver::Outside(binary) => return binary.exec(id, raw, stdio, bundle),
+            Driver::Outside(binary) => return binary.exec(id, raw, stdio),
         };
         let ask = Exec { id: id.to_owned(), object: Some(object), stdio, detach: true, ..Exec::default() };
         place.with(|home| {

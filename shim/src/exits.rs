@@ -38,6 +38,11 @@ pub fn claim(pid: i32) {
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
 }
 
+/// Leaves a claimed child to the sweeper: nobody is going to wait for it.
+pub fn unclaim(pid: i32) {
+    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+}
+
 /// Waits for a claimed child's end and reaps it.
 pub async fn end_of(pidfd: &Rc<OwnedFd>, pid: i32) -> Exit {
     if let Ok(ended) = ready::input(pidfd.clone()) {
@@ -47,7 +52,7 @@ pub async fn end_of(pidfd: &Rc<OwnedFd>, pid: i32) -> Exit {
         log::warn(&format!("the end of process {pid} was lost: {error}"));
         Exit::Code(255)
     });
-    CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+    unclaim(pid);
     exit
 }
 

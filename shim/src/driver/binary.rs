@@ -3,108 +3,100 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use corten::ask::Stdio;
 use corten::cgroup::Group;
 use corten::error::{Context, Words};
 use corten::host::identity;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::paper::{Console, Nameless, unguessable};
 use super::{Made, Wish};
 use crate::exits;
 use crate::refusal::{Refusal, Result};
 
-/// How long the runtime may take to hand over a terminal.
-const CONSOLE: Duration = Duration::from_secs(30);
+/// What the service manager tells containerd, and nobody below it: with the first a runc that starts a container waits
+/// for the container's own word, which never comes.
+const NOT_HANDED_ON: [&str; 6] =
+    ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
-/// The program and its global flags.
+/// The bundle that the server was started in: a runtime's working directory, as with containerd's own shim, whose
+/// working directory it is. A later member of a group gets the first one's.
+static HERE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Keeps the working directory for the runtimes to come; it may be removed meanwhile.
+pub fn keep_working_directory() {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(here) = open(".", flags, Mode::empty()) {
+        let _ = HERE.set(here);
+    }
+}
+
+/// The program, its global flags, and the bundle of the container.
 #[derive(Debug, Clone)]
 pub struct Binary {
     program: PathBuf,
     root: PathBuf,
     systemd: bool,
-}
-
-/// A directory for what one call leaves; removed with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(bundle: &Path) -> Result<Scratch> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = bundle.join(format!(".call-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).call(|| format!("mkdir({})", path.display()))?;
-        Ok(Scratch(path))
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    bundle: PathBuf,
 }
 
 impl Binary {
     /// `program` with containers below `root`.
-    pub fn new(program: &Path, root: PathBuf, systemd: bool) -> Binary {
-        Binary { program: program.to_owned(), root, systemd }
+    pub fn new(program: &Path, root: PathBuf, systemd: bool, bundle: &Path) -> Binary {
+        Binary { program: program.to_owned(), root, systemd, bundle: bundle.to_owned() }
     }
 
-    /// `create`.
+    /// `create`. The pid file stays in the bundle, where programs around the runtime look for it.
     pub fn create(&self, wish: Wish) -> Result<Made> {
-        let scratch = Scratch::new(&wish.bundle)?;
-        let mut flags = vec!["--bundle".to_owned(), wish.bundle.display().to_string()];
+        let mut flags = vec!["--bundle".to_owned(), self.bundle.display().to_string()];
         if wish.options.no_pivot_root {
             flags.push("--no-pivot".to_owned());
         }
         if wish.options.no_new_keyring {
             flags.push("--no-new-keyring".to_owned());
         }
-        let made = self.launch("create", flags, &wish.id, wish.stdio, &scratch)?;
+        let pid_file = self.bundle.join("init.pid");
+        // One of an earlier attempt must not be taken for this one's.
+        let _ = std::fs::remove_file(&pid_file);
+        let made = self.launch("create", flags, &wish.id, wish.stdio, &pid_file)?;
         let group = Group::of_process(made.pid).ok();
         let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
         Ok(Made { group, oom, ..made })
     }
 
     /// `exec --detach --process`.
-    pub fn exec(&self, id: &str, object: &[u8], stdio: Stdio, bundle: &Path) -> Result<Made> {
-        let scratch = Scratch::new(bundle)?;
-        let path = scratch.file("process.json");
-        std::fs::write(&path, object).call(|| format!("write({})", path.display()))?;
-        let flags = vec!["--detach".to_owned(), "--process".to_owned(), path.display().to_string()];
-        self.launch("exec", flags, id, stdio, &scratch)
+    pub fn exec(&self, id: &str, object: &[u8], stdio: Stdio) -> Result<Made> {
+        let process = Nameless::new("process.json")?;
+        process.write(object)?;
+        let flags = vec!["--detach".to_owned(), "--process".to_owned(), process.path()];
+        let pid_file = self.bundle.join(format!(".pid-{}", unguessable()?));
+        let made = self.launch("exec", flags, id, stdio, &pid_file);
+        let _ = std::fs::remove_file(&pid_file);
+        made
     }
 
     /// `update --resources`.
     pub fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
-        let scratch = Scratch::new(&std::env::temp_dir())?;
-        let path = scratch.file("resources.json");
-        std::fs::write(&path, resources).call(|| format!("write({})", path.display()))?;
-        let mut command = self.command(&scratch);
-        command.arg("update").arg("--resources").arg(&path).arg(id);
-        self.run("update", command, &scratch)
+        let input = Nameless::new("resources.json")?;
+        input.write(resources)?;
+        let log = Nameless::new("log")?;
+        let mut command = self.command(&log);
+        command.arg("update").arg("--resources").arg(input.path()).arg(id);
+        self.run("update", command, &log)
     }
 
     /// A verb without descriptors.
     pub fn plain(&self, verb: &str, arguments: &[&str]) -> Result<()> {
-        let scratch = Scratch::new(&std::env::temp_dir())?;
-        let mut command = self.command(&scratch);
+        let log = Nameless::new("log")?;
+        let mut command = self.command(&log);
         command.arg(verb).args(arguments);
-        self.run(verb, command, &scratch)
+        self.run(verb, command, &log)
     }
 
     fn launch(
@@ -113,50 +105,58 @@ impl Binary {
         flags: Vec<String>,
         id: &str,
         stdio: Stdio,
-        scratch: &Scratch,
+        pid_file: &Path,
     ) -> Result<Made> {
-        let mut command = self.command(scratch);
-        let pid_file = scratch.file("pid");
-        command.arg(verb).args(flags).arg("--pid-file").arg(&pid_file);
-        let mut listener = None;
+        let log = Nameless::new("log")?;
+        let mut command = self.command(&log);
+        command.arg(verb).args(flags).arg("--pid-file").arg(pid_file);
+        let mut console = None;
         match stdio {
             Stdio::Fds([stdin, stdout, stderr]) => {
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
             }
             _ => {
-                let path = scratch.file("console");
-                listener = Some(UnixListener::bind(&path).call(|| format!("bind({})", path.display()))?);
-                command.arg("--console-socket").arg(path);
+                let socket = Console::listen(&self.bundle)?;
+                command.arg("--console-socket").arg(socket.path());
+                console = Some(socket);
             }
         }
         command.arg(id);
-        self.run(verb, command, scratch)?;
-        let text = std::fs::read_to_string(&pid_file).call(|| format!("read({})", pid_file.display()))?;
+        self.run(verb, command, &log)?;
+        let text = std::fs::read_to_string(pid_file).call(|| format!("read({})", pid_file.display()))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Refusal::unknown(format!("{}: no pid in its pid file", self.name())))?;
         // It came to us, the subreaper, when the runtime ended, and is ours to wait for; nobody has yet.
         exits::claim(pid.as_raw_nonzero().get());
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).call(|| format!("pidfd_open({text})"))?;
-        let console = listener.map(|listener| receive(&listener)).transpose();
+        let console = console.map(|socket| socket.receive()).transpose();
         if console.is_err() {
             identity::kill(pidfd.as_fd());
+            exits::unclaim(pid.as_raw_nonzero().get());
         }
         Ok(Made { pid: pid.as_raw_nonzero().get(), pidfd, console: console?, group: None, oom: None })
     }
 
-    fn command(&self, scratch: &Scratch) -> Command {
+    fn command(&self, log: &Nameless) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(&self.root).arg("--log").arg(scratch.file("log"));
+        command.arg("--root").arg(&self.root).arg("--log").arg(log.path());
         command.args(["--log-format", "json"]);
         if self.systemd {
             command.arg("--systemd-cgroup");
         }
-        command.current_dir("/").stdin(std::process::Stdio::null());
+        if let Some(here) = HERE.get() {
+            // A way that works when its name is gone.
+            command.current_dir(format!("/proc/self/fd/{}", here.as_raw_fd()));
+        }
+        for name in NOT_HANDED_ON {
+            command.env_remove(name);
+        }
+        command.stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         command
     }
 
-    fn run(&self, verb: &str, mut command: Command, scratch: &Scratch) -> Result<()> {
+    fn run(&self, verb: &str, mut command: Command, log: &Nameless) -> Result<()> {
         let name = self.name();
         let status = command.status().map_err(|error| match error.raw_os_error() {
             Some(libc::ENOENT) => Refusal::unknown(format!(
@@ -170,8 +170,7 @@ impl Binary {
         if status.success() {
             return Ok(());
         }
-        let log = std::fs::read_to_string(scratch.file("log")).unwrap_or_default();
-        let told = last_error(&log).unwrap_or_else(|| format!("{name}: {status}"));
+        let told = last_error(&log.text()).unwrap_or_else(|| format!("{name}: {status}"));
         Err(Refusal::unknown(format!("OCI runtime {verb} failed: {told}")))
     }
 
@@ -187,27 +186,6 @@ fn last_error(log: &str) -> Option<String> {
     errors.next().and_then(|record| record["msg"].as_str().map(str::to_owned))
 }
 
-/// The terminal that comes over the console socket.
-fn receive(listener: &UnixListener) -> Result<OwnedFd> {
-    let limit = Timespec { tv_sec: CONSOLE.as_secs() as i64, tv_nsec: 0 };
-    if poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&limit)).call(|| "poll(console socket)")? == 0 {
-        return Err(Refusal::unknown("no terminal came from the runtime"));
-    }
-    let (socket, _) = listener.accept().call(|| "accept(console socket)")?;
-    let mut bytes = [0; 4096];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut buffers = [IoSliceMut::new(&mut bytes)];
-    recvmsg(&socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-        .call(|| "recvmsg(console socket)")?;
-    let mut messages = ancillary.drain();
-    let fd = messages.find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    fd.ok_or_else(|| Refusal::unknown("no terminal came from the runtime"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_runtime_that_is_not_there_is_named() {
-        let binary = Binary::new(Path::new("no-runc"), "/nowhere".into(), false);
+        let binary = Binary::new(Path::new("no-runc"), "/nowhere".into(), false, Path::new("/"));
         let error = binary.plain("start", &["x"]).unwrap_err();
         assert!(error.text.contains("\"no-runc\": executable file not found"), "{error}");
     }

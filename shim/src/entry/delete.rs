@@ -109,7 +109,7 @@ impl Member {
     }
 
     fn new(bundle: PathBuf, record: Record, namespace: &str) -> Member {
-        let driver = Driver::new(&record.options, namespace, record.systemd);
+        let driver = Driver::new(&record.options, namespace, record.systemd, &bundle);
         Member { bundle, record, driver }
     }
 }

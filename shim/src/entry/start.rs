@@ -31,7 +31,7 @@ use crate::flags::Flags;
 use crate::options::Options;
 use crate::pod::Pod;
 use crate::refusal::{Refusal, Result};
-use crate::{exits, log, server};
+use crate::{driver, exits, log, server};
 
 /// containerd waits that long for the answer to Shutdown.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -155,6 +155,7 @@ fn alone(listener: &UnixListener, debug: bool) -> Result<()> {
     rustix::process::set_child_subreaper(Some(Pid::INIT)).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     log::open_here(debug);
     std::panic::set_hook(Box::new(|panic| log::warn(&format!("internal error: {panic}"))));
+    driver::keep_working_directory();
     // The group's other members must not find their sandbox's bundle busy.
     Ok(std::env::set_current_dir(Path::new("/")).call(|| "chdir(/)")?)
 }

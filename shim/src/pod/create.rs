@@ -140,7 +140,7 @@ fn make(
 ) -> Result<Done> {
     let peek = Peek::read(&wish.bundle);
     let systemd = peek.systemd(&wish.options);
-    let driver = Driver::new(&wish.options, namespace, systemd);
+    let driver = Driver::new(&wish.options, namespace, systemd, &wish.bundle);
     let mut record = Record {
         version: 1,
         id: wish.id.clone(),

@@ -136,8 +136,7 @@ impl Pod {
 
 async fn launch(task: &Rc<Task>, process: &Rc<Process>, object: spec::Process) -> Result<(Made, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
-    let (driver, id, bundle, raw) =
-        (task.driver.clone(), task.id.clone(), task.bundle.clone(), process.raw.take());
-    let made = operator::run(move || driver.exec(&id, object, &raw, stdio, &bundle)).await?;
+    let (driver, id, raw) = (task.driver.clone(), task.id.clone(), process.raw.take());
+    let made = operator::run(move || driver.exec(&id, object, &raw, stdio)).await?;
     Ok((made, prepared))
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod behind;
 mod crash;
 mod entry;
 mod errors;
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Case> {
         errors::cases,
         entry::cases,
         options::cases,
+        behind::cases,
         layers::cases,
         io::cases,
         events::cases,
