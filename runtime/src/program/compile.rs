@@ -44,9 +44,16 @@ const MS_SLAVE: u64 = 1 << 19;
 /// mount(2): MS_PRIVATE.
 const MS_PRIVATE: u64 = 1 << 18;
 
-/// How the rootfs propagates. Its top is private whatever was asked: pivot_root(2) refuses a shared one.
-const ROOTFS: [Propagation; 2] =
-    [Propagation { flag: MS_SLAVE, recursive: true }, Propagation { flag: MS_PRIVATE, recursive: false }];
+/// How the rootfs propagates at first: what is below its top as slaves, its top not at all. pivot_root(2) refuses a shared
+/// top; as a slave, if that was asked for, it stays where the host's events come.
+fn rootfs_propagation(plan: &Plan) -> Vec<Propagation> {
+    let slaves = Propagation { flag: MS_SLAVE, recursive: true };
+    let asked = !plan.rootfs.propagation_at.is_empty();
+    match plan.rootfs.propagation.flag {
+        MS_SLAVE if asked => vec![slaves],
+        _ => vec![slaves, Propagation { flag: MS_PRIVATE, recursive: false }],
+    }
+}
 
 /// What `exec` needs to know about the container it enters.
 #[derive(Debug, Clone)]
@@ -308,7 +315,7 @@ impl Builder {
                 StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
             );
             if !self.set_attr {
-                self.propagate("/root/path", rootfs, &ROOTFS);
+                self.propagate("/root/path", rootfs, &rootfs_propagation(plan));
             }
         }
     }
@@ -321,7 +328,7 @@ impl Builder {
             nofollow: false,
             attrs: Default::default(),
             all_attrs: Default::default(),
-            propagation: if self.set_attr { ROOTFS.to_vec() } else { Vec::new() },
+            propagation: if self.set_attr { rootfs_propagation(plan) } else { Vec::new() },
             idmap: None,
             must: Must::Directory,
         };

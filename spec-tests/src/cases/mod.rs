@@ -36,6 +36,7 @@ mod netdev;
 mod notify;
 mod odd;
 mod process;
+mod propagation;
 mod races;
 mod rdt;
 mod rootfs;
@@ -63,6 +64,7 @@ pub fn all() -> Vec<Case> {
         process::cases,
         credentials::cases,
         mounts::cases,
+        propagation::cases,
         mount_rows::cases,
         namespaces::cases,
         hooks::cases,
