@@ -13,6 +13,7 @@ mod files;
 mod hook;
 mod identity;
 mod line;
+pub mod locks;
 mod mounts;
 mod nr;
 mod passwd;

@@ -6,7 +6,7 @@ use core::ffi::CStr;
 
 use super::sys::{self, Fault, Result};
 use super::wire::{self, Rec, aux};
-use super::{Stage, fault, remount, slot_index};
+use super::{Stage, fault, locks, remount, slot_index};
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
@@ -90,7 +90,15 @@ impl Stage {
         }
         let flags = if rec.y != 0 { sys::AT_RECURSIVE } else { 0 };
         let mount = if rec.r == wire::NONE { self.root } else { self.fd(rec.r)? };
-        remount::set_attr(mount, flags, &attr)
+        let mut implied = u64::from(rec.s);
+        loop {
+            attr.clear = rec.b | implied;
+            let Err(failed) = remount::set_attr(mount, flags, &attr) else { return Ok(()) };
+            implied = match locks::implied_after(failed.errno, implied) {
+                Some(left) => left,
+                None => return Err(named(failed, mount, rec)),
+            };
+        }
     }
 
     /// mount(2) onto the target's own directory: for options longer than the 255 bytes that fsconfig(2) takes.
@@ -260,6 +268,19 @@ impl Stage {
     pub(super) fn chroot(&mut self, rec: &Rec) -> Result<()> {
         sys::fchdir(self.fd(rec.r)?)?;
         sys::chroot(c".")
+    }
+}
+
+/// The fault of a change of attributes, with the flag that is locked.
+#[inline(never)]
+fn named(failed: Fault, mount: i32, rec: &Rec) -> Fault {
+    let held = match failed.errno {
+        sys::EPERM => sys::fs_flags(mount).unwrap_or(0),
+        _ => return failed,
+    };
+    match locks::locked(held, rec.a, rec.b, rec.y != 0) {
+        0 => failed,
+        bits => fault(sys::EPERM, aux::LOCKED | bits as u32),
     }
 }
 

@@ -103,7 +103,8 @@ pub mod code {
     pub const FS_MOUNT: u16 = 19;
     /// fsconfig(r, mode = mode of q) unless the target q was made by us.
     pub const FS_MODE: u16 = 20;
-    /// mount_setattr(r, set a, clear b, propagation x, y = 1: whole tree); q: user namespace for an id mapping.
+    /// mount_setattr(r, set a, clear b, propagation x, y = 1: whole tree); q: user namespace for an id mapping; s: cleared as
+    /// well, but for what is locked.
     pub const SET_ATTR: u16 = 21;
     /// Copy the content of directory q into directory r.
     pub const COPY_UP: u16 = 22;
@@ -292,6 +293,8 @@ pub mod aux {
     pub const MISMATCH: u32 = 0x1_0006;
     /// The program itself is malformed.
     pub const PROGRAM: u32 = 0x1_0007;
+    /// A user namespace has locked flags of the mount: these ([`super::super::locks`]), beside this bit.
+    pub const LOCKED: u32 = 0x100_0000;
 }
 
 /// One message.

@@ -152,6 +152,10 @@ pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
             Error::new(Kind::Invalid, "the working directory is outside of the root").at(place)
         }
         (_, aux::MISMATCH) => mismatch(step, errno).at(place),
+        (_, flags) if flags & aux::LOCKED != 0 => {
+            let call = format!("mount_setattr({})", explain::operand(program, index));
+            super::sources::locked(Error::os(call, errno), u64::from(flags & !aux::LOCKED)).at(place)
+        }
         (_, aux::PROGRAM) => Error::new(Kind::Invalid, "internal error: malformed program").at(place),
         (Some(Op::Stage(StageOp::Keyring { .. })), _) if errno == libc::EDQUOT => {
             let text =

@@ -19,6 +19,7 @@ use crate::plan::ids::IdMaps;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, Must, Node, Source, Tree};
+use crate::stage::locks;
 use crate::state::Dir;
 use crate::sys::mount::{Change, set_attr};
 
@@ -76,14 +77,50 @@ fn attributes(
     if !first.recursive && all.set | all.clear != 0 {
         rest.push(Change { set: all.set, clear: all.clear, recursive: true, ..Change::default() });
     }
-    if top.set | top.clear != 0 {
-        rest.push(Change { set: top.set, clear: top.clear, ..Change::default() });
-    }
     let needed = |change: &&Change| change.set | change.clear | change.propagation != 0;
     for change in [first].iter().chain(&rest).filter(needed) {
-        set_attr(mount.as_fd(), change).call(|| format!("mount_setattr({path}, {:#x})", change.set))?;
+        apply(mount, path, *change, 0)?;
     }
-    Ok(())
+    match top.set | top.clear | top.implied {
+        0 => Ok(()),
+        _ => apply(mount, path, Change { set: top.set, clear: top.clear, ..Change::default() }, top.implied),
+    }
+}
+
+/// One change; flags that nobody asked for, `implied`, are cleared unless they are locked.
+fn apply(mount: &OwnedFd, path: &str, change: Change<'_>, mut implied: u64) -> Result<()> {
+    loop {
+        let with = Change { clear: change.clear | implied, ..change };
+        let Err(errno) = set_attr(mount.as_fd(), &with) else { return Ok(()) };
+        implied = match locks::implied_after(errno.0, implied) {
+            Some(left) => left,
+            None => {
+                let error = Error::os(format!("mount_setattr({path})"), errno);
+                let held = match errno.0 {
+                    libc::EPERM => rustix::fs::fstatvfs(mount).map_or(0, |fs| fs.f_flag.bits()),
+                    _ => return Err(error),
+                };
+                return Err(locked(error, locks::locked(held, change.set, change.clear, change.recursive)));
+            }
+        };
+    }
+}
+
+/// The error with the names of the flags that it is about (`stage::locks`), if it is about any.
+pub(super) fn locked(error: Error, flags: u64) -> Error {
+    const NAMES: [(u64, &str); 6] = [
+        (libc::MOUNT_ATTR_RDONLY, "ro"),
+        (libc::MOUNT_ATTR_NOSUID, "nosuid"),
+        (libc::MOUNT_ATTR_NODEV, "nodev"),
+        (libc::MOUNT_ATTR_NOEXEC, "noexec"),
+        (locks::ATIME, "the access time"),
+        (locks::NODIRATIME, "nodiratime"),
+    ];
+    let names = NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name);
+    match names.collect::<Vec<_>>().join(", ") {
+        names if names.is_empty() => error,
+        names => error.at(format!("{names}: locked by a user namespace")),
+    }
 }
 
 /// A file system of its own with an id mapping, detached. It is mounted here because the mapping's user namespace is

@@ -141,6 +141,16 @@ pub struct Attrs {
     pub set: u64,
     /// To clear.
     pub clear: u64,
+    /// To clear as well, but for what a user namespace has locked (docs/mount-flags.md).
+    pub implied: u64,
+}
+
+impl Attrs {
+    /// These set, and nothing else changed.
+    #[must_use]
+    pub const fn sets(set: u64) -> Attrs {
+        Attrs { set, clear: 0, implied: 0 }
+    }
 }
 
 /// One propagation change (mount(2): MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE).
@@ -220,7 +230,7 @@ pub fn notify(steps: &mut Vec<Step>, state: &Path) {
         at: String::new(),
         target: notify::INSIDE.to_owned(),
         source,
-        attrs: Attrs { set: SET, clear: 0 },
+        attrs: Attrs::sets(SET),
         recursive: Attrs::default(),
         propagation: Vec::new(),
         nofollow: false,

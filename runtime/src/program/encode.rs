@@ -253,8 +253,8 @@ impl Encoder<'_> {
                 Rec { code: code::MOUNT_CLASSIC, r: slot(*n), s, t, a: *flags, b: b.into(), ..none }
             }
             StageOp::SetAttr { mount, attrs, propagation, recursive } => {
-                let (a, b, x) = (attrs.set, attrs.clear, *propagation as u32);
-                Rec { code: code::SET_ATTR, r: self.fd(*mount), a, b, x, y: (*recursive).into(), ..none }
+                let (a, b, x, s) = (attrs.set, attrs.clear, *propagation as u32, attrs.implied as u32);
+                Rec { code: code::SET_ATTR, r: self.fd(*mount), a, b, x, s, y: (*recursive).into(), ..none }
             }
             StageOp::Label { slot: n, label } => {
                 Rec { code: code::LABEL, r: slot(*n), s: self.text(label), ..none }

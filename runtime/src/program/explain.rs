@@ -162,8 +162,8 @@ fn source(source: &Source) -> String {
         Source::Namespace { path, kind, .. } => format!("open the {} namespace {path}", kind.name()),
         Source::Place => "keep a descriptor's place for a mount tree that is copied inside".into(),
         Source::Fs(fs) => {
-            let attrs = Attrs { set: fs.attrs, clear: 0 };
-            format!("mount a {} file system, detached, id-mapped{}", fs.fstype, attributes(attrs, ""))
+            let attrs = attributes(Attrs::sets(fs.attrs), "");
+            format!("mount a {} file system, detached, id-mapped{attrs}", fs.fstype)
         }
         Source::Node(node) => {
             let (major, minor) = device(node.rdev);
@@ -213,6 +213,11 @@ fn attributes(attrs: Attrs, suffix: &str) -> String {
     }
     for (_, name) in NAMES.iter().filter(|(bit, _)| attrs.clear & bit != 0 && attrs.set & bit == 0) {
         text.push_str(&format!(", not {name}{suffix}"));
+    }
+    let implied: Vec<&str> =
+        NAMES.iter().filter(|(bit, _)| attrs.implied & bit != 0).map(|(_, name)| *name).collect();
+    if !implied.is_empty() {
+        text.push_str(&format!(", without {} unless locked{suffix}", implied.join(", ")));
     }
     text
 }
@@ -310,7 +315,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::Label { label, .. } => format!("label it {label}"),
         StageOp::FsMode { .. } => "give it the mode of the directory that it covers".into(),
         StageOp::FsMount { attrs, .. } => {
-            format!("make the mount{}", attributes(Attrs { set: *attrs, clear: 0 }, ""))
+            format!("make the mount{}", attributes(Attrs::sets(*attrs), ""))
         }
         StageOp::MountClassic { fstype, data, .. } => format!("mount a {fstype} with {data}"),
         StageOp::SetAttr { attrs, propagation: 0, recursive, .. } => {

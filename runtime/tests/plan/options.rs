@@ -160,10 +160,10 @@ fn access_times() {
         (vec!["strictatime", "relatime"], 0, 0x70),
         (vec!["noatime", "nodiratime"], 0x90, 0x70),
     ] {
-        assert_eq!(read(&options).attrs, Attrs { set, clear }, "{options:?}");
+        assert_eq!(read(&options).attrs, Attrs { set, clear, implied: 0 }, "{options:?}");
         let recursive: Vec<String> = options.iter().map(|option| format!("r{option}")).collect();
         let recursive: Vec<&str> = recursive.iter().map(String::as_str).collect();
-        assert_eq!(read(&recursive).tree, Attrs { set, clear }, "{recursive:?}");
+        assert_eq!(read(&recursive).tree, Attrs { set, clear, implied: 0 }, "{recursive:?}");
     }
 }
 

@@ -28,6 +28,7 @@ mod limits_bite;
 mod listed;
 mod lsm;
 mod mempolicy;
+mod mount_flags;
 mod mount_rows;
 mod mounts;
 mod namespaces;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Case> {
         credentials::cases,
         mounts::cases,
         propagation::cases,
+        mount_flags::cases,
         mount_rows::cases,
         namespaces::cases,
         hooks::cases,

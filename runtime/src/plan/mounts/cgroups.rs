@@ -46,7 +46,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
 fn v1(entry: &Reading, views: &[View], steps: &mut Vec<Step>) -> Result<()> {
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
     let mut top = entry.mount(fs("tmpfs", Some("tmpfs"), mode))?;
-    let readonly = Attrs { set: top.attrs.set & libc::MOUNT_ATTR_RDONLY, clear: 0 };
+    let readonly = Attrs::sets(top.attrs.set & libc::MOUNT_ATTR_RDONLY);
     harden(&mut top);
     top.attrs.set &= !readonly.set;
     steps.push(Step::Mount(top));

@@ -191,6 +191,10 @@ pub struct Options {
     pub copy_symlink: bool,
     /// Mount over a symbolic link itself.
     pub target_nofollow: bool,
+    /// Something is said of the mount itself, or of its file system: a bind takes no flag over that is not said.
+    pub about_mount: bool,
+    /// The access time is given, not only one way of it declined.
+    pub gives_atime: bool,
     /// The rest, for the file system: index of the option, key and value.
     pub data: Vec<(usize, String, Option<String>)>,
 }
@@ -205,6 +209,8 @@ pub fn parse(options: &[String]) -> Options {
             None => read.data.extend(split(option).into_iter().map(|(key, value)| (index, key, value))),
             Some(Effect::Atime { value, on, tree }) => {
                 let state = if tree { &mut below } else { &mut top };
+                read.about_mount |= !tree;
+                read.gives_atime |= !tree && on;
                 *state = choose(*state, value, on);
             }
             Some(effect) => read.apply(effect),
@@ -242,16 +248,38 @@ impl Attrs {
     }
 }
 
+/// What a bind does not take over from its source once anything is said of the mount.
+const FLAGS: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+
 impl Options {
+    /// Attributes of a bind's own mount (docs/mount-flags.md). Nothing said: its source's. Anything said: exactly that; the
+    /// access time and `nodiratime` are one group of their own, as they are for mount(2). Options for the whole tree come
+    /// last, so what they settle is left to them.
+    #[must_use]
+    pub fn of_bind(&self) -> Attrs {
+        let Attrs { mut set, mut clear, .. } = self.attrs;
+        if set & NODIRATIME != 0 {
+            clear |= libc::MOUNT_ATTR__ATIME;
+        } else if self.gives_atime {
+            clear |= NODIRATIME;
+        }
+        let settled = self.tree.set | self.tree.clear;
+        (set, clear) = (set & !settled, clear & !settled);
+        let implied = if self.about_mount { FLAGS & !(set | clear | settled) } else { 0 };
+        Attrs { set, clear, implied }
+    }
+
     fn apply(&mut self, effect: Effect) {
         match effect {
             // Access times are kept by `parse`.
             Effect::Nothing | Effect::Atime { .. } => {}
             Effect::Attr { bit, on, tree } => {
+                self.about_mount |= !tree;
                 let attrs = if tree { &mut self.tree } else { &mut self.attrs };
                 attrs.switch(bit, on);
             }
             Effect::Super { name, on } => {
+                self.about_mount = true;
                 self.superblock.retain(|other| *other != name);
                 if on {
                     self.superblock.push(name);

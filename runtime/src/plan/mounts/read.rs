@@ -128,11 +128,14 @@ impl<'a> Reading<'a> {
             Source::Fs { fstype, .. } => Some(fstype.as_str()),
             Source::Bind { .. } => None,
         };
-        let clear = if fs.is_some() { 0 } else { self.options.attrs.clear };
+        let attrs = match fs {
+            Some(_) => Attrs::sets(self.options.attrs.set),
+            None => self.options.of_bind(),
+        };
         Ok(Mount {
             at: self.at.clone(),
             target: self.target.clone(),
-            attrs: Attrs { set: self.options.attrs.set, clear },
+            attrs,
             recursive: self.options.tree,
             propagation: self.options.propagation.clone(),
             // A link planted in the image must not lead the kernel's own file systems elsewhere (CVE-2023-27561).
@@ -272,7 +275,7 @@ impl<'a> Reading<'a> {
         }
         steps.push(Step::Mount(mount));
         if late {
-            let attrs = Attrs { set: libc::MOUNT_ATTR_RDONLY, clear: 0 };
+            let attrs = Attrs::sets(libc::MOUNT_ATTR_RDONLY);
             let (at, target) = (self.at.clone(), self.target.clone());
             steps.push(Step::Remount { at, target, attrs, recursive: Attrs::default(), late });
         }
@@ -367,6 +370,5 @@ impl<'a> Reading<'a> {
 /// Leaves of the attributes only what may be set on a tree of the host in any user namespace: what is cleared and the
 /// access time may be locked there (mount_namespaces(7)), and were meant for a file system of the container's own.
 pub(super) fn only_sets(attrs: &mut Attrs) {
-    attrs.set &= !libc::MOUNT_ATTR__ATIME;
-    attrs.clear = 0;
+    *attrs = Attrs::sets(attrs.set & !libc::MOUNT_ATTR__ATIME);
 }

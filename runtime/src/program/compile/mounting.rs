@@ -217,8 +217,7 @@ impl Builder {
         if let Some(label) = label.filter(|_| fstype == "mqueue") {
             self.stage(at, StageOp::Label { slot, label: label.to_owned() });
         }
-        let attrs = Attrs { set: mount.recursive.set, clear: mount.recursive.clear };
-        self.set_attr(at, Ref::Slot(slot), attrs, 0, true);
+        self.set_attr(at, Ref::Slot(slot), mount.recursive, 0, true);
         if mount.copy_up {
             self.stage(at, StageOp::CopyUp { slot, target: slots::TARGET });
         }
@@ -256,7 +255,7 @@ impl Builder {
         let set = mount.attrs.set & !0xf;
         // The access time bits are one number, which mount_setattr(2) wants cleared before it is set.
         let atime = if set & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
-        let attrs = Attrs { set, clear: mount.attrs.clear | atime };
+        let attrs = Attrs { set, clear: mount.attrs.clear | atime, implied: 0 };
         if attrs != Attrs::default() || mount.recursive != Attrs::default() || !mount.propagation.is_empty() {
             self.stage(&mount.at, StageOp::Target { slot, path, flags, like: Ref::Nothing });
             self.set_attr(&mount.at, Ref::Slot(slot), attrs, 0, false);
@@ -321,7 +320,7 @@ impl Builder {
     /// Read-only root, kernel parameters, read-only and masked paths.
     pub(super) fn harden(&mut self, plan: &Plan) {
         if plan.rootfs.readonly {
-            let attrs = Attrs { set: RDONLY, clear: 0 };
+            let attrs = Attrs::sets(RDONLY);
             self.set_attr("/root/readonly", Ref::Nothing, attrs, 0, false);
         }
         if !plan.sysctl.is_empty()

@@ -178,6 +178,10 @@ fn expected(options: &[String]) -> Options {
         source_nofollow: has("src-nofollow"),
         copy_symlink: has("copy-symlink"),
         target_nofollow: has("dest-nofollow"),
+        about_mount: PAIRS.iter().any(|(on, off, _)| has(on) || has(off))
+            || TIMES.iter().any(|(name, ..)| has(name))
+            || SUPERBLOCK.iter().any(|(on, off)| has(on) || has(off)),
+        gives_atime: TIMES.iter().any(|(name, taken, _)| *taken && has(name)),
         data: data
             .flat_map(|(at, option)| pieces(option).into_iter().map(move |(k, v)| (at, k, v)))
             .collect(),
