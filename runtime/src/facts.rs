@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this host is and can do, as plain data: the second input of the plan.
 //!
-//! Probing is cheap (a handful of system calls) and never fails for lack of a feature. Nothing here depends on a
-//! container.
+//! Probing is cheap (a handful of system calls) and never fails for lack of a feature. Only what one configuration names is
+//! looked at for it alone, and last: `mounts`, `within`.
 
 #![forbid(unsafe_code)]
+
+mod within;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Result};
 use crate::plan::ids::{self, IdMaps};
 use crate::procfs;
+use crate::spec::Spec;
 
 /// What `Plan::new` may know about the host.
 #[derive(Debug, Clone)]
@@ -47,6 +53,8 @@ pub struct Facts {
     /// Mount points that lie in no other mount but the root, one entry for each mount: what is to be taken away where
     /// the host's tree stays below (`--no-pivot`). Probed only then.
     pub mounts: Vec<String>,
+    /// Bind sources that lie below the rootfs, by the index of the mount: as paths from the container's root.
+    pub within: BTreeMap<usize, String>,
 }
 
 impl Facts {
@@ -85,6 +93,7 @@ impl Facts {
             cgroups,
             mount_setattr: crate::sys::mount::has_set_attr(),
             mounts: Vec::new(),
+            within: BTreeMap::new(),
         }
     }
 
@@ -107,6 +116,11 @@ impl Facts {
     #[must_use]
     pub fn can(&self, capability: u32) -> bool {
         self.effective >> capability & 1 == 1
+    }
+
+    /// Looks where the sources of its binds are: nothing, unless it has one that is not the first mount.
+    pub fn probe_sources(&mut self, spec: &Spec, bundle: &Path) {
+        self.within = within::sources(spec, bundle);
     }
 
     /// Probes what only a container without pivot_root(2) needs to know.

@@ -201,6 +201,7 @@ impl Stage {
             code::ATTACH_OR_LINK => self.attach_or_link(rec),
             code::ATTACH_HOST => sys::move_mount(self.fd(rec.r)?, sys::AT_FDCWD, self.text(rec.s)?),
             code::OPEN_TREE => self.host_tree(rec),
+            code::COPY_INSIDE => self.copy_inside(rec),
             code::CHDIR_HOST => sys::chdir(self.text(rec.s)?),
             code::ROOT => self.set_root(rec),
             code::TARGET => self.target(rec),

@@ -52,6 +52,25 @@ impl Stage {
         Ok(())
     }
 
+    /// A detached copy of what is below the root by now: of a mount that we have made, or of the image.
+    #[inline(never)]
+    pub(super) fn copy_inside(&mut self, rec: &Rec) -> Result<()> {
+        let end = if rec.y & wire::TARGET_LINK != 0 { sys::O_NOFOLLOW } else { 0 };
+        let found = self.find(self.text(rec.s)?, end, 0)?;
+        if rec.y & wire::TREE_LINK != 0 && sys::fstat(found)?.kind() == sys::S_IFLNK {
+            self.put(rec.r, found);
+            return Ok(());
+        }
+        let copy = sys::open_tree(found, c"", sys::OPEN_TREE_CLONE | sys::AT_EMPTY_PATH | rec.x);
+        sys::close(found);
+        self.put(rec.r, copy?);
+        if rec.y & wire::TREE_PROC != 0 && sys::fs_magic(self.fd(rec.r)?)? != super::target::PROC_SUPER_MAGIC
+        {
+            return Err(fault(sys::EINVAL, aux::MISMATCH));
+        }
+        Ok(())
+    }
+
     pub(super) fn fs_mount(&mut self, rec: &Rec) -> Result<()> {
         let fs = self.fd(rec.r)?;
         sys::fsconfig_create(fs)?;

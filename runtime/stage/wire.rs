@@ -197,12 +197,17 @@ pub mod code {
     pub const OPEN_TREE: u16 = 63;
     /// setgroups() of none.
     pub const DROP_GROUPS: u16 = 64;
+    /// Copy the mount tree at path s of the root (open_tree flags x) into slot r; y: [`super::TREE_PROC`] and
+    /// [`super::TREE_LINK`] as its top demands, [`super::TARGET_LINK`]: a link at the end is meant itself.
+    pub const COPY_INSIDE: u16 = 65;
 }
 
 /// The tree's top must be a directory.
 pub const TREE_DIR: u16 = 1;
 /// The tree must be a procfs.
 pub const TREE_PROC: u16 = 2;
+/// If it is a symbolic link, that itself is opened (`ATTACH_OR_LINK`).
+pub const TREE_LINK: u16 = 4;
 
 /// The target must be a directory.
 pub const TARGET_DIR: u16 = 1;

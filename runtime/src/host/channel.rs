@@ -208,6 +208,7 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
             Must::Proc => "the source is no procfs: /proc must be one",
             _ => "not a directory",
         },
+        Some(Op::Stage(StageOp::CopyInside { .. })) => "the source is no procfs: /proc must be one",
         Some(Op::Stage(StageOp::Mknod { .. })) => "something else exists there already",
         Some(Op::Stage(StageOp::Keyring { .. })) => "somebody made a session keyring of that name before",
         Some(Op::Stage(StageOp::CopyUp { .. })) if errno == libc::EINVAL => {

@@ -120,6 +120,8 @@ pub enum Source {
         copy_symlink: bool,
         /// Goes over /proc: the source must be the root of a procfs (CVE-2019-16884).
         procfs: bool,
+        /// It lies below the rootfs, at this path from the container's root, and is looked up there when its turn comes.
+        inside: Option<String>,
     },
     /// A file system of its own.
     Fs {
@@ -223,6 +225,7 @@ pub fn notify(steps: &mut Vec<Step>, state: &Path) {
         nofollow: true,
         copy_symlink: false,
         procfs: false,
+        inside: None,
     };
     const SET: u64 =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;

@@ -55,7 +55,7 @@ pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> 
 
 /// A path on the host: absolute ones verbatim, since cleaning could change what a symbolic link before a `..`
 /// means; relative ones below the bundle.
-pub(super) fn on_host(path: &str, bundle: &Path) -> PathBuf {
+pub(crate) fn on_host(path: &str, bundle: &Path) -> PathBuf {
     if path.starts_with('/') {
         return PathBuf::from(path);
     }

@@ -85,7 +85,9 @@ impl Seen {
                     *procfs = fstype == "proc";
                 }
             }
-            StageOp::Target { slot, .. } | StageOp::AttachOrLink { slot, .. } => {
+            StageOp::Target { slot, .. }
+            | StageOp::AttachOrLink { slot, .. }
+            | StageOp::CopyInside { slot, .. } => {
                 if let Some(procfs) = self.procfs.get_mut(*slot) {
                     *procfs = false;
                 }
@@ -138,6 +140,7 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) | StageOp::DropGroups => Rank::Join,
         StageOp::Propagate(_) | StageOp::AttachHost { .. } | StageOp::OpenTree { .. } => Rank::HostTree,
         StageOp::Attach { .. }
+        | StageOp::CopyInside { .. }
         | StageOp::AttachOrLink { .. }
         | StageOp::FsMode { .. }
         | StageOp::Label { .. }
@@ -181,6 +184,7 @@ fn refs(op: &StageOp) -> [Ref; 2] {
             [Ref::Slot(*slot), *fd]
         }
         StageOp::FsOpen { slot, .. }
+        | StageOp::CopyInside { slot, .. }
         | StageOp::FsSet { slot, .. }
         | StageOp::FsMount { slot, .. }
         | StageOp::Label { slot, .. }
@@ -209,9 +213,10 @@ fn check_refs(program: &Program, op: &StageOp) -> std::result::Result<(), String
     }
     let (path, absolute) = match op {
         StageOp::Write { path, .. } => (path, false),
-        StageOp::Target { path, .. } | StageOp::AttachOrLink { path, .. } | StageOp::Mkdir(path) => {
-            (path, true)
-        }
+        StageOp::Target { path, .. }
+        | StageOp::CopyInside { path, .. }
+        | StageOp::AttachOrLink { path, .. }
+        | StageOp::Mkdir(path) => (path, true),
         StageOp::Mknod { place, .. } | StageOp::Symlink { place, .. } => (&place.path, true),
         StageOp::Mask { place, .. } | StageOp::Readonly(place) => (&place.path, true),
         _ => return Ok(()),

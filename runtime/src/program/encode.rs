@@ -286,6 +286,16 @@ impl Encoder<'_> {
                 let t = label.as_ref().map_or(0, |label| self.text(label));
                 Rec { code: code::MASK, t, ..self.covered(place, none) }
             }
+            StageOp::CopyInside { slot: n, path, recursive, nofollow, must } => {
+                let x = if *recursive { libc::AT_RECURSIVE as u32 } else { 0 };
+                let top = match must {
+                    Must::Proc => wire::TREE_PROC,
+                    Must::LinkOrTree => wire::TREE_LINK,
+                    Must::Anything | Must::Directory => 0,
+                };
+                let y = top | if *nofollow { wire::TARGET_LINK } else { 0 };
+                Rec { code: code::COPY_INSIDE, r: slot(*n), s: self.text(path), x, y, ..none }
+            }
             StageOp::Readonly(place) => Rec { code: code::READONLY, ..self.covered(place, none) },
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
             StageOp::MoveRoot(mounts) => {

@@ -94,6 +94,7 @@ pub fn operand(program: &Program, index: usize) -> String {
         StageOp::SetIds { uid, gid } => format!("{uid}:{gid}"),
         StageOp::Groups { gids, .. } => format!("{gids:?}"),
         StageOp::OpenTree { tree, .. } => tree.path.display().to_string(),
+        StageOp::CopyInside { path, .. } => format!("{path} in the root"),
         StageOp::Hostname(name) | StageOp::Domainname(name) => name.clone(),
         StageOp::Keyring { name, .. } => name.clone(),
         StageOp::MemPolicy(policy) => format!("{:#x}", policy.mode),
@@ -304,6 +305,11 @@ fn mount(program: &Program, op: &StageOp) -> String {
             format!("attach the root file system at {path} of the host's tree")
         }
         StageOp::OpenTree { tree, .. } => self::tree(tree),
+        StageOp::CopyInside { path, recursive, must, .. } => {
+            let below = if *recursive { ", with all below it" } else { ", its top mount only" };
+            let proc = if *must == Must::Proc { "; it must be a procfs" } else { "" };
+            format!("copy the mount tree that is at {path} in the root by now{below}{proc}")
+        }
         StageOp::ChdirHost(path) => format!("change to the directory {path} of the host's tree"),
         StageOp::Root(Ref::Nothing) => "look up paths from the container's root".into(),
         StageOp::Root(_) => "look up paths inside the root file system from here on".into(),

@@ -454,6 +454,19 @@ pub enum StageOp {
     KeepGroups,
     /// setgroups(2) without any, before a user namespace is joined that may deny it.
     DropGroups,
+    /// open_tree(2) with OPEN_TREE_CLONE of what a path leads to in the root by now.
+    CopyInside {
+        /// Where the copy goes.
+        slot: usize,
+        /// The path.
+        path: String,
+        /// With everything mounted below.
+        recursive: bool,
+        /// Do not follow a symbolic link at the end.
+        nofollow: bool,
+        /// What its top must be.
+        must: Must,
+    },
     /// open_tree(2) with OPEN_TREE_CLONE of a path of the host's tree, as root of the container's user namespace.
     OpenTree {
         /// The source whose place it takes.

@@ -32,6 +32,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if ask.no_pivot {
         facts.probe_mounts()?;
     }
+    facts.probe_sources(&spec, &bundle);
     let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);

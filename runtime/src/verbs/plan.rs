@@ -31,6 +31,7 @@ pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     if ask.no_pivot {
         facts.probe_mounts()?;
     }
+    facts.probe_sources(&spec, &bundle);
     let plan = Plan::new(&spec, &facts, home, ask, bundle)?;
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

@@ -34,6 +34,7 @@ pub fn v2() -> Facts {
         cgroups,
         mount_setattr: true,
         mounts: Vec::new(),
+        within: Default::default(),
     }
 }
 

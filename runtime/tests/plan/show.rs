@@ -46,13 +46,14 @@ fn propagation(p: Propagation) -> String {
 fn mount(m: &Mount) -> String {
     let mut text = format!("{} {} ", m.at, m.target);
     match &m.source {
-        Source::Bind { path, recursive, nofollow, copy_symlink, procfs } => {
+        Source::Bind { path, recursive, nofollow, copy_symlink, procfs, inside } => {
             text += &format!("{} {}", if *recursive { "rbind" } else { "bind" }, path.display());
             for (on, name) in
                 [(nofollow, "src-nofollow"), (copy_symlink, "copy-symlink"), (procfs, "is-procfs")]
             {
                 text += &if *on { format!(" {name}") } else { String::new() };
             }
+            text += &inside.as_ref().map_or(String::new(), |path| format!(" inside={path}"));
         }
         Source::Fs { fstype, source, options, mode_of_target } => {
             text += &format!("{fstype} {}", source.as_deref().unwrap_or("-"));

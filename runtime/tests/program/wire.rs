@@ -114,6 +114,7 @@ operations! {
     KeepGroups,
     DropGroups,
     OpenTree { .. },
+    CopyInside { .. },
     MemPolicy(_),
     Exec { .. },
 }
@@ -194,6 +195,7 @@ fn all() -> Vec<StageOp> {
         StageOp::CloseFd(none),
         StageOp::DropGroups,
         StageOp::OpenTree { into: none, tree },
+        StageOp::CopyInside { slot: 0, path: text(), recursive: true, nofollow: false, must: Must::Anything },
         StageOp::Label { slot: 0, label: text() },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]

@@ -22,6 +22,7 @@ mod exec;
 mod fields;
 mod forks;
 mod hooks;
+mod inner_binds;
 mod lifecycle;
 mod limits;
 mod limits_bite;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Case> {
         process::cases,
         credentials::cases,
         mounts::cases,
+        inner_binds::cases,
         propagation::cases,
         mount_flags::cases,
         mount_rows::cases,

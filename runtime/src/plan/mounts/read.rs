@@ -41,6 +41,8 @@ pub(super) struct Reading<'a> {
     pub(super) at: String,
     /// Clean absolute path inside.
     pub(super) target: String,
+    /// Its place in the list.
+    index: usize,
     /// Options.
     pub(super) options: Options,
     /// The file system type, if one is given.
@@ -85,7 +87,7 @@ impl<'a> Reading<'a> {
         let mut options = options::parse(&mount.options);
         let idmap = idmap::decide(mount, &mut options, &at, context)?;
         let target = clean(target);
-        Ok(Reading { at, target, options, kind, source, idmap, label, context })
+        Ok(Reading { at, target, index, options, kind, source, idmap, label, context })
     }
 
     /// Adds what this entry asks for.
@@ -96,7 +98,7 @@ impl<'a> Reading<'a> {
         }
         if self.options.bind.is_some() || self.kind == Some("bind") {
             self.ignored_by_binds(warnings);
-            let source = self.bind()?;
+            let source = self.bind(steps)?;
             let mut mount = self.mount(source)?;
             self.close_sysfs(&mut mount);
             steps.push(Step::Mount(mount));
@@ -179,7 +181,7 @@ impl<'a> Reading<'a> {
         if COVERABLE.contains(&target) { Ok(true) } else { refuse("inside /proc") }
     }
 
-    fn bind(&self) -> Result<Source> {
+    fn bind(&self, earlier: &[Step]) -> Result<Source> {
         let Some(source) = self.source else {
             return Err(Error::invalid(format_args!("{}/source", self.at), "a bind mount needs a source"));
         };
@@ -189,7 +191,28 @@ impl<'a> Reading<'a> {
             nofollow: self.options.source_nofollow,
             copy_symlink: self.options.copy_symlink,
             procfs: self.target == "/proc",
+            inside: self.inside(earlier)?,
         })
+    }
+
+    /// The source as a path from the container's root, if it lies there: an earlier mount may be what is meant. An id
+    /// mapping is the host's to set, on what the host has.
+    fn inside(&self, earlier: &[Step]) -> Result<Option<String>> {
+        let Some(path) = self.context.facts.within.get(&self.index) else { return Ok(None) };
+        if self.idmap.is_none() {
+            return Ok(Some(path.clone()));
+        }
+        let covers = |step: &Step| match step {
+            Step::Mount(mount) => Path::new(path).starts_with(&mount.target),
+            _ => false,
+        };
+        match earlier.iter().any(covers) {
+            false => Ok(None),
+            true => {
+                let text = "an id-mapped bind of what an earlier mount has put there";
+                Err(Error::invalid(format_args!("{}/source", self.at), text).with_kind(Kind::Unsupported))
+            }
+        }
     }
 
     /// `ro` is for the top of a bind. Configurations without root bind /sys because they may not mount a sysfs, and mean
@@ -239,6 +262,7 @@ impl<'a> Reading<'a> {
             nofollow: false,
             copy_symlink: false,
             procfs: false,
+            inside: None,
         };
         let mut mount = self.mount(source)?;
         only_sets(&mut mount.attrs);

@@ -25,6 +25,15 @@ pub(super) struct Binds {
     devices: Vec<Ref>,
 }
 
+/// What the top of a bind's source must be.
+fn must(procfs: bool, copy_symlink: bool) -> Must {
+    match (procfs, copy_symlink) {
+        (true, _) => Must::Proc,
+        (false, true) => Must::LinkOrTree,
+        (false, false) => Must::Anything,
+    }
+}
+
 impl Builder {
     pub(super) fn bind_sources(&mut self, plan: &Plan) -> Binds {
         // A shared root keeps binds in their peer groups; otherwise the host's mounts may come in, none goes out.
@@ -50,7 +59,9 @@ impl Builder {
                 propagation: mount.propagation.clone(),
                 idmap: idmap.clone(),
             }),
-            (From::Bind { path, recursive, nofollow, copy_symlink, procfs }, idmap) => {
+            // Copied when its turn comes.
+            (From::Bind { inside: Some(_), .. }, _) => return Ref::Nothing,
+            (From::Bind { path, recursive, nofollow, copy_symlink, procfs, .. }, idmap) => {
                 let now = self.set_attr;
                 let propagation = std::iter::once(default).chain(mount.propagation.iter().copied());
                 Source::Tree(Tree {
@@ -61,11 +72,7 @@ impl Builder {
                     all_attrs: mount.recursive,
                     propagation: propagation.filter(|_| now).collect(),
                     idmap: idmap.clone(),
-                    must: match (procfs, copy_symlink) {
-                        (true, _) => Must::Proc,
-                        (false, true) => Must::LinkOrTree,
-                        (false, false) => Must::Anything,
-                    },
+                    must: must(*procfs, *copy_symlink),
                 })
             }
         };
@@ -73,6 +80,27 @@ impl Builder {
             Source::Tree(tree) => self.tree(&mount.at, tree),
             other => self.open(&mount.at, other),
         }
+    }
+
+    /// A copy of what an earlier mount, or the image, has below the root.
+    fn copy_inside(&mut self, mount: &Mount, held: Option<Ref>, default: Propagation) -> Ref {
+        let From::Bind { recursive, nofollow, copy_symlink, procfs, inside: Some(path), .. } = &mount.source
+        else {
+            return Ref::Nothing;
+        };
+        let slot = if let Some(Ref::Slot(slot)) = held { slot } else { slots::MOUNT };
+        let (path, recursive, nofollow) = (path.clone(), *recursive, *nofollow || *copy_symlink);
+        let must = must(*procfs, *copy_symlink);
+        self.stage(&mount.at, StageOp::CopyInside { slot, path, recursive, nofollow, must });
+        let copy = Ref::Slot(slot);
+        // The fallback for mount_setattr(2) comes once it is attached.
+        if self.set_attr {
+            self.propagate(&mount.at, copy, &[default]);
+            self.propagate(&mount.at, copy, &mount.propagation);
+            self.set_attr(&mount.at, copy, mount.recursive, 0, true);
+            self.set_attr(&mount.at, copy, mount.attrs, 0, false);
+        }
+        copy
     }
 
     fn device_source(&mut self, device: &Device, default: Propagation) -> Ref {
@@ -103,15 +131,21 @@ impl Builder {
         for (index, (step, source)) in plan.mounts.iter().zip(&binds.mounts).enumerate() {
             let held = self.anchors.of_mount(index);
             match step {
-                MountStep::Mount(mount) if *source == Ref::Nothing => {
+                MountStep::Mount(mount @ Mount { source: From::Fs { .. }, .. })
+                    if *source == Ref::Nothing =>
+                {
                     let slot = if let Some(Ref::Slot(slot)) = held { slot } else { slots::MOUNT };
                     self.file_system(mount, slot, plan.mount_label.as_deref());
                 }
                 MountStep::Mount(mount) => {
-                    self.bind(mount, *source, plan.rootfs.propagation);
+                    let source = match source {
+                        Ref::Nothing => self.copy_inside(mount, held, plan.rootfs.propagation),
+                        source => *source,
+                    };
+                    self.bind(mount, source, plan.rootfs.propagation);
                     // As the root it stays open.
                     if mount.target != "/" && held.is_none() {
-                        self.stage(&mount.at, StageOp::CloseFd(*source));
+                        self.stage(&mount.at, StageOp::CloseFd(source));
                     }
                 }
                 MountStep::Symlink { at, path, target } => {
