@@ -92,6 +92,11 @@ impl Dir {
         })
     }
 
+    /// Makes a file of it, or itself (`.`), the host's user's; the group stays.
+    pub(super) fn give_to(&self, file: &str, uid: u32) -> Result<(), Errno> {
+        fs::chownat(&self.fd, file, Some(fs::Uid::from_raw(uid)), None, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     /// Reads a small file of it.
     pub(super) fn read(&self, file: &str) -> Result<String> {
         read_at(self.fd.as_fd(), file).call(|| format!("read({}/{file})", self.path))

@@ -27,6 +27,7 @@ mod items;
 mod limits;
 mod made;
 pub mod oom;
+mod owner;
 mod placement;
 mod probe;
 mod properties;

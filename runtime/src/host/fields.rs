@@ -21,7 +21,7 @@ impl Launch<'_> {
         let Some(join) = plan.namespaces.join_of(NsKind::User) else { return Ok(()) };
         let mapped = plan.mounts.iter().any(crate::plan::mounts::Step::is_mapped);
         // Read only if there is a use for them.
-        if plan.expected_ids.is_none() && !mapped {
+        if plan.expected_ids.is_none() && !mapped && plan.group_owner.is_none() {
             return Ok(());
         }
         use std::os::fd::AsFd;
@@ -33,6 +33,17 @@ impl Launch<'_> {
         }
         self.joined = Some(found);
         Ok(())
+    }
+
+    /// Whoever has no power over the group's owner has the group already, or cannot give it away.
+    pub(super) fn cgroup_owner(&mut self, uid: u32) -> Result<()> {
+        let (Task::Create { plan, .. }, Some(group)) = (&self.task, &self.group) else { return Ok(()) };
+        let ids = plan.ids.as_ref().or(self.joined.as_ref());
+        let Some(owner) = ids.and_then(|ids| ids.host_uid(uid)) else { return Ok(()) };
+        match group.give_to(owner) {
+            Err(error) if error.errno() == Some(libc::EPERM) && crate::sys::ns::unprivileged() => Ok(()),
+            other => other,
+        }
     }
 
     /// What is to be made is in the state before it is made.

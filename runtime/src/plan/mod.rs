@@ -101,6 +101,8 @@ pub struct Plan {
     pub rdt: Option<rdt::Rdt>,
     /// Network devices to move in.
     pub netdevs: Vec<netdev::NetDevice>,
+    /// The user of the container that the control group is given to, and the mount on whose account.
+    pub group_owner: Option<Field<u32>>,
     /// The kernel has mount_setattr(2).
     pub set_attr: bool,
     /// The host may make a network namespace by going there: it can come back (setns(2) wants power over where it came
@@ -174,6 +176,7 @@ impl Plan {
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
             domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
             sysctl: sysctl::decide(spec, &namespaces)?,
+            group_owner: mounts::group_owner(&mounts, &namespaces, &cgroup, process.as_ref()),
             process,
             seccomp: process::seccomp(spec, &obeyed, &mut warnings)?,
             rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,

@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::spec::{IdMapping, Spec};
 
+pub use cgroups::group_owner;
 pub use options::option_names;
 
 /// What the mount room may look at.

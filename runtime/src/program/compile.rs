@@ -280,6 +280,9 @@ impl Builder {
         }
         self.host("", HostOp::Reserve);
         self.host("/linux/cgroupsPath", HostOp::Cgroup);
+        if let Some(owner) = &plan.group_owner {
+            self.host(&owner.at, HostOp::CgroupOwner(owner.value));
+        }
         if plan.cgroup.device_rules == RulesFrom::Birth {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }

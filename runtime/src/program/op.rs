@@ -158,6 +158,8 @@ pub enum HostOp {
     JoinedIds,
     /// Make the control group and write its limits.
     Cgroup,
+    /// Give the control group to the host's user that this user of the container is.
+    CgroupOwner(u32),
     /// Find or make the groups of Intel RDT.
     Rdt,
     /// Put the process into them.

@@ -13,6 +13,7 @@ mod bad_linux;
 mod bad_values;
 mod cgroup_devices;
 mod cgroup_places;
+mod cgroup_views;
 mod cgroups;
 mod cli;
 mod crash;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases,
         cgroup_devices::cases,
         cgroup_places::cases,
+        cgroup_views::cases,
         systemd::cases,
         limits::cases,
         limits_bite::cases,

@@ -112,6 +112,19 @@ pub fn cases() -> Vec<Case> {
             t.compare(&done.ok()?.stdout, &table).map(drop)
         })
         .both("only the top of the bind is read-only"),
+        case("rootless/S35-the-users-groups-in-the-whole-hierarchy", |t| {
+            let u = User::new(t)?;
+            let group = Delegated::make(t, &["freezer"])?;
+            let outside = group.start[0].to_string_lossy().into_owned();
+            let b = u.bundle()?.without_namespace("cgroup").without_mount("/sys/fs/cgroup");
+            let b = b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["rw"]);
+            let ops = [format!("mkdir {outside}/x"), format!("write {outside}/cgroup.procs 0")];
+            let done = u.run(&b.tries(ops.iter().map(String::as_str)))?;
+            let table: Vec<_> = ops.iter().map(|op| (op.as_str(), "EROFS")).collect();
+            t.compare(&done.ok()?.stdout, &table).map(drop)
+        })
+        .needs(&[Need::CgroupV2])
+        .both("as writable as the mount says"),
         case("rootless/a-limit-in-a-delegated-group-bites", |t| {
             let u = User::new(t)?;
             let group = Delegated::make(t, &["pids"])?;

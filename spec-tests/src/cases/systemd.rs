@@ -343,8 +343,7 @@ fn limits() -> Vec<Case> {
             let (b, unit) = bundle(t, "ctest.slice")?;
             let b = b.without_namespace("cgroup").set("/linux/resources/pids", json!({"limit": 66}));
             let b = b.mount("cgroup", "cgroup", "/sys/fs/cgroup", &["ro"]);
-            let at = if t.host.name == "runc" { format!("ctest.slice/{unit}/pids.max") } else { "pids.max".into() };
-            let op = format!("read /sys/fs/cgroup/{at}");
+            let op = format!("read /sys/fs/cgroup/ctest.slice/{unit}/pids.max");
             let done = act(t, "run", &b.tries([op.as_str()]))?;
             check!(done.ok()?.stdout.contains("66"), "{done}");
             Ok(())

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mounts of type `cgroup` (and `cgroup2`): what the container sees of the control groups.
 //!
-//! With a cgroup namespace the hierarchies are mounted, and the namespace limits the view; without one the container's
-//! own group is bound, so that the host's tree stays out of sight either way.
+//! With a cgroup namespace the hierarchies are mounted, and the namespace limits the view. Without one the unified
+//! hierarchy is bound as the host has it, which is what a container in the host's cgroup namespace must see for its own
+//! /proc/self/cgroup to mean anything; of each v1 hierarchy, as runc does, the container's own group.
+//!
+//! The unified hierarchy is never mounted anew for the host's namespace: such a mount sets the options of all others
+//! (nsdelegate, memory_recursiveprot) to its own.
 
 #![forbid(unsafe_code)]
 
 use super::read::{Reading, only_sets};
 use super::{Attrs, Mount, Source, Step};
-use crate::cgroup::{Version, View};
+use crate::cgroup::{self, Version, View};
 use crate::error::{Error, Kind, Result};
-use crate::plan::namespaces::NsKind;
+use crate::plan::Field;
+use crate::plan::namespaces::{Namespaces, NsKind};
+use crate::plan::process::Process;
 
 /// What every mount of cgroups gets besides the entry's options, as in runc.
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
@@ -25,12 +31,18 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
     let group = own.v2_path().or_else(|| host.v2_path());
     match (host.version(), group) {
         (Version::V2, Some(group)) => {
-            let source = match namespaced(entry) {
-                true => fs("cgroup2", entry.source, entry.data("cgroup2")?),
-                false => bind(&group),
+            let whole = host.v2.as_ref().map_or(group.as_str(), |v2| v2.mount.as_str());
+            let source = match entry.context.namespaces.has(NsKind::Cgroup) {
+                _ if namespaced(entry) => fs("cgroup2", entry.source, entry.data("cgroup2")?),
+                // Of a namespace that it joined, and through which it may not mount: no more than that shows.
+                true => bind(&group),
+                false => bind(whole),
             };
             let mut mount = entry.mount(source)?;
             harden(&mut mount);
+            if matches!(mount.source, Source::Bind { .. }) {
+                settle_writing(entry, &mut mount);
+            }
             steps.push(Step::Mount(mount));
             Ok(())
         }
@@ -40,6 +52,32 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
         }
         _ => Err(Error::invalid(&entry.at, "no cgroup hierarchy is mounted").with_kind(Kind::Unsupported)),
     }
+}
+
+/// Whose the container's group is to be: its user's, if that is to make groups of its own (config-linux.md, "Cgroup
+/// ownership"): in a user namespace, which makes the user somebody else than the host's, with a new cgroup namespace and a
+/// writable mount of the unified hierarchy at its usual place.
+#[must_use]
+pub fn group_owner(
+    steps: &[Step],
+    namespaces: &Namespaces,
+    cgroup: &cgroup::Plan,
+    process: Option<&Process>,
+) -> Option<Field<u32>> {
+    let record = &cgroup.record;
+    let delegates = record.version == Version::V2
+        && !record.groups.is_empty()
+        && namespaces.has(NsKind::User)
+        && namespaces.has_new(NsKind::Cgroup);
+    let writable = |step: &Step| match step {
+        Step::Mount(Mount { at, target, source: Source::Fs { fstype, .. }, attrs, recursive, .. }) => {
+            let readonly = (attrs.set | recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+            (fstype == "cgroup2" && target == "/sys/fs/cgroup" && !readonly).then(|| at.clone())
+        }
+        _ => None,
+    };
+    let at = delegates.then(|| steps.iter().rev().find_map(writable)).flatten()?;
+    Some(Field { at, value: process.map_or(0, |process| process.uid) })
 }
 
 /// The legacy layout: a tmpfs with a directory for every hierarchy, and links for controllers that share one.
@@ -101,7 +139,27 @@ fn fs(fstype: &str, source: Option<&str>, options: Vec<(String, Option<String>)>
 }
 
 fn bind(group: &str) -> Source {
-    Source::Bind { path: group.into(), recursive: true, nofollow: false, copy_symlink: false, procfs: false }
+    Source::Bind {
+        path: group.into(),
+        recursive: true,
+        nofollow: false,
+        copy_symlink: false,
+        procfs: false,
+        inside: None,
+    }
+}
+
+/// A bind of the hierarchy is as writable as its entry says. Not without root: the groups there are in part the user's own,
+/// on the host (CVE-2023-25809).
+fn settle_writing(entry: &Reading, mount: &mut Mount) {
+    const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+    let facts = entry.context.facts;
+    if facts.in_userns || facts.euid != 0 {
+        mount.attrs.set |= RDONLY;
+        mount.recursive.set |= if facts.mount_setattr { RDONLY } else { 0 };
+    } else if !entry.readonly() {
+        mount.attrs.implied |= RDONLY;
+    }
 }
 
 fn harden(mount: &mut Mount) {
