@@ -34,7 +34,8 @@ impl Pod {
             return kill_exec(&process, signal);
         }
         if process.phase.get() == Phase::Stopped {
-            return Err(finished());
+            // All that was left went with init; to none a signal can be given without fail.
+            return if request.all { Ok(()) } else { Err(finished()) };
         }
         let simple = signal != libc::SIGKILL || (task.own_pids && !task.paused.get());
         if !request.all && simple {

@@ -236,6 +236,9 @@ fn after_the_end(t: &Test) -> Verdict {
     let update = task.update(&json!({"pids": {"limit": 5}}));
     fails("Update after the end", update, &[FAILED_PRECONDITION, UNKNOWN, NOT_FOUND], "")?;
     fails("Start after the end", task.start(""), &[FAILED_PRECONDITION, UNKNOWN], "")?;
+    fails("Kill after the end", task.kill("", 9, false), &[NOT_FOUND], "already finished")?;
+    // Of all processes, of which there are none.
+    task.kill("", 9, true)?;
     task.close_stdin("")?;
     task.pids()
         .map(drop)
