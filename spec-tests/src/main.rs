@@ -4,6 +4,7 @@
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
 //! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]).
+//! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
 //!
@@ -17,6 +18,7 @@ mod harness;
 mod probe;
 mod shim;
 mod sys;
+mod twins;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Some("cri") => shim::cri::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args),
+        Some("twins") => twins::cli::main(&args),
         Some("conform") => conform::main(&args[1..]),
         _ => {
             eprintln!("{}", harness::cli::USAGE);

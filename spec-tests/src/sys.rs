@@ -294,6 +294,63 @@ pub fn with_groups_and_umask(command: &mut Command, groups: Vec<u32>, umask: u32
     }
 }
 
+/// How a process is that calls a runtime.
+#[derive(Debug, Default)]
+pub struct Attributes {
+    /// It may run on the first processor only.
+    pub one_processor: bool,
+    pub umask: Option<u32>,
+    pub nice: i32,
+    /// Numbers of signals.
+    pub ignored: Vec<i32>,
+    pub blocked: Vec<i32>,
+    /// So many descriptors that it forgot to close.
+    pub leaks: u32,
+    pub groups: Vec<u32>,
+    /// Numbers of descriptors it has closed.
+    pub closed: Vec<RawFd>,
+}
+
+impl Attributes {
+    /// Takes them on. Only calls that may be made between fork and exec.
+    fn take_on(&self) -> io::Result<()> {
+        // SAFETY: all of these are plain system calls, or write to the local sets; all zeroes is a valid set.
+        unsafe {
+            if self.one_processor {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(0, &mut set);
+                check(libc::sched_setaffinity(0, size_of_val(&set), &set))?;
+            }
+            if let Some(mask) = self.umask {
+                libc::umask(mask);
+            }
+            if self.nice != 0 {
+                check(libc::setpriority(libc::PRIO_PROCESS, 0, self.nice))?;
+            }
+            self.ignored.iter().for_each(|signal| _ = libc::signal(*signal, libc::SIG_IGN));
+            if !self.blocked.is_empty() {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                self.blocked.iter().for_each(|signal| _ = libc::sigaddset(&mut set, *signal));
+                check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()))?;
+            }
+            if !self.groups.is_empty() {
+                check(libc::setgroups(self.groups.len(), self.groups.as_ptr()))?;
+            }
+            for _ in 0..self.leaks {
+                check(libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY))?;
+            }
+            self.closed.iter().for_each(|fd| _ = libc::close(*fd));
+        }
+        Ok(())
+    }
+}
+
+/// Makes `command` start with these attributes.
+pub fn with_attributes(command: &mut Command, attributes: Attributes) {
+    // SAFETY: what is called is async-signal-safe and allocates nothing; the vectors live in the closure.
+    unsafe { command.pre_exec(move || attributes.take_on()) };
+}
+
 /// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS.
 pub fn without_syscall(command: &mut Command, number: i64) {
     const LOAD: u16 = 0x20;

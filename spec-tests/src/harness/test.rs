@@ -108,9 +108,14 @@ impl Test {
         command
     }
 
+    /// A name for files of output, to which endings are put.
+    pub fn new_output(&self) -> PathBuf {
+        self.path("out").join(self.number().to_string())
+    }
+
     /// Starts a command with its output going to files (a container may keep them open for ever).
     pub fn spawn(&self, mut command: Command) -> Result<Running, Trouble> {
-        let out = self.path("out").join(self.number().to_string());
+        let out = self.new_output();
         command.stdin(Stdio::null());
         command.stdout(fs::File::create(out.with_extension("out"))?);
         command.stderr(fs::File::create(out.with_extension("err"))?);

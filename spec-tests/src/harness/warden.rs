@@ -54,10 +54,7 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
     clean_up(host, &place);
     let left = settle(host, &place, &before);
-    unmount_below(&place.dir);
-    if !is_mounted_below(&place.dir) {
-        fs::remove_dir_all(&place.dir).ok();
-    }
+    remove_directory(&place.dir);
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
         (Err(Trouble::Fail(text)), false) => {
@@ -70,8 +67,16 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     }
 }
 
+/// Removes the case's directory and what is mounted below it, and nothing else.
+pub fn remove_directory(dir: &Path) {
+    unmount_below(dir);
+    if !is_mounted_below(dir) {
+        fs::remove_dir_all(dir).ok();
+    }
+}
+
 /// A mount namespace in which everything is shared, as systemd makes it, so that whatever spreads is seen.
-fn prepare(host: &Host) -> Result<Place, Trouble> {
+pub fn prepare(host: &Host) -> Result<Place, Trouble> {
     sys::becomes_subreaper()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
@@ -93,7 +98,7 @@ fn prepare(host: &Host) -> Result<Place, Trouble> {
 }
 
 /// Removes every container in the state root, and kills what lives on below this process.
-fn clean_up(host: &Host, place: &Place) {
+pub fn clean_up(host: &Host, place: &Place) {
     let entries = fs::read_dir(&place.root).into_iter().flatten().flatten();
     for id in entries.map(|e| e.file_name()).filter(|id| !id.to_string_lossy().starts_with('.')) {
         let mut command = Command::new(&host.runtime);
@@ -126,7 +131,7 @@ fn reap() {
 const SETTLING: Duration = Duration::from_secs(6);
 
 /// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
-fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
+pub fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
     let end = Instant::now() + SETTLING;
     loop {
         reap();

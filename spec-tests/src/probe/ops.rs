@@ -56,6 +56,7 @@ fn perform(words: &[&str]) -> Answer {
         "mount" => linux(mount(Some(word(1)), word(2), Some(word(1)), MsFlags::empty(), None::<&str>)),
         "remount-rw" => linux(mount(None::<&str>, word(1), None::<&str>, rw_flags(), None::<&str>)),
         "umount" => linux(nix::mount::umount(path)),
+        "device" => device(word(1), number(2), number(3)),
         "exec" => execute(words),
         "setuid" => linux(unistd::setuid((number(1) as u32).into())),
         "sethostname" => linux(unistd::sethostname(word(1))),
@@ -137,6 +138,24 @@ fn make_node(path: &Path, kind: &str, major: i64, minor: i64) -> Answer {
         _ => SFlag::S_IFIFO,
     };
     linux(mknod(path, kind, Mode::from_bits_truncate(0o666), makedev(major as u64, minor as u64)))
+}
+
+/// What the kernel says to making such a node, and to opening the one below /nodes to read, to write, and for both.
+fn device(kind: &str, major: i64, minor: i64) -> Answer {
+    let made = Path::new("/nodes/made");
+    let mut all = vec![told(&make_node(made, kind, major, minor))];
+    fs::remove_file(made).ok();
+    let path = format!("/nodes/{kind}{major}-{minor}");
+    for (read, write) in [(true, false), (false, true), (true, true)] {
+        let mut options = OpenOptions::new();
+        let options = options.read(read).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        all.push(told(&plain(options.open(&path).map(drop))));
+    }
+    Ok(json!(all.join(" ")))
+}
+
+fn told(answer: &Answer) -> String {
+    answer.as_ref().map_or_else(|errno| errno_name(*errno), |_| "ok".to_owned())
 }
 
 /// Runs another program: `ok` with its exit code, or why it could not be executed.

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//! docs/differences.md: the differences that are known, each with who is right and why.
+//!
+//! A row is a section; its block of the kind `json twins` says what it matches:
+//!
+//! | key | is |
+//! |---|---|
+//! | `field` | the field, as the comparison names it; `*` stands for anything |
+//! | `ours`, `theirs` | the values, with `*`, and `\|` between alternatives |
+//! | `peers`, `envs` | where it holds: names with `*` and `\|`; everywhere when absent |
+//! | `when` | what must be so: JSON pointers into `{config, caller, steps, things}`, and values as above; `absent` |
+//! | `witness` | a plan that shows this difference, and no other that is not a row |
+//!
+//! Witnesses are performed in every run, so that a row whose difference is gone is found, whatever the seed is.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::compare::Difference;
+use super::plan::Plan;
+
+/// One known difference.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The section's title.
+    pub name: String,
+    pub says: Says,
+}
+
+/// What a row's block says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Says {
+    pub field: String,
+    pub ours: String,
+    pub theirs: String,
+    #[serde(default = "anything")]
+    pub peers: String,
+    #[serde(default = "anything")]
+    pub envs: String,
+    #[serde(default)]
+    pub when: BTreeMap<String, String>,
+    pub witness: Plan,
+}
+
+fn anything() -> String {
+    "*".to_owned()
+}
+
+impl Row {
+    /// Whether it may show in this environment beside this peer.
+    pub fn holds_for(&self, peer: &str, env: &str) -> bool {
+        matches(&self.says.peers, peer) && matches(&self.says.envs, env)
+    }
+
+    /// Whether this is the difference it speaks of. `facts` are those of the plan that shows it.
+    pub fn explains(&self, difference: &Difference, facts: &Value) -> bool {
+        let fact = |pointer: &str| facts.pointer(pointer).map_or("absent".to_owned(), Value::to_string);
+        matches(&self.says.field, &difference.field)
+            && matches(&self.says.ours, &difference.ours)
+            && matches(&self.says.theirs, &difference.theirs)
+            && self.says.when.iter().all(|(pointer, value)| matches(value, &fact(pointer)))
+    }
+}
+
+/// Reads all rows.
+pub fn read(file: &Path) -> Result<Vec<Row>, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    parse(&text).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+fn parse(text: &str) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    let mut name = "";
+    let mut block: Option<String> = None;
+    for line in text.lines() {
+        match (&mut block, line) {
+            (None, "```json twins") => block = Some(String::new()),
+            (None, _) => name = line.strip_prefix("## ").unwrap_or(name),
+            (Some(json), "```") => {
+                let says = serde_json::from_str(json).map_err(|e| format!("{name:?}: {e}"))?;
+                rows.push(Row { name: name.to_owned(), says });
+                block = None;
+            }
+            (Some(json), line) => {
+                json.push_str(line);
+                json.push('\n');
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether `text` is like `pattern`: `*` stands for anything, `|` parts alternatives.
+fn matches(pattern: &str, text: &str) -> bool {
+    pattern.split('|').any(|one| is_like(one.as_bytes(), text.as_bytes()))
+}
+
+fn is_like(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=text.len()).any(|skipped| is_like(rest, &text[skipped..])),
+        (Some((one, rest)), Some((first, after))) => one == first && is_like(rest, after),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patterns_have_stars_and_bars() {
+        assert!(matches("*/report/uid", "run/report/uid"));
+        assert!(matches("a|b*", "bcd"));
+        assert!(!matches("a|b", "bc"));
+        assert!(matches("*x*y", "axbxy"));
+    }
+
+    #[test]
+    fn a_row_matches_its_difference_only() {
+        let text = "# T\n## A name\nwords\n```json twins\n{\"field\": \"*/uid\", \"ours\": \"[0]\", \"theirs\": \"*\",\n\"when\": {\"/config/a\": \"1\"}, \"witness\": {}}\n```\n";
+        let rows = parse(text).unwrap();
+        assert_eq!(rows[0].name, "A name");
+        let mut difference = Difference { field: "run/uid".into(), ours: "[0]".into(), theirs: "[1]".into() };
+        assert!(rows[0].explains(&difference, &json!({"config": {"a": 1}})));
+        assert!(!rows[0].explains(&difference, &json!({"config": {"a": 2}})));
+        difference.ours = "[5]".into();
+        assert!(!rows[0].explains(&difference, &json!({"config": {"a": 1}})));
+    }
+
+    #[test]
+    fn the_rows_of_the_document_can_be_read() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/differences.md");
+        let rows = read(&file).unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        for row in &rows {
+            let section = text.split("\n## ").find(|part| part.starts_with(&row.name)).unwrap_or_default();
+            for word in ["Right: ", "Source: "] {
+                assert!(section.contains(word), "{}: does not say \"{word}\"", row.name);
+            }
+            assert_ne!(row.says.field, "*", "{}: matches every field", row.name);
+        }
+    }
+}
