@@ -9,6 +9,7 @@
 //! | `try OP…` | performs one operation of [`ops`] and prints `{"op","errno","data"}` as one line |
 //! | `print TEXT…`, `complain TEXT…` | prints a line on stdout, stderr |
 //! | `put FILE TEXT…`, `report-to FILE` | writes the text, the report, to a file |
+//! | `hook FILE KIND` | adds to the file what a hook sees, as one line of JSON: environment, directory, input, ids, filter |
 //! | `keep-stdin FILE` | copies stdin to a file |
 //! | `echo` | copies stdin to stdout until its end |
 //! | `sleep SECONDS`, `exit CODE`, `die SIGNAL` | that |
@@ -63,6 +64,7 @@ fn act(action: &[String]) -> Outcome {
         "print" => say(&text),
         "complain" => writeln!(std::io::stderr(), "{text}").map_err(shown),
         "put" => put(first, &args.get(1..).unwrap_or_default().join(" ")),
+        "hook" => hook(first, args.get(1).map(String::as_str).unwrap_or_default()),
         "keep-stdin" => keep_stdin(first),
         "echo" => echo(),
         "sleep" => sleep(first),
@@ -93,6 +95,14 @@ fn say(line: &str) -> Outcome {
 
 fn put(file: &str, text: &str) -> Outcome {
     std::fs::write(file, text).map_err(shown)
+}
+
+fn hook(file: &str, kind: &str) -> Outcome {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(shown)?;
+    let told = report::of_hook(kind, &text);
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).map_err(shown)?;
+    writeln!(file, "{told}").map_err(shown)
 }
 
 fn keep_stdin(file: &str) -> Outcome {

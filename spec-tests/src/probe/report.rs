@@ -50,6 +50,30 @@ pub fn everything() -> Value {
     all.into()
 }
 
+/// What a hook tells of itself and its input.
+pub fn of_hook(kind: &str, stdin: &str) -> Value {
+    let umask = sys::umask();
+    let status = status();
+    json!({
+        "kind": kind,
+        "stdin": stdin,
+        "argv": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "env": environment(),
+        "cwd": unistd::getcwd().ok().map(|p| p.to_string_lossy().into_owned()),
+        "uid": ids(&status, "Uid"),
+        "gid": ids(&status, "Gid"),
+        "groups": ids(&status, "Groups"),
+        "umask": format!("{umask:04o}"),
+        "caps": capabilities(&status),
+        "no_new_privs": status.get("NoNewPrivs"),
+        "seccomp": status.get("Seccomp"),
+        "sig_ignored": format!("{:016x}", sys::ignored_at_birth()),
+        "sig_blocked": status.get("SigBlk"),
+        "ns": namespaces(),
+        "fds": descriptors().as_object().map(|all| all.keys().cloned().collect::<Vec<_>>()),
+    })
+}
+
 /// What the kernel holds of it: namespaces, cgroup, scheduling, labels.
 fn kernel_side(status: &BTreeMap<String, String>) -> Value {
     json!({

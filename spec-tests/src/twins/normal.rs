@@ -94,6 +94,20 @@ impl Normal {
         report
     }
 
+    /// What a hook wrote down.
+    pub fn hook(&self, told: &Value) -> Value {
+        let mut told = self.value(told);
+        let host = |kind: &str| {
+            fs::read_link(format!("/proc/self/ns/{kind}")).map(|link| link.to_string_lossy().into_owned())
+        };
+        for kind in KINDS {
+            let is_host = host(kind).is_ok_and(|host| told["ns"][kind] == host.as_str());
+            told["ns"][kind] = json!(if is_host { "host" } else { "other" });
+        }
+        told["stdin"] = self.state(told["stdin"].as_str().unwrap_or_default());
+        told
+    }
+
     /// What `state` printed.
     pub fn state(&self, text: &str) -> Value {
         let Ok(state) = serde_json::from_str::<Value>(text) else { return json!(self.text(text)) };

@@ -63,11 +63,15 @@ fn bundle(t: &Test, plan: &Plan) -> Result<Bundle, Trouble> {
     for thing in &plan.things {
         things::make(t, &bundle, thing)?;
     }
-    bundle.config = configuration(bundle.config.clone(), &plan.config, &|text| {
-        text.replace(super::plan::DIR, &bundle.dir.to_string_lossy()).replace("$ID", &bundle.id)
-    });
+    bundle.config = configuration(bundle.config.clone(), &plan.config, &|text| fill(t, &bundle, text));
     bundle.write()?;
     Ok(bundle)
+}
+
+/// A text of the plan with this performance's names.
+pub fn fill(t: &Test, bundle: &Bundle, text: &str) -> String {
+    let text = text.replace("$DIR", &bundle.dir.to_string_lossy());
+    text.replace("$ID", &bundle.id).replace("$MARK", &t.place.mark)
 }
 
 /// Edits a configuration; `fill` is what strings become.
@@ -150,8 +154,7 @@ impl Stage<'_> {
             words.to_owned()
         };
         let bundle = &self.bundles[which];
-        let mut command = self.t.runtime();
-        command.args(&self.plan.globals);
+        let mut command = self.runtime(which);
         let mut all = words.split_whitespace();
         let verb = all.next().unwrap_or_default();
         command.arg(verb);
@@ -167,6 +170,17 @@ impl Stage<'_> {
             self.logs[which] = Some(log);
         }
         Ok(self.outcome(verb, &done))
+    }
+
+    /// The runtime with the state root of that container.
+    fn runtime(&self, which: usize) -> Command {
+        let mut command = self.t.runtime();
+        if which == 1 && self.plan.second_root {
+            command = Command::new(&self.t.host.runtime);
+            command.arg("--root").arg(self.t.path("root2")).env("SPEC_TESTS", &self.t.place.mark);
+        }
+        command.args(&self.plan.globals);
+        command
     }
 
     /// Calls the runtime as the plan's caller does.
@@ -251,6 +265,7 @@ impl Stage<'_> {
                 }
                 Ok(json!({ "ended": self.await_end(0) }))
             }
+            ":hooks" => Ok(self.hooks()),
             ":look" => {
                 let Some(pid) = self.pid(0) else { return Ok(json!({})) };
                 Ok(self.normal.value(&look::at(&self.t.host, &self.t.place.mark, pid)))
@@ -261,6 +276,19 @@ impl Stage<'_> {
             }
             _ => Err(format!("no such step: {words}").into()),
         }
+    }
+
+    /// What hooks have written down, by kind; the second of a kind is `KIND 2`.
+    fn hooks(&self) -> Value {
+        let text = fs::read_to_string(self.bundles[0].dir.join("host/log/hooks")).unwrap_or_default();
+        let mut all = Map::new();
+        for told in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let kind = told["kind"].as_str().unwrap_or_default();
+            let count = all.keys().filter(|name| name.split(' ').next() == Some(kind)).count();
+            let name = if count == 0 { kind.to_owned() } else { format!("{kind} {}", count + 1) };
+            all.insert(name, self.normal.hook(&told));
+        }
+        all.into()
     }
 
     /// The pid of a container's first process, as the pid file says, if it lives.
@@ -313,7 +341,8 @@ impl Stage<'_> {
     /// What is there after the last command, before anything is removed.
     fn left(&mut self) -> Value {
         self.t.reap();
-        let ids = fs::read_dir(&self.t.place.root).into_iter().flatten().flatten();
+        let ids = [self.t.place.root.clone(), self.t.path("root2")].into_iter();
+        let ids = ids.flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
         let mut ids: Vec<_> = ids.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         // What crun keeps for all its containers.
         ids.retain(|id| !id.starts_with('.'));
@@ -325,7 +354,7 @@ impl Stage<'_> {
         });
         for which in [0, 1] {
             if ids.contains(&self.bundles[which].id) {
-                let mut command = self.t.runtime();
+                let mut command = self.runtime(which);
                 command.args(["delete", "--force", &self.bundles[which].id]);
                 let done = self.t.complete(command);
                 seen[format!("delete{}", which + 1)] = json!(done.map_or(-1, |done| done.code));

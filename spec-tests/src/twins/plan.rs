@@ -2,15 +2,13 @@
 //! What a pair of twins does: a container, who calls the runtime, and the commands.
 //!
 //! A plan is data: it is printed with a finding, stands as witness in docs/differences.md, and can be performed again.
-//! The generators make parts of plans, which [`Plan::join`] combines.
+//! The generators make parts of plans, which [`Plan::join`] combines. In its strings `$DIR` stands for the bundle, `$ID` for the
+//! container's id, `$MARK` for a text that is in all names of one performance.
 
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-/// Text that stands for the directory of the performance in every string of a plan; `$ID` stands for the container's id.
-pub const DIR: &str = "$DIR";
 
 /// A container, its caller, and what is done with it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,7 +18,7 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<(String, Value)>,
     /// What is made before, relative to the bundle: `dir PATH MODE`, `file PATH TEXT`, `link PATH TARGET`,
-    /// `mount TYPE SOURCE PATH OPTIONS`, `node PATH c|b MAJOR MINOR`.
+    /// `mount TYPE SOURCE PATH OPTIONS`, `node PATH c|b MAJOR MINOR`, `group PATH [frozen]`, `agent PATH`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub things: Vec<String>,
     #[serde(skip_serializing_if = "Caller::is_plain")]
@@ -31,6 +29,9 @@ pub struct Plan {
     /// Options of the runtime before every command.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub globals: Vec<String>,
+    /// The second container (`@2`) has a state root of its own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub second_root: bool,
     /// The commands; none is `run`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
@@ -160,6 +161,7 @@ impl Plan {
             }
             if whole.steps.is_empty() {
                 whole.globals = part.globals;
+                whole.second_root = part.second_root;
                 whole.steps = part.steps;
             }
         }

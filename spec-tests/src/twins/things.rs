@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use nix::mount::MsFlags;
@@ -11,11 +12,13 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Trouble, Verdict};
+use crate::harness::console::Receiver;
 use crate::harness::test::Test;
+use crate::sys;
 
 /// Makes one thing (see `Plan::things`); paths are relative to the bundle.
 pub fn make(t: &Test, bundle: &Bundle, thing: &str) -> Verdict {
-    let thing = thing.replace(super::plan::DIR, &bundle.dir.to_string_lossy());
+    let thing = super::perform::fill(t, bundle, thing);
     let words: Vec<&str> = thing.split(' ').collect();
     let word = |i: usize| words.get(i).copied().unwrap_or_default();
     let path = bundle.dir.join(word(1));
@@ -52,8 +55,51 @@ pub fn make(t: &Test, bundle: &Bundle, thing: &str) -> Verdict {
                 kind => t.mount(kind, source, &at, flags, "")?,
             }
         }
+        "group" => group(t, word(1), word(2) == "frozen")?,
+        "agent" => agent(&path)?,
         _ => return Err(Trouble::Fail(format!("no such thing: {thing}"))),
     }
+    Ok(())
+}
+
+/// A group of this path in every hierarchy, until the performance is over.
+fn group(t: &Test, path: &str, frozen: bool) -> Verdict {
+    for top in t.host.mounted_hierarchies() {
+        let dir = top.join(path);
+        if fs::create_dir_all(&dir).is_err() {
+            continue;
+        }
+        if frozen {
+            fs::write(dir.join("cgroup.freeze"), "1").ok();
+            fs::write(dir.join("freezer.state"), "FROZEN").ok();
+        }
+        let first = path.split('/').next().unwrap_or(path);
+        let (dir, last) = (top.join(path), top.join(first));
+        t.at_end(move || {
+            fs::write(dir.join("cgroup.freeze"), "0").ok();
+            fs::write(dir.join("freezer.state"), "THAWED").ok();
+            dir.ancestors()
+                .take_while(|above| above.starts_with(&last))
+                .for_each(|above| _ = fs::remove_dir(above));
+        });
+    }
+    Ok(())
+}
+
+/// Somebody who is asked through seccomp, and answers every call with ENOTSUP.
+fn agent(path: &std::path::Path) -> Verdict {
+    let receiver = Receiver::listen(path)?;
+    std::thread::spawn(move || {
+        while let Ok(delivery) = receiver.receive() {
+            std::thread::spawn(move || {
+                for listener in &delivery.fds {
+                    while let Ok(request) = sys::seccomp_receive(listener.as_fd()) {
+                        sys::seccomp_answer(listener.as_fd(), request.id, 0, libc::ENOTSUP).ok();
+                    }
+                }
+            });
+        }
+    });
     Ok(())
 }
 

@@ -5,9 +5,13 @@
 
 mod caller;
 mod devices;
+mod groups;
+mod hooks;
 mod mounts;
 mod process;
 mod resources;
+mod seccomp;
+mod terminals;
 mod verbs;
 
 use proptest::prelude::*;
@@ -17,32 +21,57 @@ use super::plan::{Plan, Step};
 use crate::harness::host::Host;
 
 /// The names of the dimensions, as `--only` takes them.
-pub const NAMES: [&str; 6] = ["process", "caller", "mounts", "devices", "resources", "verbs"];
+pub const NAMES: [&str; 10] = [
+    "process",
+    "caller",
+    "mounts",
+    "devices",
+    "resources",
+    "verbs",
+    "hooks",
+    "seccomp",
+    "groups",
+    "terminals",
+];
 
-/// How many of a hundred containers have a dimension.
-const SHARE: f64 = 0.4;
+/// What may be in any container: how many of a hundred have it.
+const SHARE: f64 = 0.35;
 
 /// Plans for this machine: of all dimensions, or of those named.
 pub fn plans(host: &Host, systemd: bool, only: &[String]) -> BoxedStrategy<Plan> {
     let chosen = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let share = if only.is_empty() { SHARE } else { 0.95 };
-    let dimension = |name: &str, parts: BoxedStrategy<Plan>| match chosen(name) {
+    let part = |name: &str, parts: BoxedStrategy<Plan>| match chosen(name) {
         true => proptest::option::weighted(share, parts).prop_map(Option::unwrap_or_default).boxed(),
         false => Just(Plan::default()).boxed(),
     };
-    let all = (
-        dimension("process", process::parts()),
-        dimension("caller", caller::parts()),
-        dimension("mounts", mounts::parts()),
-        dimension("devices", devices::parts()),
-        dimension("resources", resources::parts(host, systemd)),
-        dimension("verbs", verbs::parts()),
-        sequence(),
+    let parts = vec![
+        part("process", process::parts()),
+        part("caller", caller::parts()),
+        part("mounts", mounts::parts()),
+        part("devices", devices::parts()),
+        part("seccomp", seccomp::parts()),
+    ];
+    // Those that bring commands of their own: one at most.
+    let mut courses = vec![(if only.is_empty() { 4 } else { 1 }, sequence())];
+    let course = [
+        ("resources", 2, resources::parts(host, systemd)),
+        ("verbs", 3, verbs::parts()),
+        ("hooks", 2, hooks::parts()),
+        ("groups", 2, groups::parts(host)),
+        ("terminals", 2, terminals::parts()),
+    ];
+    courses.extend(
+        course.into_iter().filter(|(name, ..)| chosen(name)).map(|(_, weight, parts)| (weight * 3, parts)),
     );
-    all.prop_map(|(process, caller, mounts, devices, resources, verbs, sequence)| {
-        Plan::join([verbs, resources, process, caller, mounts, devices, sequence])
-    })
-    .boxed()
+    // A course comes first, because its commands and its caller hold; its configuration comes last, because it needs it.
+    (parts, proptest::strategy::Union::new_weighted(courses))
+        .prop_map(|(parts, course)| {
+            let config = course.config.clone();
+            let first = Plan { config: Vec::new(), ..course };
+            Plan::join([first].into_iter().chain(parts).chain([Plan { config, ..Plan::default() }]))
+        })
+        .boxed()
 }
 
 /// What is done with a container whose other dimensions want nothing special.

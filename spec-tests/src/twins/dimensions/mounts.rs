@@ -76,6 +76,8 @@ pub fn parts() -> BoxedStrategy<Plan> {
 /// What the sources are, and a look at the places from within.
 fn sources() -> Plan {
     let made = [
+        // On a mount of its own: what lies on the file system of the bundle is a case apart.
+        "mount tmpfs tmpfs host rw",
         "dir host/a/sub 755",
         "file host/a/one first",
         "file host/a/sub/two second",
