@@ -50,6 +50,9 @@ pub struct Facts {
     pub cgroups: Hierarchies,
     /// The kernel has mount_setattr(2) (Linux 5.12).
     pub mount_setattr: bool,
+    /// Mount points below /sys, each after those that it lies in; probed only where `mount_setattr` is missing, and one
+    /// mount after the other has to be changed.
+    pub below_sys: Vec<String>,
     /// Mount points that lie in no other mount but the root, one entry for each mount: what is to be taken away where
     /// the host's tree stays below (`--no-pivot`). Probed only then.
     pub mounts: Vec<String>,
@@ -76,6 +79,7 @@ impl Facts {
         let euid = rustix::process::geteuid();
         let in_userns = crate::sys::ns::in_user_namespace();
         let unprivileged = cgroups.user.is_some();
+        let mount_setattr = crate::sys::mount::has_set_attr();
         Facts {
             euid: euid.as_raw(),
             egid: rustix::process::getegid().as_raw(),
@@ -91,7 +95,8 @@ impl Facts {
                 .is_ok_and(|on| on.starts_with(b"Y")),
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups,
-            mount_setattr: crate::sys::mount::has_set_attr(),
+            mount_setattr,
+            below_sys: if mount_setattr { Vec::new() } else { below_sys() },
             mounts: Vec::new(),
             within: BTreeMap::new(),
         }
@@ -151,6 +156,16 @@ pub fn setgroups_denied(process: &str) -> bool {
 fn own_ids() -> Option<IdMaps> {
     let map = |file| Some(ids::parse(&std::fs::read_to_string(format!("/proc/self/{file}")).ok()?));
     Some(IdMaps { uid: map("uid_map")?, gid: map("gid_map")? })
+}
+
+/// Those of a mount that is not to be reached any more (another one lies over its directory) are left out.
+fn below_sys() -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let points = procfs::mounts(&table).map(|mount| mount.point()).filter(|point| point.starts_with("/sys/"));
+    let mut points: Vec<String> = points.filter(|point| std::fs::symlink_metadata(point).is_ok()).collect();
+    points.sort();
+    points.dedup();
+    points
 }
 
 /// The mount points of a mountinfo table that have none but `/` above them.

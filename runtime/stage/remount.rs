@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The one fallback for kernels before 5.12, which have no mount_setattr(2): mount(2) on the mount's descriptor.
+//! The one fallback for kernels before 5.12, which have no mount_setattr(2), and before 5.14, where it does not know
+//! MOUNT_ATTR_NOSYMFOLLOW: mount(2) on the mount's descriptor.
 //!
 //! It needs the mount attached, so for such a host the order is attach, then change (`program/compile/mounting.rs`).
 //! Whole trees and id mappings it cannot do: the plan refuses those. To be removed with support for those kernels.
@@ -17,6 +18,7 @@ const MS_RELATIME: u64 = 1 << 21;
 const MS_STRICTATIME: u64 = 1 << 24;
 const MS_NOATIME: u64 = 0x400;
 const MS_NODIRATIME: u64 = 0x800;
+const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 /// Read-only, nosuid, nodev and noexec have the same bits everywhere.
 const SAME: u64 = 0xf;
 
@@ -24,6 +26,11 @@ const SAME: u64 = 0xf;
 pub(super) fn set_attr(mount: i32, flags: u32, attr: &MountAttr) -> Result<()> {
     match sys::mount_setattr(mount, flags, attr) {
         Err(Fault { errno: sys::ENOSYS, .. }) => change(mount, flags & sys::AT_RECURSIVE != 0, attr),
+        Err(Fault { errno: sys::EINVAL, .. })
+            if flags & sys::AT_RECURSIVE == 0 && (attr.set | attr.clear) & MOUNT_ATTR_NOSYMFOLLOW != 0 =>
+        {
+            change(mount, false, attr)
+        }
         other => other,
     }
 }
@@ -68,7 +75,7 @@ fn merged(holds: u64, attr: &MountAttr) -> u64 {
         (0, 0x20, MS_STRICTATIME),
         (0x800, 0x80, MS_NODIRATIME),
         (0x1000, 0, MS_RELATIME),
-        (0x2000, 0x20_0000, MS_NOSYMFOLLOW),
+        (0x2000, MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW),
     ];
     const ATIME: u64 = 0x70;
     let mut flags = (holds & SAME & !attr.clear) | attr.set & SAME;

@@ -6,6 +6,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::{Access, AtFlags};
+
 use super::dir::Dir;
 use super::record;
 use super::systemd::{self, Holder};
@@ -101,6 +103,17 @@ impl Placement {
     #[must_use]
     pub fn at_birth(&self) -> Option<BorrowedFd<'_>> {
         self.birth.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether a process that is born in the group would run on all CPUs and memory nodes all the same: before Linux 5.15.108
+    /// and 6.1.25 a clone3 with CLONE_INTO_CGROUP left the group's cpuset out, a move does not. Asked is for what Linux 5.12
+    /// brought, since that is known already; no distribution keeps a kernel in between.
+    #[must_use]
+    pub fn forgets_cpuset(&self) -> bool {
+        let has = |group: &Dir| {
+            rustix::fs::accessat(group, "cpuset.cpus", Access::EXISTS, AtFlags::empty()).is_ok()
+        };
+        !crate::sys::mount::has_set_attr() && self.birth.as_ref().is_some_and(has)
     }
 
     /// Whether being born is all there is to it.

@@ -216,7 +216,10 @@ fn bear<'a>(
     placement: Option<&Placement>,
     beside: &'a OnceCell<Placement>,
 ) -> Result<Born> {
-    let mut launched = launch(&window, stage.again());
+    let mut launched = match placement.is_some_and(Placement::forgets_cpuset) {
+        true => Err(Error::os("clone3(CLONE_INTO_CGROUP)", libc::EOPNOTSUPP)),
+        false => launch(&window, stage.again()),
+    };
     if is_busy(&launched)
         && let Some(found) = placement.map(Placement::beside_init).transpose()?.flatten()
     {

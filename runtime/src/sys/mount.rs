@@ -2,6 +2,7 @@
 //! mount_setattr(2), which `rustix` lacks.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
 
 use crate::error::RawErrno;
 
@@ -28,8 +29,14 @@ pub fn may_copy() -> bool {
     rustix::mount::open_tree(rustix::fs::CWD, "/", flags).is_ok()
 }
 
-/// Whether the kernel has mount_setattr(2). Asked with a size that every kernel that has it refuses.
+/// Whether the kernel has mount_setattr(2) (Linux 5.12). Asked once.
 pub fn has_set_attr() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(ask_set_attr)
+}
+
+/// With a size that every kernel that has it refuses.
+fn ask_set_attr() -> bool {
     // SAFETY: with a size of 0 nothing is read.
     let result =
         unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, 0) };

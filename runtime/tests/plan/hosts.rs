@@ -33,6 +33,7 @@ pub fn v2() -> Facts {
         selinux: true,
         cgroups,
         mount_setattr: true,
+        below_sys: Vec::new(),
         mounts: Vec::new(),
         within: Default::default(),
     }

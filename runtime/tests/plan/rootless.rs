@@ -6,6 +6,7 @@
 use corten::cgroup::Version;
 use corten::facts::Facts;
 use corten::plan::ids::{self, IdMaps, Writer, Writers};
+use corten::plan::mounts::Step;
 use corten::plan::{Plan, namespaces};
 use corten::spec::{self, Spec};
 use serde_json::{Value, json};
@@ -139,4 +140,28 @@ fn control_groups_by_default_and_by_name() {
     let delegated = Facts { delegated: Some(vec!["/sys/fs/cgroup/user.slice".into()]), ..user };
     let path = plan(&delegated, &[none[0].clone(), limit]).cgroup.record.v2_path();
     assert_eq!(path.as_deref(), Some("/sys/fs/cgroup/user.slice/box"));
+}
+
+#[test]
+fn the_whole_of_sys_is_read_only_mount_by_mount_on_an_old_kernel() {
+    let below = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/kernel/debug"].map(str::to_owned);
+    let old = Facts { mount_setattr: false, below_sys: below.to_vec(), ..hosts::user() };
+    let closed = |facts: &Facts| -> (Vec<String>, Vec<u64>) {
+        let mut points = Vec::new();
+        let mut trees = Vec::new();
+        for step in plan(facts, &[]).mounts {
+            match step {
+                Step::Remount { target, attrs, .. } if target.starts_with("/sys") => {
+                    assert_eq!(attrs.set, libc::MOUNT_ATTR_RDONLY);
+                    points.push(target);
+                }
+                Step::Mount(mount) if mount.target == "/sys" => trees.push(mount.recursive.set),
+                _ => {}
+            }
+        }
+        (points, trees)
+    };
+    assert_eq!(closed(&old), (below.to_vec(), vec![0]));
+    let new = Facts { mount_setattr: true, ..old };
+    assert_eq!(closed(&new), (Vec::new(), vec![libc::MOUNT_ATTR_RDONLY]));
 }

@@ -14,6 +14,7 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::report::Report;
 use crate::harness::test::Test;
 
 /// The chapter.
@@ -49,10 +50,24 @@ pub fn cases() -> Vec<Case> {
             cpu_throttled(t, json!({"cpu": {"quota": 100_000, "period": 100_000}}), Some(ask))
         })
         .needs(&cpu),
+        case("bite/cpus-are-the-groups", cpus).needs(&[Need::Controller("cpuset")]),
         case("bite/io-is-throttled", |t| io_throttled(t, false)),
         case("bite/io-after-update", |t| io_throttled(t, true)),
         case("bite/devices-after-update", devices_after_update).runc("B4: update leaves devices alone"),
     ]
+}
+
+/// Whichever way a process has come into its group.
+fn cpus(t: &Test) -> Verdict {
+    let all = std::thread::available_parallelism()?.get();
+    if all == 1 {
+        return Err(Trouble::NotRun("one CPU is all".into()));
+    }
+    let one = (all - 1).to_string();
+    let b = t.bundle()?.set("/linux/resources", json!({"cpu": {"cpus": one, "mems": "0"}}));
+    let b = b.probe("report -- forever");
+    t.launch(&b)?.report(t)?.is("/affinity", one.as_str())?;
+    Report::read(&t.exec(&b, "", "/probe report")?.ok()?.stdout)?.is("/affinity", one.as_str())
 }
 
 /// The `oom_kill` line of the container's group.

@@ -99,9 +99,9 @@ impl<'a> Reading<'a> {
         if self.options.bind.is_some() || self.kind == Some("bind") {
             self.ignored_by_binds(warnings);
             let source = self.bind(steps)?;
-            let mut mount = self.mount(source)?;
-            self.close_sysfs(&mut mount);
-            steps.push(Step::Mount(mount));
+            let mount = self.mount(source)?;
+            let close = self.closes_sysfs(&mount);
+            self.push_bind(mount, close, steps);
             return Ok(());
         }
         match self.kind {
@@ -111,11 +111,11 @@ impl<'a> Reading<'a> {
             }
             Some("cgroup" | "cgroup2") => cgroups::steps(&self, steps),
             Some("sysfs") if self.foreign(NsKind::Network) => {
-                steps.push(Step::Mount(self.host_tree("/sys")?));
+                self.push_bind(self.host_tree("/sys")?, true, steps);
                 Ok(())
             }
             Some("mqueue") if self.foreign(NsKind::Ipc) => {
-                steps.push(Step::Mount(self.host_tree("/dev/mqueue")?));
+                self.push_bind(self.host_tree("/dev/mqueue")?, false, steps);
                 Ok(())
             }
             Some(kind) => self.file_system(kind, steps),
@@ -217,12 +217,32 @@ impl<'a> Reading<'a> {
 
     /// `ro` is for the top of a bind. Configurations without root bind /sys because they may not mount a sysfs, and mean
     /// what is below as well: the control groups there are in part the user's own (CVE-2023-25809).
-    fn close_sysfs(&self, mount: &mut Mount) {
+    fn closes_sysfs(&self, mount: &Mount) -> bool {
         let users = self.context.namespaces.has(NsKind::User) || self.context.facts.in_userns;
         let whole =
             matches!(&mount.source, Source::Bind { path, recursive: true, .. } if path == Path::new("/sys"));
-        if users && whole && self.readonly() && mount.recursive.clear & libc::MOUNT_ATTR_RDONLY == 0 {
-            mount.recursive.set |= libc::MOUNT_ATTR_RDONLY;
+        users && whole && self.readonly() && mount.recursive.clear & libc::MOUNT_ATTR_RDONLY == 0
+    }
+
+    /// A bind; `close`: of the whole of /sys, which is to be read-only with all that is mounted below it.
+    fn push_bind(&self, mut mount: Mount, close: bool, steps: &mut Vec<Step>) {
+        let facts = self.context.facts;
+        let attrs = Attrs::sets(libc::MOUNT_ATTR_RDONLY);
+        if close && facts.mount_setattr {
+            mount.recursive.set |= attrs.set;
+            mount.recursive.clear &= !attrs.set;
+        } else if close {
+            mount.attrs.set |= attrs.set;
+            mount.attrs.clear &= !attrs.set;
+            mount.attrs.implied &= !attrs.set;
+        }
+        let target = mount.target.clone();
+        steps.push(Step::Mount(mount));
+        // Linux before 5.12 changes one mount at a time.
+        for point in facts.below_sys.iter().filter(|_| close && !facts.mount_setattr) {
+            let target = format!("{target}{}", point.strip_prefix("/sys").unwrap_or(point));
+            let recursive = Attrs::default();
+            steps.push(Step::Remount { at: self.at.clone(), target, attrs, recursive, late: false });
         }
     }
 
@@ -254,7 +274,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The host's tree instead of a file system that could not be mounted (crun and runc fall back likewise). What is
-    /// below must not become writable by this: the whole tree of /sys is read-only (CVE-2023-25809).
+    /// below must not become writable by this: the whole of /sys is to be read-only (CVE-2023-25809).
     fn host_tree(&self, path: &str) -> Result<Mount> {
         let source = Source::Bind {
             path: PathBuf::from(path),
@@ -267,10 +287,6 @@ impl<'a> Reading<'a> {
         let mut mount = self.mount(source)?;
         only_sets(&mut mount.attrs);
         mount.nofollow = path == "/sys";
-        if path == "/sys" {
-            mount.recursive.set |= libc::MOUNT_ATTR_RDONLY;
-            mount.recursive.clear &= !libc::MOUNT_ATTR_RDONLY;
-        }
         Ok(mount)
     }
 

@@ -19,6 +19,18 @@ const RDONLY: u64 = 1;
 /// Longest value that fsconfig(2) takes.
 pub(super) const FSCONFIG_MAX: usize = 255;
 
+/// The one attribute that mount(2) knows from Linux 5.10 on, and fsmount(2) and mount_setattr(2) from 5.14 on: it is set
+/// last, when the mount is attached and the stage has both ways (`stage/remount.rs`).
+const LAST: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+
+fn before_attach(attrs: Attrs) -> Attrs {
+    Attrs { set: attrs.set & !LAST, clear: attrs.clear & !LAST, ..attrs }
+}
+
+fn after_attach(attrs: Attrs) -> Attrs {
+    Attrs { set: attrs.set & LAST, clear: attrs.clear & LAST, implied: 0 }
+}
+
 /// The bind sources of a plan, in the order of its mounts and then of its devices.
 pub(super) struct Binds {
     pub(super) mounts: Vec<Ref>,
@@ -54,7 +66,7 @@ impl Builder {
                 fstype: fstype.clone(),
                 source: source.clone(),
                 options: options.clone(),
-                attrs: mount.attrs.set,
+                attrs: before_attach(mount.attrs).set,
                 all_attrs: mount.recursive,
                 propagation: mount.propagation.clone(),
                 idmap: idmap.clone(),
@@ -68,7 +80,7 @@ impl Builder {
                     path: path.clone(),
                     recursive: *recursive,
                     nofollow: *nofollow,
-                    attrs: if now { mount.attrs } else { Attrs::default() },
+                    attrs: if now { before_attach(mount.attrs) } else { Attrs::default() },
                     all_attrs: mount.recursive,
                     propagation: propagation.filter(|_| now).collect(),
                     idmap: idmap.clone(),
@@ -98,7 +110,7 @@ impl Builder {
             self.propagate(&mount.at, copy, &[default]);
             self.propagate(&mount.at, copy, &mount.propagation);
             self.set_attr(&mount.at, copy, mount.recursive, 0, true);
-            self.set_attr(&mount.at, copy, mount.attrs, 0, false);
+            self.set_attr(&mount.at, copy, before_attach(mount.attrs), 0, false);
         }
         copy
     }
@@ -213,6 +225,8 @@ impl Builder {
             self.propagate(&mount.at, source, &[default]);
             self.propagate(&mount.at, source, &mount.propagation);
             self.set_attr(&mount.at, source, mount.attrs, 0, false);
+        } else {
+            self.set_attr(&mount.at, source, after_attach(mount.attrs), 0, false);
         }
     }
 
@@ -246,7 +260,7 @@ impl Builder {
         for (key, value) in options {
             self.stage(at, StageOp::FsSet { slot, key: key.clone(), value: value.clone() });
         }
-        self.stage(at, StageOp::FsMount { slot, attrs: mount.attrs.set });
+        self.stage(at, StageOp::FsMount { slot, attrs: before_attach(mount.attrs).set });
         // An IPC namespace has one mqueue, which has its context already.
         if let Some(label) = label.filter(|_| fstype == "mqueue") {
             self.stage(at, StageOp::Label { slot, label: label.to_owned() });
@@ -263,6 +277,7 @@ impl Builder {
         if !self.set_attr {
             self.propagate(at, Ref::Slot(slot), &mount.propagation);
         }
+        self.set_attr(at, Ref::Slot(slot), after_attach(mount.attrs), 0, false);
     }
 
     pub(super) fn propagate(&mut self, at: &str, mount: Ref, changes: &[Propagation]) {
