@@ -99,7 +99,7 @@ fn roots() -> Vec<Case> {
 }
 
 fn idmapped() -> Vec<Case> {
-    const NEED: [Need; 1] = [Need::Kernel(6, 3)];
+    const NEED: [Need; 1] = [Need::Kernel("an id-mapped tmpfs", 6, 3)];
     let map = || json!([{"containerID": 0, "hostID": 2000, "size": 10}]);
     vec![
         case("userns/tmpfs-idmapped", move |t| {
@@ -130,7 +130,7 @@ fn idmapped() -> Vec<Case> {
             let got = t.expect(b, &[("stat /m/file", "ok")])?;
             same("owner", (&got[0]["uid"], &got[0]["gid"]), (&json!(2000), &json!(3001)))
         })
-        .needs(&[Need::Kernel(5, 12)])
+        .needs(&[Need::Kernel("id-mapped mounts", 5, 12)])
         .runc("the form is crun's"),
         case("userns/proc-cannot-be-idmapped", move |t| {
             let mount = json!({"destination": "/p", "type": "sysfs", "source": "x", "uidMappings": map(), "gidMappings": map()});
@@ -172,7 +172,7 @@ fn joined() -> Vec<Case> {
             let b = b.mount("bind", &t.file("src"), "/m", &["bind", "idmap"]);
             same("owner", &t.expect(b, &[("stat /m/file", "ok")])?[0]["uid"], 0)
         })
-        .needs(&[Need::Kernel(5, 12)]),
+        .needs(&[Need::Kernel("id-mapped mounts", 5, 12)]),
     ]
 }
 

@@ -17,6 +17,7 @@ use crate::harness::test::Test;
 pub fn cases() -> Vec<Case> {
     vec![
         case("features/mount-options-are-known", mount_options)
+            .needs(&[Need::Kernel("mount_setattr(2)", 5, 12)])
             .runc("a1: lists `defaults`, refuses it for a bind")
             .crun("lists rsync and others that the kernel has no word for"),
         case("features/namespaces-are-known", |t| {

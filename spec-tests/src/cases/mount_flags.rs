@@ -10,6 +10,7 @@ use nix::mount::{MsFlags, mount};
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::host::Need;
 use crate::harness::report::Report;
 use crate::harness::test::Test;
 
@@ -31,9 +32,12 @@ pub fn cases() -> Vec<Case> {
             let place = if userns { "-in-a-user-namespace" } else { "" };
             let row = move |t: &Test| column(t, source, &cells(heading, source), userns);
             all.push(
-                case(format!("mount-flags/{word}{place}"), row).runc(runc(source, userns)).crun(
-                    "clears every flag unless `ro` is given, knows no symfollow and takes no option back",
-                ),
+                case(format!("mount-flags/{word}{place}"), row)
+                    .needs(&[Need::Kernel("attributes of a whole tree", 5, 12)])
+                    .runc(runc(source, userns))
+                    .crun(
+                        "clears every flag unless `ro` is given, knows no symfollow and takes no option back",
+                    ),
             );
         }
     }

@@ -111,7 +111,7 @@ fn of_tree((name, options, has, lacks): &'static Row) -> Case {
         r.mount("/m")?.has(has)?.lacks(lacks)?;
         r.mount("/m/sub")?.has(has)?.lacks(lacks).map(drop)
     })
-    .needs(&[Need::Kernel(5, 12)])
+    .needs(&[Need::Kernel("attributes of a whole tree", 5, 12)])
     .peer(
         "crun",
         match *name {
@@ -131,7 +131,7 @@ fn others() -> Vec<Case> {
             r.mount("/m")?.has(&["rw", "noatime"])?.lacks(&["nosuid", "nodev", "noexec"])?;
             r.mount("/m/sub")?.has(&["ro", "nosuid", "nodev", "noatime"])?.lacks(&["noexec"]).map(drop)
         })
-        .needs(&[Need::Kernel(5, 12)]),
+        .needs(&[Need::Kernel("attributes of a whole tree", 5, 12)]),
         case("mounts/propagation-runbindable", |t| {
             fs::create_dir_all(t.path("src/sub"))?;
             t.mount("tmpfs", "tmpfs", &t.path("src/sub"), MsFlags::empty(), "")?;
@@ -201,7 +201,7 @@ fn mapped() -> Vec<Case> {
             same("owner below", (&got[1]["uid"], &got[1]["gid"]), (&json!(below), &json!(below)))
         })
         // tmpfs can be mapped since then.
-        .needs(&[Need::Kernel(6, 3)])
+        .needs(&[Need::Kernel("an id-mapped tmpfs", 6, 3)])
     };
     vec![of("ridmap-is-for-the-tree", "ridmap", 2000), of("idmap-is-for-the-top", "idmap", 1000)]
 }

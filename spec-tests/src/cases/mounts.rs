@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::harness::case::{Case, Verdict, case, same};
+use crate::harness::host::Need;
 use crate::harness::test::Test;
 
 /// The chapter.
@@ -216,7 +217,8 @@ fn bind_submounts() -> Vec<Case> {
             with_submount(t)?;
             let b = t.bundle()?.mount("bind", &t.file("src"), "/b", &["rbind", "rro"]);
             t.expect(b, &[("create /b/x", "EROFS"), ("create /b/sub/x", "EROFS")]).map(drop)
-        }),
+        })
+        .needs(&[Need::Kernel("attributes of a whole tree", 5, 12)]),
         case("mounts/bind-keeps-the-sources-own-flags", |t| {
             fs::create_dir(t.path("src"))?;
             mount_tmpfs(t, "src", MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
@@ -327,7 +329,11 @@ fn options() -> Vec<Case> {
             } else {
                 ""
             };
-            case(format!("mounts/{prefix}-{name}"), row).peer("crun", crun)
+            let whole = kind == "bind" && name.starts_with('r') && *name != "ro";
+            let needs = [Need::Kernel("attributes of a whole tree", 5, 12)];
+            case(format!("mounts/{prefix}-{name}"), row)
+                .needs(if whole { &needs } else { &[] })
+                .peer("crun", crun)
         }));
     }
     all.push(

@@ -282,7 +282,7 @@ fn user_mappings() -> Vec<Case> {
             let got = t.expect(b, &[("stat /m/file", "ok")])?;
             same("owner", (&got[0]["uid"], &got[0]["gid"]), (&json!(2000), &json!(2000)))
         })
-        .needs(&[Need::Kernel(5, 12)]),
+        .needs(&[Need::Kernel("id-mapped mounts", 5, 12)]),
         case("userns/mount-idmapped-as-the-container", |t| {
             fs::create_dir(t.path("src"))?;
             fs::write(t.path("src/file"), "x")?;
@@ -297,7 +297,7 @@ fn user_mappings() -> Vec<Case> {
             let got = t.expect(b, &[("stat /m/file", "ok")])?;
             same("owner", &got[0]["uid"], 0)
         })
-        .needs(&[Need::Kernel(5, 12)]),
+        .needs(&[Need::Kernel("id-mapped mounts", 5, 12)]),
         case("userns/nothing-is-left", |t| {
             let (before, b) = (t.snapshot(), t.bundle()?.user_namespace());
             t.report(&b)?;

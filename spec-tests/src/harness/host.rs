@@ -31,8 +31,8 @@ pub enum Need {
     Runtime(&'static str),
     /// The kernel has this file.
     File(&'static str),
-    /// This kernel or newer.
-    Kernel(u32, u32),
+    /// This feature of the kernel, which came with this version.
+    Kernel(&'static str, u32, u32),
     /// A rootfs with busybox.
     Busybox,
     /// A Debian rootfs.
@@ -135,8 +135,8 @@ impl Host {
             }
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
-            Need::Kernel(major, minor) => {
-                (self.kernel >= (major, minor), format!("kernel older than {major}.{minor}"))
+            Need::Kernel(what, major, minor) => {
+                (self.kernel >= (major, minor), format!("needs {what} (Linux {major}.{minor})"))
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
             Need::Long => (self.long, "only with --long".to_owned()),
@@ -157,13 +157,32 @@ impl Host {
 
     /// Everywhere a runtime may make groups: some do in the v2 hierarchy of a hybrid host, too.
     pub fn mounted_hierarchies(&self) -> Vec<PathBuf> {
-        let base = Path::new("/sys/fs/cgroup");
         if self.is_v2() {
-            return vec![base.to_owned()];
+            return vec![BASE.into()];
         }
-        let dirs = fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
-        dirs.filter(|dir| dir.is_dir() && !dir.is_symlink()).collect()
+        mounted().into_iter().map(|(dir, _)| dir).collect()
     }
+}
+
+/// Where the hierarchies are.
+const BASE: &str = "/sys/fs/cgroup";
+
+/// The hierarchies below [`BASE`], each with the options of its superblock, which name a v1 hierarchy's controllers: as the
+/// mount table says, for a plain directory there is none (some engines leave such behind).
+fn mounted() -> Vec<(PathBuf, String)> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let hierarchy = |line: &str| {
+        let (mount, superblock) = line.split_once(" - ")?;
+        let (mut mount, mut superblock) = (mount.split(' '), superblock.split(' '));
+        let (whole, point) = (mount.nth(3)? == "/", Path::new(mount.next()?));
+        let (kind, options) = (superblock.next()?, superblock.nth(1).unwrap_or_default());
+        let here = whole && kind.starts_with("cgroup") && point.parent() == Some(Path::new(BASE));
+        here.then(|| (point.to_owned(), options.to_owned()))
+    };
+    let mut all: Vec<(PathBuf, String)> = table.lines().filter_map(hierarchy).collect();
+    all.sort();
+    all.dedup_by(|one, other| one.0 == other.0);
+    all
 }
 
 /// The first line of `--version`: `NAME version VERSION`.
@@ -181,8 +200,9 @@ fn controllers(v2: bool) -> BTreeSet<String> {
         let text = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
         return text.split_whitespace().map(str::to_owned).collect();
     }
-    let dirs = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // By the name of the directory: `cpu,cpuacct` is two, `unified` and `systemd` count as well.
+    let names =
+        mounted().into_iter().filter_map(|(dir, _)| Some(dir.file_name()?.to_string_lossy().into_owned()));
     names.flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
