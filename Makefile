@@ -24,7 +24,7 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel kernels \
         conformance oci-validation shim-test containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
         completions install uninstall clean
 
@@ -64,6 +64,12 @@ test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
 
 test-uml-systemd: ## the systemd driver in a guest under systemd
 	@$(ENV) .ci/test uml-systemd
+
+test-kernel: ## a minute of cases on one of Debian's kernels under QEMU, with each commit another; KERNEL=6.1
+	@$(ENV) KERNEL=$(KERNEL) .ci/test kernel
+
+kernels: ## all cases on Debian's kernels from 5.10 to the newest (KERNELS="6.1 5.10-v1"); writes docs/kernels.md
+	@$(ENV) KERNELS="$(KERNELS)" .ci/kernels
 
 test-shim: ## the short cases of the containerd shim
 	@$(ENV) .ci/test shim

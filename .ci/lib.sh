@@ -62,10 +62,34 @@ build_fast() {
 # What labels and profiles touch; the other chapters are the same with and without them.
 labelled=(lsm/ mounts/ rootfs/ masked/ process/ keyring/ exec/ lifecycle/ hooks/)
 
+# What differs from kernel to kernel, for a minute of it: namespaces, mounts, groups, devices, the ways in and out.
+on_a_kernel=(devices/owner-in-a-user-namespace userns/root-inside-is-100000-outside userns/mount-idmapped mounts/option-nosymfollow
+    mounts/bind-option-r mounts/rro old-kernel/ cgroup/cpuset cgroup/hugetlb cgroup/mounted-inside bite/cpus-are bite/memory-after
+    cgroup-devices/access-by-kind rootless/own-id-alone rootless/spec-writes-what-runs rootless/hosts-sysfs timens/
+    seccomp/docker-default-profile lifecycle/create-start freeze/ exec/affinity)
+
+# The kernel whose turn it is: with each commit another one, so that a bisection sees them all.
+kernel_in_turn() {
+    local names=(5.10 6.1 6.12 newest) turn
+    turn=$(git -C "$top" rev-list --count HEAD 2>/dev/null) || turn=$(date +%-j)
+    echo "${KERNEL:-${names[turn % ${#names[@]}]}}"
+}
+
 # cases_in ENVIRONMENT RUNTIME BARE [OPTION...]: what runs the cases of RUNTIME (its path in there), into the array `command`:
-# with the lab's root file systems, and in a guest as the only one, unless BARE says something. The options are lab/uml's.
+# with the lab's root file systems, and in a guest as the only one, unless BARE says something. The options are lab/uml's, or
+# lab/qemu's for kernel-NAME and kernel-NAME-v1.
 cases_in() {
     local chapter run=(run --env "$1" --runtime "$2") options=("${@:4}" --share "$bin:/corten")
+    if [[ $1 == kernel-* ]]; then
+        chapter=${1#kernel-}
+        options=("${@:4}" --kernel "${chapter%-v1}" --share "$bin/corten:/corten/corten"
+            --share "$bin/spec-tests:/corten/spec-tests")
+        [[ $chapter != *-v1 ]] || options+=(--v1)
+        # The guest's root, and so /var/tmp, is a file system that id-mapped mounts know from the first.
+        run+=(--timeout 120 --alone --tmp /var/tmp --rootfs-busybox /rootfs/busybox --rootfs-debian /rootfs/debian)
+        command=("$top/lab/qemu" "${options[@]}" -- /corten/spec-tests "${run[@]}")
+        return
+    fi
     if [[ $1 == native-* ]]; then
         command=("$top/lab/$1" "$bin/spec-tests" "${run[@]}")
         [[ -n $3 ]] || command+=(--rootfs-busybox "$lab/busybox" --rootfs-debian "$lab/debian")

@@ -16,8 +16,8 @@ qemu_packages=(qemu-system-x86 xz-utils e2fsprogs)
 
 # The first are for the guest itself; what they need is found.
 kernel_modules=(virtio_pci virtio_blk virtio_console overlay veth dummy loop bridge tun fuse squashfs isofs)
-guest_programs=(runc crun newuidmap newgidmap ip nsenter unshare setpriv strace ps losetup mount umount)
-kernel_recipe=2 # raise it when a change here must rebuild everybody's kernels
+guest_programs=(dash runc crun newuidmap newgidmap ip nsenter unshare setpriv strace ps losetup mount umount)
+kernel_recipe=4 # raise it when a change here must rebuild everybody's kernels
 
 kernels_are_done() {
     local name
@@ -133,6 +133,7 @@ make_guest() {
     cp -a "$lab/busybox" "$root/rootfs/busybox"
     cp -a "$lab/debian" "$root/rootfs/debian"
     for program in "${guest_programs[@]}"; do put_program "$root" "$program"; done
+    ln -sf dash "$root/bin/sh" # busybox's takes its own setpriv and ip before the programs
     size=$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 200))
     mke2fs -q -t ext4 -b 4096 -O ^has_journal -m 0 -N 40000 -d "$root" "$new/kernels/guest.ext4" "${size}M" >/dev/null || die "mke2fs failed"
     mv "$new/kernels/guest.ext4" "$lab/kernels/guest.ext4"
@@ -147,8 +148,9 @@ put_program() { # ROOT PROGRAM
     path=$(cd "$tree" && find usr/bin usr/sbin -maxdepth 1 -name "$2" | head -n 1)
     [[ -n $path ]] || die "the tree has no $2"
     rm -f "$1/bin/$2" "$1/sbin/$2" "$1/usr/bin/$2" "$1/usr/sbin/$2"
-    cp -L "$tree/$path" "$1/usr/bin/$2"
-    [[ ! -u $tree/$path ]] || chmod u+s "$1/usr/bin/$2"
+    cp -L "$tree/$path" "$1/bin/$2"
+    ln -s "../../bin/$2" "$1/usr/bin/$2"
+    [[ ! -u $tree/$path ]] || chmod u+s "$1/bin/$2"
     for library in $("$tree/usr/lib64/ld-linux-x86-64.so.2" --library-path "$tree/usr/lib/x86_64-linux-gnu" \
         --list "$tree/$path" 2>/dev/null | grep -o "$tree/[^ ]*"); do
         mkdir -p "$1/usr/lib/x86_64-linux-gnu"

@@ -20,7 +20,11 @@ fn main() {
     rustc.arg("--target").arg(var("TARGET"));
     rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Clto=fat", "-Ccodegen-units=1", "-Cdebuginfo=0"]);
     rustc.args(["-Cforce-unwind-tables=no", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"]);
-    rustc.args(["-Coverflow-checks=off", "-Cstrip=symbols", "-Clink-self-contained=no"]);
+    rustc.args(["-Coverflow-checks=off", "-Cstrip=symbols"]);
+    // Targets with a C library of the system's do not know the option, nor what it switches off.
+    if var("CARGO_CFG_TARGET_ENV") == "musl" {
+        rustc.arg("-Clink-self-contained=no");
+    }
     match env::var("CORTEN_STAGE_LINKER") {
         Ok(linker) => rustc.arg(format!("-Clinker={linker}")).args(linker_arguments("-Wl,", true)),
         Err(_) => {
