@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel kernels \
-        conformance oci-validation shim-test containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
+        conformance oci-validation shim-test shim-twins containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -76,6 +76,9 @@ test-shim: ## the short cases of the containerd shim
 
 shim-test: ## both containerd shims, driven by a containerd of spec-tests' own; SHIM=corten|runc|PATH, LONG=1
 	@$(ENV) SHIM=$(SHIM) LONG=$(LONG) .ci/shim test
+
+shim-twins: ## random requests on both containerd shims, compared (docs/differences.md); RUNS=2000 SEED=10
+	@$(ENV) RUNS=$(RUNS) SEED=$(SEED) .ci/shim twins
 
 containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, natively and in the guest
 	@$(ENV) SHIM=$(SHIM) .ci/shim containerd

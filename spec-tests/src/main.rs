@@ -3,6 +3,7 @@
 //!
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
+//! - `spec-tests shim-twins --shim PATH --peer PATH …` compares shims (see [`shim::twins`]).
 //! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]).
 //! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
         Some("shim") => shim::cli::main(&args),
+        Some("shim-twins") => shim::twins::cli::main(&args),
         Some("shim-bench") => shim::bench::main(&args),
         Some("cri") => shim::cri::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),

@@ -129,7 +129,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
             Err(why) => println!("not run: {why}"),
         }
     }
-    let rows: Vec<_> = options.rows.iter().map(|file| rows::read(file)).collect::<Result<_, _>>()?;
+    let rows: Vec<_> = options.rows.iter().map(|file| rows::read(file, "twins")).collect::<Result<_, _>>()?;
     let rows = rows.into_iter().flatten().collect();
     let session = Session { options, ours, peers: present, rows, tally: Mutex::default() };
     if let Some(file) = &options.plan {
@@ -161,7 +161,7 @@ struct Session<'a> {
     options: &'a Options,
     ours: Twin,
     peers: Vec<Twin>,
-    rows: Vec<Row>,
+    rows: Vec<Row<Plan>>,
     tally: Mutex<Tally>,
 }
 
@@ -177,7 +177,7 @@ impl Session<'_> {
     }
 
     /// The row that explains a difference.
-    fn row(&self, peer: &Twin, plan: &Plan, difference: &Difference) -> Option<&Row> {
+    fn row(&self, peer: &Twin, plan: &Plan, difference: &Difference) -> Option<&Row<Plan>> {
         let facts = plan.facts(&configuration_of(plan));
         let here = self.rows.iter().filter(|row| row.holds_for(&peer.host.name, &self.options.env));
         here.into_iter().find(|row| row.explains(difference, &facts))
@@ -371,7 +371,7 @@ impl Session<'_> {
 }
 
 /// Random numbers that depend on the seed and the container's number only.
-fn generator(seed: u64, number: usize) -> TestRng {
+pub fn generator(seed: u64, number: usize) -> TestRng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&(number as u64).to_le_bytes());

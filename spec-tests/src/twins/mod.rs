@@ -11,15 +11,15 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-mod compare;
+pub mod compare;
 mod dimensions;
 mod finding;
 mod look;
 mod normal;
 mod perform;
 mod plan;
-mod rows;
+pub mod rows;
 mod shrink;
 mod streams;
 mod things;
-mod worker;
+pub mod worker;

@@ -19,23 +19,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::compare::Difference;
-use super::plan::Plan;
 
 /// One known difference.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct Row<P> {
     /// The section's title.
     pub name: String,
-    pub says: Says,
+    pub says: Says<P>,
 }
 
 /// What a row's block says.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Says {
+pub struct Says<P> {
     pub field: String,
     pub ours: String,
     pub theirs: String,
@@ -45,14 +45,14 @@ pub struct Says {
     pub envs: String,
     #[serde(default)]
     pub when: BTreeMap<String, String>,
-    pub witness: Plan,
+    pub witness: P,
 }
 
 fn anything() -> String {
     "*".to_owned()
 }
 
-impl Row {
+impl<P> Row<P> {
     /// Whether it may show in this environment beside this peer.
     pub fn holds_for(&self, peer: &str, env: &str) -> bool {
         matches(&self.says.peers, peer) && matches(&self.says.envs, env)
@@ -68,19 +68,20 @@ impl Row {
     }
 }
 
-/// Reads all rows.
-pub fn read(file: &Path) -> Result<Vec<Row>, String> {
+/// Reads the rows whose blocks are of this kind: `twins`, or `shims`.
+pub fn read<P: DeserializeOwned>(file: &Path, kind: &str) -> Result<Vec<Row<P>>, String> {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    parse(&text).map_err(|e| format!("{}: {e}", file.display()))
+    parse(&text, kind).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn parse(text: &str) -> Result<Vec<Row>, String> {
+fn parse<P: DeserializeOwned>(text: &str, kind: &str) -> Result<Vec<Row<P>>, String> {
+    let begin = format!("```json {kind}");
     let mut rows = Vec::new();
     let mut name = "";
     let mut block: Option<String> = None;
     for line in text.lines() {
         match (&mut block, line) {
-            (None, "```json twins") => block = Some(String::new()),
+            (None, line) if line == begin => block = Some(String::new()),
             (None, _) => name = line.strip_prefix("## ").unwrap_or(name),
             (Some(json), "```") => {
                 let says = serde_json::from_str(json).map_err(|e| format!("{name:?}: {e}"))?;
@@ -115,6 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::twins::plan::Plan;
 
     #[test]
     fn patterns_have_stars_and_bars() {
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn a_row_matches_its_difference_only() {
         let text = "# T\n## A name\nwords\n```json twins\n{\"field\": \"*/uid\", \"ours\": \"[0]\", \"theirs\": \"*\",\n\"when\": {\"/config/a\": \"1\"}, \"witness\": {}}\n```\n";
-        let rows = parse(text).unwrap();
+        let rows = parse::<Plan>(text, "twins").unwrap();
         assert_eq!(rows[0].name, "A name");
         let mut difference = Difference { field: "run/uid".into(), ours: "[0]".into(), theirs: "[1]".into() };
         assert!(rows[0].explains(&difference, &json!({"config": {"a": 1}})));
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn the_rows_of_the_document_can_be_read() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/differences.md");
-        let rows = read(&file).unwrap();
+        let rows = read::<Plan>(&file, "twins").unwrap();
         let text = std::fs::read_to_string(file).unwrap();
         for row in &rows {
             let section = text.split("\n## ").find(|part| part.starts_with(&row.name)).unwrap_or_default();

@@ -63,13 +63,17 @@ pub fn main(twin: &Twin) -> Result<ExitCode, String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(shown)?;
     let plan: Plan = serde_json::from_str(&text).map_err(shown)?;
-    let seen = on_stage(twin.host.clone(), plan).map_err(|trouble| format!("{trouble:?}"))?;
+    let seen = on_stage(twin.host.clone(), move |test| perform(test, &plan))
+        .map_err(|trouble| format!("{trouble:?}"))?;
     println!("{}", Value::from(seen));
     Ok(ExitCode::SUCCESS)
 }
 
 /// The stage is built, played on, and cleaned as for a black-box case.
-fn on_stage(host: Host, plan: Plan) -> Result<Vec<Value>, Trouble> {
+pub fn on_stage(
+    host: Host,
+    play: impl FnOnce(&Test) -> Result<Vec<Value>, Trouble> + Send + 'static,
+) -> Result<Vec<Value>, Trouble> {
     let place = warden::prepare(&host)?;
     let told = sys::told_to_end()?;
     let before = Snapshot::take(&host, &place);
@@ -83,7 +87,7 @@ fn on_stage(host: Host, plan: Plan) -> Result<Vec<Value>, Trouble> {
     let (its_host, its_place) = (host.clone(), place.clone());
     std::thread::spawn(move || {
         let test = Test::new(its_host, its_place);
-        let seen = perform(&test, &plan);
+        let seen = play(&test);
         drop(test);
         send.send(seen).ok();
     });
