@@ -71,6 +71,9 @@ pub struct Streams {
     console: Option<Rc<OwnedFd>>,
     /// Held so that input does not end while its client is away; dropped by CloseIO.
     keep: RefCell<Option<OwnedFd>>,
+    /// The reading end of the client's FIFO. Held to the last, read or not: a client that still writes when the process
+    /// has ended would get EPIPE, and containerd's then gives up the output that it has not read yet.
+    _stdin: Option<Rc<OwnedFd>>,
     /// The process has ended.
     over: Rc<Notify>,
     /// The process is being deleted.
@@ -103,18 +106,21 @@ impl Prepared {
                 (None, None) => continue,
             });
         }
-        let (keep, input) = match self.input {
+        let (keep, stdin, input) = match self.input {
             Some(Input { from, keep, to }) => {
-                let to = to.map(Rc::new).or_else(|| console.clone());
-                (Some(keep), to.map(|to| spawn_local(pump::input(from, to))))
+                let (from, to) = (Rc::new(from), to.map(Rc::new).or_else(|| console.clone()));
+                let input = to.map(|to| spawn_local(pump::input(from.clone(), to)));
+                (Some(keep), Some(from), input)
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         if let Some(logger) = &self.logger {
             outputs.push(spawn_local(logger.attend()));
         }
         let outputs = RefCell::new(outputs);
-        Ok(Streams { console, keep: RefCell::new(keep), over, leaving, input, outputs, logger: self.logger })
+        let keep = RefCell::new(keep);
+        let logger = self.logger;
+        Ok(Streams { console, keep, _stdin: stdin, over, leaving, input, outputs, logger })
     }
 }
 
@@ -134,7 +140,7 @@ impl Streams {
         self.keep.take();
     }
 
-    /// The process has ended: input stops, a terminal's output ends with what is in it.
+    /// The process has ended: input is read no more, a terminal's output ends with what is in it.
     pub fn over(&self) {
         if let Some(input) = &self.input {
             input.abort();

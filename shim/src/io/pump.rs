@@ -80,13 +80,13 @@ pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leavin
 }
 
 /// From the client's FIFO to the container's pipe or terminal.
-pub async fn input(from: OwnedFd, to: Rc<OwnedFd>) {
+pub async fn input(from: Rc<OwnedFd>, to: Rc<OwnedFd>) {
     let moved = match rustix::termios::isatty(&to) {
         true => typed(&from, to).await,
         false => spliced(&from, &to, &Once::default()).await,
     };
     match moved {
-        // The container has closed its input; the client's writing end says so by EPIPE once we are gone.
+        // The container has closed its input. The client is not told: it may still be interested in the output.
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
         Err(error) => log::debug(&format!("stdin: {error}")),

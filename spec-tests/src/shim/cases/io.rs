@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub fn cases() -> Vec<Case> {
         case("io/grandchild-keeps-init-output", init_grandchild).takes(60.0),
         case("io/stdin-closed-early", stdin_closed_early),
         case("io/nobody-writes-stdin", nobody_writes_stdin),
+        case("io/stdin-open-until-delete", |t| stdin_open_until_delete(t, false)),
+        case("io/stdin-open-until-delete-terminal", |t| stdin_open_until_delete(t, true)),
     ]
 }
 
@@ -342,6 +345,29 @@ fn stdin_closed_early(t: &Test) -> Verdict {
     streams.to_end()?;
     d.shut_down(&task.shim)?;
     d.remove(&b)?;
+    d.finish()
+}
+
+/// A client that still has input when an exec ends must not get EPIPE before its Delete: containerd's then gives up the
+/// output that it has not read yet.
+fn stdin_open_until_delete(t: &Test, terminal: bool) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    for n in 0..5 {
+        let (name, streams) = (format!("x{n}"), Streams::make(t, &format!("in{n}"), terminal)?);
+        task.exec(&name, &["/probe", "print", "bye"], &streams.io)?;
+        task.start(&name)?;
+        let mut writer = fifo::open_writer(&streams.io.stdin)?;
+        same("the status", task.exit(&name)?.status, 0)?;
+        d.events.exit(&b.id, &name)?;
+        std::thread::sleep(Duration::from_millis(20));
+        writer.write_all(b"too late").map_err(|error| format!("input after the end: {error}"))?;
+        task.delete(&name)?;
+        check!(streams.out.to_end()?.starts_with("bye"), "the output was {:?}", streams.out.so_far());
+        let open = t.host.name != "runc" && writer.write_all(b"later").is_ok();
+        check!(!open, "the input is open after Delete");
+    }
+    d.end(&b, &task)?;
     d.finish()
 }
 
