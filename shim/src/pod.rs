@@ -134,9 +134,9 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends the server once it has no container, or at once.
-    pub fn shutdown(&self, request: &ShutdownRequest) -> Result<()> {
-        if request.now || self.is_empty() {
+    /// Ends the server if it has no container. `now` says nothing more, as with containerd's own shim.
+    pub fn shutdown(&self, _request: &ShutdownRequest) -> Result<()> {
+        if self.is_empty() {
             self.end.notify_one();
         }
         Ok(())

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use corten::sys::tty::send;
 
 use super::Pod;
-use crate::process::{Phase, Process};
+use crate::process::{Ended, Phase, Process};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{clock, log, mounts, operator};
@@ -57,11 +57,14 @@ impl Pod {
     /// `Delete`.
     pub async fn delete(self: &Rc<Self>, request: &DeleteRequest) -> Result<DeleteResponse> {
         let task = self.task(&request.id)?;
-        let process = match request.exec_id.as_str() {
+        let (process, ended) = match request.exec_id.as_str() {
             "" => self.delete_init(&task).await?,
-            exec_id => delete_exec(&task, exec_id).await?,
+            exec_id => {
+                let process = delete_exec(&task, exec_id).await?;
+                let ended = process.ended();
+                (process, ended)
+            }
         };
-        let ended = process.ended();
         Ok(DeleteResponse {
             pid: process.pid.get() as u32,
             exit_status: ended.map_or(0, |ended| ended.status),
@@ -70,14 +73,29 @@ impl Pod {
         })
     }
 
-    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<Rc<Process>> {
-        let _turn = task.turn.write().await;
+    /// Init, and how it ended: `None` for one that was never started, and is killed for its deletion.
+    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<Process>, Option<Ended>)> {
+        let turn = task.turn.write().await;
         // Somebody else's Delete may have come first.
         self.task(&task.id)?;
         let init = task.init.clone();
+        let never_ran = init.phase.get() == Phase::Created && init.ended().is_none();
+        let _turn = match never_ran {
+            true => {
+                // Its end is told by whoever watches it, who needs the turn for that.
+                signal_to(&init, libc::SIGKILL).or_else(unless_finished)?;
+                drop(turn);
+                init.end().await;
+                let turn = task.turn.write().await;
+                self.task(&task.id)?;
+                turn
+            }
+            false => turn,
+        };
         let Some(ended) = init.ended() else {
             return Err(Refusal::state(format!("cannot delete a running process: container {}", task.id)));
         };
+        let told = (!never_ran).then_some(ended);
         // Clean up first: output that nobody reads must not cost the container its end.
         let (driver, id, mounted, rootfs) =
             (task.driver.clone(), task.id.clone(), task.mounted, task.bundle.join("rootfs"));
@@ -102,12 +120,12 @@ impl Pod {
         let event = TaskDelete {
             container_id: task.id.clone(),
             pid: init.pid.get() as u32,
-            exit_status: ended.status,
-            exited_at: MessageField::some(clock::stamp(ended.at)),
+            exit_status: told.map_or(0, |ended| ended.status),
+            exited_at: MessageField::some(clock::stamp(told.and_then(|ended| ended.at))),
             ..Default::default()
         };
         self.events.push("/tasks/delete", "TaskDelete", &event);
-        Ok(init)
+        Ok((init, told))
     }
 }
 
@@ -147,6 +165,10 @@ fn signal_to(process: &Process, signal: i32) -> Result<()> {
             other.map_err(|errno| corten::Error::os(format!("pidfd_send_signal({signal})"), errno).into())
         }
     }
+}
+
+fn unless_finished(refusal: Refusal) -> Result<()> {
+    if refusal == finished() { Ok(()) } else { Err(refusal) }
 }
 
 /// In the words of Go's os package, which clients look for.

@@ -13,6 +13,7 @@ use crate::check;
 use crate::harness::case::{Case, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
+use crate::shim::cases::errors::fails;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
 use crate::shim::task::{CREATED, Io, PAUSED, RUNNING, STOPPED, Task};
@@ -26,6 +27,8 @@ pub fn cases() -> Vec<Case> {
         case("lifecycle/whole-v2", |t| whole(t, 2)).runc("2.x serves version 3 only"),
         case("lifecycle/exit-code-and-signal", exit_code_and_signal),
         case("lifecycle/killed-when-created", killed_when_created),
+        case("lifecycle/deleted-when-created", deleted_when_created).runc("tells the end after the deletion"),
+        case("lifecycle/shutdown-now", shutdown_now),
         case("lifecycle/wait-before-and-after", wait_before_and_after),
         case("lifecycle/output-and-input", output_and_input),
         case("lifecycle/terminal", terminal),
@@ -121,6 +124,33 @@ fn killed_when_created(t: &Test) -> Verdict {
     check!(task.start("").is_err(), "what was killed could be started");
     d.end(&b, &task)?;
     same("the events", d.events.story(&b.id), ["create", "exit", "delete"].map(String::from))?;
+    d.finish()
+}
+
+/// What was never started goes without a Kill, and no status is told of it.
+fn deleted_when_created(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("forever")?;
+    let task = d.create(&b, &Io::null())?;
+    let pid = task.state("")?.pid;
+    let exit = task.delete("")?;
+    same("Delete's pid and status", (exit.pid, exit.status), (pid, 0))?;
+    check!(exit.at < -6e10, "exited_at of what never ran is {}, not Go's zero", exit.at);
+    check!(!crate::shim::procs::is_alive(pid as i32), "process {pid} lives");
+    fails("State after Delete", task.state(""), &[NOT_FOUND], "")?;
+    same("the status of the event", d.events.of_kind(&b.id, "delete")?.status, 0)?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+fn shutdown_now(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    task.shim.call("Shutdown", &Message::new().text(1, &b.id).flag(2, true))?;
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    same("the state after Shutdown", task.state("")?.status, RUNNING)?;
+    d.end(&b, &task)?;
     d.finish()
 }
 
