@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alone;
 mod create;
 mod end;
 mod oom;
@@ -11,7 +12,7 @@ mod start;
 mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{
@@ -37,13 +38,19 @@ pub struct Pod {
     /// The server's socket, for the records that `delete` reads.
     pub address: String,
     tasks: RefCell<BTreeMap<String, Rc<Task>>>,
-    /// Ids that a `Create` under way has taken.
-    taken: RefCell<BTreeSet<String>>,
+    /// Ids that a `Create` under way has taken, and whether its client has given it up.
+    taken: RefCell<BTreeMap<String, bool>>,
     asked_to_end: Cell<bool>,
+    /// `Shutdown` came when there was nothing but creates under way: it counts if the last of them comes to nothing.
+    shut_down: Cell<bool>,
     /// The server is to end.
     pub end: Notify,
     /// Whether there is something to do.
     pub rest: Rest,
+    /// Connections of clients.
+    clients: Cell<usize>,
+    /// Clients, containers or creates have come or gone.
+    changed: Notify,
 }
 
 impl Pod {
@@ -56,8 +63,11 @@ impl Pod {
             tasks: RefCell::default(),
             taken: RefCell::default(),
             asked_to_end: Cell::new(false),
+            shut_down: Cell::new(false),
             end: Notify::new(),
             rest: Rest::default(),
+            clients: Cell::new(0),
+            changed: Notify::new(),
         })
     }
 
@@ -136,19 +146,25 @@ impl Pod {
 
     /// Ends the server if it has no container. `now` says nothing more, as with containerd's own shim.
     pub fn shutdown(&self, _request: &ShutdownRequest) -> Result<()> {
-        if self.is_empty() {
-            self.end.notify_one();
-        }
+        self.shut_down.set(self.tasks.borrow().is_empty());
+        self.end_if_empty();
         Ok(())
     }
 
     /// SIGTERM or SIGINT: containers are not to die of it, so it means "when there are none any more".
     pub fn asked_to_end(&self) {
         self.asked_to_end.set(true);
-        if self.is_empty() {
-            self.end.notify_one();
-        } else {
+        self.end_if_empty();
+        if !self.is_empty() {
             crate::log::warn("asked to end by a signal: will do so when the last container has been deleted");
+        }
+    }
+
+    /// Called whenever a container or a create has gone.
+    fn end_if_empty(&self) {
+        self.changed.notify_one();
+        if (self.asked_to_end.get() || self.shut_down.get()) && self.is_empty() {
+            self.end.notify_one();
         }
     }
 
@@ -158,8 +174,6 @@ impl Pod {
 
     fn remove(&self, id: &str) {
         self.tasks.borrow_mut().remove(id);
-        if self.asked_to_end.get() && self.is_empty() {
-            self.end.notify_one();
-        }
+        self.end_if_empty();
     }
 }

@@ -60,6 +60,7 @@ async fn send(mut replies: Receiver<Vec<u8>>, mut write: OwnedWriteHalf) {
 }
 
 async fn receive(mut read: OwnedReadHalf, outbox: Sender<Vec<u8>>, pod: Rc<Pod>) {
+    let _visit = pod.visit();
     // A client that does not read its replies is not read from, so that what is kept for it is bounded.
     while outbox.reserve().await.is_ok()
         && let Ok(Some((header, message))) = ttrpc::read(&mut read).await

@@ -137,6 +137,8 @@ fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, add
         spawn_local(server::serve(listener, pod.clone()));
         let idle = pod.clone();
         spawn_local(async move { idle.rest.whenever_idle().await });
+        let alone = pod.clone();
+        spawn_local(async move { alone.end_when_alone().await });
         pod.end.notified().await;
         // Nobody is to find us from here on; who has connected already gets its answers.
         socket::remove(&path);

@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use corten::ask::check_id;
+use corten::host::identity;
 use tokio::sync::RwLock;
 use tokio::task::spawn_local;
 
@@ -23,7 +25,7 @@ use crate::process::Process;
 use crate::record::Record;
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::{log, mounts, operator};
+use crate::{exits, log, mounts, operator};
 
 /// What the operator hands back.
 struct Done {
@@ -39,14 +41,22 @@ impl Pod {
         if !request.checkpoint.is_empty() {
             return Err(Refusal::unimplemented("restore from a checkpoint is not built"));
         }
-        if self.tasks.borrow().contains_key(&request.id)
-            || !self.taken.borrow_mut().insert(request.id.clone())
-        {
+        if self.tasks.borrow().contains_key(&request.id) || self.taken.borrow().contains_key(&request.id) {
             return Err(Refusal::exists(format!("container {} already exists", request.id)));
         }
+        self.taken.borrow_mut().insert(request.id.clone(), false);
         let created = self.create_taken(&request).await;
         self.taken.borrow_mut().remove(&request.id);
+        self.end_if_empty();
         created
+    }
+
+    /// A `Delete` for an id whose create is under way: its client waits no more, and nobody but us will ever know of the
+    /// container. containerd calls it so when the time it has for a create is over.
+    pub fn give_up_create(&self, id: &str) {
+        if let Some(given_up) = self.taken.borrow_mut().get_mut(id) {
+            *given_up = true;
+        }
     }
 
     async fn create_taken(self: &Rc<Self>, request: &CreateTaskRequest) -> Result<CreateTaskResponse> {
@@ -71,6 +81,9 @@ impl Pod {
         let (namespace, address, rootfs) =
             (self.namespace.clone(), self.address.clone(), request.rootfs.clone());
         let done = operator::run(move || make(wish, &namespace, address, &rootfs)).await?;
+        if self.taken.borrow().get(&request.id) == Some(&true) {
+            return Err(undone(request, &bundle, done).await);
+        }
         self.settle(request, wanted, owner, bundle, prepared, done)
     }
 
@@ -105,11 +118,31 @@ impl Pod {
             turn: RwLock::new(()),
         });
         self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
+        self.shut_down.set(false);
         self.events.push("/tasks/create", "TaskCreate", &created(request, made.pid));
         spawn_local(self.clone().watch_oom(task.clone()));
         spawn_local(watch::init(self.clone(), task, pidfd));
         Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
     }
+}
+
+/// Takes back what was made for a client that has given up.
+async fn undone(request: &CreateTaskRequest, bundle: &Path, Done { made, driver, .. }: Done) -> Refusal {
+    let (id, point) = (request.id.clone(), (!request.rootfs.is_empty()).then(|| bundle.join("rootfs")));
+    let removed = operator::run(move || {
+        let removed = driver.delete(&id);
+        if let Some(point) = point {
+            mounts::unmount_all(&point);
+        }
+        removed
+    });
+    if let Err(refusal) = removed.await {
+        log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
+    }
+    let pidfd = Rc::new(made.pidfd);
+    identity::kill(pidfd.as_fd());
+    exits::end_of(&pidfd, made.pid).await;
+    Refusal::state(format!("the create of container {} was given up by its client", request.id))
 }
 
 fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {

@@ -56,6 +56,9 @@ impl Pod {
 
     /// `Delete`.
     pub async fn delete(self: &Rc<Self>, request: &DeleteRequest) -> Result<DeleteResponse> {
+        if request.exec_id.is_empty() {
+            self.give_up_create(&request.id);
+        }
         let task = self.task(&request.id)?;
         let (process, ended) = match request.exec_id.as_str() {
             "" => self.delete_init(&task).await?,

@@ -10,6 +10,7 @@ mod entry;
 mod errors;
 mod events;
 mod frames;
+mod given_up;
 mod io;
 mod layers;
 mod lifecycle;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Case> {
         io::cases,
         events::cases,
         crash::cases,
+        given_up::cases,
         bad_input::cases,
         frames::cases,
         stress::cases,
