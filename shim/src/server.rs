@@ -4,6 +4,10 @@
 //! Each request runs as a task of its own and to its end, whether its client stays or not; only what merely waits is
 //! given up with the connection. Replies go out in the order in which they are ready. A connection is closed by its
 //! client alone: containerd takes the end of its connection for the end of the shim.
+//!
+//! What clients can make us keep is bounded, however many they are: requests under way by their bytes (more are left
+//! unread), those that merely wait by their number (more are refused; left unread, the end of their client's connection
+//! would be, too), replies that nobody reads by theirs.
 
 #![forbid(unsafe_code)]
 
@@ -16,14 +20,33 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_local;
 
 use crate::pod::Pod;
+use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
 use crate::{log, rpc, ttrpc};
 
 /// How many replies may wait for a client that does not read.
 const OUTBOX: usize = 64;
+/// How many bytes of requests may be under way: four of the largest.
+const UNDER_WAY: usize = 4 * ttrpc::MOST as usize;
+/// What a request counts at least: it is a task here, whatever it says.
+const LEAST: usize = 1 << 10;
+/// How many requests may merely wait; each costs some hundred bytes.
+const WAITING: usize = 8192;
+
+static ROOM: Semaphore = Semaphore::const_new(UNDER_WAY);
+static SEATS: Semaphore = Semaphore::const_new(WAITING);
+
+/// A client, as its requests know it.
+#[derive(Clone)]
+struct Client {
+    outbox: Sender<Vec<u8>>,
+    /// Its connection has come to its end.
+    gone: Rc<Once>,
+}
 
 /// Serves connections for ever.
 pub async fn serve(listener: UnixListener, pod: Rc<Pod>) {
@@ -32,8 +55,9 @@ pub async fn serve(listener: UnixListener, pod: Rc<Pod>) {
             Ok((stream, _)) if is_ours(&stream) => {
                 let (read, write) = stream.into_split();
                 let (outbox, replies) = channel(OUTBOX);
+                let client = Client { outbox, gone: Rc::default() };
                 spawn_local(send(replies, write));
-                spawn_local(receive(read, outbox, pod.clone()));
+                spawn_local(receive(read, client, pod.clone()));
             }
             Ok(_) => log::warn("a connection of another user was refused"),
             Err(error) => {
@@ -59,10 +83,10 @@ async fn send(mut replies: Receiver<Vec<u8>>, mut write: OwnedWriteHalf) {
     }
 }
 
-async fn receive(mut read: OwnedReadHalf, outbox: Sender<Vec<u8>>, pod: Rc<Pod>) {
+async fn receive(mut read: OwnedReadHalf, client: Client, pod: Rc<Pod>) {
     let _visit = pod.visit();
     // A client that does not read its replies is not read from, so that what is kept for it is bounded.
-    while outbox.reserve().await.is_ok()
+    while client.outbox.reserve().await.is_ok()
         && let Ok(Some((header, message))) = ttrpc::read(&mut read).await
     {
         pod.rest.wake();
@@ -71,39 +95,55 @@ async fn receive(mut read: OwnedReadHalf, outbox: Sender<Vec<u8>>, pod: Rc<Pod>)
         }
         let Ok(message) = message else {
             let text = format!("message of {} bytes exceeds {}", header.length, ttrpc::MOST);
-            reply(&outbox, header.stream, Err(Refusal::exhausted(text))).await;
+            reply(&client, header.stream, Err(Refusal::exhausted(text))).await;
             continue;
         };
-        let (outbox, pod) = (outbox.clone(), pod.clone());
+        let Ok(room) = ROOM.acquire_many(message.len().max(LEAST) as u32).await else { break };
+        let (client, pod) = (client.clone(), pod.clone());
         spawn_local(async move {
             let result = if header.stream % 2 == 0 {
                 Err(Refusal::invalid("stream id must be odd"))
             } else if header.flags & ttrpc::REMOTE_OPEN != 0 {
                 Err(Refusal::unimplemented("streams"))
             } else {
-                answer(&pod, &message, &outbox).await
+                answer(&pod, message, &client, room).await
             };
-            reply(&outbox, header.stream, result).await;
+            reply(&client, header.stream, result).await;
         });
     }
+    client.gone.happen();
 }
 
-async fn answer(pod: &Rc<Pod>, message: &[u8], outbox: &Sender<Vec<u8>>) -> Result<Vec<u8>> {
-    let request = Request::parse_from_bytes(message)
+async fn answer(
+    pod: &Rc<Pod>,
+    message: Vec<u8>,
+    client: &Client,
+    room: SemaphorePermit<'static>,
+) -> Result<Vec<u8>> {
+    let mut request = Request::parse_from_bytes(&message)
         .map_err(|error| Refusal::invalid(format!("malformed request: {error}")))?;
+    drop(message);
     let limit = u64::try_from(request.timeout_nano).ok().filter(|limit| *limit > 0);
     if rpc::only_waits(&request.method) {
+        let Ok(_seat) = SEATS.try_acquire() else {
+            return Err(Refusal::exhausted(format!("{WAITING} requests wait already")));
+        };
+        rpc::shorten(&mut request);
+        drop(room);
         // Nothing is lost when it is given up: its answer stays to be asked for.
         return tokio::select! {
             answer = within(limit, rpc::call(pod, &request)) => answer,
-            () = outbox.closed() => Err(Refusal::late("the client has gone")),
+            () = client.gone.wait() => Err(Refusal::late("the client has gone")),
         };
     }
     match limit {
         None => rpc::call(pod, &request).await,
         Some(_) => {
             let pod = pod.clone();
-            let work = spawn_local(async move { rpc::call(&pod, &request).await });
+            let work = spawn_local(async move {
+                let _room = room;
+                rpc::call(&pod, &request).await
+            });
             within(limit, async {
                 work.await.unwrap_or_else(|error| Err(Refusal::unknown(error.to_string())))
             })
@@ -121,7 +161,7 @@ async fn within<T>(limit: Option<u64>, work: impl Future<Output = Result<T>>) ->
     }
 }
 
-async fn reply(outbox: &Sender<Vec<u8>>, stream: u32, result: Result<Vec<u8>>) {
+async fn reply(client: &Client, stream: u32, result: Result<Vec<u8>>) {
     let mut response = Response::new();
     match result {
         Ok(payload) if payload.len() < ttrpc::MOST as usize - 64 => response.payload = payload,
@@ -129,5 +169,5 @@ async fn reply(outbox: &Sender<Vec<u8>>, stream: u32, result: Result<Vec<u8>>) {
         Err(refusal) => response.set_status(refusal.status()),
     }
     // A client that has gone wants no answer.
-    let _ = outbox.send(ttrpc::frame(ttrpc::RESPONSE, stream, &response)).await;
+    let _ = client.outbox.send(ttrpc::frame(ttrpc::RESPONSE, stream, &response)).await;
 }

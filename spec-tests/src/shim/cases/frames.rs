@@ -29,6 +29,8 @@ pub fn cases() -> Vec<Case> {
         case("frames/half-open", half_open),
         case("frames/pipelined", pipelined),
         case("frames/client-that-reads-nothing", reads_nothing).takes(60.0).runc("takes hundreds of MB"),
+        case("frames/waits-of-gone-clients", waits_of_gone_clients).takes(60.0),
+        case("frames/large-requests-that-wait", large_waits).takes(60.0).runc("takes hundreds of MB"),
     ]
 }
 
@@ -214,4 +216,48 @@ fn reads_nothing(t: &Test) -> Verdict {
     is_well(&task)?;
     d.end(&b, &task)?;
     d.finish()
+}
+
+/// A client that goes away takes its Waits along, and the descriptor of its connection.
+fn waits_of_gone_clients(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let before = procs::usage(task.shim.pid)?;
+    let wait = request(&task.shim.service(), "Wait", &Message::new().text(1, &b.id)).0;
+    for _ in 0..200 {
+        let mut socket = UnixStream::connect(&task.shim.address)?;
+        socket.write_all(&frame(1, REQUEST, &wait))?;
+    }
+    let kept = task.wait("");
+    is_well(&task)?;
+    t.until(
+        || "the shim to close the connections of clients that have gone".into(),
+        || Ok((procs::usage(task.shim.pid)?.fds <= before.fds).then_some(())),
+    )?;
+    check!(kept.is_open(), "the Wait of a client that stays was answered");
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+/// Requests that wait cost what they say, not what was sent with it.
+fn large_waits(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let before = procs::usage(task.shim.pid)?;
+    let unknown = Message::new().text(1, &b.id).bytes(99, &vec![b'x'; (4 << 20) - 200]);
+    let client = Client::connect(&task.shim.address)?;
+    let waits: Vec<_> = (0..40).map(|_| client.begin(&task.shim.service(), "Wait", &unknown)).collect();
+    // Answered after they were all read.
+    client.call(&task.shim.service(), "State", &Message::new().text(1, &b.id))?;
+    check!(waits.iter().all(|wait| wait.is_open()), "a Wait was answered");
+    is_well(&task)?;
+    let grown = procs::peak(task.shim.pid)? - before.rss;
+    task.end()?;
+    for wait in waits {
+        same("the status", wait.within(10.0)?.number(1), 137)?;
+    }
+    d.end(&b, &task)?;
+    d.finish()?;
+    check!(grown < 64 << 10, "40 Waits of 4 MiB cost {grown} KiB");
+    Ok(())
 }
