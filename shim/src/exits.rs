@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ends of children. Everything that we launch is watched by its pidfd from birth; orphans of the containers, which
-//! come to us as the subreaper, are swept away by SIGCHLD, and never anything that somebody waits for.
+//! come to us as the subreaper, are swept away by SIGCHLD, and never anything that somebody waits for: a verb's own
+//! children (hooks, a stage that fails) are its thread's until that ends, and nothing that the first thread sees.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::sleep;
 
-use crate::{log, operator, ready};
+use crate::{log, ready};
 
 /// Children that somebody waits for by their pidfd.
 static CLAIMED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -33,7 +34,7 @@ pub fn claimed<T, E>(launch: impl FnOnce() -> Result<(i32, T), E>) -> Result<T, 
     Ok(value)
 }
 
-/// Claims a child that the verb under way has made. While a verb is under way nothing is swept.
+/// Claims a child that the verb under way has made: before its thread ends, which makes it the first thread's.
 pub fn claim(pid: i32) {
     CLAIMED.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
 }
@@ -90,8 +91,7 @@ pub async fn sweep(signals: SignalFd, asked: impl Fn()) {
     }
 }
 
-/// Reaps what nobody waits for. The kernel shows one ended child at a time: while that is somebody else's, or a verb
-/// may have children of its own, this waits.
+/// Reaps what nobody waits for. The kernel shows one ended child at a time: while that is somebody else's, this waits.
 async fn orphans() {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -111,14 +111,14 @@ enum Swept {
     None,
     /// One was reaped.
     One,
-    /// There is one that is not ours to reap, or may not be.
+    /// There is one that is not ours to reap.
     Others,
 }
 
 fn sweep_one() -> Swept {
     let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(pid) = ended_child() else { return Swept::None };
-    if claimed.contains(&pid) || operator::is_busy() {
+    if claimed.contains(&pid) {
         return Swept::Others;
     }
     // A zombie of ours: its number cannot be taken before we reap it.

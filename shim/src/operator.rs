@@ -2,13 +2,13 @@
 //! Verbs of the runtime on threads of their own, so that nothing that may take long stands in the way of the reactor.
 //!
 //! A thread lives for one verb: an idle shim has none, and nothing of theirs stays behind (a pool would keep the last
-//! one's stack, some 44 KB of it touched). How many verbs are under way is counted, because children of theirs
-//! (hooks, a stage that fails) are theirs to wait for.
+//! one's stack, some 44 KB of it touched). A verb may hang for as long as the container's owner likes, on a file system
+//! that does not answer or a hook that does not end; so none ever waits for another container's (decision 0056).
 
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use corten::ask::Home;
 use corten::cgroup::Manager;
@@ -18,13 +18,10 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::log;
 use crate::refusal::{Refusal, Result};
 
-/// How many verbs run at once; more wait for their turn.
+/// How many of a crew's threads there may be; more verbs wait for their turn.
 const THREADS: usize = 8;
 /// A thread's stack; where memfds cannot be executed it is the stage's as well.
 const STACK: usize = 512 << 10;
-
-static TURNS: Semaphore = Semaphore::const_new(THREADS);
-static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
 /// Where containers are kept, to be taken to another thread.
 #[derive(Debug, Clone)]
@@ -42,39 +39,58 @@ impl Place {
     }
 }
 
-/// Runs `work` on a thread.
+/// The threads of one container for one kind of verbs of which any number may be asked at once. Those that hang keep
+/// theirs, and nobody else's.
+pub struct Crew(Arc<Semaphore>);
+
+impl Default for Crew {
+    fn default() -> Crew {
+        Crew(Arc::new(Semaphore::new(THREADS)))
+    }
+}
+
+impl Crew {
+    /// Nothing that has not begun will: it would find another container, or none.
+    pub fn dismiss(&self) {
+        self.0.close();
+    }
+
+    /// Runs `work` on a thread of the crew, when one is free.
+    ///
+    /// # Errors
+    /// As [`run`]; FailedPrecondition when the crew has been dismissed.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let over = |_| Refusal::state("the container is not running");
+        let turn = self.0.clone().acquire_owned().await.map_err(over)?;
+        // The turn ends with the work, also when nobody waits for it any more.
+        run(move || {
+            let result = work();
+            drop(turn);
+            result
+        })
+        .await
+    }
+}
+
+/// Runs `work` on a thread, at once: for what a container has one of at a time.
 ///
 /// # Errors
 /// Its own; EAGAIN when there can be no thread.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let lost = || Refusal::unknown("internal error: an operation was lost");
-    let turn = TURNS.acquire().await.map_err(|_| lost())?;
     let (told, answer) = oneshot::channel();
-    UNDER_WAY.fetch_add(1, Ordering::Relaxed);
-    // Dropped at the work's end, also when nobody waits for it any more.
-    let done = Done;
     let thread = std::thread::Builder::new().name("operator".into()).stack_size(STACK);
     thread
         .spawn(move || {
-            let result = work();
-            drop(done);
             // Whoever asked may have gone.
-            let _ = told.send(result);
-            drop(turn);
+            let _ = told.send(work());
         })
         .call(|| "clone(thread)")?;
     answer.await.unwrap_or_else(|_| Err(lost()))
 }
 
-/// Whether some verb is under way.
-pub fn is_busy() -> bool {
-    UNDER_WAY.load(Ordering::Relaxed) != 0
-}
-
-struct Done;
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
-    }
+fn lost() -> Refusal {
+    Refusal::unknown("internal error: an operation was lost")
 }

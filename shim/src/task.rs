@@ -8,13 +8,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corten::cgroup::{Group, OomWatch};
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
 use crate::driver::Driver;
 use crate::io::Owner;
+use crate::operator::Crew;
 use crate::process::{Phase, Process};
+use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
 
 /// A container.
@@ -41,12 +45,58 @@ pub struct Task {
     pub execs: RefCell<BTreeMap<String, Rc<Process>>>,
     /// It is frozen.
     pub paused: Cell<bool>,
-    /// Held for reading while a process is started in it, for writing by whatever else changes it. What a holder
-    /// learns of before it lets go (an end, above all) is told after what it tells itself.
-    pub turn: RwLock<()>,
+    /// Held by whatever changes it. What a holder learns of before it lets go (an end, above all) is told after what it
+    /// tells itself.
+    pub turn: Mutex<()>,
+    /// Starts of execs that are under way: beside each other, and beside what changes the container, for they may hang.
+    pub starts: Starts,
+    /// Where execs are started.
+    pub starters: Crew,
+    /// Where it is asked and signalled.
+    pub askers: Crew,
+    /// Init has ended, which may not have been told yet: nothing starts any more.
+    pub over: Once,
+    /// Starts that are still under way are given up.
+    pub abandoned: Once,
+}
+
+/// How many starts are under way.
+#[derive(Default)]
+pub struct Starts {
+    count: Cell<usize>,
+    fewer: Notify,
+}
+
+/// One that is under way, until it is dropped.
+pub struct UnderWay(Rc<Task>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let starts = &self.0.starts;
+        starts.count.set(starts.count.get() - 1);
+        starts.fewer.notify_one();
+    }
+}
+
+impl Starts {
+    /// Waits until there are none, at most `limit`; whether there are none.
+    pub async fn settle(&self, limit: Duration) -> bool {
+        let settled = async {
+            while self.count.get() != 0 {
+                self.fewer.notified().await;
+            }
+        };
+        timeout(limit, settled).await.is_ok()
+    }
 }
 
 impl Task {
+    /// A start begins.
+    pub fn starting(self: &Rc<Self>) -> UnderWay {
+        self.starts.count.set(self.starts.count.get() + 1);
+        UnderWay(self.clone())
+    }
+
     /// Init, or the exec of that id.
     ///
     /// # Errors
@@ -68,9 +118,9 @@ impl Task {
     /// # Errors
     /// FailedPrecondition once init has ended.
     pub fn alive(&self) -> Result<()> {
-        match self.init.phase.get() {
-            Phase::Stopped => Err(Refusal::state(format!("container {} is not running", self.id))),
-            _ => Ok(()),
+        match self.over.has_happened() || self.init.phase.get() == Phase::Stopped {
+            true => Err(Refusal::state(format!("container {} is not running", self.id))),
+            false => Ok(()),
         }
     }
 }

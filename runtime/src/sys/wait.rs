@@ -46,10 +46,13 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     Ok(if code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
 }
 
-/// The pid of some child that has ended and was not waited for; it stays so. `None` when there is none.
+/// The pid of some child of this thread that has ended and was not waited for; it stays so. `None` when there is none.
+///
+/// The kernel gives orphans (to a subreaper) and the children of threads that have ended to the first thread, so there
+/// this tells of those, and of no child that another thread has made and waits for.
 pub fn ended_child() -> Option<i32> {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: the structure is valid for writing and outlives the call.
     let result = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), options) };
     // SAFETY: zero is a valid siginfo_t, and waitid left it so or filled it in for SIGCHLD.

@@ -14,17 +14,19 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 use corten::ask::check_id;
 use corten::host::identity;
-use tokio::sync::RwLock;
+use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
 use super::{Pod, watch};
 use crate::driver::{Driver, Made, Peek, Wish};
 use crate::io::{Owner, Prepared, Wanted, prepare};
+use crate::operator::Crew;
 use crate::options::Options;
 use crate::process::Process;
+use crate::ready::Once;
 use crate::record::Record;
 use crate::refusal::{Refusal, Result};
-use crate::task::Task;
+use crate::task::{Starts, Task};
 use crate::{exits, log, mounts, operator};
 
 /// What the operator hands back.
@@ -115,7 +117,12 @@ impl Pod {
             init: init.clone(),
             execs: RefCell::default(),
             paused: Cell::new(false),
-            turn: RwLock::new(()),
+            turn: Mutex::new(()),
+            starts: Starts::default(),
+            starters: Crew::default(),
+            askers: Crew::default(),
+            over: Once::default(),
+            abandoned: Once::default(),
         });
         self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
         self.shut_down.set(false);

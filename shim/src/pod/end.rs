@@ -43,15 +43,15 @@ impl Pod {
         }
         let (driver, id, all) = (task.driver.clone(), task.id.clone(), request.all);
         let thaw = task.paused.get() && signal == libc::SIGKILL;
-        operator::run(move || {
+        let kill = move || {
             driver.kill(&id, signal, all)?;
             if thaw {
                 // A frozen process of v1 does not even die; it may have thawed by its own end.
                 let _ = driver.freeze(&id, false);
             }
             Ok(())
-        })
-        .await
+        };
+        task.askers.run(kill).await
     }
 
     /// `Delete`.
@@ -78,7 +78,7 @@ impl Pod {
 
     /// Init, and how it ended: `None` for one that was never started, and is killed for its deletion.
     async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<Process>, Option<Ended>)> {
-        let turn = task.turn.write().await;
+        let turn = task.turn.lock().await;
         // Somebody else's Delete may have come first.
         self.task(&task.id)?;
         let init = task.init.clone();
@@ -89,7 +89,7 @@ impl Pod {
                 signal_to(&init, libc::SIGKILL).or_else(unless_finished)?;
                 drop(turn);
                 init.end().await;
-                let turn = task.turn.write().await;
+                let turn = task.turn.lock().await;
                 self.task(&task.id)?;
                 turn
             }

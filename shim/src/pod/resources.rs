@@ -26,7 +26,7 @@ impl Pod {
     pub async fn pids(&self, request: &PidsRequest) -> Result<PidsResponse> {
         let task = self.task(&request.id)?;
         let mut pids = match task.group.clone() {
-            Some(group) => operator::run(move || Ok(group.pids()?)).await.unwrap_or_default(),
+            Some(group) => task.askers.run(move || Ok(group.pids()?)).await.unwrap_or_default(),
             None => Vec::new(),
         };
         let init = task.init.pid.get();
@@ -43,14 +43,14 @@ impl Pod {
         let Some(group) = task.group.clone() else {
             return Err(Refusal::not_found(format!("container {} has no control group: not found", task.id)));
         };
-        let stats = operator::run(move || crate::stats::of(&group)).await?;
+        let stats = task.askers.run(move || crate::stats::of(&group)).await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 
     /// `Pause`.
     pub async fn pause(&self, request: &PauseRequest) -> Result<()> {
         let task = self.task(&request.id)?;
-        let _turn = task.turn.write().await;
+        let _turn = task.turn.lock().await;
         if task.paused.get() || task.init.phase.get() != Phase::Running {
             return Err(Refusal::state(format!("cannot pause container {}: it is not running", task.id)));
         }
@@ -64,7 +64,7 @@ impl Pod {
     /// `Resume`.
     pub async fn resume(&self, request: &ResumeRequest) -> Result<()> {
         let task = self.task(&request.id)?;
-        let _turn = task.turn.write().await;
+        let _turn = task.turn.lock().await;
         if !task.paused.get() {
             return Err(Refusal::state(format!("cannot resume container {}: it is not paused", task.id)));
         }
@@ -82,7 +82,7 @@ impl Pod {
         if resources.is_empty() {
             return Err(Refusal::invalid("resources are missing"));
         }
-        let _turn = task.turn.write().await;
+        let _turn = task.turn.lock().await;
         task.alive()?;
         let (driver, id) = (task.driver.clone(), task.id.clone());
         operator::run(move || driver.update(&id, &resources)).await

@@ -3,20 +3,22 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{ExecProcessRequest, StartRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted, TaskStart};
+use corten::host::identity;
 use corten::spec;
 use tokio::task::spawn_local;
 
 use super::{Pod, watch};
 use crate::driver::Made;
 use crate::io::{Prepared, Wanted, prepare};
-use crate::operator;
 use crate::process::{Phase, Process};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
+use crate::{exits, operator};
 
 impl Pod {
     /// `Exec`: nothing runs yet.
@@ -63,7 +65,7 @@ impl Pod {
     }
 
     async fn start_init(&self, task: &Rc<Task>) -> Result<i32> {
-        let _turn = task.turn.write().await;
+        let _turn = task.turn.lock().await;
         let init = &task.init;
         match init.phase.get() {
             Phase::Created => {}
@@ -83,8 +85,6 @@ impl Pod {
     }
 
     async fn start_exec(self: &Rc<Self>, task: &Rc<Task>, exec_id: &str) -> Result<i32> {
-        // Execs start beside each other; init's end waits until those under way have said that they started.
-        let _turn = task.turn.read().await;
         let process = task.process(exec_id)?;
         task.alive()?;
         if process.phase.get() != Phase::Created {
@@ -94,14 +94,39 @@ impl Pod {
             return Err(Refusal::state(format!("exec {exec_id} has failed to start")));
         };
         process.phase.set(Phase::Starting);
-        match launch(task, &process, object).await {
-            Ok((made, prepared)) => self.exec_runs(task, &process, made, prepared),
-            Err(refusal) => {
-                process.phase.set(Phase::Created);
-                process.give_up();
-                Err(refusal)
-            }
+        // Execs start beside each other; init's end waits until those under way have said that they started, or has them
+        // given up: what is started may lie on a file system that does not answer.
+        let (pod, whose, what, under_way) = (self.clone(), task.clone(), process.clone(), task.starting());
+        let start = spawn_local(async move {
+            let started = pod.launch_exec(&whose, &what, object).await;
+            drop(under_way);
+            started
+        });
+        let started = tokio::select! {
+            started = start => started.unwrap_or_else(|error| Err(Refusal::unknown(error.to_string()))),
+            () = task.abandoned.wait() => Err(Refusal::state("the container ended before the exec started")),
+        };
+        started.inspect_err(|_| {
+            process.phase.set(Phase::Created);
+            process.give_up();
+        })
+    }
+
+    async fn launch_exec(
+        self: &Rc<Self>,
+        task: &Rc<Task>,
+        process: &Rc<Process>,
+        object: spec::Process,
+    ) -> Result<i32> {
+        let (made, prepared) = launch(task, process, object).await?;
+        if task.abandoned.has_happened() {
+            // Its container's end has been told. Nobody may hear of it any more.
+            let pidfd = Rc::new(made.pidfd);
+            identity::kill(pidfd.as_fd());
+            exits::end_of(&pidfd, made.pid).await;
+            return Err(Refusal::state("the container ended before the exec started"));
         }
+        self.exec_runs(task, process, made, prepared)
     }
 
     fn exec_runs(
@@ -137,6 +162,6 @@ impl Pod {
 async fn launch(task: &Rc<Task>, process: &Rc<Process>, object: spec::Process) -> Result<(Made, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
     let (driver, id, raw) = (task.driver.clone(), task.id.clone(), process.raw.take());
-    let made = operator::run(move || driver.exec(&id, object, &raw, stdio)).await?;
+    let made = task.starters.run(move || driver.exec(&id, object, &raw, stdio)).await?;
     Ok((made, prepared))
 }

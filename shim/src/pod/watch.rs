@@ -20,19 +20,25 @@ use crate::{clock, exits, log, operator};
 /// How long init's exit is held back for execs that do not end although they were killed.
 const EXECS: Duration = Duration::from_secs(5);
 
+/// How long init's exit is held back for starts of execs that are under way.
+const STARTS: Duration = Duration::from_millis(200);
+
+/// And how long, twice, for everything in the container to be killed.
+const KILLED: Duration = Duration::from_secs(1);
+
 /// Watches init from its birth.
 pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     let process = task.init.clone();
     let exit = exits::end_of(&pidfd, process.pid.get()).await;
     let ended = Ended::now(exit);
+    task.over.happen();
+    task.starters.dismiss();
+    settle(&task).await;
     // Whoever holds the turn tells of a start that this is the end of.
-    let turn = task.turn.write().await;
+    let turn = task.turn.lock().await;
     if !task.own_pids {
         // Nobody else would end what init leaves behind; it must be over before the exit is told.
-        let (driver, id) = (task.driver.clone(), task.id.clone());
-        if let Err(refusal) = operator::run(move || driver.kill(&id, libc::SIGKILL, true)).await {
-            log::debug(&format!("container {}: after init's end: {refusal}", task.id));
-        }
+        kill_all(&task).await;
     }
     let execs = async {
         for exec in task.running_execs() {
@@ -47,6 +53,27 @@ pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     record(&task, ended);
     finish(&pod, &task, &process, ended);
     drop(turn);
+}
+
+/// Starts of execs that are under way are told before init's end. Those that hang are killed in the container's groups;
+/// those that do not even end of that are given up.
+async fn settle(task: &Rc<Task>) {
+    if task.starts.settle(STARTS).await {
+        return;
+    }
+    // What cannot be killed keeps its killer, too.
+    let _ = timeout(KILLED, kill_all(task)).await;
+    if !task.starts.settle(KILLED).await {
+        log::warn(&format!("container {}: an exec that hangs in its start is given up", task.id));
+        task.abandoned.happen();
+    }
+}
+
+async fn kill_all(task: &Rc<Task>) {
+    let (driver, id) = (task.driver.clone(), task.id.clone());
+    if let Err(refusal) = operator::run(move || driver.kill(&id, libc::SIGKILL, true)).await {
+        log::debug(&format!("container {}: after init's end: {refusal}", task.id));
+    }
 }
 
 /// Watches an exec, once its start has been told.

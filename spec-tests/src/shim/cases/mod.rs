@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod frames;
 mod given_up;
+mod hanging;
 mod io;
 mod layers;
 mod lifecycle;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Case> {
         events::cases,
         crash::cases,
         given_up::cases,
+        hanging::cases,
         bad_input::cases,
         frames::cases,
         stress::cases,
