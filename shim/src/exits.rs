@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The ends of children. Everything that we launch is watched by its pidfd from birth; orphans of the containers, which
 //! come to us as the subreaper, are swept away by SIGCHLD, and never anything that somebody waits for: a verb's own
-//! children (hooks, a stage that fails) are its thread's until that ends, and nothing that the first thread sees.
+//! children (hooks, a stage that fails) are its thread's until that ends, and nothing that the first thread sees. So a
+//! verb that hangs keeps nobody from being swept.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +23,34 @@ use crate::{log, ready};
 
 /// Children that somebody waits for by their pidfd.
 static CLAIMED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Pid files of runtimes that are executed just now.
+static ADOPTED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// While it is held, the process whose pid stands in a file is not taken for an orphan: another runtime writes the file
+/// before it ends, which is what makes its container's process our child.
+pub struct Adoption(PathBuf);
+
+/// Before the runtime is executed.
+pub fn adopting(pid_file: &Path) -> Adoption {
+    ADOPTED.lock().unwrap_or_else(PoisonError::into_inner).push(pid_file.to_owned());
+    Adoption(pid_file.to_owned())
+}
+
+impl Drop for Adoption {
+    fn drop(&mut self) {
+        let mut adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = adopted.iter().position(|file| *file == self.0) {
+            adopted.swap_remove(at);
+        }
+    }
+}
+
+fn is_adopted(pid: i32) -> bool {
+    let adopted = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut texts = adopted.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    texts.any(|text| text.trim().parse() == Ok(pid))
+}
 
 /// Runs `launch`, which returns the pid of a new child, and claims it before the sweeper can see it end.
 ///
@@ -118,7 +148,7 @@ enum Swept {
 fn sweep_one() -> Swept {
     let claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(pid) = ended_child() else { return Swept::None };
-    if claimed.contains(&pid) {
+    if claimed.contains(&pid) || is_adopted(pid) {
         return Swept::Others;
     }
     // A zombie of ours: its number cannot be taken before we reap it.

@@ -13,6 +13,7 @@ mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{
@@ -20,6 +21,8 @@ use containerd_shim_protos::api::{
     StateResponse, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::protobuf::MessageField;
+use corten::state::Identity;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use tokio::sync::Notify;
 
 use crate::clock;
@@ -35,8 +38,8 @@ pub struct Pod {
     pub namespace: String,
     /// Where its events go.
     pub events: Rc<Events>,
-    /// The server's socket, for the records that `delete` reads.
-    pub address: String,
+    /// The server, for the records that `delete` reads.
+    pub server: Server,
     tasks: RefCell<BTreeMap<String, Rc<Task>>>,
     /// Ids that a `Create` under way has taken, and whether its client has given it up.
     taken: RefCell<BTreeMap<String, bool>>,
@@ -53,13 +56,31 @@ pub struct Pod {
     changed: Notify,
 }
 
+/// Who serves.
+#[derive(Clone)]
+pub struct Server {
+    /// The socket's address.
+    pub address: String,
+    /// The process; `None` where /proc does not tell.
+    pub process: Option<Identity>,
+}
+
+impl Server {
+    /// This process, listening at `address`.
+    pub fn here(address: &str) -> Server {
+        let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok();
+        let process = pidfd.and_then(|pidfd| Identity::of(std::process::id() as i32, pidfd.as_fd()).ok());
+        Server { address: address.to_owned(), process }
+    }
+}
+
 impl Pod {
     /// Without containers yet.
-    pub fn new(namespace: &str, address: &str, events: Rc<Events>) -> Rc<Pod> {
+    pub fn new(namespace: &str, server: Server, events: Rc<Events>) -> Rc<Pod> {
         Rc::new(Pod {
             namespace: namespace.to_owned(),
             events,
-            address: address.to_owned(),
+            server,
             tasks: RefCell::default(),
             taken: RefCell::default(),
             asked_to_end: Cell::new(false),

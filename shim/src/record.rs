@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use corten::error::{Context, Error, Kind};
+use corten::state::Identity;
 use rustix::fs::{
     AtFlags, Mode, OFlags, RenameFlags, fstat, open, openat, renameat, renameat_with, unlinkat,
 };
@@ -39,6 +40,9 @@ pub struct Record {
     pub id: String,
     /// The server's socket: what the members of a group have in common.
     pub address: String,
+    /// The server's process: whether it lives is not told by the socket, which takes connections while the kernel
+    /// closes what a dead process had open.
+    pub server: Option<Identity>,
     /// The runtime's options.
     pub options: Options,
     /// systemd manages the groups.

@@ -47,6 +47,18 @@ fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
+/// A copy of another process's descriptor (pidfd_getfd(2)).
+pub fn descriptor_of(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    let open = |raw: i64| {
+        // SAFETY: the kernel has just given us this descriptor, and nobody else knows of it.
+        unsafe { OwnedFd::from_raw_fd(raw as RawFd) }
+    };
+    let failed = io::Error::from_raw_os_error;
+    let pidfd = open(syscall(libc::SYS_pidfd_open, [pid.into(), 0, 0, 0, 0, 0]).map_err(failed)?);
+    let args = [pidfd.as_raw_fd().into(), fd.into(), 0, 0, 0, 0];
+    Ok(open(syscall(libc::SYS_pidfd_getfd, args).map_err(failed)?))
+}
+
 /// A call through the 32-bit gate, `int 0x80`, with no arguments: answers the raw result.
 #[cfg(target_arch = "x86_64")]
 pub fn syscall_int80(nr: i32) -> i32 {

@@ -122,6 +122,7 @@ impl Binary {
             }
         }
         command.arg(id);
+        let _adoption = exits::adopting(pid_file);
         self.run(verb, command, &log)?;
         let text = std::fs::read_to_string(pid_file).call(|| format!("read({})", pid_file.display()))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);

@@ -8,22 +8,29 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use corten::error::Context;
+use corten::host::identity;
+use corten::procfs::Stat;
+use corten::state::Identity;
 
 use super::{socket, start};
-use crate::clock;
 use crate::driver::Driver;
 use crate::flags::Flags;
-use crate::mounts;
 use crate::record::{Exit, Record};
 use crate::refusal::Result;
+use crate::{clock, log, mounts};
 
 /// A status for a container of which nobody knows how it ended: it was killed.
 const KILLED: u32 = 128 + 9;
+
+/// How long a dying server's last descriptors are waited for.
+const DYING: Duration = Duration::from_secs(1);
 
 struct Member {
     bundle: PathBuf,
@@ -42,7 +49,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let Exit { status, at } = first.record.exit.unwrap_or(Exit { status: KILLED, at: clock::since_epoch() });
     let pid = first.record.pid;
     let socket = start::path_of(&first.record.address).map(Path::to_owned);
-    let dead = socket.as_deref().is_some_and(|socket| !socket::is_served(socket));
+    let dead = socket.as_deref().is_some_and(|socket| is_dead(first.record.server.as_ref(), socket));
     let mut members = vec![first];
     if dead {
         members.extend(others(&bundle, &members[0].record, &flags.namespace));
@@ -71,6 +78,31 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let bytes = response.write_to_bytes().unwrap_or_default();
     std::io::stdout().write_all(&bytes).call(|| "write(stdout)")?;
     result
+}
+
+/// Whether the server has died, or is just about to: its connections are closed by then, which is why we are here. Where
+/// its process is not recorded (nothing was created, or by an older server), its socket is asked.
+fn is_dead(server: Option<&Identity>, socket: &Path) -> bool {
+    let Some(server) = server else { return !socket::is_served(socket) };
+    match server.open() {
+        Ok(None) => true,
+        Ok(Some(pidfd)) => {
+            let dying = is_dying(server.pid);
+            identity::wait_for_exit(pidfd.as_fd(), Some(if dying { DYING } else { Duration::ZERO })) || dying
+        }
+        // Not known, which is not dead.
+        Err(error) => {
+            log::warn(&error.to_string());
+            false
+        }
+    }
+}
+
+/// Whether the kernel has begun to take the process apart (PF_EXITING of its flags, proc_pid_stat(5) field 9). Of a process
+/// that has taken its number since it says nothing wrong either: the first one is gone then.
+fn is_dying(pid: i32) -> bool {
+    const PF_EXITING: u64 = 4;
+    Stat::of(pid).is_ok_and(|stat| stat.field::<u64>(9).is_some_and(|flags| flags & PF_EXITING != 0))
 }
 
 /// `-bundle`, or the working directory, which may be another container's or gone.

@@ -29,7 +29,7 @@ use super::socket::{self, Found};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
-use crate::pod::Pod;
+use crate::pod::{Pod, Server};
 use crate::refusal::{Refusal, Result};
 use crate::{driver, exits, log, server};
 
@@ -127,7 +127,7 @@ fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, add
         .build()
         .call(|| "epoll_create")?;
     let events = Events::new(&flags.namespace, &boot.ttrpc_address);
-    let pod = Pod::new(&flags.namespace, address, events.clone());
+    let pod = Pod::new(&flags.namespace, Server::here(address), events.clone());
     LocalSet::new().block_on(&runtime, async {
         listener.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
         let listener = tokio::net::UnixListener::from_std(listener).call(|| "epoll_ctl")?;

@@ -17,7 +17,7 @@ use corten::host::identity;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
-use super::{Pod, watch};
+use super::{Pod, Server, watch};
 use crate::driver::{Driver, Made, Peek, Wish};
 use crate::io::{Owner, Prepared, Wanted, prepare};
 use crate::operator::Crew;
@@ -80,9 +80,9 @@ impl Pod {
         };
         let (stdio, prepared) = prepare(&wanted, &owner).await?;
         let wish = Wish { id: request.id.clone(), bundle: bundle.clone(), stdio, options };
-        let (namespace, address, rootfs) =
-            (self.namespace.clone(), self.address.clone(), request.rootfs.clone());
-        let done = operator::run(move || make(wish, &namespace, address, &rootfs)).await?;
+        let (namespace, server, rootfs) =
+            (self.namespace.clone(), self.server.clone(), request.rootfs.clone());
+        let done = operator::run(move || make(wish, &namespace, server, &rootfs)).await?;
         if self.taken.borrow().get(&request.id) == Some(&true) {
             return Err(undone(request, &bundle, done).await);
         }
@@ -175,7 +175,7 @@ fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {
 fn make(
     wish: Wish,
     namespace: &str,
-    address: String,
+    server: Server,
     rootfs: &[containerd_shim_protos::types::mount::Mount],
 ) -> Result<Done> {
     let peek = Peek::read(&wish.bundle);
@@ -184,7 +184,8 @@ fn make(
     let mut record = Record {
         version: 1,
         id: wish.id.clone(),
-        address,
+        address: server.address,
+        server: server.process,
         options: wish.options.clone(),
         systemd,
         pid: 0,

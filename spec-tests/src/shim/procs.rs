@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 
 use crate::harness::case::Trouble;
 use crate::harness::hostdiff::all_processes;
@@ -62,4 +63,19 @@ pub fn cpu(pid: i32) -> Result<f64, Trouble> {
 pub fn peak(pid: i32) -> Result<i64, Trouble> {
     let status = table(&fs::read_to_string(format!("/proc/{pid}/status"))?);
     Ok(status.get("VmHWM").copied().unwrap_or(0))
+}
+
+/// A copy of the descriptor with which a process listens on the socket of this path.
+pub fn listener_of(pid: i32, path: &str) -> Result<OwnedFd, Trouble> {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/unix"))?;
+    // Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+    let inode = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let inode = inode.filter(|words| words.last() == Some(&path) && words.get(3) == Some(&"00010000"));
+    let inode = inode.filter_map(|words| words.get(6).map(|inode| format!("socket:[{inode}]"))).next();
+    let inode = inode.ok_or_else(|| format!("nobody listens at {path}"))?;
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let mut fds = fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == &*inode));
+    let fd = fds.next().and_then(|fd| fd.file_name().to_string_lossy().parse().ok());
+    let fd = fd.ok_or_else(|| format!("process {pid} does not listen at {path}"))?;
+    Ok(crate::sys::descriptor_of(pid, fd)?)
 }

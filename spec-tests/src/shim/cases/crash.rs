@@ -37,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         case("crash/create-on-a-full-disk", create_on_a_full_disk),
         case("crash/shim-killed-at-any-moment", shim_killed_at_any_moment).takes(120.0).runc(socket),
         case("crash/pod-killed", pod_killed).runc("its delete knows one container only"),
+        case("crash/pod-dying", pod_dying).runc("its delete knows one container only"),
         case("crash/delete-without-the-parts", delete_without_the_parts).runc(socket),
         case("crash/reload-without-delete", reload_without_delete),
         case("crash/output-survives-reload", output_survives_reload),
@@ -218,6 +219,25 @@ fn pod_killed(t: &Test) -> Verdict {
     kill_shim(&d, &one.shim)?;
     delete(&d, &sandbox, first, 137)?;
     check!(!procs::is_alive(pid as i32), "the pod's other container lives on");
+    d.remove(&member)?;
+    d.finish()
+}
+
+/// `delete` comes while the kernel still closes what the dead shim had open, its listening socket last: that takes
+/// connections, and answers none. A descriptor of ours makes the moment as long as we like.
+fn pod_dying(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (sandbox, one) = d.launch("forever")?;
+    let member = d.bundle("forever")?.set("/annotations/io.kubernetes.cri.sandbox-id", json!(sandbox.id));
+    let two = d.create(&member, &Io::null())?;
+    let (pid, first) = (two.start("")?, one.state("")?.pid);
+    let listener = procs::listener_of(one.shim.pid, &one.shim.address)?;
+    kill_shim(&d, &one.shim)?;
+    std::os::unix::net::UnixStream::connect(&one.shim.address)?;
+    delete(&d, &sandbox, first, 137)?;
+    check!(!procs::is_alive(pid as i32), "the pod's other container lives on");
+    check!(!std::path::Path::new(&one.shim.address).exists(), "the socket stays");
+    drop(listener);
     d.remove(&member)?;
     d.finish()
 }
