@@ -319,7 +319,13 @@ impl Dir {
             self.remove_file(name)?;
         }
         self.remove_notify()?;
-        match rustix::fs::rmdir(&self.path) {
+        let mut removed = rustix::fs::rmdir(&self.path);
+        if removed == Err(rustix::io::Errno::NOTEMPTY) {
+            // Few containers have one.
+            self.remove_file("outcome")?;
+            removed = rustix::fs::rmdir(&self.path);
+        }
+        match removed {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::os(format!("rmdir({})", self.path.display()), errno)),
         }

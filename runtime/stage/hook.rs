@@ -4,8 +4,8 @@
 
 use core::ffi::CStr;
 
-use super::sys::{self, Fault, Poll, Result};
-use super::wire::{HookRec, Rec, aux, kind};
+use super::sys::{self, Poll, Result};
+use super::wire::{self, HookRec, Rec, aux, kind};
 use super::{Stage, fault};
 
 /// How much of a hook's output is kept for the message.
@@ -15,6 +15,10 @@ pub(super) const OUTPUT: usize = 4096;
 struct Running {
     pid: i32,
     pidfd: i32,
+    /// It leads a session, and so a process group, of its own.
+    leads: bool,
+    /// It ends with the hook's exec; an errno comes before that if there is none.
+    exec: i32,
     stdin: i32,
     output: i32,
     kept: [u8; OUTPUT],
@@ -27,10 +31,12 @@ impl Stage {
     pub(super) fn hook(&self, rec: &Rec) -> Result<()> {
         let hook = self.program.get::<HookRec>(rec.s)?;
         let path = self.text(hook.path)?;
-        // A hook that cannot be executed is told by errno here, not by a child's exit status.
-        sys::executable(path)?;
         let mut running = self.spawn(&hook, path)?;
-        let outcome = running.attend(&State::new(self, &hook)?, u64::from(hook.timeout));
+        let state = State::new(self, &hook)?;
+        let outcome = match hook.avoid & wire::AVOID_PPOLL {
+            0 => running.attend(&state, u64::from(hook.timeout)),
+            _ => running.follow(&state),
+        };
         let output = &running.kept[..running.length];
         if let Err(fault) = outcome {
             self.tell(kind::FAULT, fault, output);
@@ -39,36 +45,59 @@ impl Stage {
         Ok(())
     }
 
+    /// Starts the hook. For startContainer hooks a filter may be at work: the calls are those that the peers make under it, too,
+    /// and what it kills for is avoided.
     fn spawn(&self, hook: &HookRec, path: &CStr) -> Result<Running> {
         const SIGCHLD: u64 = 17;
         let argv = self.program.pointers(hook.argv)?;
         let env = self.program.pointers(hook.env)?;
+        let leads = hook.avoid & wire::AVOID_SETSID == 0;
         let [stdin, write] = sys::pipe()?;
         let [read, output] = sys::pipe()?;
-        let (pid, pidfd) = sys::clone3(0, SIGCHLD)?;
+        let [exec, executed] = sys::pipe()?;
+        let (pid, pidfd) = sys::clone(SIGCHLD)?;
         if pid == 0 {
-            sys::umask(self.umask);
-            let done = sys::setsid()
+            let done = self
+                .hook_session(leads)
                 .and_then(|()| sys::dup3(stdin, 0, false))
                 .and_then(|()| sys::dup3(output, 1, false))
                 .and_then(|()| sys::dup3(output, 2, false))
-                .and_then(|()| sys::close_range(3, u32::MAX));
-            if done.is_ok() {
-                sys::execve(path, argv, env);
-            }
+                .and_then(|()| self.keep_from_hook(executed));
+            let fault = done.err().unwrap_or_else(|| sys::execve(path, argv, env));
+            let words = [fault.errno.to_ne_bytes(), fault.aux.to_ne_bytes()];
+            let _ = sys::write(executed, words.as_flattened());
             sys::exit(127);
         }
-        sys::close(stdin);
-        sys::close(output);
-        nonblocking(write)?;
-        nonblocking(read)?;
-        Ok(Running { pid, pidfd, stdin: write, output: read, kept: [0; OUTPUT], length: 0 })
+        for fd in [stdin, output, executed] {
+            sys::close(fd);
+        }
+        Ok(Running { pid, pidfd, leads, exec, stdin: write, output: read, kept: [0; OUTPUT], length: 0 })
     }
-}
 
-fn nonblocking(fd: i32) -> Result<()> {
-    const F_SETFL: u32 = 4;
-    sys::fcntl(fd, F_SETFL, sys::O_NONBLOCK as usize).map(drop)
+    /// In the hook: a session, and the caller's umask where the process's own is not set yet.
+    fn hook_session(&self, leads: bool) -> Result<()> {
+        if self.kept.is_none() {
+            sys::umask(self.umask);
+        }
+        match if leads { sys::setsid() } else { Ok(()) } {
+            Err(fault) if fault.is_filtered() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// In the hook: nothing of ours stays open. Once CLOSE has been here, only what the user's program keeps must be closed: the
+    /// rest goes with the exec.
+    fn keep_from_hook(&self, executed: i32) -> Result<()> {
+        match self.kept {
+            Some(first) => {
+                (3..first).for_each(sys::close);
+                Ok(())
+            }
+            None if executed > 3 => sys::close_range(3, executed as u32 - 1)
+                .and_then(|()| sys::close_range(executed as u32 + 1, u32::MAX)),
+            None => sys::close_range(executed as u32 + 1, u32::MAX),
+        }
+    }
 }
 
 /// The state for stdin in three parts: text, our pid in our own namespace, text.
@@ -82,7 +111,7 @@ impl State {
     fn new(stage: &Stage, hook: &HookRec) -> Result<State> {
         let parts = [stage.text(hook.before)?.to_bytes(), stage.text(hook.after)?.to_bytes()];
         let mut reversed = [0; 12];
-        let (mut number, mut digits) = (sys::getpid(), 0);
+        let (mut number, mut digits) = (stage.pid.unwrap_or_else(sys::getpid), 0);
         while digits == 0 || number > 0 {
             reversed[digits] = b'0' + (number % 10) as u8;
             number /= 10;
@@ -109,25 +138,41 @@ impl State {
 }
 
 impl Running {
+    /// Waits for the hook's exec. One that cannot be executed is told by errno, not by a child's exit status.
+    fn executed(&mut self) -> Result<()> {
+        let mut words = [0; 8];
+        let length = sys::read(self.exec, &mut words)?;
+        sys::close(self.exec);
+        self.exec = -1;
+        let [errno, aux] = [[0, 1, 2, 3], [4, 5, 6, 7]].map(|at: [usize; 4]| at.map(|i| words[i]));
+        match length {
+            8 => {
+                let _ = sys::reap(self.pid, self.pidfd);
+                self.release();
+                Err(fault(i32::from_ne_bytes(errno), u32::from_ne_bytes(aux)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Feeds and drains the hook until it ends or its time is over.
     fn attend(&mut self, state: &State, timeout: u64) -> Result<()> {
-        let deadline = if timeout == 0 { None } else { Some(sys::monotonic()? + timeout) };
+        let mut left = (timeout != 0).then_some(sys::Time::of_millis(timeout));
         let mut given = 0;
         loop {
-            let left = match deadline {
-                None => None,
-                Some(deadline) => match deadline.saturating_sub(sys::monotonic()?) {
-                    0 => return self.expire(),
-                    left => Some(left),
-                },
-            };
             const POLLOUT: i16 = 4;
             let mut fds = [
                 Poll { fd: self.pidfd, events: sys::POLLIN, revents: 0 },
                 Poll { fd: self.output, events: sys::POLLIN, revents: 0 },
                 Poll { fd: self.stdin, events: POLLOUT, revents: 0 },
+                Poll { fd: self.exec, events: sys::POLLIN, revents: 0 },
             ];
-            sys::poll(&mut fds, left)?;
+            if sys::poll(&mut fds, left.as_mut())? == 0 {
+                return self.expire();
+            }
+            if fds[3].revents != 0 {
+                self.executed()?;
+            }
             if fds[2].revents != 0 {
                 given = self.feed(state, given);
             }
@@ -140,17 +185,31 @@ impl Running {
         }
     }
 
-    /// Writes what the pipe takes; closes it at the end, or when the hook does not want it.
+    /// The same without poll, which the filter refuses, and so without a time.
+    fn follow(&mut self, state: &State) -> Result<()> {
+        self.executed()?;
+        let mut given = 0;
+        while self.stdin >= 0 {
+            given = self.feed(state, given);
+        }
+        while self.output >= 0 {
+            self.drain();
+        }
+        self.ended()
+    }
+
+    /// Writes what the pipe takes without waiting (pipe(7): one that is ready takes PIPE_BUF); closes it at the end, or when the
+    /// hook does not want it.
     fn feed(&mut self, state: &State, given: usize) -> usize {
         const SIGPIPE: u32 = 13;
+        const PIPE_BUF: usize = 4096;
         let rest = state.rest(given);
         // A hook that closes stdin must not kill us.
         sys::ignore_signal(SIGPIPE);
-        let written = sys::write(self.stdin, rest);
+        let written = sys::write(self.stdin, &rest[..rest.len().min(PIPE_BUF)]);
         sys::default_signal(SIGPIPE);
         match written {
             Ok(count) if !state.rest(given + count).is_empty() => given + count,
-            Err(Fault { errno: sys::EAGAIN, .. }) => given,
             _ => {
                 sys::close(self.stdin);
                 self.stdin = -1;
@@ -159,48 +218,59 @@ impl Running {
         }
     }
 
-    /// Reads what is there, a pipe's worth at most: whoever writes without end must outlive neither the hook nor its time.
-    /// Keeps the first page, discards the rest.
+    /// Reads once; keeps the first page, discards the rest.
     fn drain(&mut self) {
-        const PIPE: usize = 64 * 1024;
         let mut chunk = [0; OUTPUT];
+        match sys::read(self.output, &mut chunk) {
+            Ok(count) if count > 0 => {
+                let keep = count.min(OUTPUT - self.length);
+                self.kept[self.length..self.length + keep].copy_from_slice(&chunk[..keep]);
+                self.length += keep;
+            }
+            _ => {
+                sys::close(self.output);
+                self.output = -1;
+            }
+        }
+    }
+
+    /// Reads what is there, a pipe's worth at most: whoever still writes must not outlive the hook.
+    fn drain_rest(&mut self) {
+        const PIPE: usize = 64 * 1024;
         for _ in 0..PIPE / OUTPUT {
-            match sys::read(self.output, &mut chunk) {
-                Ok(0) => {
-                    sys::close(self.output);
-                    self.output = -1;
-                    return;
-                }
-                Ok(count) => {
-                    let keep = count.min(OUTPUT - self.length);
-                    self.kept[self.length..self.length + keep].copy_from_slice(&chunk[..keep]);
-                    self.length += keep;
-                }
-                Err(_) => return,
+            let mut fds = [Poll { fd: self.output, events: sys::POLLIN, revents: 0 }];
+            match sys::poll(&mut fds, Some(&mut sys::Time::of_millis(0))) {
+                Ok(1) => self.drain(),
+                _ => return,
             }
         }
     }
 
     fn expire(&mut self) -> Result<()> {
-        sys::kill_group(self.pid);
-        let _ = sys::wait4(self.pid);
+        sys::pidfd_kill(self.pidfd);
+        if self.leads {
+            sys::kill_group(self.pid);
+        }
+        let _ = sys::reap(self.pid, self.pidfd);
         self.release();
         Err(fault(0, aux::HOOK_TIMEOUT))
     }
 
     fn ended(&mut self) -> Result<()> {
-        let status = sys::wait4(self.pid)?;
-        self.drain();
+        let ended = sys::reap(self.pid, self.pidfd)?;
+        if self.output >= 0 {
+            self.drain_rest();
+        }
         self.release();
-        match (status & 0x7f, status >> 8 & 0xff) {
-            (0, 0) => Ok(()),
-            (0, code) => Err(fault(code, aux::HOOK_STATUS)),
-            (signal, _) => Err(fault(signal, aux::HOOK_SIGNAL)),
+        match ended {
+            sys::Ended::Code(0) => Ok(()),
+            sys::Ended::Code(code) => Err(fault(code, aux::HOOK_STATUS)),
+            sys::Ended::Signal(signal) => Err(fault(signal, aux::HOOK_SIGNAL)),
         }
     }
 
     fn release(&self) {
-        for fd in [self.pidfd, self.stdin, self.output] {
+        for fd in [self.pidfd, self.exec, self.stdin, self.output].into_iter().filter(|fd| *fd >= 0) {
             sys::close(fd);
         }
     }

@@ -25,6 +25,14 @@ pub(super) fn bound(keep: u64, last: u32) -> Result<()> {
     Ok(())
 }
 
+/// CAP_SYS_ADMIN's bit.
+pub(super) const ADMIN: u64 = 1 << 21;
+
+/// capset(2) of the record's sets, and what is lent besides.
+pub(super) fn capset(rec: &Rec, lent: u64) -> Result<()> {
+    sys::capset(rec.a | lent, rec.b | lent, u64::from(rec.s) | u64::from(rec.t) << 32)
+}
+
 impl Stage {
     /// Sets the supplementary groups. Where a user namespace denies that, the caller's stay, if so it must be (y).
     pub(super) fn groups(&self, rec: &Rec) -> Result<()> {
@@ -43,6 +51,10 @@ impl Stage {
         let limits = self.program.slice::<RlimitRec>(rec.s, rec.x as usize)?;
         for (index, limit) in limits.iter().enumerate() {
             if rec.y != RAISE {
+                // What is left to the host, it sets.
+                if self.deferred >> index & 1 == 1 {
+                    continue;
+                }
                 sys::rlimit(limit.resource, Some([limit.soft, limit.hard]))?;
                 continue;
             }

@@ -8,7 +8,7 @@
 #![no_main]
 #![allow(missing_docs, reason = "the documentation is for the linked-in twin")]
 
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 
 #[path = "mod.rs"]
 #[allow(dead_code, reason = "the std twin uses more")]
@@ -35,13 +35,7 @@ extern "C" fn entry(stack: *const usize) -> ! {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: an undefined instruction ends this process; the host sees the signal.
-    unsafe {
-        #[cfg(target_arch = "x86_64")]
-        asm!("ud2", options(noreturn));
-        #[cfg(target_arch = "aarch64")]
-        asm!("brk #1", options(noreturn));
-    }
+    stage::undefined()
 }
 
 /// The routines that the compiler calls for copies, fills and comparisons. Loops here are volatile or assembly:

@@ -26,6 +26,8 @@ pub mod wire;
 use core::ffi::CStr;
 
 pub use process::loopback_up;
+#[allow(unused_imports, reason = "the sealed stage's panic handler ends by it")]
+pub use sys::undefined;
 use sys::{Fault, Pointers, Result};
 use wire::{Header, Message, Rec, aux, code, kind};
 
@@ -47,10 +49,16 @@ struct Stage {
     root: i32,
     /// The socket to the host: first the launcher's, later that of `start`.
     host: i32,
-    /// The listening socket at which `start` knocks, once CLOSE has put it in its place.
+    /// The listening socket at which `start` knocks, or the FIFO that it writes to, once CLOSE has put it in its place.
     gate: i32,
+    /// Where `start` listens, if the gate is a FIFO.
+    outcome: i32,
     /// The caller's file mode mask, later the user's: for hooks, while our own is 0.
     umask: u32,
+    /// CLOSE has been here, and has left the descriptors below this one to the user's program.
+    kept: Option<i32>,
+    /// Our pid, once a filter may refuse to say it.
+    pid: Option<i32>,
     /// Index of the operation under way.
     op: u32,
     /// The program's path, chosen by LOOKUP.
@@ -159,7 +167,10 @@ impl Stage {
             root,
             host,
             gate: -1,
+            outcome: -1,
             umask: 0o077,
+            kept: None,
+            pid: None,
             op: 0,
             chosen: None,
             highest: 1024,
@@ -249,7 +260,8 @@ impl Stage {
             code::KEEP_GROUPS => Ok(()),
             code::SET_IDS => identity::set_ids(rec.a as u32, rec.b as u32),
             code::BOUND => identity::bound(rec.a, rec.x),
-            code::CAPSET => sys::capset(rec.a, rec.b, u64::from(rec.s) | u64::from(rec.t) << 32),
+            code::CAPSET => identity::capset(rec, 0),
+            code::LEND_ADMIN => identity::capset(rec, identity::ADMIN),
             code::RLIMITS => self.rlimits(rec),
             code::AMBIENT => self.ambient(rec.a),
             code::SECCOMP => self.seccomp(rec),
@@ -314,19 +326,25 @@ impl Stage {
         let length = 16 + output.len().min(hook::OUTPUT);
         bytes[..16].copy_from_slice(&message.bytes());
         bytes[16..length].copy_from_slice(&output[..length - 16]);
-        // After the last filter only write(2) may be left; a message needs no more.
-        if sys::write(self.host, &bytes[..length]).is_err() {
-            let _ = sys::send(self.host, &bytes[..length], None);
-        }
+        // Under a filter only write(2) may be left; a message needs no more.
+        let _ = sys::write(self.host, &bytes[..length]);
     }
 
     /// Meets the host: says what was reached (with a descriptor, if any) and waits for its word.
     #[inline(never)]
     fn barrier(&mut self, barrier: u8, reference: i32) -> Result<()> {
         let fd = if reference == wire::NONE { None } else { Some(self.fd(reference)?) };
-        let message =
+        let mut message =
             Message { kind: kind::REACHED, barrier, op: self.op, aux: self.deferred, ..Default::default() };
-        sys::send(self.host, &message.bytes(), fd)?;
+        match fd {
+            Some(fd) if barrier != wire::barrier::LISTENER_NUMBER => {
+                sys::send(self.host, &message.bytes(), Some(fd))?;
+            }
+            fd => {
+                message.errno = fd.unwrap_or(0);
+                sys::write(self.host, &message.bytes())?;
+            }
+        }
         self.wait_for_go();
         Ok(())
     }
@@ -348,7 +366,7 @@ impl Stage {
     /// Waits for the host's word; a host that goes away ends the container before it began.
     fn wait_for_go(&self) {
         let mut bytes = [0; 16];
-        match sys::recv(self.host, &mut bytes) {
+        match sys::read(self.host, &mut bytes) {
             Ok(16) if bytes[0] == kind::GO => {}
             _ => sys::exit(1),
         }

@@ -26,7 +26,7 @@ impl Stage {
     #[inline(never)]
     pub(super) fn hop(&mut self, rec: &Rec) -> Result<()> {
         const CLONE_PARENT: u64 = 0x8000;
-        // Filters that are loaded already allow clone(2) but not clone3(2), whose flags they cannot see.
+        // A filter that is loaded already allows clone(2), not clone3(2), whose flags it cannot see.
         let (pid, pidfd) = match rec.a {
             0 => sys::clone(CLONE_PARENT),
             flags => sys::clone3(flags | CLONE_PARENT, 0),
@@ -66,6 +66,13 @@ impl Stage {
 
     /// Waits for `start`; the socket that it comes by replaces the launcher's.
     pub(super) fn gate(&mut self) -> Result<()> {
+        if self.outcome >= 0 {
+            // A FIFO: read(2) is all that the filter has to allow.
+            self.host = self.gate;
+            self.wait_for_go();
+            self.host = self.outcome;
+            return Ok(());
+        }
         let listener = self.gate;
         // The launcher goes away by design; its end is not ours to watch any more.
         sys::close(self.host);
@@ -75,23 +82,25 @@ impl Stage {
         Ok(())
     }
 
-    /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, and one descriptor of a
-    /// slot (a terminal on its way to the host). The exec closes what is still there of these.
+    /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, one descriptor of a slot (a
+    /// terminal on its way to the host), and where the gate's guest listens. The exec closes what is still there of these.
     #[inline(never)]
     pub(super) fn close_from(&mut self, rec: &Rec) -> Result<()> {
         const F_DUPFD_CLOEXEC: u32 = 1030;
         let first = rec.x as i32;
-        let mut kept = [self.host, -1, -1];
-        for (place, reference) in [(1, rec.r), (2, rec.q)] {
+        let mut kept = [self.host, -1, -1, -1];
+        let outcome = rec.s as i32;
+        let after = if outcome == wire::NONE { 3 } else { 4 };
+        for (place, reference) in [(1, rec.r), (2, rec.q), (3, outcome)] {
             if reference != wire::NONE {
                 kept[place] = self.fd(reference)?;
             }
         }
         // Out of each other's way first: copies above all places.
-        for fd in kept.iter_mut().filter(|fd| (first..first + 3).contains(*fd)) {
-            *fd = sys::fcntl(*fd, F_DUPFD_CLOEXEC, first as usize + 3)? as i32;
+        for fd in kept.iter_mut().filter(|fd| (first..first + after).contains(*fd)) {
+            *fd = sys::fcntl(*fd, F_DUPFD_CLOEXEC, (first + after) as usize)? as i32;
         }
-        for (place, fd) in (first..).zip(kept) {
+        for (place, fd) in (first..first + after).zip(kept) {
             if fd >= 0 {
                 sys::dup3(fd, place, true)?;
             } else {
@@ -99,12 +108,17 @@ impl Stage {
             }
         }
         self.host = first;
+        self.kept = Some(first);
         self.gate = first + 1;
         self.slots = [-1; wire::SLOTS];
         if let Some(slot) = self.slots.get_mut(super::slot_index(rec.q)).filter(|_| rec.q != wire::NONE) {
             *slot = first + 2;
         }
-        sys::close_from(rec.x + 3, self.highest.max(rec.x + 3))
+        if outcome != wire::NONE {
+            self.outcome = first + 3;
+        }
+        let rest = (first + after) as u32;
+        sys::close_from(rest, self.highest.max(rest))
     }
 
     /// Changes to the working directory. The first attempt is root's; where that is refused (a directory of the user's
@@ -161,6 +175,7 @@ impl Stage {
     /// Loads the filter; a listener, if asked for, goes into a slot.
     pub(super) fn seccomp(&mut self, rec: &Rec) -> Result<()> {
         let filter = self.program.slice::<u64>(rec.s, rec.x as usize)?;
+        self.pid = Some(sys::getpid());
         let listener = sys::seccomp(filter, rec.a)?;
         if rec.r != wire::NONE {
             self.put(rec.r, listener as i32);

@@ -135,8 +135,20 @@ macro_rules! sys {
 }
 
 pub fn exit(status: i32) -> ! {
-    loop {
-        let _ = sys!(EXIT_GROUP, status);
+    // A filter may refuse the first; nothing refuses an instruction that is none.
+    let _ = sys!(EXIT_GROUP, status);
+    let _ = sys!(EXIT, status);
+    undefined()
+}
+
+/// Ends this process by SIGILL.
+pub fn undefined() -> ! {
+    // SAFETY: the instruction is undefined by definition: the process gets a signal that it does not handle.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!("ud2", options(noreturn));
+        #[cfg(target_arch = "aarch64")]
+        asm!("brk #1", options(noreturn));
     }
 }
 
@@ -370,11 +382,24 @@ pub struct Poll {
 
 pub const POLLIN: i16 = 1;
 
-/// ppoll(2); `timeout` in milliseconds, `None` for ever. Returns how many are ready.
-pub fn poll(fds: &mut [Poll], timeout: Option<u64>) -> Result<usize> {
-    let time = timeout.map(|ms| [ms / 1000, ms % 1000 * 1_000_000]);
-    let pointer = time.as_ref().map_or(core::ptr::null(), |time| time.as_ptr());
-    retry(|| sys!(PPOLL, fds.as_mut_ptr(), fds.len(), pointer, 0, 0))
+/// struct timespec.
+#[repr(C)]
+pub struct Time {
+    seconds: u64,
+    nanoseconds: u64,
+}
+
+impl Time {
+    pub fn of_millis(millis: u64) -> Time {
+        Time { seconds: millis / 1000, nanoseconds: millis % 1000 * 1_000_000 }
+    }
+}
+
+/// ppoll(2); `left` is the time there is, `None` for ever, and what is left of it afterwards: the kernel counts it down.
+/// Returns how many are ready, 0 when the time is over.
+pub fn poll(fds: &mut [Poll], left: Option<&mut Time>) -> Result<usize> {
+    let time = left.map_or(core::ptr::null_mut(), core::ptr::from_mut);
+    retry(|| sys!(PPOLL, fds.as_mut_ptr(), fds.len(), time, 0, 0))
 }
 
 /// mount(2); the empty string stands for an absent source, type or data.
@@ -517,12 +542,33 @@ pub fn setns(fd: i32, kinds: u32) -> Result<()> {
     sys!(SETNS, fd, kinds).map(drop)
 }
 
-/// Waits for a child; returns its wait status.
-pub fn wait4(pid: i32) -> Result<i32> {
-    let mut status = 0_i32;
+/// How a child ended.
+pub enum Ended {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Waits for a child; by its pid where a filter refuses waitid(2).
+pub fn reap(pid: i32, pidfd: i32) -> Result<Ended> {
+    const P_PIDFD: usize = 3;
+    const EXITED: usize = 4;
     const WALL: usize = 0x4000_0000;
+    const CLD_EXITED: i32 = 1;
+    // struct siginfo: signal, errno, code, padding; then for SIGCHLD pid, uid, status.
+    let mut info = [0_i32; 32];
+    match retry(|| sys!(WAITID, P_PIDFD, pidfd, info.as_mut_ptr(), EXITED | WALL, 0)) {
+        Err(fault) if fault.is_filtered() => {}
+        other => {
+            other?;
+            return Ok(if info[2] == CLD_EXITED { Ended::Code(info[6]) } else { Ended::Signal(info[6]) });
+        }
+    }
+    let mut status = 0_i32;
     retry(|| sys!(WAIT4, pid, &raw mut status, WALL, 0))?;
-    Ok(status)
+    Ok(match status & 0x7f {
+        0 => Ended::Code(status >> 8 & 0xff),
+        signal => Ended::Signal(signal),
+    })
 }
 
 /// SIGKILL through a pidfd.
@@ -654,13 +700,6 @@ pub fn kill_group(pid: i32) {
     let _ = sys!(KILL, -(pid as isize), SIGKILL);
 }
 
-/// Milliseconds of CLOCK_MONOTONIC.
-pub fn monotonic() -> Result<u64> {
-    let mut time = [0_u64; 2];
-    sys!(CLOCK_GETTIME, 1, time.as_mut_ptr())?;
-    Ok(time[0] * 1000 + time[1] / 1_000_000)
-}
-
 /// Blocks no signal.
 pub fn unblock_signals() -> Result<()> {
     const SETMASK: usize = 2;
@@ -674,10 +713,6 @@ pub fn socket_inet_dgram() -> Result<i32> {
 
 pub fn accept(listener: i32) -> Result<i32> {
     retry(|| sys!(ACCEPT4, listener, 0, 0, O_CLOEXEC)).map(|fd| fd as i32)
-}
-
-pub fn recv(socket: i32, buffer: &mut [u8]) -> Result<usize> {
-    retry(|| sys!(RECVFROM, socket, buffer.as_mut_ptr(), buffer.len(), 0, 0, 0))
 }
 
 /// Whether the effective ids may execute `path`. Where a filter refuses the call, the real ids are asked, which are the

@@ -156,12 +156,12 @@ pub mod code {
     pub const LOOKUP: u16 = 44;
     /// Find the home directory of user x in /etc/passwd and put it at index a of the string array s.
     pub const HOME: u16 = 45;
-    /// Wait at the gate that CLOSE kept for `start`; from here on talk to it.
+    /// Wait at the gate that CLOSE kept for `start`; from here on talk to it (or to what CLOSE kept for that).
     pub const GATE: u16 = 46;
     /// Run the hook described at s ([`HookRec`]); y: its number.
     pub const HOOK: u16 = 47;
-    /// Keep descriptors below x, the one to the host (at x), the gate r, if any (at x + 1), and what slot q holds, if
-    /// any (at x + 2); close all others.
+    /// Keep descriptors below x, the one to the host (at x), the gate r, if any (at x + 1), what slot q holds, if
+    /// any (at x + 2), and s, which GATE is to talk to then, if any (at x + 3); close all others.
     pub const CLOSE: u16 = 48;
     /// execve(the chosen string, argv array s, environment array t).
     pub const EXEC: u16 = 49;
@@ -200,6 +200,8 @@ pub mod code {
     /// Copy the mount tree at path s of the root (open_tree flags x) into slot r; y: [`super::TREE_PROC`] and
     /// [`super::TREE_LINK`] as its top demands, [`super::TARGET_LINK`]: a link at the end is meant itself.
     pub const COPY_INSIDE: u16 = 65;
+    /// As CAPSET, with CAP_SYS_ADMIN effective and permitted besides.
+    pub const LEND_ADMIN: u16 = 66;
 }
 
 /// The tree's top must be a directory.
@@ -236,7 +238,14 @@ pub struct HookRec {
     pub after: u32,
     /// Milliseconds; 0 for no limit.
     pub timeout: u32,
+    /// AVOID_*: calls that the filter kills for or refuses.
+    pub avoid: u32,
 }
+
+/// A hook gets no session of its own.
+pub const AVOID_SETSID: u32 = 1;
+/// A hook is waited for without poll, and so without a timeout.
+pub const AVOID_PPOLL: u32 = 2;
 
 /// A resource limit for the stage.
 #[repr(C)]
@@ -268,6 +277,8 @@ pub mod barrier {
     pub const SEATED: u8 = 8;
     /// The container's device nodes are made: rules that would have refused them may come.
     pub const DEVICES: u8 = 9;
+    /// As LISTENER, under a filter that refuses sendmsg(2): `errno` is the descriptor's number in the stage.
+    pub const LISTENER_NUMBER: u8 = 10;
 }
 
 /// Kinds of messages.

@@ -35,6 +35,26 @@ pub struct Incoming {
     pub output: Vec<u8>,
 }
 
+impl Incoming {
+    /// The longest message: one with what a hook wrote.
+    pub const MOST: usize = HEAD + OUTPUT;
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// Anything shorter than one: it must not pass for the end, which means success.
+    pub fn of(bytes: &[u8], fd: Option<OwnedFd>) -> Result<Incoming> {
+        match bytes.split_at_checked(HEAD) {
+            Some((head, output)) => Ok(Incoming {
+                message: Message::from_bytes(head.try_into().unwrap_or_default()),
+                fd,
+                output: output.to_vec(),
+            }),
+            None => Err(Error::new(Kind::Peer, "malformed message from the stage")),
+        }
+    }
+}
+
 /// The host's end.
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
@@ -52,7 +72,7 @@ impl Channel {
     }
 
     /// A channel over a connected socket (the gate's).
-    pub fn over(socket: OwnedFd) -> Channel {
+    pub(super) fn over(socket: OwnedFd) -> Channel {
         Channel(socket)
     }
 
@@ -82,7 +102,7 @@ impl Channel {
     /// # Errors
     /// A packet that is no message of the stage's is one: it must not pass for the end, which means success.
     pub fn receive(&self) -> Result<Option<Incoming>> {
-        let mut bytes = [0; HEAD + OUTPUT];
+        let mut bytes = [0; Incoming::MOST];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
@@ -103,14 +123,9 @@ impl Channel {
         if received.bytes == 0 && fds.is_empty() && !cut {
             return Ok(None);
         }
-        match bytes.split_at(HEAD) {
-            (head, output) if received.bytes >= HEAD && fds.len() < 2 && !cut => Ok(Some(Incoming {
-                message: Message::from_bytes(head.try_into().unwrap_or_default()),
-                fd: fds.pop(),
-                output: output.get(..received.bytes - HEAD).unwrap_or_default().to_vec(),
-            })),
-            _ => Err(Error::new(Kind::Peer, "malformed message from the stage")),
-        }
+        // What is cut short reads as too short.
+        let whole = if fds.len() < 2 && !cut { received.bytes } else { 0 };
+        Incoming::of(bytes.get(..whole).unwrap_or_default(), fds.pop()).map(Some)
     }
 }
 
@@ -256,7 +271,7 @@ pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, 
         .at(format!("config.json {}", hook.at))
 }
 
-fn call_name(number: u32) -> String {
+pub(super) fn call_name(number: u32) -> String {
     syscalls::Sysno::new(number as usize)
         .map_or_else(|| format!("system call {number}"), |name| name.name().to_owned())
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
-use super::{Channel, rdt, sockets, sources};
+use super::{Channel, gate, rdt, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
 use crate::cgroup::{Group, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
@@ -94,6 +94,10 @@ pub struct Launch<'a> {
     /// The process that only cloned the child: it is waited for when there is time.
     pub(super) first: Option<OwnedFd>,
     pub(super) received: Option<OwnedFd>,
+    /// The listener of the filter, until its agent has it.
+    pub(super) listener: Option<OwnedFd>,
+    /// The step of the host's that is under way.
+    pub(super) step: usize,
     /// What the stage told at the last barrier (`Message::aux`).
     pub(super) aux: u32,
     /// The process joins its groups by itself.
@@ -134,6 +138,8 @@ impl<'a> Launch<'a> {
             child: None,
             first: None,
             received: None,
+            listener: None,
+            step: 0,
             aux: 0,
             sits: false,
             waits: false,
@@ -163,6 +169,7 @@ impl<'a> Launch<'a> {
     fn walk(&mut self) -> Result<Launched> {
         for (index, step) in self.program.steps.iter().enumerate() {
             if let Op::Host(op) = &step.op {
+                self.step = index;
                 self.one(op).map_err(|error| self.place(error, index, op))?;
             }
         }
@@ -296,7 +303,9 @@ impl<'a> Launch<'a> {
             }
             (Source::Place, _) => sources::directory("/"),
             (Source::Proc, _) => sources::directory("/proc"),
-            (Source::Gate, Task::Create { dir, .. }) => sources::gate(dir),
+            (Source::Gate, Task::Create { dir, .. }) => gate::socket(dir),
+            (Source::GateFifo, Task::Create { dir, .. }) => gate::fifo(dir, gate::GATE),
+            (Source::OutcomeFifo, Task::Create { dir, .. }) => gate::fifo(dir, gate::OUTCOME),
             (Source::Init, Task::Exec { init, .. }) => init.try_clone().call(|| "dup(pidfd)"),
             (Source::InitRoot, Task::Exec { pid, .. }) => sources::directory(&format!("/proc/{pid}/root")),
             _ => Err(Error::new(Kind::Invalid, "internal error: a source of another task")),

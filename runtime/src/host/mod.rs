@@ -9,6 +9,7 @@
 mod birth;
 mod channel;
 mod fields;
+pub mod gate;
 pub mod hooks;
 pub mod identity;
 mod idmap;
@@ -19,9 +20,9 @@ pub mod members;
 mod netdev;
 mod netlink;
 pub mod notify;
-pub mod oom;
 pub mod rdt;
 mod ready;
+pub mod silent;
 mod sockets;
 mod sources;
 mod undo;

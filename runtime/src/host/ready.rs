@@ -11,13 +11,15 @@ use std::path::Path;
 use rustix::process::Rlimit;
 
 use super::launch::{Launch, STARTING, Task};
+use super::silent::{self, End};
 use super::undo::Undo;
-use super::{channel, hooks, oom, sockets};
+use super::{channel, hooks, sockets};
 use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Field;
 use crate::plan::sched::{Affinity, CpuSet};
-use crate::stage::wire::kind;
+use crate::program::{HostOp, Op};
+use crate::stage::wire::{barrier, kind};
 
 impl Launch<'_> {
     /// Waits until the stage is at `barrier`; anything else that it says is a fault.
@@ -28,7 +30,11 @@ impl Launch<'_> {
             };
             match incoming.message.kind {
                 kind::REACHED if incoming.message.barrier == barrier => {
-                    self.received = incoming.fd;
+                    match barrier {
+                        barrier::LISTENER => self.listener = incoming.fd,
+                        barrier::LISTENER_NUMBER => self.take_listener(incoming.message.errno)?,
+                        _ => self.received = incoming.fd,
+                    }
                     self.aux = incoming.message.aux;
                     return Ok(());
                 }
@@ -51,19 +57,30 @@ impl Launch<'_> {
 
     /// The stage went away without a word.
     fn died(&mut self) -> Error {
-        use crate::sys::wait::{Exit, reap};
-        let how = match self.child.as_ref().map(|(_, pidfd)| reap(pidfd.as_fd())) {
-            Some(Ok(Exit::Signal(signal))) => format!("killed by signal {signal}"),
-            Some(Ok(Exit::Code(code))) => format!("exit status {code}"),
-            _ => "unknown end".to_owned(),
+        let Some(Ok(exit)) = self.child.as_ref().map(|(_, pidfd)| crate::sys::wait::reap(pidfd.as_fd()))
+        else {
+            return Error::new(Kind::Os, "container init ended early: unknown end").at(STARTING);
         };
-        if let Task::Create { state, .. } = &self.task {
-            let kills = Group::open(state.cgroup.clone()).oom_kills();
-            if how.starts_with("killed") && kills.is_ok_and(|kills| kills > self.oom_kills) {
-                return oom::killed().at(STARTING);
-            }
+        if let Task::Create { state, .. } = &self.task
+            && silent::out_of_memory(exit, &Group::open(state.cgroup.clone()), self.oom_kills)
+        {
+            return silent::killed_for_memory().at(STARTING);
         }
-        Error::new(Kind::Os, format!("container init ended early: {how}")).at(STARTING)
+        silent::word(self.program, self.met()..self.step, Some(exit)).at(STARTING)
+    }
+
+    /// The step at which the stage was last told to go on.
+    fn met(&self) -> usize {
+        let before = self.program.steps.get(..self.step).unwrap_or_default();
+        before.iter().rposition(|step| step.op == Op::Host(HostOp::Release)).unwrap_or_default()
+    }
+
+    /// Under a filter that refuses sendmsg(2) the stage says which descriptor it is.
+    fn take_listener(&mut self, number: i32) -> Result<()> {
+        let Some((_, pidfd)) = &self.child else { return Ok(()) };
+        let taken = rustix::process::pidfd_getfd(pidfd, number, rustix::process::PidfdGetfdFlags::empty());
+        self.listener = Some(taken.call(|| format!("pidfd_getfd({number})")).step(|| STARTING)?);
+        Ok(())
     }
 
     pub(super) fn hooks(&mut self) -> Result<()> {
@@ -78,7 +95,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn send_listener(&mut self) -> Result<()> {
-        let (Some(listener), Some(fd)) = (self.subject.listener, self.received.take()) else {
+        let (Some(listener), Some(fd)) = (self.subject.listener, self.listener.take()) else {
             return Err(Error::new(Kind::Os, "no seccomp listener came"));
         };
         let refused = |error: Error| error.at("failed to connect with seccomp agent");
@@ -100,7 +117,15 @@ impl Launch<'_> {
     /// Raises the limits that the stage, at Ready, said it could not: a bit each.
     pub(super) fn rlimits(&mut self) -> Result<()> {
         let pid = self.pid();
-        if let Some(Rlimit { current, maximum }) = self.descriptors {
+        // A limit of the process's own may be set by now.
+        let given = |resource| {
+            self.subject
+                .process
+                .is_some_and(|process| process.rlimits.iter().any(|limit| limit.resource == resource))
+        };
+        if let Some(Rlimit { current, maximum }) =
+            self.descriptors.filter(|_| !given(libc::RLIMIT_NOFILE as u32))
+        {
             let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
             crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
                 .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
@@ -194,18 +219,19 @@ impl Launch<'_> {
                 _ => return Err(self.fault(&incoming)),
             }
         }
-        match (&self.task, &self.child) {
-            (Task::Create { state, .. }, Some((pid, pidfd)))
-                if oom::killed_as_stage(
-                    *pid,
-                    pidfd.as_fd(),
-                    &Group::open(state.cgroup.clone()),
-                    self.oom_kills,
-                ) =>
-            {
-                Err(oom::killed().at(STARTING))
-            }
-            _ => Ok(()),
+        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
+        let end = silent::end(*pid, pidfd.as_fd());
+        if end == End::Executed {
+            return Ok(());
+        }
+        let group = match &self.task {
+            Task::Create { state, .. } => Some(Group::open(state.cgroup.clone())),
+            Task::Exec { .. } => None,
+        };
+        let group = group.as_ref().map(|group| (group, self.oom_kills));
+        match silent::judge(end, self.program, self.met(), group) {
+            Some(error) => Err(error.at(STARTING)),
+            None => Ok(()),
         }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Opening what the stage inherits: mount trees, namespaces, the gate (design: sources are opened by the host
+//! Opening what the stage inherits: mount trees, namespaces (design: sources are opened by the host
 //! before any namespace exists). What a descriptor names cannot be exchanged any more.
 
 #![forbid(unsafe_code)]
@@ -11,7 +11,6 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::idmap;
 use crate::error::{Context, Error, Kind, Result, Step};
@@ -20,7 +19,6 @@ use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, Must, Node, Source, Tree};
 use crate::stage::locks;
-use crate::state::Dir;
 use crate::sys::mount::{Change, set_attr};
 
 /// PROC_SUPER_MAGIC (linux/magic.h).
@@ -272,18 +270,6 @@ pub(super) fn namespace(path: &str, kind: NsKind, foreign: Option<&str>) -> Resu
         return Err(Error::invalid(at, text));
     }
     Ok(file)
-}
-
-/// The listening socket at which the stage waits for `start`.
-pub(super) fn gate(dir: &Dir) -> Result<OwnedFd> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .call(|| "socket(AF_UNIX)")?;
-    let path = dir.short_path("gate");
-    let address = SocketAddrUnix::new(&path).call(|| "gate address")?;
-    rustix::net::bind(&socket, &address).call(|| format!("bind({}/gate)", dir.path().display()))?;
-    rustix::net::listen(&socket, 1).call(|| "listen(gate)")?;
-    Ok(socket)
 }
 
 /// A directory by path only.

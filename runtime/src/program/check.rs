@@ -5,8 +5,10 @@
 
 use super::Program;
 use super::anchored::Anchors;
+use super::compile::ADMIN;
 use super::op::{Op, Ref, Source, StageOp};
 use crate::error::{Error, Kind, Result};
+use crate::plan::namespaces::NsKind;
 use crate::stage::wire;
 
 /// Phases in the only order in which they may come.
@@ -23,6 +25,7 @@ enum Rank {
     Capabilities,
     Close,
     Gate,
+    Filter,
     StartHooks,
     Exec,
 }
@@ -43,13 +46,13 @@ pub fn check(program: &Program) -> Result<()> {
             return Err(bug(index, "a step after the exec".into()));
         }
         check_refs(program, op).map_err(|text| bug(index, text))?;
-        seen.take(program, op).map_err(|text| bug(index, text.into()))?;
-        if let Some(rank) = rank(op) {
+        if let Some(rank) = rank(op, &seen) {
             if rank < reached {
                 return Err(bug(index, format!("{rank:?} after {reached:?}")));
             }
             reached = rank;
         }
+        seen.take(program, op).map_err(|text| bug(index, text.into()))?;
         last = Some(op);
     }
     match last {
@@ -69,6 +72,13 @@ struct Seen {
     groups: bool,
     ids: bool,
     capabilities: bool,
+    /// CAP_SYS_ADMIN is effective, be it the process's or lent to it.
+    admin: bool,
+    lent: bool,
+    filtered: bool,
+    /// A pid namespace was joined: the next hop is into it.
+    enters: bool,
+    hooked: bool,
     executable: bool,
     anchors: Anchors,
 }
@@ -95,15 +105,30 @@ impl Seen {
             StageOp::Write { dir, .. } if !self.is_procfs(program, *dir) => {
                 return Err("a write outside of our own procfs");
             }
-            StageOp::Seccomp { .. } if self.bounded && !self.no_new_privs => {
-                return Err("the filter needs no_new_privs or CAP_SYS_ADMIN");
+            StageOp::Seccomp { .. } => {
+                self.filter()?;
             }
+            StageOp::Setns { kinds, .. } => self.enters |= kinds & NsKind::Pid.flag() != 0,
             StageOp::NoNewPrivs => self.no_new_privs = true,
             StageOp::Close { .. } => self.closed = true,
             StageOp::Bound { .. } => self.bounded = true,
             StageOp::Groups { .. } | StageOp::KeepGroups => self.groups = true,
             StageOp::SetIds { .. } => self.ids = true,
-            StageOp::Capset { .. } => self.capabilities = true,
+            StageOp::LendAdmin { .. } => (self.lent, self.admin) = (true, true),
+            StageOp::Capset { .. } if self.lent && !self.filtered => {
+                return Err("a lent capability goes before the filter that it is for");
+            }
+            StageOp::Capset { effective, .. } => {
+                (self.capabilities, self.lent) = (true, false);
+                self.admin = effective & ADMIN != 0;
+            }
+            StageOp::Gate | StageOp::Exec { .. } | StageOp::Hook { kind: "startContainer", .. }
+                if self.lent =>
+            {
+                return Err("a lent capability stays");
+            }
+            StageOp::Hook { kind: "startContainer", .. } => self.hooked = true,
+
             StageOp::Lookup(_) => self.executable = true,
             StageOp::Gate if !self.closed => return Err("a gate with descriptors of the host open"),
             StageOp::Exec { .. } => {
@@ -115,6 +140,21 @@ impl Seen {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The filter: nothing but what it allows can be done after it, so everything is.
+    fn filter(&mut self) -> std::result::Result<(), &'static str> {
+        if !self.no_new_privs && !self.admin {
+            return Err("the filter needs no_new_privs or CAP_SYS_ADMIN");
+        }
+        if !self.closed {
+            return Err("the filter before the descriptors are closed");
+        }
+        if self.hooked {
+            return Err("the filter after a startContainer hook");
+        }
+        self.filtered = true;
         Ok(())
     }
 
@@ -131,7 +171,7 @@ fn bug(step: usize, text: String) -> Error {
     Error::new(Kind::Invalid, text).at(format!("internal error: program step {step}"))
 }
 
-fn rank(op: &StageOp) -> Option<Rank> {
+fn rank(op: &StageOp, seen: &Seen) -> Option<Rank> {
     Some(match op {
         // A hop into nothing new may come at any time: `exec` does it last.
         StageOp::Hop(0) => return None,
@@ -153,7 +193,13 @@ fn rank(op: &StageOp) -> Option<Rank> {
         StageOp::ChownStdio(_) => Rank::Labels,
         StageOp::Bound { .. } => Rank::Bounding,
         StageOp::SetIds { .. } | StageOp::Groups { .. } | StageOp::KeepGroups => Rank::Ids,
-        StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => Rank::Capabilities,
+        // What was lent goes right after the filter, after everything is closed.
+        StageOp::Capset { .. } if seen.lent => return None,
+        StageOp::LendAdmin { .. } | StageOp::Capset { .. } | StageOp::Ambient(_) | StageOp::Lookup(_) => {
+            Rank::Capabilities
+        }
+        // Without privileges it is the last thing but the hooks that run under it; with an agent, too, it may be earlier.
+        StageOp::Seccomp { listener: None, .. } if !seen.admin => Rank::Filter,
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
         StageOp::Close { .. } => Rank::Close,

@@ -8,9 +8,11 @@
 
 mod anchors;
 mod birth;
+mod filter;
 mod mounting;
 mod process;
 
+pub use filter::{ADMIN, PTRACE, enters_with_admin};
 use mounting::{Binds, FSCONFIG_MAX};
 
 use super::Program;
@@ -88,6 +90,19 @@ pub struct Entry {
     pub keep_fds: u32,
 }
 
+/// Where a process waits for `start`, and where it tells `start` how its exec went, if not there.
+#[derive(Clone, Copy)]
+struct Gate {
+    gate: Ref,
+    outcome: Ref,
+}
+
+impl Default for Gate {
+    fn default() -> Gate {
+        Gate { gate: Ref::Nothing, outcome: Ref::Nothing }
+    }
+}
+
 /// Steps of the default bundle, rounded up: growing a long list copies it again and again.
 const STEPS: usize = 256;
 
@@ -147,7 +162,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let joins = b.namespace_files(plan);
     let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
     let proc = if labelled && plan.ask.keyring.is_some() { b.open("", Source::Proc) } else { Ref::Nothing };
-    let gate = if plan.ask.run { Ref::Nothing } else { b.open("", Source::Gate) };
+    let gate = b.gate(plan);
     // The first process, in its namespaces.
     b.births(plan, &joins);
     b.meanwhile(plan);
@@ -192,16 +207,19 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     match &plan.process {
         Some(process) => b.become_user(plan, process, last_cap, gate),
         None => {
-            b.stage("", StageOp::Close { from: 3, gate, slot: None });
+            b.stage("", StageOp::Close { from: 3, gate: gate.gate, outcome: gate.outcome, slot: None });
             b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]);
         }
     }
     if !plan.ask.run {
         b.stage("", StageOp::Gate);
     }
+    if let Some(process) = &plan.process {
+        b.last_filter(process, plan.seccomp.as_ref());
+    }
     b.hooks_inside(plan, "startContainer", &plan.hooks.start_container, "created");
     if let Some(process) = &plan.process {
-        b.exec(process, plan.seccomp.as_ref());
+        b.exec(process);
     }
     if plan.ask.run {
         b.host("", HostOp::Outcome);
@@ -264,12 +282,26 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
         b.stage("", StageOp::Keyring { name: name.clone(), new: false });
     }
     b.enter_as(entry, process, proc);
-    b.exec(process, entry.seccomp.as_ref());
+    b.last_filter(process, entry.seccomp.as_ref());
+    b.exec(process);
     b.host("", HostOp::Outcome);
     b.program
 }
 
 impl Builder {
+    /// The gate: a socket, or two FIFOs under a filter that refuses accept4(2).
+    fn gate(&mut self, plan: &Plan) -> Gate {
+        let accepts =
+            plan.process.as_ref().is_none_or(|process| filter::lets_accept(process, plan.seccomp.as_ref()));
+        match (plan.ask.run, accepts) {
+            (true, _) => Gate::default(),
+            (false, true) => Gate { gate: self.open("", Source::Gate), outcome: Ref::Nothing },
+            (false, false) => {
+                Gate { gate: self.open("", Source::GateFifo), outcome: self.open("", Source::OutcomeFifo) }
+            }
+        }
+    }
+
     /// On the host, before any process exists: everything that can fail without a trace.
     fn prologue(&mut self, plan: &Plan) {
         if plan.process.as_ref().is_some_and(|process| process.terminal.is_some()) {

@@ -173,10 +173,12 @@ impl Encoder<'_> {
             }
             StageOp::Hostname(name) => Rec { code: code::HOSTNAME, s: self.text(name), ..none },
             StageOp::Domainname(name) => Rec { code: code::DOMAINNAME, s: self.text(name), ..none },
-            StageOp::Hook { number, hook, state, .. } => self.hook(*number, hook, state),
-            StageOp::Close { from, gate, slot: kept } => {
+            StageOp::Hook { number, hook, state, avoid, .. } => self.hook(*number, hook, state, *avoid),
+            StageOp::Close { from, gate, outcome, slot: kept } => {
                 let q = kept.map_or(wire::NONE, slot);
-                Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), q, ..none }
+                // Descriptors are small: the field has room for one, and for NONE.
+                let s = self.fd(*outcome) as u32;
+                Rec { code: code::CLOSE, x: *from, r: self.fd(*gate), q, s, ..none }
             }
             StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
             StageOp::Gate => Rec { code: code::GATE, ..none },
@@ -353,6 +355,10 @@ impl Encoder<'_> {
                 let (s, t) = (*inheritable as u32, (*inheritable >> 32) as u32);
                 Rec { code: code::CAPSET, a: *a, b: *b, s, t, ..none }
             }
+            StageOp::LendAdmin { effective: a, permitted: b, inheritable } => {
+                let (s, t) = (*inheritable as u32, (*inheritable >> 32) as u32);
+                Rec { code: code::LEND_ADMIN, a: *a, b: *b, s, t, ..none }
+            }
             StageOp::Rlimits { limits, set } => {
                 let words: Vec<u64> =
                     limits.iter().flat_map(|limit| [limit.resource.into(), limit.soft, limit.hard]).collect();
@@ -403,7 +409,13 @@ impl Encoder<'_> {
         }
     }
 
-    fn hook(&mut self, number: u16, hook: &crate::plan::hooks::Hook, state: &Arc<(String, String)>) -> Rec {
+    fn hook(
+        &mut self,
+        number: u16,
+        hook: &crate::plan::hooks::Hook,
+        state: &Arc<(String, String)>,
+        avoid: u32,
+    ) -> Rec {
         let (before, after) = self.state(state);
         let rec = HookRec {
             path: self.text(&hook.path),
@@ -412,10 +424,11 @@ impl Encoder<'_> {
             before,
             after,
             timeout: hook.timeout.map_or(0, |timeout| timeout.as_millis().min(u32::MAX.into()) as u32),
+            avoid,
         };
         self.align();
         let at = self.here();
-        for word in [rec.path, rec.argv, rec.env, rec.before, rec.after, rec.timeout] {
+        for word in [rec.path, rec.argv, rec.env, rec.before, rec.after, rec.timeout, rec.avoid] {
             self.blob.extend(word.to_ne_bytes());
         }
         Rec { code: code::HOOK, r: wire::NONE, q: wire::NONE, s: at, y: number, ..Rec::default() }

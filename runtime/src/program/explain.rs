@@ -176,6 +176,8 @@ fn source(source: &Source) -> String {
         }
         Source::Proc => "open the host's /proc".into(),
         Source::Gate => "bind and listen on the gate, the socket at which `start` will knock".into(),
+        Source::GateFifo => "make the gate, a FIFO: the profile refuses accept4(2)".into(),
+        Source::OutcomeFifo => "make the FIFO in which `start` hears of the exec".into(),
         Source::Init => "open the container's init by pidfd and check that it is the one in the state".into(),
         Source::InitRoot => "open the root directory of the container's init".into(),
     }
@@ -247,7 +249,8 @@ fn kind_names(flags: u64) -> String {
 fn barrier_name(which: u8) -> &'static str {
     match which {
         barrier::HOOKS => "Hooks",
-        barrier::LISTENER => "Listener",
+        barrier::CONSOLE => "Console",
+        barrier::LISTENER | barrier::LISTENER_NUMBER => "Listener",
         barrier::READY => "Ready",
         barrier::NETWORK => "Network",
         barrier::DEVICES => "Devices",
@@ -386,6 +389,9 @@ fn identity(op: &StageOp) -> String {
         StageOp::DropGroups => "drop all supplementary groups of the caller".into(),
         StageOp::SetIds { uid, gid } => format!("become user {uid}, group {gid}"),
         StageOp::Bound { keep, .. } => format!("bound the capabilities to {}", caps(*keep)),
+        StageOp::LendAdmin { .. } => {
+            "set the capabilities, and CAP_SYS_ADMIN beside them until the filter is loaded".into()
+        }
         StageOp::Capset { effective, permitted, inheritable } => format!(
             "set the capabilities: effective {}, permitted {}, inheritable {}",
             caps(*effective),

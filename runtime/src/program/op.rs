@@ -57,6 +57,10 @@ pub enum Source {
     Proc,
     /// The listening socket at which the stage waits for `start`.
     Gate,
+    /// The FIFO that takes its place where the process's filter refuses accept4(2).
+    GateFifo,
+    /// The FIFO that goes with it: what becomes of the exec is told there.
+    OutcomeFifo,
     /// The pidfd of the container's init.
     Init,
     /// The root directory of the container's init (for containers made without pivot_root).
@@ -499,6 +503,16 @@ pub enum StageOp {
         /// Inheritable.
         inheritable: u64,
     },
+    /// capset(2) with CAP_SYS_ADMIN beside, which a filter takes that is loaded without no_new_privs. `Capset` takes it away
+    /// again, right after the filter.
+    LendAdmin {
+        /// Effective.
+        effective: u64,
+        /// Permitted.
+        permitted: u64,
+        /// Inheritable.
+        inheritable: u64,
+    },
     /// Raise ambient capabilities.
     Ambient(u64),
     /// Load the filter.
@@ -526,6 +540,8 @@ pub enum StageOp {
         hook: Box<Hook>,
         /// One for all hooks of a kind.
         state: HookState,
+        /// wire::AVOID_*: what the filter that is loaded by then refuses.
+        avoid: u32,
     },
     /// Close every descriptor from `from` on, but for the gate.
     Close {
@@ -533,6 +549,8 @@ pub enum StageOp {
         from: u32,
         /// The gate, if there is one.
         gate: Ref,
+        /// Where `start` hears what becomes of the exec, if the gate is a FIFO.
+        outcome: Ref,
         /// A slot that is kept, too.
         slot: Option<usize>,
     },

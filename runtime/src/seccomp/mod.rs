@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod arch;
 mod compile;
 mod emit;
@@ -14,6 +15,7 @@ mod names;
 mod profile;
 mod rules;
 
+pub use answer::{Answer, Call};
 pub use arch::Host;
 
 use crate::error::{Error, Kind, Result};

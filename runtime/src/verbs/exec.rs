@@ -65,6 +65,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         seccomp,
         keep_fds: ask.preserve_fds,
     };
+    refuse_lending(&spec, &namespaces, &entry, &process)?;
     let program = compile::exec(&entry, &process);
     check::check(&program)?;
     let subject = Subject {
@@ -88,6 +89,28 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
 fn keyring(state: &State) -> Option<String> {
     let named = || state.keyring.clone().unwrap_or_else(|| format!("_ses.{}", state.id));
     (!state.no_keyring).then(named)
+}
+
+/// A process that loads its filter without no_new_privs takes CAP_SYS_ADMIN until then, and if the profile refuses what its way
+/// into the pid namespace takes, that is inside. Whoever may trace it there must not get it so.
+fn refuse_lending(spec: &Spec, namespaces: &Namespaces, entry: &Entry, process: &Process) -> Result<()> {
+    if !compile::enters_with_admin(entry, process) {
+        return Ok(());
+    }
+    let capabilities = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let traces = capabilities.is_some_and(|sets| sets.bounding.iter().any(|name| name == "CAP_SYS_PTRACE"))
+        || process.caps.bounding & compile::PTRACE != 0;
+    let others = namespaces.join_of(NsKind::Pid).is_some();
+    match (traces, others) {
+        (false, false) => Ok(()),
+        (traces, _) => {
+            let who = if traces { "CAP_SYS_PTRACE" } else { "a pid namespace of others" };
+            let text = format!(
+                "refuses a call that entering the container takes, which {who} makes unsafe; noNewPrivileges helps"
+            );
+            Err(Error::invalid("/linux/seccomp", text))
+        }
+    }
 }
 
 /// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;

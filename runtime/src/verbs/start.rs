@@ -3,20 +3,23 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::ask::{Create, Home};
 use crate::container::{Container, Phase, end};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
+use crate::host::gate::{self, GATE};
 use crate::host::notify::Notify;
-use crate::host::{Channel, Incoming, hooks, oom, word};
+use crate::host::silent::{self, End};
+use crate::host::{hooks, word};
 use crate::plan::notify::DIRECTORY;
 use crate::plan::{self, Plan};
-use crate::program::compile;
+use crate::program::{Op, Program, StageOp, Step, compile};
+
+/// What every error of the way to the user's program begins with (reference E4).
+const STARTING: &str = "unable to start container process";
 
 /// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
 ///
@@ -57,35 +60,41 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
     }
     let manager = manager.filter(|_| container.dir.has(DIRECTORY));
     let notify = manager.map(|manager| Notify::bind(&container.dir, manager)).transpose()?;
-    let channel = knock(&container)?;
-    // Gone before the word is given: should we die in between, the stage ends, and nobody is told "created".
-    container.dir.remove_file("gate")?;
-    channel.go()?;
-    if let Some(incoming) = channel.receive()? {
-        return Err(failed(home, &container, &incoming));
+    let knock = gate::knock(&container.dir)?;
+    // Gone before the word is given: should we die in between, nobody is told "created", and the stage (unless its gate is a
+    // FIFO) ends.
+    container.dir.remove_file(GATE)?;
+    knock.go()?;
+    if let Some(incoming) = knock.outcome()? {
+        let worded = program(home, &container);
+        let worded = worded.map(|program| word(&program, &program.records(), &incoming));
+        return Err(worded.unwrap_or_else(|error| error).at(STARTING));
     }
-    if let (Some(pidfd), Some(init)) = (&pidfd, &container.state.init)
-        && oom::killed_as_stage(init.pid, pidfd.as_fd(), &container.group(), 0)
-    {
-        return Err(oom::killed().at("unable to start container process"));
+    if let (Some(pidfd), Some(init)) = (&pidfd, &container.state.init) {
+        executed(home, &container, init.pid, pidfd.as_fd())?;
     }
     poststart(home, &container)?;
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     Ok(notify.zip(pidfd).map(|(notify, pidfd)| (notify, pid, pidfd)))
 }
 
-fn knock(container: &Container) -> Result<Channel> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .call(|| "socket(AF_UNIX)")?;
-    let address = SocketAddrUnix::new(container.dir.short_path("gate")).call(|| "gate address")?;
-    rustix::net::connect(&socket, &address)
-        .call(|| format!("connect({}/gate)", container.dir.path().display()))?;
-    Ok(Channel::over(socket))
+/// The stage closed its end: by the exec, or by dying.
+fn executed(home: &Home, container: &Container, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let end = silent::end(pid, pidfd);
+    if end == End::Executed {
+        return Ok(());
+    }
+    let program = program(home, container)?;
+    let is_gate = |step: &Step| step.op == Op::Stage(StageOp::Gate);
+    let from = program.steps.iter().position(is_gate).map_or(0, |gate| gate + 1);
+    match silent::judge(end, &program, from, Some((&container.group(), 0))) {
+        Some(error) => Err(error.at(STARTING)),
+        None => Ok(()),
+    }
 }
 
-/// Words the stage's fault: the program that it ran is compiled once more, from the same configuration.
-fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
+/// The program that the stage ran, compiled once more from the same configuration: to word how it failed.
+fn program(home: &Home, container: &Container) -> Result<Program> {
     let state = &container.state;
     let ask = Create {
         id: state.id.clone(),
@@ -96,13 +105,9 @@ fn failed(home: &Home, container: &Container, incoming: &Incoming) -> Error {
         notify: container.dir.has(DIRECTORY).then(PathBuf::new),
         ..Create::default()
     };
-    let worded = Facts::probe().and_then(|facts| {
-        let facts = facts.for_rootless(home.rootless);
-        let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
-        let program = compile::create(&plan, facts.last_cap);
-        Ok(word(&program, &program.records(), incoming))
-    });
-    worded.unwrap_or_else(|error| error).at("unable to start container process")
+    let facts = Facts::probe()?.for_rootless(home.rootless);
+    let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
+    Ok(compile::create(&plan, facts.last_cap))
 }
 
 /// A failing poststart hook ends the container (runtime.md#lifecycle, step 10).

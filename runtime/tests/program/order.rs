@@ -8,7 +8,7 @@ use corten::stage::wire::barrier;
 use crate::cases::{self, Random};
 
 /// Every step of the first name comes before every step of the second.
-const BEFORE: [(&str, &str); 45] = [
+const BEFORE: [(&str, &str); 50] = [
     ("Signals", "Setns"),
     ("Setns", "Keyring"),
     ("Setns", "Propagate"),
@@ -45,9 +45,14 @@ const BEFORE: [(&str, &str); 45] = [
     ("MemPolicy", "SetIds"),
     ("AttachOrLink", "Pivot"),
     ("SetIds", "Capset"),
-    ("Capset", "Ambient"),
+    ("SetIds", "LendAdmin"),
+    ("LendAdmin", "Ambient"),
+    ("LendAdmin", "Seccomp"),
+    ("LendAdmin", "Capset"),
+    ("LendAdmin", "Lookup"),
     ("Ambient", "Lookup"),
-    ("Capset", "Lookup"),
+    ("Close", "Seccomp"),
+    ("Capset", "Gate"),
     ("Lookup", "Close"),
     ("Umask", "Close"),
     ("Chdir", "Close"),
@@ -86,6 +91,7 @@ fn holds(program: &Program) {
     for once in ["Bound", "SetIds", "Capset", "Lookup", "Umask"] {
         assert_eq!(count(once), executes, "{once}: {names:#?}");
     }
+    assert!(count("LendAdmin") <= executes, "{names:#?}");
     assert_eq!(count("Groups") + count("KeepGroups"), executes, "{names:#?}");
     assert_eq!(count("Close"), 1);
     assert!(
@@ -131,15 +137,37 @@ fn hardening(ops: &[&StageOp]) {
     }
 }
 
-/// The filter is last with no_new_privs; without, or with an agent, before the privileges go.
+/// With no_new_privs the filter is the last thing but the startContainer hooks, which run under it. Without, or with an agent,
+/// it comes before Ready (in an `exec` at times after it, but never after the exec), and what was lent for it goes at once. No filter
+/// comes before anything that could have been done without it.
 fn filter(ops: &[&StageOp], names: &[String]) {
     let Some(at) = names.iter().position(|name| name == "Seccomp") else { return };
     let StageOp::Seccomp { listener, .. } = ops[at] else { unreachable!() };
+    let start_hook = |op: &&StageOp| matches!(op, StageOp::Hook { kind: "startContainer", .. });
+    let after = &ops[at + 1..];
+    assert!(!ops[..at].iter().any(start_hook), "{names:#?}");
     if listener.is_none() && names.iter().any(|name| name == "NoNewPrivs") {
-        assert_eq!(names.get(at + 1).map(String::as_str), Some("Exec"), "{names:#?}");
+        let rest = after.iter().find(|op| !start_hook(op));
+        assert!(matches!(rest, Some(StageOp::Exec { .. })), "{names:#?}");
+        assert!(!names.iter().any(|name| name == "LendAdmin"), "{names:#?}");
     } else {
-        let bound = names.iter().position(|name| name == "Bound").unwrap();
-        assert!(at < bound, "{names:#?}");
+        const LEFT: [&str; 10] = [
+            "Barrier",
+            "Capset",
+            "Gate",
+            "Hook",
+            "Hop",
+            "Setsid",
+            "ConsoleControl",
+            "CloseFd",
+            "Rlimits",
+            "Exec",
+        ];
+        assert!(names[at + 1..].iter().all(|name| LEFT.contains(&name.as_str())), "{names:#?}");
+    }
+    if names.iter().any(|name| name == "LendAdmin") {
+        let next = after.iter().find(|op| !matches!(op, StageOp::Barrier { .. }));
+        assert!(matches!(next, Some(StageOp::Capset { .. })), "{names:#?}");
     }
 }
 
@@ -244,8 +272,9 @@ fn exec_hops_as_the_user_with_the_users_capabilities() {
         let names: Vec<String> = stage(&program).iter().map(|op| self::name(op)).collect();
         let at = |wanted: &str| names.iter().position(|name| name == wanted);
         assert!(at("Setns") < at("Hop"), "{name}");
-        let listener = at("Seccomp").is_some();
-        assert!(listener || (at("Capset") < at("Hop") && at("Close") < at("Hop")), "{name}: {names:#?}");
+        let given = at("LendAdmin").max(at("Capset").filter(|_| at("LendAdmin").is_none()));
+        assert!(given < at("Hop") && at("Close") < at("Hop"), "{name}: {names:#?}");
+        assert!(at("SetIds") < at("Hop"), "{name}: {names:#?}");
         assert!(at("Hop") < at("Setsid"), "{name}");
     }
 }

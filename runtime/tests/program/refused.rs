@@ -2,6 +2,7 @@
 //! What `check` refuses: good programs made bad.
 
 use corten::ask::Create;
+use corten::plan::hooks::Hook;
 use corten::plan::mounts::Propagation;
 use corten::program::place::Place;
 use corten::program::{Op, Program, Ref, StageOp, Step, check, compile};
@@ -56,7 +57,7 @@ fn phases_out_of_order() {
     });
     refused("Join after", |p| before(p, is_exec, StageOp::Unshare(0x2000_0000)));
     refused("Close after", |p| {
-        before(p, is_exec, StageOp::Close { from: 3, gate: Ref::Nothing, slot: None })
+        before(p, is_exec, StageOp::Close { from: 3, gate: Ref::Nothing, outcome: Ref::Nothing, slot: None })
     });
 }
 
@@ -167,9 +168,72 @@ fn an_exec_that_keeps_something() {
         assert!(check::check(&program).is_err());
     }
     refused("no_new_privs", |p| {
-        let filter = StageOp::Seccomp { filter: vec![0], flags: 0, listener: None };
-        before(p, is_exec, filter);
+        before(p, is_exec, filter());
         p.steps.remove(position(p, |op| *op == StageOp::NoNewPrivs));
+    });
+}
+
+fn filter() -> StageOp {
+    StageOp::Seccomp { filter: vec![0], flags: 0, listener: None }
+}
+
+#[test]
+fn a_filter_in_the_wrong_place() {
+    let hook = |p: &mut Program| {
+        let hook = Hook {
+            at: String::new(),
+            path: "/h".into(),
+            args: vec![],
+            env: vec![],
+            timeout: None,
+            output: None,
+        };
+        let state = std::sync::Arc::new((String::new(), String::new()));
+        let hook = StageOp::Hook { number: 0, kind: "startContainer", hook: Box::new(hook), state, avoid: 0 };
+        before(p, is_exec, hook);
+    };
+    // As it should be.
+    let mut program = good();
+    before(&mut program, is_exec, filter());
+    hook(&mut program);
+    assert_eq!(check::check(&program), Ok(()));
+    refused("Filter after StartHooks", |p| {
+        hook(p);
+        before(p, is_exec, filter());
+    });
+    refused("Gate after Filter", |p| before(p, |op| matches!(op, StageOp::Gate), filter()));
+    refused("before the descriptors are closed", |p| {
+        before(p, |op| matches!(op, StageOp::Lookup(_)), filter())
+    });
+}
+
+#[test]
+fn what_is_lent_and_not_given_back() {
+    let capset = |op: &StageOp| matches!(op, StageOp::Capset { .. });
+    let lend = StageOp::LendAdmin { effective: 0, permitted: 0, inheritable: 0 };
+    let lending = |p: &mut Program| {
+        let at = position(p, capset);
+        let back = std::mem::replace(&mut p.steps[at], step(lend.clone()));
+        p.steps.remove(position(p, |op| *op == StageOp::NoNewPrivs));
+        let close = position(p, |op| matches!(op, StageOp::Close { .. }));
+        p.steps.insert(close + 1, step(filter()));
+        p.steps.insert(close + 2, back);
+    };
+    let mut program = good();
+    lending(&mut program);
+    assert_eq!(check::check(&program), Ok(()));
+    refused("a lent capability stays", |p| {
+        lending(p);
+        p.steps.remove(position(p, capset));
+    });
+    refused("before the filter that it is for", |p| {
+        lending(p);
+        p.steps.remove(position(p, |op| *op == filter()));
+    });
+    refused("the descriptors are closed", |p| {
+        lending(p);
+        p.steps.remove(position(p, |op| *op == filter()));
+        before(p, |op| matches!(op, StageOp::Close { .. }), filter());
     });
 }
 

@@ -98,6 +98,7 @@ operations! {
     SetIds { .. },
     Bound { .. },
     Capset { .. },
+    LendAdmin { .. },
     Ambient(_),
     Seccomp { .. },
     Lookup(_),
@@ -183,13 +184,20 @@ fn all() -> Vec<StageOp> {
         StageOp::SetIds { uid: 0, gid: 0 },
         StageOp::Bound { keep: 0, last: 0 },
         StageOp::Capset { effective: 0, permitted: 0, inheritable: 0 },
+        StageOp::LendAdmin { effective: 0, permitted: 0, inheritable: 0 },
         StageOp::Ambient(0),
         StageOp::Seccomp { filter: vec![], flags: 0, listener: None },
         StageOp::Lookup(vec![]),
         StageOp::Home(0),
         StageOp::Gate,
-        StageOp::Hook { number: 0, kind: "", hook: Box::new(hook), state: Arc::new((text(), text())) },
-        StageOp::Close { from: 3, gate: none, slot: None },
+        StageOp::Hook {
+            number: 0,
+            kind: "",
+            hook: Box::new(hook),
+            state: Arc::new((text(), text())),
+            avoid: 0,
+        },
+        StageOp::Close { from: 3, gate: none, outcome: none, slot: None },
         StageOp::Rlimits { limits: vec![], set: false },
         StageOp::Chroot(none),
         StageOp::CloseFd(none),
@@ -221,7 +229,7 @@ fn every_operation_has_a_code_of_its_own() {
 #[test]
 fn layout() {
     assert_eq!((size_of::<wire::Header>(), size_of::<Rec>(), align_of::<Rec>()), (24, 40, 8));
-    assert_eq!((size_of::<wire::HookRec>(), size_of::<wire::RlimitRec>()), (24, 24));
+    assert_eq!((size_of::<wire::HookRec>(), size_of::<wire::RlimitRec>()), (28, 24));
     let message = wire::Message { kind: 1, barrier: 2, zero: 0, op: 3, errno: -4, aux: 5 };
     assert_eq!(wire::Message::from_bytes(message.bytes()), message);
 }

@@ -47,6 +47,7 @@ mod rootless;
 mod rootless_groups;
 mod rootless_mounts;
 mod seccomp;
+mod seccomp_order;
 mod signals;
 mod systemd;
 mod systemd_trouble;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Case> {
         hooks::cases,
         bad_input::cases,
         seccomp::cases,
+        seccomp_order::cases,
         cgroups::cases,
         cgroup_devices::cases,
         cgroup_places::cases,

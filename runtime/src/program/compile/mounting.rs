@@ -426,11 +426,13 @@ impl Builder {
         if hooks.is_empty() {
             return;
         }
+        let filter = plan.seccomp.as_ref().filter(|_| kind == "startContainer");
+        let avoid = filter.map_or(0, super::filter::avoided_by_hooks);
         let state = Arc::new(crate::state::hook_state(&plan.id, status, &plan.bundle, &plan.annotations));
         for (number, hook) in hooks.iter().enumerate() {
             let (hook, state) = (Box::new(hook.clone()), state.clone());
             let at = hook.at.clone();
-            self.stage(&at, StageOp::Hook { number: number as u16, kind, hook, state });
+            self.stage(&at, StageOp::Hook { number: number as u16, kind, hook, state, avoid });
         }
     }
 

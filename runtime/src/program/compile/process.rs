@@ -3,11 +3,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Builder, Entry, slots};
+use super::filter::{Entrance, early, entrance};
+use super::{Builder, Entry, Gate, slots};
 use crate::plan::Plan;
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, StageOp};
-use crate::seccomp::{Filter, Insn};
+use crate::seccomp::Filter;
 use crate::stage::wire::barrier;
 
 /// What `become_anybody` must know beside the process.
@@ -15,7 +16,7 @@ struct Around<'a> {
     seccomp: Option<&'a Filter>,
     last_cap: u32,
     keep_fds: u32,
-    gate: Ref,
+    gate: Gate,
     /// The procfs for labels.
     proc: Ref,
     /// This process has no privilege: what it had to do to the process is done.
@@ -23,23 +24,12 @@ struct Around<'a> {
     /// The caller's groups stay.
     keep_groups: bool,
     /// It enters a container that exists (`exec`).
-    enters: Option<Enters>,
-}
-
-/// How the process gets into the container's pid namespace.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Enters {
-    /// It is there: the container has none of its own.
-    There,
-    /// By a hop at the very end.
-    Last,
-    /// By a hop before the filter: the agent at its listener is told a pid.
-    BeforeFilter,
+    enters: Option<Entrance>,
 }
 
 impl Builder {
     /// From the container's root to the user, up to the barrier Ready.
-    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32, gate: Ref) {
+    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32, gate: Gate) {
         if process.terminal.is_some() {
             self.stage("/process/terminal", StageOp::ConsoleStdio(slots::TERMINAL));
             self.stage("/process/terminal", StageOp::ConsoleControl);
@@ -66,21 +56,15 @@ impl Builder {
             self.stage("/terminal", StageOp::Console { master, terminal, size });
             self.stage("/terminal", StageOp::ConsoleStdio(terminal));
         }
-        let listener = entry.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
-        let enters = match (entry.pid, listener) {
-            (false, _) => Enters::There,
-            (true, false) => Enters::Last,
-            (true, true) => Enters::BeforeFilter,
-        };
         let around = Around {
             seccomp: entry.seccomp.as_ref(),
             last_cap: entry.last_cap,
             keep_fds: entry.keep_fds,
-            gate: Ref::Nothing,
+            gate: Gate::default(),
             proc,
             unprivileged: entry.unprivileged,
             keep_groups: entry.keep_groups,
-            enters: Some(enters),
+            enters: Some(entrance(entry, process)),
         };
         self.become_anybody(process, &around);
     }
@@ -104,13 +88,6 @@ impl Builder {
         if process.no_new_privileges {
             self.stage(&field("noNewPrivileges"), StageOp::NoNewPrivs);
         }
-        // Without no_new_privs the filter needs CAP_SYS_ADMIN; a listener's agent must be ready before Ready.
-        if around.enters == Some(Enters::BeforeFilter) {
-            self.hop();
-        }
-        if let Some(filter) = around.seccomp.filter(|filter| early(process, filter)) {
-            self.filter(filter);
-        }
         if !process.rlimits.is_empty() {
             let op = StageOp::Rlimits { limits: process.rlimits.clone(), set: false };
             self.stage(&field("rlimits"), op);
@@ -125,59 +102,101 @@ impl Builder {
         self.stage(&user, groups);
         self.stage(&user, StageOp::SetIds { uid: process.uid, gid: process.gid });
         self.stage(&field("cwd"), StageOp::Chdir { path: process.cwd.clone(), again: true });
-        let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
-        self.stage(&field("capabilities"), StageOp::Capset { effective, permitted, inheritable });
-        // Without both there can be none; else the caller's must go.
-        if permitted & inheritable != 0 {
-            self.stage(&field("capabilities/ambient"), StageOp::Ambient(caps.ambient));
-        }
+        self.capabilities(process, around.seccomp);
         self.stage(&field("args"), StageOp::Lookup(process.candidates.clone()));
         self.stage(&user, StageOp::Umask(process.umask));
-        let terminal = process.terminal.is_some();
-        let slot = terminal.then_some(slots::MASTER);
+        let slot = process.terminal.map(|_| slots::MASTER);
         // Nothing of the host's stays open while it waits, or in the user's program.
-        self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate: around.gate, slot });
-        if let Some(enters) = around.enters {
-            self.enter(process, enters, around.unprivileged);
-            if enters == Enters::Last && !terminal {
-                return;
-            }
+        let Gate { gate, outcome } = around.gate;
+        self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate, outcome, slot });
+        match around.enters {
+            Some(entrance) => self.enter(process, entrance, around),
+            None => self.wait(process, around.seccomp),
         }
-        let fd = slot.map_or(Ref::Nothing, Ref::Slot);
-        self.meet("", barrier::READY, fd, &Self::ready(&field("terminal"), terminal));
+    }
+
+    /// A new container's process comes to Ready: all that is left of it can be done under any filter.
+    fn wait(&mut self, process: &Process, filter: Option<&Filter>) {
+        let Some(filter) = filter.filter(|filter| early(process, filter)) else {
+            self.ready_with_terminal(process, &format!("{}/terminal", process.at));
+            return;
+        };
+        self.hand_over_terminal(process, &format!("{}/terminal", process.at));
+        self.limits(process);
+        self.early_filter(process, filter, &[("", HostOp::Listener)]);
+        self.meet("", barrier::READY, Ref::Nothing, &Self::ready("", false));
+    }
+
+    /// The master goes with the message of Ready.
+    fn ready_with_terminal(&mut self, process: &Process, at: &str) {
+        let terminal = process.terminal.is_some();
+        let fd = if terminal { Ref::Slot(slots::MASTER) } else { Ref::Nothing };
+        self.meet("", barrier::READY, fd, &Self::ready(at, terminal));
         if terminal {
             self.stage("", StageOp::CloseFd(fd));
         }
     }
 
-    /// Into the pid namespace, with a session there. The last hop without a terminal is Ready, too: what fails after it, the outcome
-    /// tells.
-    fn enter(&mut self, process: &Process, enters: Enters, unprivileged: bool) {
-        let terminal = process.terminal.is_some();
-        if enters == Enters::Last {
+    /// The master goes before a filter that may refuse sendmsg(2).
+    fn hand_over_terminal(&mut self, process: &Process, at: &str) {
+        if process.terminal.is_some() {
+            let fd = Ref::Slot(slots::MASTER);
+            self.meet(at, barrier::CONSOLE, fd, &[(at, HostOp::Console)]);
+            self.stage("", StageOp::CloseFd(fd));
+        }
+    }
+
+    /// Into the pid namespace, with a session there, and a filter that does not come last. The last hop is Ready, too, where
+    /// nothing but the exec may fail after it for another reason than the profile: that, the outcome tells.
+    fn enter(&mut self, process: &Process, entrance: Entrance, around: &Around<'_>) {
+        let filter = around.seccomp.filter(|filter| early(process, filter));
+        let listener = filter.is_some_and(|filter| filter.listener.is_some());
+        let terminal_at = format!("{}/terminal", process.at);
+        let under = filter.filter(|_| entrance == Entrance::HopUnderFilter);
+        if let Some(filter) = under {
+            self.early_filter(process, filter, &[]);
+        }
+        let inside = filter.filter(|_| under.is_none());
+        let hops = entrance != Entrance::There;
+        let ready_by_hop = hops && process.terminal.is_none() && !(listener && inside.is_some());
+        if hops {
             self.stage("", StageOp::Hop(0));
             self.host("", HostOp::Adopt);
-            if terminal {
+            if under.is_some() && listener {
+                self.host("/linux/seccomp/listenerPath", HostOp::Listener);
+            }
+            if !ready_by_hop {
                 self.host("", HostOp::Release);
             }
         }
-        if let Some(score) = process.oom_score_adj.filter(|_| !unprivileged) {
+        if let Some(score) = process.oom_score_adj.filter(|_| !around.unprivileged) {
             self.host(&format!("{}/oomScoreAdj", process.at), HostOp::OomScoreAdj(score));
         }
-        if enters == Enters::Last && !terminal {
+        if ready_by_hop {
             Self::ready("", false).into_iter().for_each(|(at, op)| self.host(at, op));
             self.host("", HostOp::Release);
         }
         self.stage("", StageOp::Setsid);
-        if terminal {
+        if process.terminal.is_some() {
             self.stage("/terminal", StageOp::ConsoleControl);
         }
-    }
-
-    fn hop(&mut self) {
-        self.stage("", StageOp::Hop(0));
-        self.host("", HostOp::Adopt);
-        self.host("", HostOp::Release);
+        let Some(filter) = inside else {
+            if !ready_by_hop {
+                self.ready_with_terminal(process, &terminal_at);
+            }
+            return if under.is_some() {
+                self.limits(process)
+            };
+        };
+        let mut agent = vec![("", HostOp::Listener)];
+        if listener {
+            self.hand_over_terminal(process, &terminal_at);
+            agent.extend(Self::ready("", false));
+        } else if !ready_by_hop {
+            self.ready_with_terminal(process, &terminal_at);
+        }
+        self.limits(process);
+        self.early_filter(process, filter, &agent);
     }
 
     /// LSM labels for the exec, through the procfs that nobody can mount over (CVE-2019-16884, CVE-2025-52881).
@@ -192,41 +211,9 @@ impl Builder {
         }
     }
 
-    fn filter(&mut self, filter: &Filter) {
-        let listener = filter.listener.as_ref().map(|_| slots::LISTENER);
-        let insns = filter.insns.iter().map(word).collect();
-        self.stage(
-            "/linux/seccomp",
-            StageOp::Seccomp { filter: insns, flags: filter.flags.into(), listener },
-        );
-        if listener.is_some() {
-            let fd = Ref::Slot(slots::LISTENER);
-            self.meet("/linux/seccomp/listenerPath", barrier::LISTENER, fd, &[("", HostOp::Listener)]);
-        }
-    }
-
     /// The end of every program.
-    pub(super) fn exec(&mut self, process: &Process, seccomp: Option<&Filter>) {
-        if !process.rlimits.is_empty() {
-            let op = StageOp::Rlimits { limits: process.rlimits.clone(), set: true };
-            self.stage(&format!("{}/rlimits", process.at), op);
-        }
-        if let Some(filter) = seccomp.filter(|filter| !early(process, filter)) {
-            self.filter(filter);
-        }
+    pub(super) fn exec(&mut self, process: &Process) {
         let (args, env, home) = (process.args.clone(), process.env.clone(), process.needs_home);
         self.stage(&format!("{}/args", process.at), StageOp::Exec { args, env, home });
     }
-}
-
-/// An instruction as the kernel's 8 bytes (struct sock_filter).
-fn word(insn: &Insn) -> u64 {
-    let [c0, c1] = insn.code.to_ne_bytes();
-    let [k0, k1, k2, k3] = insn.k.to_ne_bytes();
-    u64::from_ne_bytes([c0, c1, insn.jt, insn.jf, k0, k1, k2, k3])
-}
-
-/// Whether the filter is loaded before Ready instead of last.
-fn early(process: &Process, filter: &Filter) -> bool {
-    !process.no_new_privileges || filter.listener.is_some()
 }
