@@ -29,7 +29,7 @@ pub struct Home<'a> {
 #[derive(Debug, Default)]
 pub enum Stdio {
     /// The caller's own descriptors, or, with `process.terminal`, a terminal whose other end is handed back in
-    /// [`Launched::console`].
+    /// [`Launched::console`]; its lines end with a bare newline unless the caller's own input and output are terminals.
     #[default]
     Inherit,
     /// A terminal whose other end goes to this AF_UNIX socket (`--console-socket`).

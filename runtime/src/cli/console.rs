@@ -2,7 +2,7 @@
 //! The relay between our own terminal (or whatever stdin and stdout are) and the container's.
 //!
 //! With a terminal on both sides every byte passes unchanged: ours is raw, the container's does the editing. Into a
-//! pipe or a file the container's terminal ends lines with a bare newline, as under runc.
+//! pipe or a file the container's terminal ends lines with a bare newline, as under runc: `host/ready.rs` sees to that before the process runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,7 +12,7 @@ use corten::sys::tty::{self, Raw};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
-use rustix::termios::{LocalModes, SpecialCodeIndex, isatty, tcgetattr};
+use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr};
 
 /// What is read at once.
 const BUFFER: usize = 16 * 1024;
@@ -106,12 +106,8 @@ impl Console {
     /// # Errors
     /// The failed call; our terminal is as it was.
     pub fn attach(master: OwnedFd) -> Result<Console> {
-        let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
-        if !(isatty(&stdin) && isatty(&stdout)) {
-            tty::plain_newlines(&master).call(|| "tcsetattr(console)")?;
-        }
         let mut console = Console::over(master)?;
-        console.raw = Raw::enter(stdin.as_fd()).call(|| "tcsetattr(stdin)")?;
+        console.raw = Raw::enter(std::io::stdin().as_fd()).call(|| "tcsetattr(stdin)")?;
         console.resize();
         Ok(console)
     }

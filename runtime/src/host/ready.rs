@@ -14,12 +14,14 @@ use super::launch::{Launch, STARTING, Task};
 use super::silent::{self, End};
 use super::undo::Undo;
 use super::{channel, hooks, sockets};
+use crate::ask::Stdio;
 use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Field;
 use crate::plan::sched::{Affinity, CpuSet};
 use crate::program::{HostOp, Op};
 use crate::stage::wire::{barrier, kind};
+use crate::sys::tty;
 
 impl Launch<'_> {
     /// Waits until the stage is at `barrier`; anything else that it says is a fault.
@@ -175,6 +177,10 @@ impl Launch<'_> {
 
     pub(super) fn hand_over_console(&mut self) -> Result<()> {
         let master = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no terminal came"))?;
+        // Now: what the process writes must not depend on how soon it does.
+        if matches!(self.subject.stdio, Stdio::Inherit) && !tty::is_relayed_unchanged() {
+            tty::plain_newlines(&master).call(|| "tcsetattr(console)")?;
+        }
         match &self.console {
             Some(socket) => {
                 let name = rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;

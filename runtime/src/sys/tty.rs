@@ -47,6 +47,11 @@ impl Drop for Raw {
     }
 }
 
+/// Whether what a container's terminal says goes to a terminal of ours, which is raw: both standard input and output are one.
+pub fn is_relayed_unchanged() -> bool {
+    isatty(std::io::stdin()) && isatty(std::io::stdout())
+}
+
 /// Lets a pseudoterminal end its lines with a bare newline, for a reader that is no terminal.
 ///
 /// # Errors

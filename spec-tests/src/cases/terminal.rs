@@ -100,6 +100,24 @@ fn foreground_runs() -> Vec<Case> {
             terminal.expect("bye")?;
             t.finish(running)?.ok().map(drop)
         }),
+        case("terminal/bytes-through-a-pipe-do-not-depend-on-time", |t| {
+            // Who reads is no terminal: lines end with a bare newline, from the first byte on.
+            const WANT: &str = "one\ntwo\n";
+            let words = "print one -- print two";
+            for _ in 0..15 {
+                let done = t.run(&with_terminal(t)?.probe(words))?;
+                same("what run printed", done.ok()?.stdout.as_str(), WANT)?;
+            }
+            let b = t.bundle()?.probe("forever");
+            t.launch(&b)?;
+            for _ in 0..15 {
+                let done = t.exec(&b, "--tty", &format!("/probe {words}"))?;
+                same("what exec printed", done.ok()?.stdout.as_str(), WANT)?;
+            }
+            Ok(())
+        })
+        .runc("wants a terminal of its own")
+        .crun("ends lines with a carriage return, too"),
         case("terminal/foreground-exit-code", |t| {
             let b = with_terminal(t)?.probe("exit 9");
             let (_terminal, running) = foreground(t, &b)?;
