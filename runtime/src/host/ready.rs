@@ -17,8 +17,7 @@ use super::{channel, hooks, sockets};
 use crate::ask::Stdio;
 use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
-use crate::plan::Field;
-use crate::plan::sched::{Affinity, CpuSet};
+use crate::plan::sched::CpuSet;
 use crate::program::{HostOp, Op};
 use crate::stage::wire::{barrier, kind};
 use crate::sys::tty;
@@ -144,6 +143,7 @@ impl Launch<'_> {
 
     pub(super) fn schedule(&mut self) -> Result<()> {
         let (pid, Some(process)) = (self.pid(), self.subject.process) else { return Ok(()) };
+        self.run_anywhere(pid);
         if let Some(scheduler) = &process.scheduler {
             crate::sys::sched::set_attr(pid, &scheduler.value)
                 .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
@@ -160,11 +160,20 @@ impl Launch<'_> {
                 .call(|| format!("ioprio_set({:#x})", priority.value))
                 .step(|| format!("config.json {}", priority.at))?;
         }
-        if let Some(Field { value: Affinity { initial: Some(_), last: None }, .. }) = &process.affinity {
-            // Back to all that the control group allows: born in it, the process has not been reset by entering.
-            self.run_on(Some(&CpuSet(vec![u64::MAX; 1024])), "")?;
-        }
         self.run_on(process.affinity.as_ref().and_then(|affinity| affinity.value.last.as_ref()), "final")
+    }
+
+    /// Gives the process all CPUs of its control group, whatever the caller is confined to, as runc and crun do. Linux 6.2 and
+    /// newer keep what was asked for: a cpuset that grows later gives it more. Before the policy is set: SCHED_DEADLINE
+    /// takes no process that is confined.
+    fn run_anywhere(&self, pid: i32) {
+        const ALL: [u64; 128] = [u64::MAX; 128];
+        if let Err(error) = crate::sys::sched::set_affinity(pid, &ALL) {
+            let errno = crate::error::Words(error.0);
+            (self.home.warn)(&format!(
+                "the process keeps the runtime's CPU affinity: sched_setaffinity: {errno}"
+            ));
+        }
     }
 
     /// CPU affinity is for `exec` alone (config.md: execCPUAffinity).

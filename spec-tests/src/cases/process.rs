@@ -18,6 +18,43 @@ use crate::{check, sys};
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
+    let mut all = rows();
+    all.push(case("process/runs-on-all-processors-of-its-group", anywhere));
+    all
+}
+
+/// Whoever calls the runtime may be confined; the container is as its control group says.
+fn anywhere(t: &Test) -> Verdict {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let all = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap_or_default();
+    let Some(first) = all.split([',', '-']).next().filter(|first| *first != all) else {
+        return Err(Trouble::NotRun("there is one processor".into()));
+    };
+    let confined = |words: &[&str]| {
+        let mut command = std::process::Command::new("taskset");
+        command.args(["-c", first]).arg(&t.host.runtime).arg("--root").arg(&t.place.root).args(words);
+        command.env("SPEC_TESTS", &t.place.mark);
+        t.complete(command)
+    };
+    let b = t.bundle()?;
+    b.write()?;
+    let dir = b.dir.to_string_lossy();
+    Report::read(&confined(&["run", "--bundle", &dir, &b.id])?.ok()?.stdout)?.is("/affinity", all)?;
+    let b = t.bundle()?.probe("forever");
+    t.launch(&b)?;
+    Report::read(&confined(&["exec", &b.id, "/probe", "report"])?.ok()?.stdout)?.is("/affinity", all)?;
+    // A confined create, and what it asked for counts for later as well.
+    let b = t.bundle()?.probe("report -- forever");
+    b.write()?;
+    let dir = b.dir.to_string_lossy();
+    confined(&["create", "--bundle", &dir, &b.id])?.ok()?;
+    let pid = t.pid(&b)?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    check!(status.contains(&format!("Cpus_allowed_list:\t{all}\n")), "created, it is confined: {status}");
+    Ok(())
+}
+
+fn rows() -> Vec<Case> {
     let mut all = arguments();
     all.extend(environment());
     all.extend(inheritance());
