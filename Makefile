@@ -33,7 +33,6 @@ help: ## this list
 	@echo "variables: PREFIX=$(PREFIX) DESTDIR= PROFILE=$(PROFILE) TARGET=$(TARGET) BENCH=--quick V=1"
 
 demo: ## set up, build, and show a container from create to delete (as root, or through sudo)
-	@$(ENV) .ci/setup toolchain
 	@$(ENV) demo/run
 
 engines: ## podman, containerd and Docker run a container with corten, in a guest (sets up the full lab)

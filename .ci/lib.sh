@@ -50,13 +50,17 @@ apt_install() {
 }
 
 # One build for all that runs containers here. The package set never varies: with another one cargo would choose other
-# features for shared dependencies and build them again.
+# features for shared dependencies and build them again. With --show cargo tells how far it is.
 build_fast() {
     local words
+    local build=(timeout 1200 "$cargo" build --locked --profile fast --target "$target")
+    build+=(-p corten -p containerd-shim-corten-v2 -p spec-tests)
     say "building corten, the shim and spec-tests (profile fast; a minute or two the first time)"
-    words=$(timeout 1200 "$cargo" build --locked --quiet --profile fast --target "$target" -p corten -p containerd-shim-corten-v2 \
-        -p spec-tests \
-        --color always 2>&1 </dev/null) || { echo "$words" >&2 && return 1; } # warnings are for `make lint`
+    if [[ ${1-} == --show ]]; then
+        CARGO_TERM_PROGRESS_WHEN=auto "${build[@]}" </dev/null
+        return
+    fi
+    words=$("${build[@]}" --quiet --color always 2>&1 </dev/null) || { echo "$words" >&2 && return 1; } # warnings are for `make lint`
 }
 
 # What labels and profiles touch; the other chapters are the same with and without them.

@@ -2,7 +2,8 @@
 //! `ps` (reference S11): the host's ps(1), reduced to the container's processes.
 
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::io::ErrorKind;
+use std::process::{Command, Output, Stdio};
 
 use corten::error::Words;
 use corten::{ask, verbs};
@@ -14,7 +15,8 @@ use super::output;
 
 /// display the processes running inside a container
 ///
-/// The options are those of the host's ps, whose output must have a PID column. Default: -ef
+/// The options are those of the host's ps, whose output must have a PID column. Default: -ef; where the host has no ps, the
+/// pids alone are printed.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
 pub struct Ps {
@@ -35,7 +37,7 @@ impl Verb for Ps {
         ask::check_id(&self.id)?;
         let pids = verbs::pids(&session.home, &self.id)?;
         match self.format.as_deref() {
-            None | Some("table") => output::print(&only(&processes(self.options)?, &pids)?)?,
+            None | Some("table") => output::print(&table(self.options, &pids)?)?,
             Some("json") => output::print_json(&pids)?,
             Some(_) => return Err(Failure::new("invalid format option")),
         }
@@ -43,14 +45,27 @@ impl Verb for Ps {
     }
 }
 
-/// What the host's ps says.
-fn processes(mut options: Vec<OsString>) -> Result<String, Failure> {
-    if options.is_empty() {
+/// What the host's ps says of `pids`; without one and without options for it, the pids.
+fn table(mut options: Vec<OsString>, pids: &[i32]) -> Result<String, Failure> {
+    let asked = !options.is_empty();
+    if !asked {
         options.push("-ef".into());
     }
-    let output = Command::new("ps").args(options).stdin(Stdio::null()).output().map_err(|error| {
-        Failure::new(format!("exec ps: {}", Words(error.raw_os_error().unwrap_or_default())))
-    })?;
+    match Command::new("ps").args(options).stdin(Stdio::null()).output() {
+        Ok(output) => only(&processes(&output)?, pids),
+        Err(error) if error.kind() == ErrorKind::NotFound && !asked => Ok(alone(pids)),
+        Err(error) => {
+            let errno = Words(error.raw_os_error().unwrap_or_default());
+            Err(Failure::new(format!("exec ps: {errno}")))
+        }
+    }
+}
+
+fn alone(pids: &[i32]) -> String {
+    pids.iter().fold("PID\n".to_owned(), |text, pid| text + &format!("{pid}\n"))
+}
+
+fn processes(output: &Output) -> Result<String, Failure> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(format!("ps: {}: {said}", output.status)));
@@ -87,5 +102,6 @@ mod tests {
         assert_eq!(only(table, &[]).unwrap(), "UID   PID PPID CMD\n");
         assert!(only("CMD\nx\n", &[1]).is_err());
         assert!(only("", &[1]).is_err());
+        assert_eq!(alone(&[7, 17]), "PID\n7\n17\n");
     }
 }

@@ -84,6 +84,14 @@ fn processes() -> Vec<Case> {
             Ok(())
         })
         .needs(&[crate::harness::host::Need::File("/bin/ps")]),
+        case("ps/without-a-ps", |t| {
+            let b = t.bundle()?.probe("forever");
+            t.launch(&b)?;
+            let mut command = t.runtime();
+            command.env("PATH", "/nowhere").args(["ps", &b.id]);
+            t.complete(command)?.ok()?.prints(&format!("PID\n{}", t.pid(&b)?)).map(drop)
+        })
+        .runc("needs one"),
         case("ps/unknown-id", |t| {
             t.cli("ps --format json nobody-knows-me")?.refuses(&["does not exist|no such file"]).map(drop)
         })
