@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::OwnedFd;
+
 use crate::ask::Home;
 use crate::cgroup::{self, Group};
 use crate::container::{Container, Phase, end};
@@ -35,8 +37,18 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
             return Err(Error::new(Kind::Status, text));
         }
     }
+    destroy(home, &container, phase, pidfd)
+}
+
+/// Stops a container, undoes what was made for it, and runs the poststop hooks.
+pub(super) fn destroy(
+    home: &Home,
+    container: &Container,
+    phase: Phase,
+    pidfd: Option<OwnedFd>,
+) -> Result<()> {
     if phase != Phase::Stopped {
-        end(&container, pidfd)?;
+        end(container, pidfd)?;
     }
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;

@@ -6,8 +6,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::delete::destroy;
 use crate::ask::{Create, Home};
-use crate::container::{Container, Phase, end};
+use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::host::gate::{self, GATE};
@@ -110,7 +111,8 @@ fn program(home: &Home, container: &Container) -> Result<Program> {
     Ok(compile::create(&plan, facts.last_cap))
 }
 
-/// A failing poststart hook ends the container (runtime.md#lifecycle, step 10).
+/// A failing poststart hook ends the container: it is stopped and destroyed, and the poststop hooks run (runtime.md#lifecycle,
+/// steps 10, 12 and 13).
 fn poststart(home: &Home, container: &Container) -> Result<()> {
     let state = &container.state;
     if !state.poststart {
@@ -122,9 +124,9 @@ fn poststart(home: &Home, container: &Container) -> Result<()> {
     let obeyed = plan::annotations::read(&spec.annotations)?;
     let hooks = plan::hooks::decide(&spec.hooks, &obeyed.hook_output)?;
     hooks::run("poststart", &hooks.poststart, &text, &state.bundle).inspect_err(|_| {
-        let (_, pidfd) = container.phase().unwrap_or((Phase::Stopped, None));
-        if let Err(error) = end(container, pidfd) {
-            (home.warn)(&error.to_string());
+        let destroyed = container.phase().and_then(|(phase, pidfd)| destroy(home, container, phase, pidfd));
+        if let Err(error) = destroyed {
+            (home.warn)(&format!("after the failed hook: {error}"));
         }
     })
 }

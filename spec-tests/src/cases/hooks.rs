@@ -146,6 +146,11 @@ fn failure(kind: &'static str) -> Case {
                 // runtime.md: the container is stopped, poststop hooks run, and start is an error.
                 t.create(&b)?;
                 t.cli(&format!("start {}", b.id))?.refuses(&["poststart|hook"])?;
+                check!(stopped.exists(), "poststop did not run");
+                let state: Value = serde_json::from_str(&fs::read_to_string(&stopped)?)?;
+                same("the status that poststop was told", &state["status"], "stopped")?;
+                t.cli(&format!("state {}", b.id))?.refuses(&["does not exist"])?;
+                t.unchanged_since(&before)?;
                 t.cli(&format!("delete --force {}", b.id))?.ok()?;
             }
             _ => {
@@ -159,7 +164,7 @@ fn failure(kind: &'static str) -> Case {
         t.unchanged_since(&before)
     };
     match kind {
-        "poststart" => case(name, body).runc("a3: runs it inside create").crun("exits with 3"),
+        "poststart" => case(name, body).runc("a3: runs it inside create").crun("leaves the container"),
         "prestart" | "createRuntime" => case(name, body).crun("exits with 255"),
         "createContainer" => case(name, body).crun("says it twice"),
         "poststop" => case(name, body)
