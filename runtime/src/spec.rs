@@ -189,8 +189,8 @@ json::lenient! {
         "path" path: String,
         /// argv; empty means the path alone.
         "args" args: Vec<String>,
-        /// `NAME=value` strings; absent means an empty environment.
-        "env" env: Vec<String>,
+        /// `NAME=value` strings; an empty list is an empty environment, absent is none of its own (decisions/0074).
+        "env" env: Option<Vec<String>>,
         /// Seconds; must be positive.
         "timeout" timeout: Option<i64>,
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hooks in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md#posix-platform-hooks).
-//! A hook gets its own environment and nothing of ours, the bundle as its working directory, the state on stdin.
+//! A hook gets its own environment and nothing of ours; one without gets ours, and never the container's; the bundle as its working directory, the state on stdin.
 //! Counterpart: `stage/hook.rs`.
 
 #![forbid(unsafe_code)]
@@ -58,8 +58,10 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
     let stderr = write.try_clone().call(|| "dup(pipe)")?;
     let mut command = Command::new(&hook.path);
-    command.arg0(hook.args.first().unwrap_or(&hook.path)).args(hook.args.iter().skip(1)).env_clear();
-    command.envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command.arg0(hook.args.first().unwrap_or(&hook.path)).args(hook.args.iter().skip(1));
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
+    }
     command.current_dir(bundle).process_group(0);
     command.stdin(Stdio::piped()).stdout(write).stderr(stderr);
     if let Some([stdout, stderr]) = hook.output.as_deref() {
@@ -194,7 +196,7 @@ mod tests {
             at: "/hooks/prestart/0".into(),
             path: "/bin/sh".into(),
             args,
-            env: Vec::new(),
+            env: Some(vec!["PATH=/usr/bin:/bin".into()]),
             timeout,
             output: None,
         }

@@ -21,8 +21,9 @@ pub struct Hook {
     pub path: String,
     /// argv, never empty (the path alone when the configuration gives none).
     pub args: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<String>,
+    /// The whole environment, if it has one of its own; else that of whoever runs it: the runtime, or inside the user's
+    /// program (decisions/0074).
+    pub env: Option<Vec<String>>,
     /// Positive, or none.
     pub timeout: Option<Duration>,
     /// Files that stdout and stderr are appended to (see `annotations`); what has none is kept for messages. Only for
@@ -56,11 +57,19 @@ pub struct Hooks {
 /// A relative path, a timeout that is not positive, a NUL byte.
 pub fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
     let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &None);
+    // It has the host's privileges, and must not get what an image says; and nothing of ours goes inside.
+    let closed = |mut hook: Hook| {
+        hook.env.get_or_insert_default();
+        hook
+    };
     let each = |hooks: &[spec::Hook], kind| each(hooks, kind, output);
     Ok(Hooks {
         prestart: each(&hooks.prestart, "prestart")?,
         create_runtime: each(&hooks.create_runtime, "createRuntime")?,
-        create_container: inside(&hooks.create_container, "createContainer")?,
+        create_container: inside(&hooks.create_container, "createContainer")?
+            .into_iter()
+            .map(closed)
+            .collect(),
         start_container: inside(&hooks.start_container, "startContainer")?,
         poststart: each(&hooks.poststart, "poststart")?,
         poststop: each(&hooks.poststop, "poststop")?,
@@ -96,6 +105,6 @@ fn one(hook: &spec::Hook, at: String, output: &Output) -> Result<Hook> {
     if args.is_empty() {
         args.push(path.clone());
     }
-    let env = strings(&hook.env, "env")?;
+    let env = hook.env.as_ref().map(|env| strings(env, "env")).transpose()?;
     Ok(Hook { at, path, args, env, timeout, output: output.clone() })
 }

@@ -26,7 +26,9 @@ struct Encoder<'a> {
     blob: Vec<u8>,
     base: u32,
     fds: &'a [i32],
-    /// Where the environment array lies and which of its entries is HOME's.
+    /// Where the environment of the user's program lies, if somebody comes before the exec who needs to know.
+    environment: Option<u32>,
+    /// The same and which of its entries is HOME's.
     home: Option<(u32, u64)>,
     /// Where the last hook's state lies, which the next one's may be, too.
     state: Option<(HookState, u32, u32)>,
@@ -43,7 +45,8 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     };
     let count = stage_ops().count();
     let base = (size_of::<Header>() + count * size_of::<Rec>()) as u32;
-    let mut encoder = Encoder { blob: Vec::with_capacity(8192), base, fds, home: None, state: None };
+    let mut encoder =
+        Encoder { blob: Vec::with_capacity(8192), base, fds, environment: None, home: None, state: None };
     encoder.reserve_environment(program);
     let records: Vec<Rec> = stage_ops().map(|op| encoder.record(op)).collect();
     let mut keep: Vec<i64> =
@@ -134,12 +137,18 @@ impl Encoder<'_> {
         self.array(&offsets)
     }
 
-    /// HOME is found before the exec that takes it: the environment's place must be known first.
+    /// HOME is found before the exec that takes it, and hooks without an environment have the program's: its place must be
+    /// known first.
     fn reserve_environment(&mut self, program: &Program) {
+        let shares = |op: &Op| matches!(op, Op::Stage(StageOp::Hook { hook, .. }) if hook.env.is_none());
+        let shared = program.steps.iter().any(|step| shares(&step.op));
         for step in &program.steps {
-            if let Op::Stage(StageOp::Exec { env, home: true, .. }) = &step.op {
-                let at = self.texts(env, 1);
-                self.home = Some((at, env.len() as u64));
+            if let Op::Stage(StageOp::Exec { env, home, .. }) = &step.op
+                && (*home || shared)
+            {
+                let at = self.texts(env, usize::from(*home));
+                self.environment = Some(at);
+                self.home = home.then_some((at, env.len() as u64));
             }
         }
     }
@@ -386,11 +395,8 @@ impl Encoder<'_> {
                 self.blob.resize(self.blob.len() + HOME_ROOM, 0);
                 Rec { code: code::HOME, x: *uid, s: array, a: index, t: buffer, b: HOME_ROOM as u64, ..none }
             }
-            StageOp::Exec { args, env, home } => {
-                let t = match self.home {
-                    Some((array, _)) if *home => array,
-                    _ => self.texts(env, 0),
-                };
+            StageOp::Exec { args, env, .. } => {
+                let t = self.environment.unwrap_or_else(|| self.texts(env, 0));
                 Rec { code: code::EXEC, s: self.texts(args, 0), t, ..none }
             }
             // Every other variant is encoded above; an unknown code would be refused by the stage.
@@ -417,10 +423,15 @@ impl Encoder<'_> {
         avoid: u32,
     ) -> Rec {
         let (before, after) = self.state(state);
+        let env = match (&hook.env, self.environment) {
+            (Some(env), _) => self.texts(env, 0),
+            (None, Some(environment)) => environment,
+            (None, None) => self.texts(&[], 0),
+        };
         let rec = HookRec {
             path: self.text(&hook.path),
             argv: self.texts(&hook.args, 0),
-            env: self.texts(&hook.env, 0),
+            env,
             before,
             after,
             timeout: hook.timeout.map_or(0, |timeout| timeout.as_millis().min(u32::MAX.into()) as u32),

@@ -140,7 +140,8 @@ fn process(out: &mut String, p: &Process) {
 
 fn hooks(out: &mut String, hooks: &[Hook]) {
     for h in hooks {
-        writeln!(out, "hook {} {} {:?} {:?} {:?}", h.at, h.path, h.args, h.env, h.timeout).unwrap();
+        let env = h.env.as_ref().map_or_else(|| "inherited".to_owned(), |env| format!("{env:?}"));
+        writeln!(out, "hook {} {} {:?} {env} {:?}", h.at, h.path, h.args, h.timeout).unwrap();
     }
 }
 

@@ -184,7 +184,7 @@ fn a_filter_in_the_wrong_place() {
             at: String::new(),
             path: "/h".into(),
             args: vec![],
-            env: vec![],
+            env: Some(vec![]),
             timeout: None,
             output: None,
         };

@@ -132,7 +132,8 @@ fn all() -> Vec<StageOp> {
         idmap: None,
         must: Must::Directory,
     };
-    let hook = Hook { at: text(), path: text(), args: vec![], env: vec![], timeout: None, output: None };
+    let hook =
+        Hook { at: text(), path: text(), args: vec![], env: Some(vec![]), timeout: None, output: None };
     vec![
         StageOp::Signals,
         StageOp::Setns { from: none, kinds: 0 },

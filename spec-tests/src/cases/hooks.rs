@@ -255,24 +255,39 @@ fn order() -> Vec<Case> {
     ]
 }
 
+/// What hooks of every kind have as their environment, if they are given this one.
+fn environments(t: &Test, env: Option<Value>) -> Verdict {
+    let mut b = t.bundle()?.writable().push("/process/env", json!("FROM_PROCESS=1")).probe("sleep 0.1");
+    for kind in KINDS {
+        let (seen, _) = note(&b, kind);
+        b = b.hook(kind, &format!("report-to {seen}"))?;
+        if let Some(env) = &env {
+            b = b.set(&format!("/hooks/{kind}/0/env"), env.clone());
+        }
+    }
+    run_whole_life(t, &b)?;
+    for kind in KINDS {
+        let (_, host) = note(&b, kind);
+        let r = crate::harness::report::Report(serde_json::from_str(&fs::read_to_string(host)?)?);
+        let has = |name: &str| !r.variable(name).is_empty();
+        let got = (has("SPEC_TESTS"), has("FROM_PROCESS"), has("HOME"));
+        match (kind, &env) {
+            ("createContainer", _) | (_, Some(_)) => same(kind, r.at("/env"), &json!([]))?,
+            // The process's, HOME and all.
+            ("startContainer", None) => same(kind, got, (false, true, true))?,
+            // The runtime's, and nothing of the container's.
+            _ => check!(got.0 && !got.1, "{kind} has {}", r.at("/env")),
+        }
+    }
+    Ok(())
+}
+
 fn programs() -> Vec<Case> {
     vec![
-        case("hooks/without-env-has-none", |t| {
-            let mut b =
-                t.bundle()?.writable().push("/process/env", json!("FROM_PROCESS=1")).probe("sleep 0.1");
-            for kind in KINDS {
-                let (seen, _) = note(&b, kind);
-                b = b.hook(kind, &format!("report-to {seen}"))?;
-            }
-            run_whole_life(t, &b)?;
-            for kind in KINDS {
-                let (_, host) = note(&b, kind);
-                let r = crate::harness::report::Report(serde_json::from_str(&fs::read_to_string(host)?)?);
-                same(kind, r.at("/env"), &json!([]))?;
-            }
-            Ok(())
-        })
-        .both("a14: it has the runtime's own, or the process's"),
+        case("hooks/without-env-have-their-runners", |t| environments(t, None))
+            .crun("gives the runtime's to createContainer"),
+        case("hooks/with-an-empty-env-have-none", |t| environments(t, Some(json!([]))))
+            .runc("startContainer has the process's"),
         case("hooks/absent-program", |t| {
             let before = t.snapshot();
             for kind in &KINDS[..3] {
