@@ -10,6 +10,8 @@ use crate::error::{Context, Result};
 /// One line of a mount table, as it stands there (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, Copy)]
 pub struct Mount<'a> {
+    /// Its number, which is another's once it is gone.
+    pub number: u64,
     root: &'a str,
     point: &'a str,
     /// The type of the file system.
@@ -24,9 +26,12 @@ impl<'a> Mount<'a> {
     /// `id parent dev ROOT POINT options [tags…] - TYPE SOURCE SUPEROPTIONS`.
     fn parse(line: &'a str) -> Option<Mount<'a>> {
         let (mount, superblock) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
+        let mut mount = mount.split(' ');
+        let number = mount.next()?.parse().ok()?;
+        let mut mount = mount.skip(2);
         let mut superblock = superblock.split(' ');
         Some(Mount {
+            number,
             root: mount.next()?,
             point: mount.next()?,
             fstype: superblock.next()?,

@@ -78,6 +78,9 @@ pub struct State {
     /// Its groups in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<crate::host::rdt::Record>,
+    /// What it has mounted in the runtime's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<crate::host::own_mount::OwnMount>,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
 }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::launch::{Launch, STARTING, Task};
 use super::netdev::{Moved, Namespaces};
+use super::own_mount::OwnMount;
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
 use crate::error::{Result, Step};
@@ -33,6 +34,19 @@ impl Launch<'_> {
         }
         self.joined = Some(found);
         Ok(())
+    }
+
+    /// In the state, and the journal, before it is attached.
+    pub(super) fn own_mount(&mut self, index: usize) -> Result<()> {
+        use std::os::fd::AsFd;
+        let (Task::Create { plan, dir, state, .. }, Some(mount)) = (&mut self.task, self.sources.get(index))
+        else {
+            return Ok(());
+        };
+        let own = OwnMount::of(mount.as_fd(), &plan.rootfs.path)?;
+        self.journal.push(Undo::Mount(own.clone()));
+        state.mount = Some(own);
+        dir.write(state)
     }
 
     /// Whoever has no power over the group's owner has the group already, or cannot give it away.

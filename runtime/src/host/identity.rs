@@ -56,7 +56,7 @@ fn inode(pidfd: BorrowedFd<'_>) -> u64 {
     }
 }
 
-fn boot_id() -> Result<String> {
+pub(super) fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     std::fs::read_to_string(path).map(|id| id.trim_end().to_owned()).call(|| format!("read({path})"))
 }

@@ -200,6 +200,7 @@ impl<'a> Launch<'a> {
             HostOp::Reserve => self.reserve(),
             HostOp::JoinedIds => self.joined_ids(),
             HostOp::Cgroup => self.cgroup(),
+            HostOp::OwnMount(index) => self.own_mount(*index),
             HostOp::CgroupOwner(uid) => self.cgroup_owner(*uid),
             HostOp::Network => self.network(),
             HostOp::DeviceRules => self.device_rules(),

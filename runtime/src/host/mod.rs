@@ -20,6 +20,7 @@ pub mod members;
 mod netdev;
 mod netlink;
 pub mod notify;
+pub mod own_mount;
 pub mod rdt;
 mod ready;
 pub mod silent;

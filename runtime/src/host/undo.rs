@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::netdev::Moved;
+use super::own_mount::OwnMount;
 use super::{hooks, identity, rdt};
 use crate::ask::Home;
 use crate::cgroup;
@@ -25,6 +26,8 @@ pub(super) enum Undo<'a> {
     Directories(Vec<String>),
     /// Kill a child and reap it.
     Child(OwnedFd),
+    /// Take a mount away from the runtime's mount namespace, with all that is mounted in it.
+    Mount(OwnMount),
     /// Run the poststop hooks: the container existed.
     Poststop(&'a Plan),
     /// Remove a file.
@@ -76,6 +79,7 @@ impl<'a> Journal<'a> {
                     }
                     Ok(())
                 }
+                Undo::Mount(mount) => mount.remove(),
                 Undo::Rdt(groups) => rdt::remove(&groups),
                 Undo::NetDevice(device) => device.back(),
                 Undo::File(path) => {

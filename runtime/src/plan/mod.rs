@@ -101,6 +101,8 @@ pub struct Plan {
     pub rdt: Option<rdt::Rdt>,
     /// Network devices to move in.
     pub netdevs: Vec<netdev::NetDevice>,
+    /// Its mounts are made in the runtime's mount namespace, inside of one that `delete` takes away.
+    pub mounts_on_host: bool,
     /// The user of the container that the control group is given to, and the mount on whose account.
     pub group_owner: Option<Field<u32>>,
     /// The kernel has mount_setattr(2).
@@ -176,6 +178,7 @@ impl Plan {
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
             domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
             sysctl: sysctl::decide(spec, &namespaces)?,
+            mounts_on_host: mounts::on_host(&namespaces, facts),
             group_owner: mounts::group_owner(&mounts, &namespaces, &cgroup, process.as_ref()),
             process,
             seccomp: process::seccomp(spec, &obeyed, &mut warnings)?,

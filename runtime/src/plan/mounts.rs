@@ -190,8 +190,10 @@ pub fn label(spec: &Spec) -> Result<Option<&str>> {
 /// # Errors
 /// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
 pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
-    if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) {
-        return Err(Error::invalid("/mounts", "unable to mount without a private MNT namespace"));
+    let on_host = on_host(context.namespaces, context.facts);
+    if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) && !on_host {
+        let text = "unable to mount without a private MNT namespace, and without power over the runtime's";
+        return Err(Error::invalid("/mounts", text));
     }
     let mut steps = Vec::with_capacity(spec.mounts.len());
     for (index, mount) in spec.mounts.iter().enumerate() {
@@ -201,6 +203,13 @@ pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Res
     // Stable: everything else stays in its order.
     steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
     Ok(steps)
+}
+
+/// Whether the container's mounts are the runtime's as well: it has no mount namespace of its own, and its first process
+/// may mount in the runtime's.
+#[must_use]
+pub fn on_host(namespaces: &Namespaces, facts: &Facts) -> bool {
+    !namespaces.has(NsKind::Mount) && !namespaces.has(NsKind::User) && facts.is_admin() && facts.copies_mounts
 }
 
 /// Mounts that only somebody with power over the file system can make.

@@ -53,6 +53,8 @@ fn rootfs_propagation(plan: &Plan) -> Vec<Propagation> {
     let asked = !plan.rootfs.propagation_at.is_empty();
     match plan.rootfs.propagation.flag {
         MS_SLAVE if asked => vec![slaves],
+        // In the runtime's mount namespace nothing may spread from it, nor into it.
+        _ if plan.mounts_on_host => vec![Propagation { flag: MS_PRIVATE, recursive: true }],
         _ => vec![slaves, Propagation { flag: MS_PRIVATE, recursive: false }],
     }
 }
@@ -340,16 +342,17 @@ impl Builder {
     }
 
     /// The mount namespace's copy of the host's tree, and the rootfs in it. A joined one is used as runc and crun do: what it
-    /// had is gone with the old root.
+    /// had is gone with the old root. In the runtime's own only the rootfs is attached, and nothing of the host's is changed.
     fn host_tree(&mut self, plan: &Plan, rootfs: Ref) {
         if plan.namespaces.has(NsKind::Mount) {
             // Never shared: what is mounted here must not appear on the host.
             self.stage("", StageOp::Propagate(Propagation { flag: MS_SLAVE, recursive: true }));
-            self.stage(
-                "/root/path",
-                StageOp::AttachHost { mount: rootfs, path: plan.rootfs.path.to_string_lossy().into() },
-            );
-            if !self.set_attr {
+        }
+        if plan.namespaces.has(NsKind::Mount) || plan.mounts_on_host {
+            let path = plan.rootfs.path.to_string_lossy().into();
+            self.stage("/root/path", StageOp::AttachHost { mount: rootfs, path });
+            // What is attached in a shared mount is shared with all who share that.
+            if !self.set_attr || plan.mounts_on_host {
                 self.propagate("/root/path", rootfs, &rootfs_propagation(plan));
             }
         }
@@ -367,7 +370,11 @@ impl Builder {
             idmap: None,
             must: Must::Directory,
         };
-        self.tree("/root/path", tree)
+        let rootfs = self.tree("/root/path", tree);
+        if let (Ref::Source(index), true) = (rootfs, plan.mounts_on_host) {
+            self.host("/root/path", HostOp::OwnMount(index));
+        }
+        rootfs
     }
 
     /// The label that keys made from here on get; an exec ends it. A new keyring with the label of the one who makes it

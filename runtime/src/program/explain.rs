@@ -116,6 +116,7 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::NetDevices => "move the network devices into the container's network namespace".into(),
         HostOp::Cgroup => "make the control group and write its limits".into(),
         HostOp::CgroupOwner(uid) => format!("give the control group to user {uid} of the container"),
+        HostOp::OwnMount(_) => "note in the state which mount it is, for `delete`".into(),
         HostOp::Network => "make the network namespace, bring its lo up, and send it to the process".into(),
         HostOp::DeviceRules => "put the device rules on the control group".into(),
         HostOp::Keep => "keep a copy of the configuration".into(),

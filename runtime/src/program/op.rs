@@ -164,6 +164,8 @@ pub enum HostOp {
     Cgroup,
     /// Give the control group to the host's user that this user of the container is.
     CgroupOwner(u32),
+    /// Note which mount this source is, which is to be attached in the runtime's own mount namespace.
+    OwnMount(usize),
     /// Find or make the groups of Intel RDT.
     Rdt,
     /// Put the process into them.

@@ -65,6 +65,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         poststop: !plan.hooks.poststop.is_empty(),
         resources: None,
         rdt: None,
+        mount: None,
         init: None,
     };
     let notify = match notification(&plan, &ask, &dir) {

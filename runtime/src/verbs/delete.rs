@@ -52,6 +52,9 @@ pub(super) fn destroy(
     }
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;
+    if let Some(mount) = &container.state.mount {
+        mount.remove()?;
+    }
     if let Some(record) = &container.state.rdt {
         rdt::remove(&record.owned)?;
     }

@@ -13,25 +13,35 @@ use crate::harness::test::{Running, Test};
 pub fn cases() -> Vec<Case> {
     vec![
         case("crash/create-killed", |t| {
-            at_every_moment(t, |t, b| t.spawn(t.bundle_command("create", b)?), |_, _| Ok(()))
+            at_every_moment(t, Test::bundle, |t, b| t.spawn(t.bundle_command("create", b)?), |_, _| Ok(()))
         })
         .runc("at times: a22: writes its state last")
         .crun("at times: writes its state last"),
         case("crash/run-killed", |t| {
-            at_every_moment(t, |t, b| t.spawn(t.bundle_command("run", b)?), |_, _| Ok(()))
+            at_every_moment(t, Test::bundle, |t, b| t.spawn(t.bundle_command("run", b)?), |_, _| Ok(()))
         })
         .runc("at times: a22: writes its state last")
         .crun("at times: writes its state last"),
         case("crash/start-killed", |t| {
-            at_every_moment(t, |t, b| spawn(t, &format!("start {}", b.id)), |t, b| t.create(b).map(drop))
+            at_every_moment(
+                t,
+                Test::bundle,
+                |t, b| spawn(t, &format!("start {}", b.id)),
+                |t, b| t.create(b).map(drop),
+            )
         }),
         case("crash/exec-killed", |t| {
             let launch = |t: &Test, b: &Bundle| t.launch(b).map(drop);
-            at_every_moment(t, |t, b| spawn(t, &format!("exec {} /probe forever", b.id)), launch)
+            at_every_moment(
+                t,
+                Test::bundle,
+                |t, b| spawn(t, &format!("exec {} /probe forever", b.id)),
+                launch,
+            )
         }),
         case("crash/delete-killed", |t| {
             let launch = |t: &Test, b: &Bundle| t.launch(b).map(drop);
-            at_every_moment(t, |t, b| spawn(t, &format!("delete --force {}", b.id)), launch)
+            at_every_moment(t, Test::bundle, |t, b| spawn(t, &format!("delete --force {}", b.id)), launch)
         }),
     ]
 }
@@ -43,14 +53,15 @@ fn spawn(t: &Test, words: &str) -> Result<Running, Trouble> {
 }
 
 /// Prepares a container, begins the command, kills it a little later each time, and clears away.
-fn at_every_moment(
+pub(super) fn at_every_moment(
     t: &Test,
+    bundle: impl Fn(&Test) -> Result<Bundle, Trouble>,
     begin: impl Fn(&Test, &Bundle) -> Result<Running, Trouble>,
     prepare: impl Fn(&Test, &Bundle) -> Verdict,
 ) -> Verdict {
     let before = t.snapshot();
     for step in 0..24u64 {
-        let b = t.bundle()?.probe("forever");
+        let b = bundle(t)?.probe("forever");
         prepare(t, &b)?;
         let mut running = begin(t, &b)?;
         std::thread::sleep(Duration::from_micros(step * step * 60));

@@ -48,6 +48,7 @@ mod rootless_groups;
 mod rootless_mounts;
 mod seccomp;
 mod seccomp_order;
+mod shared_mounts;
 mod signals;
 mod systemd;
 mod systemd_trouble;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Case> {
         mounts::cases,
         inner_binds::cases,
         propagation::cases,
+        shared_mounts::cases,
         mount_flags::cases,
         mount_rows::cases,
         namespaces::cases,
