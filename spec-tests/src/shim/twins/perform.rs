@@ -346,7 +346,10 @@ impl Stage<'_> {
         let (init, signal) = (step.process.is_empty(), step.signal());
         if step.verb == "start" {
             let program = container.programs.get(&step.process).map_or("", String::as_str);
-            let runs_out = if init { self.plan.init.starts_with("exit") } else { program == "exits" };
+            // Without input `echo` has nothing to wait for.
+            let short = self.plan.init.starts_with("exit")
+                || self.plan.init.starts_with("echo") && self.plan.io.is_empty();
+            let runs_out = if init { short } else { program == "exits" };
             return if runs_out { vec![step.process.clone()] } else { Vec::new() };
         }
         // The probe that stays ends by what it waits for; else the first process of a pid namespace ignores signals.
