@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hooks in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md#posix-platform-hooks).
-//! A hook gets its own environment and nothing of ours; one without gets ours, and never the container's; the bundle as its working directory, the state on stdin.
+//! A hook gets its own environment and nothing of ours; one without gets ours, and never the container's; no descriptor and no
+//! blocked or ignored signal of ours or of our caller's; the bundle as its working directory, the state on stdin.
 //! Counterpart: `stage/hook.rs`.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ use crate::error::{Context, Result};
 use crate::plan::hooks::Hook;
 use crate::stage::wire::aux;
 use crate::state::hook_state;
+use crate::sys::spawn;
 
 /// How much of a hook's output is kept for the message.
 const OUTPUT: usize = 4096;
@@ -72,6 +74,7 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
             command.stderr(appended(path)?);
         }
     }
+    spawn::begin_afresh(&mut command);
     let child = command
         .spawn()
         .map_err(|error| fail(libc::SYS_execve as u32, error.raw_os_error().unwrap_or(libc::EIO), b""))?;

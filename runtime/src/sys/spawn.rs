@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the shim needs of fork(2) and of the time between fork and exec.
+//! What the shim and hooks need of fork(2) and of the time between fork and exec.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -46,6 +46,28 @@ pub fn hand_down(command: &mut Command, fds: Vec<OwnedFd>) {
     };
     // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
     unsafe { command.pre_exec(place) };
+}
+
+/// Lets `command` begin with no signal blocked or ignored, and with nothing open but its three streams: it has nothing of whoever called us.
+pub fn begin_afresh(command: &mut Command) {
+    let begin = || {
+        // SAFETY: an all-zero set is a set with nothing in it; numbers only otherwise. What is open is closed by exec.
+        unsafe {
+            let none: libc::sigset_t = std::mem::zeroed();
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+            // EINVAL for those that cannot be ignored, and were not.
+            (1..=libc::SIGRTMAX()).for_each(|signal| _ = libc::signal(signal, libc::SIG_DFL));
+            let marked =
+                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            if marked != 0 {
+                // Linux 5.10 cannot mark ranges.
+                (3..1024).for_each(|fd| _ = libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC));
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Closes every descriptor from 3 on but `spared`: a daemon holds nothing of whoever started it.

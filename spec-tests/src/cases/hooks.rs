@@ -11,7 +11,9 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::pace::within;
+use crate::harness::report::Report;
 use crate::harness::test::Test;
+use crate::sys;
 
 /// In the order in which they run.
 const KINDS: [&str; 6] =
@@ -19,8 +21,10 @@ const KINDS: [&str; 6] =
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    let mut all: Vec<Case> =
-        KINDS.iter().flat_map(|kind| [state(kind), own_environment(kind), failure(kind)]).collect();
+    let mut all: Vec<Case> = KINDS
+        .iter()
+        .flat_map(|kind| [state(kind), own_environment(kind), own_process(kind), failure(kind)])
+        .collect();
     all.extend(KINDS.iter().map(|kind| timeout(kind)));
     all.extend(others());
     all
@@ -120,6 +124,30 @@ fn own_environment(kind: &'static str) -> Case {
         )
     })
     .peer("runc", if matches!(kind, "createContainer" | "poststop") { "cwd is another" } else { "" })
+}
+
+/// A caller that blocks signals and forgot descriptors, and a runtime in the foreground, which listens to all signals.
+fn own_process(kind: &'static str) -> Case {
+    let own = case(format!("hooks/{kind}-has-nothing-of-the-caller"), move |t: &Test| {
+        let b = t.bundle()?.writable().probe("sleep 0.2");
+        let (seen, host) = note(&b, kind);
+        let b = b.hook(kind, &format!("report-to {seen}"))?;
+        let mut command = t.bundle_command("run", &b)?;
+        let blocked = vec![libc::SIGTERM, libc::SIGUSR2];
+        sys::with_attributes(
+            &mut command,
+            sys::Attributes { blocked, ignored: vec![libc::SIGUSR1], leaks: 40, ..Default::default() },
+        );
+        t.complete(command)?.ok()?;
+        let report = Report::read(&fs::read_to_string(host)?)?;
+        report.is("/sig_blocked", "0000000000000000")?;
+        report.is("/sig_ignored", "0000000000000000")?;
+        let open: Vec<_> =
+            report.at("/fds").as_object().into_iter().flatten().map(|(fd, _)| fd.as_str()).collect();
+        same("what a hook has open", open, ["0", "1", "2"])
+    })
+    .runc("has the caller's mask of signals");
+    if kind == "startContainer" { own } else { own.crun("has the mask of a crun that waits for signals") }
 }
 
 fn failure(kind: &'static str) -> Case {
