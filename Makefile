@@ -24,8 +24,8 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel kernels \
-        conformance oci-validation shim-test shim-twins containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels \
+        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -70,6 +70,11 @@ test-kernel: ## a minute of cases on one of Debian's kernels under QEMU, with ea
 kernels: ## all cases on Debian's kernels from 5.10 to the newest (KERNELS="6.1 5.10-v1"); writes docs/kernels.md
 	@$(ENV) KERNELS="$(KERNELS)" .ci/kernels
 
+test-twins: ## a short run of the twins, natively and in the guest
+	@$(ENV) .ci/test twins-native-v1
+	@$(ENV) .ci/test twins-native-v2
+	@$(ENV) .ci/test twins-uml
+
 test-shim: ## the short cases of the containerd shim
 	@$(ENV) .ci/test shim
 
@@ -91,6 +96,9 @@ fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SA
 
 conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
 	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+
+twins: ## random containers on corten, runc and crun in every environment (RUNS=2000 SEED=10 ENVS= ONLY=)
+	@$(ENV) RUNS="$(RUNS)" SEED="$(SEED)" ENVS="$(ENVS)" ONLY="$(ONLY)" .ci/twins
 
 oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
 	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci

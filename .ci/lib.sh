@@ -119,3 +119,25 @@ cases_in() {
     # shellcheck disable=SC2034 # the caller's
     command=("$top/lab/uml" "${options[@]}" -- "${run[@]}")
 }
+
+# twins_in ENVIRONMENT SECONDS OPTION...: what compares corten with its peers there, into the array `command`; a guest gets so
+# many seconds. The options are those of spec-tests twins.
+twins_in() {
+    local out=${CARGO_TARGET_DIR:-$top/target}/twins run
+    mkdir -p "$out"
+    run=(twins --env "$1" "${@:3}")
+    if [[ $1 == native-* ]]; then
+        command=("$top/lab/$1" "$bin/spec-tests" "${run[@]}" --runtime "$bin/corten" --peer "$lab/peers/runc" --peer "$lab/peers/crun"
+            --rows "$top/docs/differences.md" --out "$out")
+        return
+    fi
+    run=(/corten/spec-tests "${run[@]}" --runtime /corten/corten --peer /usr/bin/runc --peer /usr/bin/crun
+        --rows /docs/differences.md --out /out --timeout 60 --jobs 1)
+    # shellcheck disable=SC2016 # the guest's arguments
+    [[ $1 != uml-systemd ]] ||
+        run=(sh -c 'systemctl start dbus.service systemd-logind.service && exec "$@"' sh "${run[@]}")
+    # shellcheck disable=SC2034 # the caller's
+    command=("$top/lab/uml" --mem 2G --timeout "$2" --share "$bin:/corten" --share "$top/docs:/docs" --share "$out:/out")
+    [[ $1 != uml-systemd ]] || command+=(--systemd)
+    command+=(-- "${run[@]}")
+}

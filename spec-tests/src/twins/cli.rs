@@ -217,7 +217,10 @@ impl Session<'_> {
             let facts = plan.facts(&configuration_of(plan));
             let said = match self.compare(peer, plan) {
                 Err(error) => Some(error),
-                Ok(found) if !found.iter().any(|difference| row.explains(difference, &facts)) => {
+                Ok(found)
+                    if !row.says.at_times
+                        && !found.iter().any(|difference| row.explains(difference, &facts)) =>
+                {
                     Some(format!(
                         "is not seen any more beside {}: {}",
                         peer.host.name,
@@ -327,7 +330,11 @@ impl Session<'_> {
         let plan = tree.current();
         if !(0..3).any(|_| shows(&plan)) {
             println!("UNSTEADY container {number}: {key}");
-            self.tally().unsteady.push(key);
+            // Not one byte of output may differ by timing.
+            match first.field.ends_with("/out") {
+                true => _ = self.tally().findings.insert(key, "at times".to_owned()),
+                false => self.tally().unsteady.push(key),
+            }
             return Ok(());
         }
         self.tally().findings.insert(key.clone(), String::new());
@@ -352,13 +359,20 @@ impl Session<'_> {
             println!("KNOWN {count:5} {row}");
         }
         println!(
-            "{} containers, {} rows, {} findings ({} more alike), {} unsteady, {} failures ({} on {})",
+            "{} containers beside {} peers, {} rows, {} findings ({} more alike), {} unsteady, {} failures",
             tally.containers,
+            self.peers.len(),
             self.rows.len(),
             tally.findings.len(),
             tally.again,
             tally.unsteady.len(),
             tally.failures.len(),
+        );
+        let failed = tally.findings.len() + tally.again + tally.failures.len();
+        println!(
+            "{} passed, {failed} failed, {} skipped ({} on {})",
+            tally.containers.saturating_sub(failed),
+            self.options.twins.len() - 1 - self.peers.len(),
             self.ours.host.name,
             self.options.env
         );

@@ -144,7 +144,6 @@ fn process(pid: i32) -> Value {
     json!({
         "status": lines,
         "oom_score_adj": text("oom_score_adj"),
-        "comm": text("comm"),
         "coredump_filter": text("coredump_filter"),
     })
 }

@@ -96,6 +96,7 @@ impl Normal {
 
     /// What a hook wrote down.
     pub fn hook(&self, told: &Value) -> Value {
+        let stdin = self.state(told["stdin"].as_str().unwrap_or_default());
         let mut told = self.value(told);
         let host = |kind: &str| {
             fs::read_link(format!("/proc/self/ns/{kind}")).map(|link| link.to_string_lossy().into_owned())
@@ -104,7 +105,7 @@ impl Normal {
             let is_host = host(kind).is_ok_and(|host| told["ns"][kind] == host.as_str());
             told["ns"][kind] = json!(if is_host { "host" } else { "other" });
         }
-        told["stdin"] = self.state(told["stdin"].as_str().unwrap_or_default());
+        told["stdin"] = stdin;
         told
     }
 
@@ -114,6 +115,8 @@ impl Normal {
         let mut state = self.value(&state);
         if let Some(state) = state.as_object_mut() {
             state.entry("created").and_modify(|time| *time = json!("T"));
+            // Each says which specification it knows.
+            state.entry("ociVersion").and_modify(|version| *version = json!("V"));
             state.entry("pid").and_modify(|pid| *pid = number(pid, false));
         }
         state

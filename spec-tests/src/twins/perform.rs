@@ -99,7 +99,10 @@ fn filled(value: &Value, fill: &dyn Fn(&str) -> String) -> Value {
 
 /// What the first process does: it reports and tries, and stays where commands follow.
 fn words_of_first(plan: &Plan) -> String {
-    let stays = plan.steps.iter().any(|step| matches!(step.verb(), "create" | "start"));
+    let stays = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Words(words) if is_lasting(words) || words.starts_with("start ")));
     format!("{}{}", words_of_report(plan), if stays { " -- forever" } else { "" })
 }
 
@@ -166,10 +169,12 @@ impl Stage<'_> {
             other => other,
         }));
         let (done, log) = self.call(command)?;
-        if verb == "create" && self.logs[which].is_none() {
+        let stays = matches!(verb, "create" | "run") && is_lasting(&words);
+        if stays && self.logs[which].is_none() {
             self.logs[which] = Some(log);
         }
-        Ok(self.outcome(verb, &done))
+        // What a container says that stays is `:report`'s to tell.
+        Ok(self.outcome(if is_lasting(&words) { "create" } else { verb }, &done))
     }
 
     /// The runtime with the state root of that container.
@@ -187,7 +192,7 @@ impl Stage<'_> {
     fn call(&self, mut command: Command) -> Result<(Option<Done>, Log), Trouble> {
         let caller = &self.plan.caller;
         let out = self.t.new_output();
-        let lasting = command.get_args().any(|word| word == "create");
+        let lasting = command.get_args().any(|word| is_lasting(&word.to_string_lossy()));
         let readers = streams::attach(&mut command, caller, &out)?;
         sys::with_attributes(&mut command, streams::attributes(caller));
         let running = self.t.spawn_as_it_is(command, out.clone())?;
@@ -362,6 +367,11 @@ impl Stage<'_> {
         }
         seen
     }
+}
+
+/// Whether something stays that holds the streams.
+fn is_lasting(words: &str) -> bool {
+    words.split(' ').any(|word| matches!(word, "create" | "--detach"))
 }
 
 fn is_alive(pid: i32) -> bool {

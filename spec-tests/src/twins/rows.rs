@@ -9,6 +9,7 @@
 //! | `ours`, `theirs` | the values, with `*`, and `\|` between alternatives |
 //! | `peers`, `envs` | where it holds: names with `*` and `\|`; everywhere when absent |
 //! | `when` | what must be so: JSON pointers into `{config, caller, steps, things}`, and values as above; `absent` |
+//! | `at_times` | true for a race inside a peer: the witness need not show it |
 //! | `witness` | a plan that shows this difference, and no other that is not a row |
 //!
 //! Witnesses are performed in every run, so that a row whose difference is gone is found, whatever the seed is.
@@ -45,6 +46,9 @@ pub struct Says<P> {
     pub envs: String,
     #[serde(default)]
     pub when: BTreeMap<String, String>,
+    /// A race inside the peer: the witness need not show it every time.
+    #[serde(default)]
+    pub at_times: bool,
     pub witness: P,
 }
 

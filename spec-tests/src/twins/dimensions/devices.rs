@@ -54,7 +54,7 @@ fn rules() -> BoxedStrategy<Plan> {
     let number = || prop_oneof![2 => Just(None), 1 => Just(Some(-1i64)), 6 => select(vec![Some(1i64), Some(5), Some(8), Some(10), Some(136)])];
     let minor = prop_oneof![2 => Just(None), 1 => Just(Some(-1i64)), 6 => select(vec![Some(0i64), Some(1), Some(3), Some(5), Some(200)])];
     let kind = select(vec![Some("c"), Some("c"), Some("b"), Some("a"), None]);
-    let rule = (any::<bool>(), kind, number(), minor, proptest::option::weighted(0.8, access));
+    let rule = (any::<bool>(), kind, number(), minor, access.prop_map(Some));
     let rule = rule.prop_map(|(allow, kind, major, minor, access)| {
         let mut rule = Map::from_iter([("allow".to_owned(), json!(allow))]);
         // A rule for all types is a rule for all devices and accesses.

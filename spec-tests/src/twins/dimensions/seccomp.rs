@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -144,10 +146,15 @@ fn compared() -> BoxedStrategy<Value> {
     several
         .prop_map(|((name, count), arguments, errno)| {
             let mut rule = rule(json!([name]), "SCMP_ACT_ERRNO", errno);
-            rule["args"] = arguments
+            // Each argument once.
+            let distinct: BTreeMap<_, _> = arguments
                 .into_iter()
-                .map(|(index, value, other, operator)| json!({"index": index.index(count as usize), "value": value, "valueTwo": other, "op": operator}))
+                .map(|(index, value, other, operator)| {
+                    let index = index.index(count as usize);
+                    (index, json!({"index": index, "value": value, "valueTwo": other, "op": operator}))
+                })
                 .collect();
+            rule["args"] = distinct.into_values().collect();
             rule
         })
         .boxed()

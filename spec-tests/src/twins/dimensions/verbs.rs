@@ -17,7 +17,7 @@ const MOVES: [&[&str]; 30] = [
     &["exec @ /probe print hello"],
     &["exec @ /probe exit 7"],
     &["exec @ /missing"],
-    &["exec --detach @ /probe print hello"],
+    &["exec --detach @ /probe sleep 0"],
     &["exec --cwd /tmp --env A=b @ /probe try exec /probe print x"],
     &["kill @ KILL", ":stopped"],
     &["kill @ 9", ":stopped"],
