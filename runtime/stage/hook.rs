@@ -50,7 +50,6 @@ impl Stage {
     fn spawn(&self, hook: &HookRec, path: &CStr) -> Result<Running> {
         const SIGCHLD: u64 = 17;
         let argv = self.program.pointers(hook.argv)?;
-        let env = self.program.pointers(hook.env)?;
         let leads = hook.avoid & wire::AVOID_SETSID == 0;
         let [stdin, write] = sys::pipe()?;
         let [read, output] = sys::pipe()?;
@@ -63,7 +62,11 @@ impl Stage {
                 .and_then(|()| sys::dup3(output, 1, false))
                 .and_then(|()| sys::dup3(output, 2, false))
                 .and_then(|()| self.keep_from_hook(executed));
-            let fault = done.err().unwrap_or_else(|| sys::execve(path, argv, env));
+            // In this copy of the program: the environment may be the array that the exec is to take, and other hooks.
+            let fault = match done.and_then(|()| self.program.pointers(hook.env)) {
+                Ok(env) => sys::execve(path, argv, env),
+                Err(fault) => fault,
+            };
             let words = [fault.errno.to_ne_bytes(), fault.aux.to_ne_bytes()];
             let _ = sys::write(executed, words.as_flattened());
             sys::exit(127);

@@ -116,7 +116,7 @@ impl Program {
         let mut at = offset;
         loop {
             let entry = self.array::<u64>(at, 1)?;
-            // SAFETY: in bounds and aligned; the array belongs to this call and is relocated once.
+            // SAFETY: in bounds and aligned; the array belongs to this call and is relocated once in this process.
             unsafe {
                 if *entry == 0 {
                     break;
