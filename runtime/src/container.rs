@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A container that exists: its directory, its state, and what it is doing right now.
 //!
-//! The status is never stored: it follows from what lives. An init that is gone means stopped; a gate means created;
-//! a frozen group means paused.
+//! The status is never stored: it follows from what lives. An init that is gone means stopped; a frozen group
+//! means paused; a gate means created. What cannot be found out is an error, and none of these.
 
 #![forbid(unsafe_code)]
 
@@ -51,6 +51,8 @@ pub struct Container {
     pub dir: Dir,
     /// Its state as it was read.
     pub state: State,
+    /// Its control group.
+    pub(crate) group: Group,
 }
 
 impl Container {
@@ -59,9 +61,25 @@ impl Container {
     /// # Errors
     /// `Kind::NotFound`; `Kind::Invalid` for a state that does not read.
     pub fn open(home: &Home, id: &str) -> Result<Container> {
-        let dir = Dir::open(&home.root, id)?;
-        let state = read(&dir, id)?;
-        Ok(Container { dir, state })
+        Container::read(Dir::open(&home.root, id)?)
+    }
+
+    /// The container of a directory and what it holds.
+    pub fn of(dir: Dir, state: State) -> Container {
+        let group = Group::open(state.cgroup.clone());
+        Container { dir, state, group }
+    }
+
+    fn read(dir: Dir) -> Result<Container> {
+        let state = dir.read().map_err(|error| match error.errno() {
+            // Between mkdir and the first state, and while `delete` removes one, a directory holds none.
+            Some(libc::ENOENT) => {
+                let id = dir.id();
+                Error::new(Kind::NotFound, format!("container does not exist: {id} (no state)"))
+            }
+            _ => error,
+        })?;
+        Ok(Container::of(dir, state))
     }
 
     /// The same, holding other verbs off.
@@ -71,8 +89,7 @@ impl Container {
     pub fn open_locked(home: &Home, id: &str) -> Result<Container> {
         let dir = Dir::open(&home.root, id)?;
         dir.lock()?;
-        let state = read(&dir, id)?;
-        Ok(Container { dir, state })
+        Container::read(dir)
     }
 
     /// Its phase, and init's pidfd unless it is stopped or still being created.
@@ -81,14 +98,14 @@ impl Container {
     /// When neither the process nor the group can be looked at.
     pub fn phase(&self) -> Result<(Phase, Option<OwnedFd>)> {
         let Some(init) = &self.state.init else {
-            let creating = self.dir.is_locked();
+            let creating = self.dir.is_locked()?;
             return Ok((if creating { Phase::Creating } else { Phase::Stopped }, None));
         };
         let Some(pidfd) = init.open()? else { return Ok((Phase::Stopped, None)) };
-        let phase = if self.dir.has("gate") {
-            Phase::Created
-        } else if self.group().is_frozen()? {
+        let phase = if self.group.is_frozen()? {
             Phase::Paused
+        } else if self.dir.has("gate")? {
+            Phase::Created
         } else {
             Phase::Running
         };
@@ -96,8 +113,13 @@ impl Container {
     }
 
     /// Its control group.
-    pub fn group(&self) -> Group {
-        Group::open(self.state.cgroup.clone())
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Nothing but its control group.
+    pub fn into_group(self) -> Group {
+        self.group
     }
 
     /// Its processes, ascending: those of its group or, without one, of its pid namespace.
@@ -156,16 +178,6 @@ impl Container {
     }
 }
 
-/// Between mkdir and the first state, and while `delete` removes one, a directory holds none.
-fn read(dir: &Dir, id: &str) -> Result<State> {
-    dir.read().map_err(|error| match error.errno() {
-        Some(libc::ENOENT) => {
-            Error::new(Kind::NotFound, format!("container does not exist: {id} (no state)"))
-        }
-        _ => error,
-    })
-}
-
 /// The user's name in /etc/passwd, else the number.
 pub fn owner(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -181,17 +193,17 @@ pub fn owner(uid: u32) -> String {
 ///
 /// # Errors
 /// `Kind::Os` when init does not die (it hangs in the kernel); trying again later may succeed.
-pub fn end(container: &Container, pidfd: Option<OwnedFd>) -> Result<()> {
+pub fn end(container: &Container, pidfd: Option<&OwnedFd>) -> Result<()> {
     use crate::host::identity;
     let limit = Duration::from_secs(10);
     let group = container.group();
-    if let Some(pidfd) = &pidfd {
-        identity::kill(pidfd.as_fd());
+    if let Some(pidfd) = pidfd {
+        identity::kill(pidfd.as_fd())?;
     }
     // Also when init is gone: without a pid namespace of its own it leaves the others behind.
     group.kill()?;
     match pidfd {
-        Some(pidfd) if !wait_for_end(pidfd.as_fd(), &group, limit) => {
+        Some(pidfd) if !wait_for_end(pidfd.as_fd(), group, limit)? => {
             Err(Error::new(Kind::Os, format!("container init still running: {}", container.state.id)))
         }
         _ => Ok(()),
@@ -201,17 +213,17 @@ pub fn end(container: &Container, pidfd: Option<OwnedFd>) -> Result<()> {
 /// Waits until init has ended, or nothing of the container is left in its groups: the first process of a pid namespace
 /// stays until the others' parents have reaped them, execs among them, and those may be in no hurry. It runs nothing
 /// then, and has left its groups and mounts (do_exit).
-fn wait_for_end(pidfd: BorrowedFd<'_>, group: &Group, limit: Duration) -> bool {
+fn wait_for_end(pidfd: BorrowedFd<'_>, group: &Group, limit: Duration) -> Result<bool> {
     use crate::host::identity::wait_for_exit;
     let deadline = Instant::now() + limit;
     let mut step = Duration::from_millis(50);
     let known = group.record().version != Version::None;
     loop {
-        if wait_for_exit(pidfd, Some(step)) || (known && group.pids().is_ok_and(|pids| pids.is_empty())) {
-            return true;
+        if wait_for_exit(pidfd, Some(step))? || (known && group.is_known()? && group.pids()?.is_empty()) {
+            return Ok(true);
         }
         if Instant::now() >= deadline {
-            return false;
+            return Ok(false);
         }
         step = (step * 2).min(Duration::from_millis(500));
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Result};
+use crate::plan::annotations::Permitted;
 use crate::plan::ids::{self, IdMaps};
 use crate::procfs;
 use crate::spec::Spec;
@@ -58,6 +59,8 @@ pub struct Facts {
     pub mounts: Vec<String>,
     /// Bind sources that lie below the rootfs, by the index of the mount: as paths from the container's root.
     pub within: BTreeMap<usize, String>,
+    /// What the host's administrator lets annotations do. Looked up only for a configuration that has some which need it.
+    pub permitted: Permitted,
 }
 
 impl Facts {
@@ -99,6 +102,7 @@ impl Facts {
             below_sys: if mount_setattr { Vec::new() } else { below_sys() },
             mounts: Vec::new(),
             within: BTreeMap::new(),
+            permitted: Permitted::default(),
         }
     }
 

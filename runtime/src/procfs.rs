@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 use std::str::FromStr;
+use std::sync::OnceLock;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Result};
 
@@ -73,6 +76,24 @@ fn unescape(text: &str) -> String {
         rest = if byte.is_some() { &tail[3..] } else { tail };
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The boot that this is: inode numbers and start times hold within one.
+///
+/// # Errors
+/// Without a procfs.
+pub fn boot_id() -> Result<&'static str> {
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
+    let path = "/proc/sys/kernel/random/boot_id";
+    let call = || format!("read({path})");
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call(call)?;
+    let mut bytes = [0; 64];
+    let length = rustix::io::read(&file, &mut bytes).call(call)?;
+    let id = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).trim_end().to_owned();
+    Ok(ID.get_or_init(|| id))
 }
 
 /// What /proc/PID/stat says (proc_pid_stat(5)). Whoever reads it by a pid holds that pid by a pidfd.

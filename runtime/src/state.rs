@@ -8,24 +8,24 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+mod dir;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+pub use dir::{Dir, Root};
+pub(crate) use dir::{read_all, write_all};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::ask::check_id;
 use crate::cgroup;
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result};
 use crate::spec::Resources;
 
 /// The version of the OCI runtime specification that Corten implements.
 pub const OCI_VERSION: &str = "1.3.0";
-
-/// How long a verb waits for another one on the same container.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What state.json holds. Unknown fields are ignored, so that an older Corten reads a newer one's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,245 +168,6 @@ pub fn hook_state(
     (before, after)
 }
 
-/// A container's directory, held open: a name that is taken anew meanwhile is another directory.
-#[derive(Debug)]
-pub struct Dir {
-    fd: OwnedFd,
-    path: PathBuf,
-}
-
-impl Dir {
-    /// Takes the id: makes the directory and locks it.
-    ///
-    /// # Errors
-    /// `Kind::Exists` when it is taken.
-    pub fn create(root: &Path, id: &str) -> Result<Dir> {
-        check_id(id)?;
-        make_root(root)?;
-        let path = root.join(id);
-        rustix::fs::mkdir(&path, Mode::RWXU).map_err(|errno| match errno {
-            rustix::io::Errno::EXIST => {
-                Error::new(Kind::Exists, format!("container with given ID already exists: {id}"))
-            }
-            errno => Error::os(format!("mkdir({})", path.display()), errno),
-        })?;
-        let dir = Dir::open_path(path).step(|| "state directory")?;
-        dir.lock()?;
-        Ok(dir)
-    }
-
-    /// Opens a container's directory.
-    ///
-    /// # Errors
-    /// `Kind::NotFound` when there is none.
-    pub fn open(root: &Path, id: &str) -> Result<Dir> {
-        check_id(id)?;
-        Dir::open_path(root.join(id)).map_err(|error| match error.errno() {
-            Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
-            _ => error,
-        })
-    }
-
-    fn open_path(path: PathBuf) -> Result<Dir> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::open(&path, flags, Mode::empty()).call(|| format!("open({})", path.display()))?;
-        Ok(Dir { fd, path })
-    }
-
-    /// Waits for the other verbs on this container to end, and holds them off until the directory is dropped.
-    ///
-    /// # Errors
-    /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever.
-    pub fn lock(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
-                // flock(2) knows no time limit; this is the rare case of two verbs at once.
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err(rustix::io::Errno::AGAIN) => {
-                    let text =
-                        format!("another operation on the container is still under way after {PATIENCE:?}");
-                    return Err(Error::new(Kind::Status, text));
-                }
-                other => return other.call(|| format!("flock({})", self.path.display())),
-            }
-        }
-    }
-
-    /// Whether some verb is at work on this container.
-    pub fn is_locked(&self) -> bool {
-        // Through a description of its own: on ours, which may hold the lock, this would give it up.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
-            .is_ok_and(|other| rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared).is_err())
-    }
-
-    /// The directory's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A path for bind(2) and connect(2), which take at most 107 bytes, whatever the state root's length.
-    pub fn short_path(&self, name: &str) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()).into()
-    }
-
-    /// Reads state.json.
-    ///
-    /// # Errors
-    /// `Kind::Invalid` when it does not read: the container can still be deleted with force.
-    pub fn read(&self) -> Result<State> {
-        let bytes = self.read_file("state.json")?;
-        let state = State::read(&bytes).map_err(|error| error.at(self.name_of("state.json")))?;
-        // The id is the mark on the container's groups: with another one, those of another container would go.
-        match self.path.file_name() {
-            Some(name) if name != state.id.as_str() => {
-                let text = format!("it is the state of {:?}", state.id);
-                Err(Error::new(Kind::Invalid, text).at(self.name_of("state.json")))
-            }
-            _ => Ok(state),
-        }
-    }
-
-    /// Reads a file of the directory.
-    pub fn read_file(&self, name: &str) -> Result<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
-            .call(|| format!("open({})", self.name_of(name)))?;
-        read_all(file.as_fd()).call(|| format!("read({})", self.name_of(name)))
-    }
-
-    /// Writes state.json whole or not at all.
-    pub fn write(&self, state: &State) -> Result<()> {
-        let bytes = serde_json::to_vec(state)
-            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at("state.json"))?;
-        self.write_file(".state.json", &bytes)?;
-        rustix::fs::renameat(&self.fd, ".state.json", &self.fd, "state.json")
-            .call(|| format!("rename({})", self.name_of("state.json")))
-    }
-
-    /// Writes a file of the directory, to disk unless that is memory.
-    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        const TMPFS_MAGIC: i64 = 0x0102_1994;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
-            .call(|| format!("open({})", self.name_of(name)))?;
-        write_all(file.as_fd(), bytes).call(|| format!("write({})", self.name_of(name)))?;
-        let on_disk = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type != TMPFS_MAGIC);
-        if on_disk {
-            rustix::fs::fsync(&file).call(|| format!("fsync({})", self.name_of(name)))?;
-        }
-        Ok(())
-    }
-
-    /// Whether the directory holds `name`.
-    pub fn has(&self, name: &str) -> bool {
-        rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
-    }
-
-    /// Removes a file of the directory; its absence is fine.
-    pub fn remove_file(&self, name: &str) -> Result<()> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Error::os(format!("unlink({})", self.name_of(name)), errno)),
-        }
-    }
-
-    /// Removes the directory and what Corten put there: the id is free again.
-    pub fn remove(&self) -> Result<()> {
-        for name in ["gate", "config.json", ".state.json", "state.json"] {
-            self.remove_file(name)?;
-        }
-        self.remove_notify()?;
-        let mut removed = rustix::fs::rmdir(&self.path);
-        if removed == Err(rustix::io::Errno::NOTEMPTY) {
-            // Few containers have one.
-            self.remove_file("outcome")?;
-            removed = rustix::fs::rmdir(&self.path);
-        }
-        match removed {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Error::os(format!("rmdir({})", self.path.display()), errno)),
-        }
-    }
-
-    /// The notification socket and its directory, if there are any.
-    fn remove_notify(&self) -> Result<()> {
-        use crate::plan::notify::{DIRECTORY, SOCKET};
-        if !self.has(DIRECTORY) {
-            return Ok(());
-        }
-        self.remove_file(&format!("{DIRECTORY}/{SOCKET}"))?;
-        rustix::fs::unlinkat(&self.fd, DIRECTORY, AtFlags::REMOVEDIR)
-            .call(|| format!("rmdir({})", self.name_of(DIRECTORY)))
-    }
-
-    /// The directory's descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    fn name_of(&self, name: &str) -> String {
-        self.path.join(name).display().to_string()
-    }
-}
-
-/// The state root: made with all its parents, for its owner alone.
-fn make_root(root: &Path) -> Result<()> {
-    match rustix::fs::mkdir(root, Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => return Ok(()),
-        Err(rustix::io::Errno::NOENT) => {}
-        Err(errno) => return Err(Error::os(format!("mkdir({})", root.display()), errno).at("state root")),
-    }
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .call(|| format!("mkdir({})", root.display()))
-        .step(|| "state root")
-}
-
-/// No configuration and no state comes near it; it bounds what a file that grows, or never ends, can do, and keeps every
-/// offset of an encoded program within 32 bits.
-const LARGEST: usize = 16 << 20;
-
-/// Reads a file, or a pipe, to its end.
-///
-/// # Errors
-/// EFBIG for more than 16 MiB.
-pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
-    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
-    let mut bytes = vec![0; size.min(LARGEST) + 1];
-    let mut length = 0;
-    loop {
-        match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[length..]))? {
-            0 => break,
-            count => length += count,
-        }
-        if length > LARGEST {
-            return Err(rustix::io::Errno::FBIG);
-        }
-        if length == bytes.len() {
-            bytes.resize(length * 2, 0);
-        }
-    }
-    bytes.truncate(length);
-    Ok(bytes)
-}
-
-fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), rustix::io::Errno> {
-    while !bytes.is_empty() {
-        let count = rustix::io::write(file, bytes)?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
-}
-
 /// Now, as RFC 3339 in UTC with nanoseconds.
 pub fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -443,19 +204,6 @@ mod tests {
         ] {
             assert_eq!(rfc3339(seconds, 7), date);
         }
-    }
-
-    /// Found by review: a state root may hold anything's name, and an endless file.
-    #[test]
-    fn ids_are_checked_where_they_become_paths_and_files_are_bounded() {
-        let root = std::env::temp_dir();
-        for id in ["..", "a/b", "", "."] {
-            assert_eq!(Dir::open(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
-            assert_eq!(Dir::create(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
-        }
-        let endless = std::fs::File::open("/dev/zero").unwrap();
-        assert_eq!(read_all(endless.as_fd()), Err(rustix::io::Errno::FBIG));
-        assert_eq!(read_all(std::fs::File::open("/dev/null").unwrap().as_fd()), Ok(Vec::new()));
     }
 
     /// Found by the fuzzer and by review: what none of these may be believed to be.

@@ -177,6 +177,34 @@ fn files_forbid_unsafe_code() {
     assert_none("#![forbid(unsafe_code)] is missing", broken);
 }
 
+/// Where it is decided whether something lives, whose it is, and what is done to it: there an error is handed on, lest it
+/// pass for "gone", "nobody's" or "done".
+const DECIDING: [&str; 8] = [
+    "runtime/src/cgroup/own.rs",
+    "runtime/src/container.rs",
+    "runtime/src/host/identity.rs",
+    "runtime/src/host/members.rs",
+    "runtime/src/verbs/kill.rs",
+    "runtime/src/verbs/pause.rs",
+    "runtime/src/verbs/query.rs",
+    "runtime/src/verbs/update.rs",
+];
+
+#[test]
+fn an_error_is_no_answer() {
+    let swallows = [".is_ok", ".is_err", ".ok()", "Err(_)", "let _ ="];
+    let mut broken = Vec::new();
+    for file in tracked().iter().filter(|file| DECIDING.contains(&file.path.as_str())) {
+        let program = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (line, number) in program.lines().zip(1..).filter(|(line, _)| !line.contains(".parse")) {
+            if swallows.iter().any(|swallow| line.contains(swallow)) {
+                broken.push(format!("{}:{number}: {}", file.path, line.trim()));
+            }
+        }
+    }
+    assert_none("an error is swallowed where it would be taken for an answer", broken);
+}
+
 /// Functions from `fn` to the brace at the same indentation.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<&str> = text.lines().collect();

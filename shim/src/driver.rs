@@ -135,7 +135,7 @@ impl Driver {
             let Launched { pid, pidfd, console, .. } =
                 verbs::create(home, ask).map_err(|error| failed("create", &error))?;
             exits::claim(pid);
-            let group = Container::open(home, &wish.id).ok().map(|container| container.group());
+            let group = Container::open(home, &wish.id).ok().map(Container::into_group);
             let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
             Ok(Made { pid, pidfd, console, group, oom })
         })

@@ -135,7 +135,7 @@ pub fn decide(
     resources: Option<&Resources>,
 ) -> Result<Plan> {
     let none = Plan {
-        record: Record { version: Version::None, id: id.to_owned(), groups: Vec::new(), unit: None },
+        record: Record { id: id.to_owned(), ..Record::default() },
         writes: Vec::new(),
         devices: DevicePlan::None,
         device_rules: RulesFrom::Meanwhile,
@@ -165,8 +165,8 @@ pub fn decide(
         _ => (None, cgroups_path.map(str::to_owned)),
     };
     let groups = groups(h, version, id, path.as_deref())?;
-    let record =
-        Record { version, id: id.to_owned(), groups, unit: unit.as_ref().map(|unit| unit.record.clone()) };
+    let of_unit = unit.as_ref().map(|unit| unit.record.clone());
+    let record = Record { version, id: id.to_owned(), groups, unit: of_unit, ..Record::default() };
     let mut plan = Plan::of(record, resources)?;
     if let (Some(unit), Some(own)) = (unit, &mut plan.unit) {
         *own = Unit { limits: std::mem::take(&mut own.limits), ..unit };
@@ -208,7 +208,7 @@ fn groups(h: &Hierarchies, version: Version, id: &str, path: Option<&str>) -> Re
         mount: h.mount.clone(),
         path: below(base),
         controllers: h.controllers.clone(),
-        inode: None,
+        ..GroupDir::default()
     };
     Ok(match version {
         Version::V2 => h.v2.iter().map(|h| group(h, parent(&h.own))).collect(),

@@ -75,21 +75,56 @@ impl Dir {
         Ok(fs::fstat(&self.fd).call(|| format!("fstat({})", self.path))?.st_ino)
     }
 
-    /// Writes on the directory whose it is. Best effort: without privilege over the file system there is no mark.
-    pub(super) fn mark(&self, id: &str) {
-        for name in MARKS {
-            if fs::fsetxattr(&self.fd, name, id.as_bytes(), XattrFlags::empty()).is_ok() {
-                return;
+    /// Writes on the directory whose it is, unless somebody else has: `None` then. Whether it could be written: without
+    /// privilege over the file system there are no marks.
+    pub(super) fn mark(&self, mark: &str) -> Result<Option<bool>> {
+        for name in MARKS.iter().filter(|_| !mark.is_empty()) {
+            match fs::fsetxattr(&self.fd, *name, mark.as_bytes(), XattrFlags::CREATE) {
+                Ok(()) => return Ok(Some(true)),
+                Err(Errno::EXIST) => return Ok(self.bears(mark)?.then_some(true)),
+                Err(errno) if no_marks(errno) => {}
+                Err(errno) => return Err(Error::os(format!("fsetxattr({}, {name})", self.path), errno)),
             }
         }
+        Ok(Some(false))
     }
 
     /// Whether [`Dir::mark`] has been here for the same container.
-    pub(super) fn is_marked(&self, id: &str) -> bool {
-        let mut mark = [0u8; 1024];
-        MARKS.iter().any(|name| {
-            fs::fgetxattr(&self.fd, *name, &mut mark[..]).is_ok_and(|n| mark.get(..n) == Some(id.as_bytes()))
-        })
+    pub(super) fn bears(&self, mark: &str) -> Result<bool> {
+        Ok(!mark.is_empty() && self.read_mark()?.is_some_and(|found| found == mark.as_bytes()))
+    }
+
+    /// Whether it bears nobody's mark.
+    pub(super) fn is_unmarked(&self) -> Result<bool> {
+        Ok(self.read_mark()?.is_none())
+    }
+
+    /// Takes the mark away again.
+    pub(super) fn unmark(&self) -> Result<()> {
+        for name in MARKS {
+            match fs::fremovexattr(&self.fd, name) {
+                Err(errno) if errno != Errno::NODATA && !no_marks(errno) => {
+                    return Err(Error::os(format!("fremovexattr({}, {name})", self.path), errno));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The mark that is there: who may set both kinds sets the first.
+    fn read_mark(&self) -> Result<Option<Vec<u8>>> {
+        let mut mark = [0u8; 256];
+        for name in MARKS {
+            match fs::fgetxattr(&self.fd, name, &mut mark[..]) {
+                Ok(length) => return Ok(Some(mark.get(..length).unwrap_or_default().to_vec())),
+                // Longer than any of ours.
+                Err(Errno::RANGE) => return Ok(Some(Vec::new())),
+                Err(errno) if errno == Errno::NODATA || no_marks(errno) => {}
+                Err(errno) => return Err(Error::os(format!("fgetxattr({}, {name})", self.path), errno)),
+            }
+        }
+        Ok(None)
     }
 
     /// Makes a file of it, or itself (`.`), the host's user's; the group stays.
@@ -114,8 +149,9 @@ impl Dir {
             .call(|| format!("openat({}/{file})", self.path))
     }
 
-    /// The processes of it and of every group below, ascending.
-    pub(super) fn pids(&self) -> Result<Vec<i32>> {
+    /// The processes of it and of every group below, ascending: to be counted, or looked for. Whoever acts on them asks
+    /// [`Own::pids`](super::own::Own::pids).
+    pub(super) fn processes(&self) -> Result<Vec<i32>> {
         let mut pids = Vec::new();
         self.walk(|dir| {
             pids.extend(procs(dir)?);
@@ -138,31 +174,12 @@ impl Dir {
         Ok(found.map(|fd| Dir { path: name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path)), fd }))
     }
 
-    /// Sends `signal` to every process of it and of every group below; answers which ones.
-    pub(super) fn signal_all(&self, signal: i32) -> Result<Vec<i32>> {
-        let mut signalled = Vec::new();
-        self.walk(|dir| {
-            for batch in procs(dir)?.chunks(BATCH) {
-                signalled.extend(signal_members(dir, batch, signal)?);
-            }
-            Ok(())
-        })?;
-        signalled.sort_unstable();
-        signalled.dedup();
-        Ok(signalled)
-    }
-
-    /// Writes `value` to `file` here and in every group below; a group that vanishes meanwhile is fine.
-    pub(super) fn write_all_below(&self, file: &str, value: &str) -> Result<()> {
-        self.walk(|dir| write_at(dir, file, value))
-    }
-
-    /// Removes every group below this one, leaves first. A group with processes in it stops the walk: EBUSY.
-    pub(super) fn remove_below(&self) -> Result<()> {
+    /// Removes every group below this one, leaves first; see [`Own::remove_below`](super::own::Own::remove_below).
+    pub(super) fn remove_children(&self) -> Result<()> {
         remove_below(self.fd.as_fd()).call(|| format!("rmdir({}/…)", self.path))
     }
 
-    fn walk(&self, visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<()> {
+    pub(super) fn walk(&self, visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<()> {
         walk(self.fd.as_fd(), visit).call(|| format!("walk({})", self.path))
     }
 }
@@ -213,8 +230,13 @@ fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Without privilege over the file system, or support in it, there are no marks of that kind.
+fn no_marks(errno: Errno) -> bool {
+    matches!(errno, Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::NOSYS | Errno::ROFS)
+}
+
 /// No O_CREAT: in a directory that is not a cgroup this must not make a file.
-fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+pub(super) fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
     let fd = fs::openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     match rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())) {
         Ok(n) if n == value.len() => Ok(()),
@@ -233,27 +255,47 @@ fn procs(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
     }
 }
 
-/// `signal` for those of `pids` that are members still. A number may have been given to a stranger since it was
+/// `signal` for every member of one group; answers which ones. A number may have been given to a stranger since it was
 /// read; so each process is pinned by a pidfd first and the list is read again: if the number is still listed,
 /// the pidfd is that member's, or that of a process that is gone.
-fn signal_members(dir: BorrowedFd<'_>, pids: &[i32], signal: i32) -> Result<Vec<i32>, Errno> {
-    let pinned: Vec<(i32, OwnedFd)> = pids
-        .iter()
-        .filter_map(|&pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
-        .collect();
-    let mut members = procs(dir)?;
-    members.sort_unstable();
-    let mut signalled = Vec::with_capacity(pinned.len());
-    for (pid, pidfd) in pinned {
-        if members.binary_search(&pid).is_ok() {
+pub(super) fn signal_members(dir: BorrowedFd<'_>, signal: i32) -> Result<Vec<i32>, Errno> {
+    let listed = procs(dir)?;
+    let (mut rest, mut signalled) = (&listed[..], Vec::with_capacity(listed.len()));
+    while !rest.is_empty() {
+        let (pinned, seen) = pin(rest)?;
+        rest = rest.get(seen..).unwrap_or_default();
+        let mut members = procs(dir)?;
+        members.sort_unstable();
+        for (pid, pidfd) in pinned.iter().filter(|(pid, _)| members.binary_search(pid).is_ok()) {
             match send(pidfd.as_fd(), signal) {
-                Ok(()) => signalled.push(pid),
+                Ok(()) => signalled.push(*pid),
                 Err(Errno::SRCH) => {}
                 Err(errno) => return Err(errno),
             }
         }
     }
     Ok(signalled)
+}
+
+/// Pidfds of the first of `pids`, and of how many: as many as there may be at a time, and descriptors for.
+fn pin(pids: &[i32]) -> Result<(Vec<(i32, OwnedFd)>, usize), Errno> {
+    let mut pinned: Vec<(i32, OwnedFd)> = Vec::new();
+    for &pid in pids.iter().take(BATCH) {
+        let Some(number) = Pid::from_raw(pid) else { continue };
+        match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(pidfd) => pinned.push((pid, pidfd)),
+            // Ended. Any other error is not an end: the process would be spared, and nobody told.
+            Err(Errno::SRCH | Errno::INVAL) => {}
+            // The last one makes room for the list.
+            Err(Errno::MFILE | Errno::NFILE) if pinned.len() > 1 => {
+                let last = pinned.pop().map(|(pid, _)| pid);
+                let seen = pids.iter().position(|pid| Some(*pid) == last);
+                return Ok((pinned, seen.unwrap_or(0)));
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok((pinned, pids.len().min(BATCH)))
 }
 
 /// The names of the groups directly below.

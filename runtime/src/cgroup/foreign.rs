@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::dir::Dir;
 use super::group::Group;
 use super::probe::{Hierarchies, Hierarchy, Version};
 use super::record::{GroupDir, Record};
@@ -20,17 +21,20 @@ impl Group {
         let found =
             Hierarchies::parse(&read("/proc/self/mountinfo")?, &read(&format!("/proc/{pid}/cgroup"))?);
         let version = found.version();
-        let of = |hierarchy: &Hierarchy| GroupDir {
-            mount: hierarchy.mount.clone(),
-            path: hierarchy.own.clone(),
-            controllers: hierarchy.controllers.clone(),
-            inode: None,
+        // They are known by what they are now: a group that takes the name of one of them later is none of them.
+        let of = |hierarchy: &Hierarchy| {
+            let (mount, path) = (hierarchy.mount.clone(), hierarchy.own.clone());
+            let mut group =
+                GroupDir { mount, path, controllers: hierarchy.controllers.clone(), ..GroupDir::default() };
+            group.inode = Dir::open(&group.full())?.map(|dir| dir.inode()).transpose()?;
+            Ok(group)
         };
-        let groups = match version {
+        let groups: Result<Vec<GroupDir>> = match version {
             Version::V1 => found.v1.iter().map(of).collect(),
             Version::V2 => found.v2.iter().map(of).collect(),
-            Version::None => Vec::new(),
+            Version::None => Ok(Vec::new()),
         };
+        let groups = groups?;
         Ok(Group::open(Record { version, id: String::new(), groups, ..Record::default() }))
     }
 }

@@ -9,9 +9,10 @@ use rustix::io::Errno;
 use super::record::GroupDir;
 use crate::error::{Context, Result};
 
-/// Directories made so far; removed again unless kept.
-#[derive(Default)]
-pub(super) struct Made(Vec<String>);
+/// Directories made so far, to be removed again should the create fail. Those above the groups stay after a create that
+/// did not: `delete` leaves them, as runc does, since somebody may have given them limits by then.
+#[derive(Debug, Default)]
+pub struct Made(Vec<String>);
 
 impl Made {
     /// Makes one group with what is missing above it. Whether the group itself is new.
@@ -42,17 +43,24 @@ impl Made {
         }
     }
 
-    /// All of it stays; tells what it is.
-    pub(super) fn keep(mut self) -> Vec<String> {
-        std::mem::take(&mut self.0)
+    /// The groups are claimed: who has them takes care of them from now on.
+    pub(super) fn hand_over(&mut self, groups: &[GroupDir]) {
+        self.0.retain(|path| groups.iter().all(|group| group.full() != *path));
     }
-}
 
-impl Drop for Made {
-    fn drop(&mut self) {
+    /// Removes them, the last one first, but for one that somebody put something into.
+    ///
+    /// # Errors
+    /// The first that rmdir(2) gives for another reason; the rest is removed.
+    pub fn undo(&self) -> Result<()> {
+        let mut undone = Ok(());
         for path in self.0.iter().rev() {
-            // Somebody may have put a group of theirs below one of ours by now: then it stays.
-            let _ = fs::unlinkat(CWD, path, AtFlags::REMOVEDIR);
+            let removed = match fs::unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+                Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => Ok(()),
+                other => other.call(|| format!("rmdir({path})")),
+            };
+            undone = undone.and(removed);
         }
+        undone
     }
 }

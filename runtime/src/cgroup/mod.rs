@@ -8,8 +8,9 @@
 //!
 //! `probe` looks at the host; `decide` is pure: paths, every write, the device program; `limits` is the one table of
 //! limits; `group` is the live thing, on the drivers `v1` and `v2`. A [`Record`] is persisted before anything is
-//! made, so that `delete` finds the groups after a crash at any point. Hybrid hosts (controllers on v1, an empty
-//! v2 beside them) are v1 hosts, whose containers have a group on v2, too. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
+//! made, so that `delete` finds the groups after a crash at any point. Which of them are the container's is `own`'s to say;
+//! nothing is done to others. Hybrid hosts (controllers on v1, an empty v2 beside them) are v1 hosts, whose containers have a
+//! group on v2, too. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
 //! the connection of `dbus`, before anything is born in it; from then on it is a group like the others.
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ mod items;
 mod limits;
 mod made;
 pub mod oom;
+mod own;
 mod owner;
 mod placement;
 mod probe;
@@ -47,6 +49,7 @@ pub use decide::{DevicePlan, Line, Manager, Plan, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;
+pub use made::Made;
 pub use oom::OomWatch;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};

@@ -17,8 +17,15 @@ use super::probe::{Hierarchies, Hierarchy, Version};
 pub struct Record {
     /// Which interface they are driven through; `None`: the container has no group of its own.
     pub version: Version,
-    /// The container's id: the mark on groups of ours.
+    /// The container's id.
     pub id: String,
+    /// What is written on the groups, and on no others: drawn by lot at create. Two containers may have the same id, in
+    /// two state roots.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mark: String,
+    /// The boot in which the inode numbers below hold (/proc/sys/kernel/random/boot_id).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     /// v2: one group. v1: one for each hierarchy, the unified one last where it is mounted, too.
     pub groups: Vec<GroupDir>,
     /// The systemd unit that they belong to, if systemd made them.
@@ -54,6 +61,9 @@ pub struct GroupDir {
     /// The directory's inode number, once it is known. A group of another number was made by somebody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inode: Option<u64>,
+    /// It was there before this container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
 impl GroupDir {
@@ -163,7 +173,7 @@ mod tests {
 
     fn group(mount: &str, controllers: &[&str]) -> GroupDir {
         let controllers = controllers.iter().map(|&c| c.to_owned()).collect();
-        GroupDir { mount: mount.into(), path: "/a".into(), controllers, inode: None }
+        GroupDir { mount: mount.into(), path: "/a".into(), controllers, ..GroupDir::default() }
     }
 
     #[test]
@@ -172,7 +182,7 @@ mod tests {
             group("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
             group("/sys/fs/cgroup/systemd", &["name=systemd"]),
         ];
-        let record = Record { version: Version::V1, id: "x".into(), groups, unit: None };
+        let record = Record { version: Version::V1, id: "x".into(), groups, ..Record::default() };
         let views = record.v1_views();
         assert_eq!(
             (views[0].dir.as_str(), views[0].links.as_slice()),
@@ -189,7 +199,7 @@ mod tests {
             version: Version::V2,
             id: "x".into(),
             groups: vec![group("/sys/fs/cgroup", &[])],
-            unit: None,
+            ..Record::default()
         };
         for inode in [None, Some(7)] {
             record.groups[0].inode = inode;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::decide::{DevicePlan, Plan};
 use super::dir::Dir;
 use super::group::{END_WAIT, FREEZE_WAIT, Group};
+use super::own::Own;
 use super::record::GroupDir;
 use crate::error::{Error, Result, Step};
 use crate::sys::ns::unprivileged;
@@ -73,7 +74,7 @@ pub(super) fn is_stopped(dir: &Dir) -> Result<bool> {
 }
 
 /// Freezes or thaws, and waits for it.
-pub(super) fn freeze(dir: &Dir, on: bool) -> Result<()> {
+pub(super) fn freeze(dir: &Own, on: bool) -> Result<()> {
     if !on {
         return dir.write("freezer.state", "THAWED");
     }
@@ -88,7 +89,7 @@ pub(super) fn freeze(dir: &Dir, on: bool) -> Result<()> {
 
 /// Asks for a freeze until it is complete: a process that is just being made may slip through and hold it at FREEZING,
 /// which only asking again cures, and sometimes only a thaw in between. v1 has no event to wait for.
-fn try_freeze(dir: &Dir, wait: Duration) -> Result<bool> {
+fn try_freeze(dir: &Own, wait: Duration) -> Result<bool> {
     let deadline = Instant::now() + wait;
     for round in 1u32.. {
         dir.write("freezer.state", "FROZEN")?;
@@ -108,7 +109,7 @@ fn try_freeze(dir: &Dir, wait: Duration) -> Result<bool> {
 }
 
 /// SIGKILL for the whole subtree; `freezer` tells whether `dir` is on the freezer's hierarchy.
-pub(super) fn kill(dir: &Dir, freezer: bool) -> Result<()> {
+pub(super) fn kill(dir: &Own, freezer: bool) -> Result<()> {
     kill_while_frozen(
         dir,
         |wait| Ok(freezer && try_freeze(dir, wait)?),
@@ -119,7 +120,7 @@ pub(super) fn kill(dir: &Dir, freezer: bool) -> Result<()> {
 /// Freezes, kills what is there, thaws (in any case: a frozen process does not die); again, until a round was complete
 /// or brought nobody new.
 pub(super) fn kill_while_frozen(
-    dir: &Dir,
+    dir: &Own,
     freeze: impl Fn(Duration) -> Result<bool>,
     thaw: impl Fn() -> Result<()>,
 ) -> Result<()> {

@@ -13,6 +13,7 @@ use super::decide::{DevicePlan, Plan, missing};
 use super::devices::Policy;
 use super::dir::Dir;
 use super::group::{FREEZE_WAIT, Group, gone};
+use super::own::Own;
 use super::v1::kill_while_frozen;
 use crate::error::{Context, Error, Result, Step};
 use crate::sys::bpf::{self, Insn};
@@ -128,7 +129,7 @@ pub(super) fn wait(dir: &Dir, flag: &str, up: bool, deadline: Instant) -> Result
 }
 
 /// Freezes or thaws, and waits for it.
-pub(super) fn freeze(dir: &Dir, on: bool) -> Result<()> {
+pub(super) fn freeze(dir: &Own, on: bool) -> Result<()> {
     dir.write("cgroup.freeze", if on { "1" } else { "0" })?;
     // A thaw is done by the time it is written, unless a group above is frozen, which waiting does not change.
     if !on || wait(dir, "frozen", true, Instant::now() + FREEZE_WAIT)? {
@@ -139,7 +140,7 @@ pub(super) fn freeze(dir: &Dir, on: bool) -> Result<()> {
 }
 
 /// SIGKILL for the whole subtree.
-pub(super) fn kill(dir: &Dir) -> Result<()> {
+pub(super) fn kill(dir: &Own) -> Result<()> {
     match dir.write("cgroup.kill", "1") {
         // Before Linux 5.14, and in a threaded group. To be removed with the baseline's move to 5.14.
         Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => kill_while_frozen(

@@ -7,10 +7,9 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,11 +108,11 @@ impl Log {
             socket.map_or(Sink::Stderr, |socket| Sink::Syslog { socket, identifier })
         } else {
             let path = Path::new(OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes)));
-            let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
-            Sink::File(RefCell::new(file.map_err(|error| {
-                let why = Words(error.raw_os_error().unwrap_or_default());
+            let file = corten::host::append(path).map_err(|error| {
+                let why = Words(error.errno().unwrap_or_default());
                 Failure::new(format!("open {}: {why}", path.display()))
-            })?))
+            })?;
+            Sink::File(RefCell::new(file.into()))
         };
         Ok(Log { sink, format, level })
     }

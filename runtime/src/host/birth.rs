@@ -57,6 +57,10 @@ impl Launch<'_> {
             // Without a seat it waits to be placed.
             wait: wait || (seats && own.is_empty()),
             become_root: flags & NsKind::User.flag() != 0,
+            lock: match &self.task {
+                Task::Create { dir, .. } => Some(dir.fd()),
+                Task::Exec { .. } => None,
+            },
             sync: sync.as_fd(),
             host: Some(channel.as_fd()),
             stdio: match &self.subject.stdio {

@@ -55,7 +55,7 @@ pub fn knock(dir: &Dir) -> Result<Knock> {
     match rustix::net::connect(&stream, &address(dir)?) {
         Ok(()) => Ok(Knock::Socket(Channel::over(stream))),
         // No socket is there.
-        Err(rustix::io::Errno::CONNREFUSED) if dir.has(OUTCOME) => {
+        Err(rustix::io::Errno::CONNREFUSED) if dir.has(OUTCOME)? => {
             let outcome = open(dir, OUTCOME, OFlags::RDONLY | OFlags::NONBLOCK)?;
             Ok(Knock::Fifos(open(dir, GATE, OFlags::WRONLY | OFlags::NONBLOCK)?, outcome))
         }

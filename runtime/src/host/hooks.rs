@@ -18,11 +18,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::channel::hook_failure;
+use super::sockets::append;
 use crate::ask::Home;
 use crate::error::{Context, Result};
 use crate::plan::hooks::Hook;
 use crate::stage::wire::aux;
-use crate::state::hook_state;
+use crate::state::{Dir, Identity, hook_state};
 use crate::sys::spawn;
 
 /// How much of a hook's output is kept for the message.
@@ -30,12 +31,13 @@ const OUTPUT: usize = 4096;
 /// How much a pipe holds (pipe(7)).
 const PIPE: usize = 64 * 1024;
 
-/// Runs hooks of one kind, in order; the first failure ends it.
+/// Runs hooks of one kind, in order; the first failure ends it. `dir` is the container's, which is locked meanwhile: there
+/// it stands whom `delete --force` has to end.
 ///
 /// # Errors
 /// `Kind::Peer` with what the hook wrote.
-pub fn run(kind: &str, hooks: &[Hook], state: &str, bundle: &Path) -> Result<()> {
-    hooks.iter().zip(0..).try_for_each(|(hook, number)| one(kind, number, hook, state, bundle))
+pub fn run(kind: &str, hooks: &[Hook], state: &str, bundle: &Path, dir: &Dir) -> Result<()> {
+    hooks.iter().zip(0..).try_for_each(|(hook, number)| one(kind, number, hook, state, bundle, Some(dir)))
 }
 
 /// poststop: a failure is warned about and the next one runs (runtime.md#lifecycle, step 13).
@@ -49,13 +51,13 @@ pub fn poststop(
     let (before, after) = hook_state(id, "stopped", bundle, annotations);
     let state = format!("{before}0{after}");
     for (hook, number) in hooks.iter().zip(0..) {
-        if let Err(error) = one("poststop", number, hook, &state, bundle) {
+        if let Err(error) = one("poststop", number, hook, &state, bundle, None) {
             (home.warn)(&error.to_string());
         }
     }
 }
 
-fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Result<()> {
+fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path, dir: Option<&Dir>) -> Result<()> {
     let fail = |aux, errno, output: &[u8]| hook_failure(kind, number, hook, aux, errno, output);
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
     let stderr = write.try_clone().call(|| "dup(pipe)")?;
@@ -65,13 +67,14 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
         command.env_clear().envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
     command.current_dir(bundle).process_group(0);
+    spawn::end_with_us(&mut command);
     command.stdin(Stdio::piped()).stdout(write).stderr(stderr);
     if let Some([stdout, stderr]) = hook.output.as_deref() {
         if let Some(path) = stdout {
-            command.stdout(appended(path)?);
+            command.stdout(append(path)?);
         }
         if let Some(path) = stderr {
-            command.stderr(appended(path)?);
+            command.stderr(append(path)?);
         }
     }
     spawn::begin_afresh(&mut command);
@@ -81,7 +84,9 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
     // Drops our copies of the pipe's writing end.
     drop(command);
     let mut running = Running { child, output: Some(read), kept: Vec::new() };
-    match running.attend(hook, state)? {
+    let attended = running.attend(hook, state, dir);
+    dir.map_or(Ok(()), |dir| dir.set_hook(None))?;
+    match attended? {
         None => Err(fail(aux::HOOK_TIMEOUT, 0, &running.kept)),
         Some(status) => match (status.code(), status.signal()) {
             (Some(0), _) => Ok(()),
@@ -89,15 +94,6 @@ fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path) -> Resu
             (None, signal) => Err(fail(aux::HOOK_SIGNAL, signal.unwrap_or(0), &running.kept)),
         },
     }
-}
-
-/// The annotation's file, made if it is missing.
-fn appended(path: &Path) -> Result<std::fs::File> {
-    std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .call(|| format!("open({})", path.display()))
 }
 
 struct Running {
@@ -109,9 +105,17 @@ struct Running {
 impl Running {
     /// Feeds and drains the hook until it ends; `None` when its time was over and it was killed with its group.
     /// Its end counts, not that of its pipes: a process that it left behind may hold those for ever.
-    fn attend(&mut self, hook: &Hook, state: &str) -> Result<Option<std::process::ExitStatus>> {
+    fn attend(
+        &mut self,
+        hook: &Hook,
+        state: &str,
+        dir: Option<&Dir>,
+    ) -> Result<Option<std::process::ExitStatus>> {
         let pid = Pid::from_child(&self.child);
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).call(|| "pidfd_open(hook)")?;
+        if let Some(dir) = dir {
+            dir.set_hook(Some(&Identity::of(pid.as_raw_nonzero().get(), pidfd.as_fd())?))?;
+        }
         let deadline = hook.timeout.map(|timeout| Instant::now() + timeout);
         let mut stdin = self.child.stdin.take();
         let mut left = state.as_bytes();
@@ -211,9 +215,9 @@ mod tests {
         let noise = "y=yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; n() { while echo $y$y$y$y; do :; done; }";
         let start = Instant::now();
         let left_behind = hook(&format!("{noise}; n & n & n & exit 0"), 60);
-        assert_eq!(run("prestart", &[left_behind], "{}", Path::new("/")), Ok(()));
+        assert_eq!(one("prestart", 0, &left_behind, "{}", Path::new("/"), None), Ok(()));
         let endless = hook(&format!("{noise}; n & n & n"), 1);
-        let error = run("prestart", &[endless], "{}", Path::new("/")).unwrap_err().to_string();
+        let error = one("prestart", 0, &endless, "{}", Path::new("/"), None).unwrap_err().to_string();
         assert!(error.contains("hook ran past specified timeout of 1.0s") && error.len() < 5000, "{error}");
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::procfs::Stat;
+use crate::procfs::{Stat, boot_id};
 use crate::state::Identity;
 
 /// Magic number of pidfs (linux/magic.h): its inodes are unique for a boot.
@@ -22,43 +23,39 @@ impl Identity {
     /// # Errors
     /// When /proc does not tell.
     pub fn of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Identity> {
-        let inode = inode(pidfd);
+        let inode = inode(pidfd)?;
         let start_time = if inode == 0 { start_time(pid)? } else { 0 };
-        Ok(Identity { pid, inode, start_time, boot_id: boot_id()? })
+        Ok(Identity { pid, inode, start_time, boot_id: boot_id()?.to_owned() })
     }
 
     /// The pidfd of the process, if it still lives; never another one's.
     ///
     /// # Errors
-    /// EMFILE and its like; a process that is gone is `None`.
+    /// Whatever keeps from telling. A process that is gone is `None`, and nothing else is.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             other => other.call(|| format!("pidfd_open({})", self.pid))?,
         };
         let same = match self.inode {
             // The process is held by the pidfd: its number cannot be taken while it is compared.
-            0 => start_time(self.pid).is_ok_and(|time| time == self.start_time),
-            recorded => inode(pidfd.as_fd()) == recorded,
+            0 => start_time_or_gone(self.pid)? == Some(self.start_time),
+            recorded => inode(pidfd.as_fd())? == recorded,
         };
-        if !same || has_exited(pidfd.as_fd()) || boot_id()? != self.boot_id {
+        if !same || has_exited(pidfd.as_fd())? || boot_id()? != self.boot_id {
             return Ok(None);
         }
         Ok(Some(pidfd))
     }
 }
 
-fn inode(pidfd: BorrowedFd<'_>) -> u64 {
-    match rustix::fs::fstatfs(pidfd) {
-        Ok(fs) if fs.f_type == PIDFS_MAGIC => rustix::fs::fstat(pidfd).map_or(0, |stat| stat.st_ino),
-        _ => 0,
+/// 0 for a kernel whose pidfds have none.
+fn inode(pidfd: BorrowedFd<'_>) -> Result<u64> {
+    match rustix::fs::fstatfs(pidfd).call(|| "fstatfs(pidfd)")?.f_type {
+        PIDFS_MAGIC => Ok(rustix::fs::fstat(pidfd).call(|| "fstat(pidfd)")?.st_ino),
+        _ => Ok(0),
     }
-}
-
-pub(super) fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    std::fs::read_to_string(path).map(|id| id.trim_end().to_owned()).call(|| format!("read({path})"))
 }
 
 fn start_time(pid: i32) -> Result<u64> {
@@ -66,28 +63,47 @@ fn start_time(pid: i32) -> Result<u64> {
     field.ok_or_else(|| Error::new(Kind::Os, "no start time").at(format!("/proc/{pid}/stat")))
 }
 
+fn start_time_or_gone(pid: i32) -> Result<Option<u64>> {
+    match start_time(pid) {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Whether the process has ended (it may still be a zombie).
-pub fn has_exited(pidfd: BorrowedFd<'_>) -> bool {
+///
+/// # Errors
+/// As [`wait_for_exit`].
+pub fn has_exited(pidfd: BorrowedFd<'_>) -> Result<bool> {
     wait_for_exit(pidfd, Some(Duration::ZERO))
 }
 
 /// Waits until the process has ended, at most `limit`; whether it has.
-pub fn wait_for_exit(pidfd: BorrowedFd<'_>, limit: Option<Duration>) -> bool {
+///
+/// # Errors
+/// Those of poll(2).
+pub fn wait_for_exit(pidfd: BorrowedFd<'_>, limit: Option<Duration>) -> Result<bool> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
         match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref()) {
-            Ok(0) => return false,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
-            Ok(_) => return true,
+            Ok(0) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os("poll(pidfd)", errno)),
+            Ok(_) => return Ok(true),
         }
     }
 }
 
 /// SIGKILL; a process that is gone already is fine.
-pub fn kill(pidfd: BorrowedFd<'_>) {
-    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+///
+/// # Errors
+/// EPERM and its like.
+pub fn kill(pidfd: BorrowedFd<'_>) -> Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(Error::os("pidfd_send_signal(SIGKILL)", errno)),
+    }
 }

@@ -69,7 +69,7 @@ pub(super) fn of(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
         Ok(ids::parse(&text))
     };
     let maps = read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }));
-    identity::kill(pidfd.as_fd());
+    identity::kill(pidfd.as_fd())?;
     crate::sys::wait::reap(pidfd.as_fd())?;
     maps
 }
@@ -107,7 +107,7 @@ pub fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .call(|| format!("open({path})"))
     });
-    identity::kill(pidfd.as_fd());
+    identity::kill(pidfd.as_fd())?;
     crate::sys::wait::reap(pidfd.as_fd())?;
     opened
 }

@@ -68,7 +68,7 @@ pub(super) fn map(tool: &str, pid: i32, map: &[IdMapping]) -> Result<()> {
 fn attend(child: &mut Child) -> Result<(Option<std::process::ExitStatus>, String)> {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).call(|| "pidfd_open(helper)")?;
     // What it says fits into the pipe; more would make it wait, which ends with its time.
-    if !identity::wait_for_exit(pidfd.as_fd(), Some(PATIENCE)) {
+    if !identity::wait_for_exit(pidfd.as_fd(), Some(PATIENCE))? {
         let _ = child.kill();
         child.wait().call(|| "wait(helper)")?;
         return Ok((None, String::new()));

@@ -8,13 +8,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
 use super::{Channel, gate, rdt, sockets, sources};
 use crate::ask::{Home, Launched, Stdio};
-use crate::cgroup::{Group, Placement};
+use crate::cgroup::{Group, Made, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Plan;
 use crate::plan::ids::IdMaps;
@@ -81,7 +82,7 @@ pub struct Launch<'a> {
     pub(super) sources: Vec<OwnedFd>,
     /// Trees that were copied all at once, by source.
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
-    pub(super) group: Option<Group>,
+    pub(super) group: Option<Rc<Group>>,
     pub(super) placement: Option<Placement>,
     /// How many the container's group had lost for want of memory before the process was made.
     pub(super) oom_kills: u64,
@@ -235,12 +236,18 @@ impl<'a> Launch<'a> {
     }
 
     fn cgroup(&mut self) -> Result<()> {
-        let Task::Create { plan, state, .. } = &mut self.task else { return Ok(()) };
-        // What fails here takes away what it made, and nothing that it found.
-        let (group, placement) = Group::create(&plan.cgroup)?;
+        let Task::Create { plan, dir, state, .. } = &mut self.task else { return Ok(()) };
+        let mut made = Made::default();
+        let created = Group::create(&plan.cgroup, &mut made, &mut |record| {
+            state.cgroup = record.clone();
+            dir.write(state)
+        });
+        // What a create that fails has claimed it has given back itself: whose the rest is, is not known.
+        self.journal.push(Undo::Directories(made));
+        let (group, placement) = created?;
+        let group = Rc::new(group);
+        self.journal.push(Undo::Cgroup(Rc::clone(&group)));
         state.cgroup = group.record().clone();
-        self.journal.push(Undo::Directories(group.made_parents().to_vec()));
-        self.journal.push(Undo::Cgroup(state.cgroup.clone()));
         group.apply_limits(&plan.cgroup)?;
         self.oom_kills = group.oom_kills_before()?;
         self.group = Some(group);

@@ -26,15 +26,30 @@ pub fn of(init: i32) -> Result<Vec<i32>> {
         ));
     }
     let entries = std::fs::read_dir("/proc").call(|| "open(/proc)")?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let mut inside: HashMap<i32, bool> = HashMap::new();
     let mut parents: HashMap<i32, i32> = HashMap::new();
-    for pid in pids {
-        inside.insert(pid, namespace(&format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns == theirs));
-        let parent = Stat::of(pid).ok().and_then(|stat| stat.field(4));
+    for entry in entries {
+        let name = entry.call(|| "read(/proc)")?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let path = format!("/proc/{pid}/ns/pid");
+        let own = seen(namespace(&path).call(|| format!("stat({path})")))?;
+        inside.insert(pid, own == Some(theirs));
+        let parent = seen(Stat::of(pid))?.and_then(|stat| stat.field(4));
         parents.extend(parent.map(|parent| (pid, parent)));
     }
     Ok(belonging(&inside, &parents))
+}
+
+/// What is told of a process; `None` if it has ended, or is none of ours to look at. Any other error is neither.
+fn seen<T>(told: Result<T>) -> Result<Option<T>> {
+    match told {
+        Err(error)
+            if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)) =>
+        {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// Those that are inside, or descend from one that is: a process of a namespace below does. Ascending.

@@ -15,9 +15,8 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 
-use super::identity::boot_id;
 use crate::error::{Context, Error, Kind, Result};
-use crate::procfs;
+use crate::procfs::{self, boot_id};
 
 /// STATX_MNT_ID_UNIQUE (linux/stat.h, Linux 6.8): a number that no other mount has for the whole of a boot.
 const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -45,7 +44,7 @@ impl OwnMount {
     /// Those of statx(2).
     pub(super) fn of(mount: BorrowedFd<'_>, path: &Path) -> Result<OwnMount> {
         let (number, unique, device) = numbers(mount)?;
-        Ok(OwnMount { path: path.to_owned(), number, unique, device, boot_id: boot_id()? })
+        Ok(OwnMount { path: path.to_owned(), number, unique, device, boot_id: boot_id()?.to_owned() })
     }
 
     /// Takes it away, with all that is mounted in it. None is there: nothing to do.

@@ -53,11 +53,12 @@ pub fn prepare(rdt: &Rdt, id: &str) -> Result<Record> {
     }
     if rdt.monitoring {
         let group = class.join("mon_groups").join(id);
-        // One that is there already is of a container that was never deleted: it measures this one then.
+        // One that is there already is another's, of the same id in another state root, say: it measures this one, too, and
+        // stays.
         if !group.is_dir() {
             record.made.push(group.clone());
+            record.owned.push(group.clone());
         }
-        record.owned.push(group.clone());
         record.groups.push(group);
     }
     Ok(record)

@@ -15,7 +15,6 @@ use super::silent::{self, End};
 use super::undo::Undo;
 use super::{channel, hooks, sockets};
 use crate::ask::Stdio;
-use crate::cgroup::Group;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::sched::CpuSet;
 use crate::program::{HostOp, Op};
@@ -62,8 +61,8 @@ impl Launch<'_> {
         else {
             return Error::new(Kind::Os, "container init ended early: unknown end").at(STARTING);
         };
-        if let Task::Create { state, .. } = &self.task
-            && silent::out_of_memory(exit, &Group::open(state.cgroup.clone()), self.oom_kills)
+        if let Some(group) = &self.group
+            && silent::out_of_memory(exit, group, self.oom_kills)
         {
             return silent::killed_for_memory().at(STARTING);
         }
@@ -85,12 +84,12 @@ impl Launch<'_> {
     }
 
     pub(super) fn hooks(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, dir, .. } = &self.task else { return Ok(()) };
         let state = |status| hooks::state_of(&plan.id, status, self.pid(), &plan.bundle, &plan.annotations);
         // prestart is from a time when it ran at `start`: "created" is what its users were promised, and crun says.
-        hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle)
+        hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle, dir)
             .and_then(|()| {
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &state("creating"), &plan.bundle)
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &state("creating"), &plan.bundle, dir)
             })
             .step(|| STARTING)
     }
@@ -220,8 +219,9 @@ impl Launch<'_> {
                 .map_err(|error| error.at("pidfd socket").with_kind(Kind::Peer))?;
         }
         if let Some(path) = self.subject.pid_file.clone() {
-            self.journal.push(Undo::File(path.clone()));
+            // If that fails, there is no new file, and perhaps an older one that is not ours.
             sockets::write_whole(&path, pid.to_string().as_bytes()).map_err(|error| error.at("pid file"))?;
+            self.journal.push(Undo::File(path));
         }
         Ok(())
     }
@@ -235,15 +235,11 @@ impl Launch<'_> {
             }
         }
         let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        let end = silent::end(*pid, pidfd.as_fd());
+        let end = silent::end(*pid, pidfd.as_fd())?;
         if end == End::Executed {
             return Ok(());
         }
-        let group = match &self.task {
-            Task::Create { state, .. } => Some(Group::open(state.cgroup.clone())),
-            Task::Exec { .. } => None,
-        };
-        let group = group.as_ref().map(|group| (group, self.oom_kills));
+        let group = self.group.as_deref().map(|group| (group, self.oom_kills));
         match silent::judge(end, self.program, self.met(), group) {
             Some(error) => Err(error.at(STARTING)),
             None => Ok(()),
@@ -251,9 +247,9 @@ impl Launch<'_> {
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, dir, .. } = &self.task else { return Ok(()) };
         let state = hooks::state_of(&plan.id, "running", self.pid(), &plan.bundle, &plan.annotations);
-        hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle)
+        hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle, dir)
     }
 }
 

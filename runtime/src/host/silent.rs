@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::identity::wait_for_exit;
 use crate::cgroup::Group;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::procfs::Stat;
 use crate::program::{Op, Program, Ref, StageOp, explain};
 use crate::seccomp::{Answer, Call, Filter, Insn};
@@ -35,17 +35,20 @@ pub enum End {
 }
 
 /// What became of process `pid`, which has closed its socket.
-pub fn end(pid: i32, pidfd: BorrowedFd<'_>) -> End {
+///
+/// # Errors
+/// Those of poll(2).
+pub fn end(pid: i32, pidfd: BorrowedFd<'_>) -> Result<End> {
     // The usual case, and all that it costs: the process lives, so it has executed.
     if !matches!(rustix::fs::readlink(format!("/proc/{pid}/exe"), Vec::new()), Err(rustix::io::Errno::NOENT))
     {
-        return End::Executed;
+        return Ok(End::Executed);
     }
-    if !wait_for_exit(pidfd, Some(DYING)) {
-        return End::Executed;
+    if !wait_for_exit(pidfd, Some(DYING))? {
+        return Ok(End::Executed);
     }
     // Of another process with that number by now, the state is not that of a zombie, or its name not the stage's.
-    Stat::of(pid).map_or(End::Unknown, |stat| ended(&stat))
+    Ok(Stat::of(pid).map_or(End::Unknown, |stat| ended(&stat)))
 }
 
 /// proc_pid_stat(5): the state is field 3, the exit code field 52.

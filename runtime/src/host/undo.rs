@@ -13,6 +13,7 @@ use super::own_mount::OwnMount;
 use super::{hooks, identity, rdt};
 use crate::ask::Home;
 use crate::cgroup;
+use crate::error::Result;
 use crate::plan::Plan;
 use crate::state::Dir;
 
@@ -21,9 +22,9 @@ pub(super) enum Undo<'a> {
     /// Remove the state directory.
     Dir(&'a Dir),
     /// Kill what is in the control group and remove it.
-    Cgroup(cgroup::Record),
-    /// Remove these directories, the last one first, unless somebody put something there.
-    Directories(Vec<String>),
+    Cgroup(Rc<cgroup::Group>),
+    /// Remove the directories that were made for it.
+    Directories(cgroup::Made),
     /// Kill a child and reap it.
     Child(OwnedFd),
     /// Take a mount away from the runtime's mount namespace, with all that is mounted in it.
@@ -52,44 +53,49 @@ impl<'a> Journal<'a> {
         self.0.clear();
     }
 
-    /// Undoes everything, newest first; what cannot be undone is warned about, and the rest goes on.
+    /// Undoes everything, newest first; what cannot be undone is warned about, and the rest goes on. The record of it stays
+    /// then, for `delete` to go on with.
     pub(super) fn undo(&mut self, home: &Home) {
+        let mut left = false;
         for entry in self.0.drain(..).rev() {
-            let done = match entry {
-                Undo::Dir(dir) => dir.remove(),
-                Undo::Cgroup(record) => {
-                    let group = cgroup::Group::open(record);
-                    group.kill().and_then(|()| group.destroy())
-                }
-                Undo::Child(pidfd) => {
-                    identity::kill(pidfd.as_fd());
-                    match crate::sys::wait::reap(pidfd.as_fd()) {
-                        // Waited for already: it ended early, or made place for the one that it cloned.
-                        Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
-                        other => other.map(drop),
-                    }
-                }
-                Undo::Poststop(plan) => {
-                    hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);
-                    Ok(())
-                }
-                Undo::Directories(paths) => {
-                    for path in paths.iter().rev() {
-                        let _ = rustix::fs::rmdir(path);
-                    }
-                    Ok(())
-                }
-                Undo::Mount(mount) => mount.remove(),
-                Undo::Rdt(groups) => rdt::remove(&groups),
-                Undo::NetDevice(device) => device.back(),
-                Undo::File(path) => {
-                    let _ = std::fs::remove_file(path);
-                    Ok(())
-                }
-            };
-            if let Err(error) = done {
+            // What the record does not name cannot be found by it.
+            let recorded = matches!(entry, Undo::Cgroup(_) | Undo::Mount(_) | Undo::Rdt(_) | Undo::Child(_));
+            if let (Undo::Dir(dir), true) = (&entry, left) {
+                let path = dir.path().display();
+                (home.warn)(&format!("{path} stays, for `delete --force`: not everything could be undone"));
+                continue;
+            }
+            if let Err(error) = undo(entry, home) {
+                left |= recorded;
                 (home.warn)(&format!("while undoing: {error}"));
             }
         }
+    }
+}
+
+fn undo(entry: Undo<'_>, home: &Home) -> Result<()> {
+    match entry {
+        Undo::Dir(dir) => dir.remove(),
+        Undo::Cgroup(group) => group.give_back(),
+        Undo::Directories(made) => made.undo(),
+        Undo::Child(pidfd) => {
+            identity::kill(pidfd.as_fd())?;
+            match crate::sys::wait::reap(pidfd.as_fd()) {
+                // Waited for already: it ended early, or made place for the one that it cloned.
+                Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
+                other => other.map(drop),
+            }
+        }
+        Undo::Poststop(plan) => {
+            hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);
+            Ok(())
+        }
+        Undo::File(path) => {
+            let _ = std::fs::remove_file(path);
+            Ok(())
+        }
+        Undo::Mount(mount) => mount.remove(),
+        Undo::Rdt(groups) => rdt::remove(&groups),
+        Undo::NetDevice(device) => device.back(),
     }
 }

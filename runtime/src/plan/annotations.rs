@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +18,11 @@ use crate::seccomp::Insn;
 pub const NAMES: [&str; 9] =
     [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
 
+/// Those of them that weaken what the configuration asks for, or have the runtime open or tell something outside of the
+/// container: obeyed only where the host's administrator has listed them (`host/permitted.rs`). Engines hand annotations on
+/// from people who may not ask for that in any other way.
+const PERMITTED: [&str; 6] = [HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD, RECEIVER, BPF];
+
 const SYSTEMD: &str = "org.systemd.property.";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
@@ -28,9 +33,31 @@ const RECEIVER: &str = "run.oci.seccomp.receiver";
 const BPF: &str = "run.oci.seccomp_bpf_data";
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
+/// What the host's administrator lets annotations do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permitted(BTreeSet<&'static str>);
+
+impl Permitted {
+    /// Reads a list: a name on each line, or a comment after `#`. `groups`: keeping groups is nobody's to permit.
+    #[must_use]
+    pub fn of(text: &str, groups: bool) -> Permitted {
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let listed: BTreeSet<&str> = lines.chain(groups.then_some(KEEP_GROUPS)).collect();
+        Permitted(PERMITTED.into_iter().filter(|name| listed.contains(name)).collect())
+    }
+}
+
+/// Whether one of them is to be obeyed only with permission.
+#[must_use]
+pub fn need_permission(annotations: &BTreeMap<String, Option<String>>) -> bool {
+    PERMITTED.iter().any(|name| annotations.contains_key(*name))
+}
+
 /// What they ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obeyed {
+    /// Those that would have been obeyed with permission.
+    pub not_permitted: Vec<&'static str>,
     /// Keep the caller's supplementary groups (rootless users with groups of their host).
     pub keep_groups: bool,
     /// Which SELinux option carries `mountLabel`.
@@ -50,6 +77,7 @@ pub struct Obeyed {
 impl Default for Obeyed {
     fn default() -> Self {
         Obeyed {
+            not_permitted: Vec::new(),
             keep_groups: false,
             mount_context: "context",
             pidfd_socket: None,
@@ -61,17 +89,33 @@ impl Default for Obeyed {
     }
 }
 
+impl Obeyed {
+    /// What is said of those that are not obeyed.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.not_permitted.iter().map(|name| {
+            format!(
+                "config.json /annotations/{name}: not obeyed: the host's administrator has not listed it in \
+                 /etc/corten/annotations"
+            )
+        })
+    }
+}
+
 /// Reads them. A switch is on unless its value is empty, `0` or `false`: crun takes its presence, which nobody who
 /// wrote `0` can have meant.
 ///
 /// # Errors
 /// Values that do not read.
-pub fn read(annotations: &BTreeMap<String, Option<String>>) -> Result<Obeyed> {
+pub fn read(annotations: &BTreeMap<String, Option<String>>, permitted: &Permitted) -> Result<Obeyed> {
     let mut obeyed = Obeyed::default();
     if annotations.is_empty() {
         return Ok(obeyed);
     }
-    let value = |name: &str| annotations.get(name)?.as_deref().filter(|value| !value.is_empty());
+    let barred = |name: &str| PERMITTED.contains(&name) && !permitted.0.contains(name);
+    let given = |name: &str| annotations.get(name)?.as_deref().filter(|value| !value.is_empty());
+    let value = |name: &str| given(name).filter(|_| !barred(name));
+    let refused = |name: &&str| barred(name) && given(name).is_some();
+    obeyed.not_permitted = PERMITTED.into_iter().filter(refused).collect();
     let on = |name: &str| value(name).is_some_and(|value| !matches!(value, "0" | "false"));
     let wrong = |name: &str, text: String| Error::invalid(format_args!("/annotations/{name}"), text);
     let path = |name: &str| match value(name) {
@@ -159,7 +203,8 @@ mod tests {
     #[test]
     fn what_does_not_read_is_named() {
         let read = |name: &str, value: &str| {
-            super::read(&BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]))
+            let all = Permitted(PERMITTED.into());
+            super::read(&BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]), &all)
         };
         for (name, value) in
             [(PIDFD, "x"), (RECEIVER, "./x"), (MOUNT_CONTEXT, "label"), (BPF, "Zg=="), (HOOKS_STDERR, "x")]
@@ -173,5 +218,20 @@ mod tests {
         let insns = read(BPF, "BgAAAAAA/38=").unwrap().bpf.unwrap();
         assert_eq!(insns, [Insn { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]);
         assert!(NAMES.is_sorted());
+    }
+
+    #[test]
+    fn nothing_outside_of_the_container_without_permission() {
+        let all: BTreeMap<_, _> = NAMES.map(|name| (name.to_owned(), Some("/x".to_owned()))).into();
+        let all = BTreeMap::from_iter(all.into_iter().filter(|(name, _)| name != MOUNT_CONTEXT));
+        assert!(need_permission(&all));
+        let obeyed = super::read(&all, &Permitted::default()).unwrap();
+        let none = Obeyed { not_permitted: PERMITTED.to_vec(), fail_unknown: true, ..Obeyed::default() };
+        assert_eq!(obeyed, none);
+        assert_eq!(obeyed.warnings().count(), PERMITTED.len());
+        let text = format!("# of this host\n  {PIDFD} # because\n{BPF}x\n#{RECEIVER}\norg.example\n");
+        assert_eq!(Permitted::of(&text, false), Permitted([PIDFD].into()));
+        assert_eq!(Permitted::of("", true), Permitted([KEEP_GROUPS].into()));
+        assert_eq!(super::read(&all, &Permitted::of(&text, false)).unwrap().pidfd_socket, Some("/x".into()));
     }
 }

@@ -149,7 +149,8 @@ impl Plan {
         let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
         let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
-        let obeyed = annotations::read(&spec.annotations)?;
+        let obeyed = annotations::read(&spec.annotations, &facts.permitted)?;
+        warnings.extend(obeyed.warnings());
         let context = mounts::Context {
             mount_context: obeyed.mount_context,
             namespaces: &namespaces,

@@ -45,6 +45,9 @@ pub struct Window<'a> {
     pub wait: bool,
     /// Become root of the new user namespace: the exec of the stage would lose all capabilities otherwise.
     pub become_root: bool,
+    /// What holds the container's lock: a child that takes seats may be kept from it for long, and would keep the lock when
+    /// the host is gone.
+    pub lock: Option<BorrowedFd<'a>>,
     /// The child's end of the socket to the host.
     pub sync: BorrowedFd<'a>,
     /// The host's end: a child that waits holding it would never see the host end.
@@ -145,6 +148,10 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
         // SAFETY: closes this process's own copy.
         unsafe { libc::syscall(libc::SYS_close, host.as_raw_fd()) };
     }
+    if let (Some(lock), false) = (window.lock, window.seats.is_empty()) {
+        // SAFETY: closes this process's own copy.
+        unsafe { libc::syscall(libc::SYS_close, lock.as_raw_fd()) };
+    }
     let seated = window.seats.is_empty() || sit_down(sync, window.seats);
     if window.wait || !seated {
         let mut word = [0_u8; 16];
@@ -198,8 +205,13 @@ fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) -> bool {
     let message =
         Message { kind: kind::REACHED, barrier: barrier::SEATED, aux: errno as u32, ..Default::default() };
     let bytes = message.bytes();
-    // SAFETY: writes 16 bytes of a buffer of 16. Should the host be gone, the next read says so.
-    unsafe { libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    // SAFETY: writes 16 bytes of a buffer of 16, and ends a process without running anything that could not: the host would
+    // wait for that word for ever. Its end it sees.
+    unsafe {
+        if libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) != bytes.len() as isize {
+            libc::_exit(1)
+        }
+    }
     errno == 0
 }
 
@@ -238,6 +250,7 @@ pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
         seats: &[],
         wait: false,
         become_root: false,
+        lock: None,
         sync: stdin,
         host: None,
         stdio: None,
@@ -262,6 +275,7 @@ pub fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
         seats: &[],
         wait: false,
         become_root: false,
+        lock: None,
         sync: write.as_fd(),
         host: None,
         stdio: None,

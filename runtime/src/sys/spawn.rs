@@ -70,6 +70,20 @@ pub fn begin_afresh(command: &mut Command) {
     unsafe { command.pre_exec(begin) };
 }
 
+/// Lets `command` be killed when the thread that started it ends, however that comes about.
+pub fn end_with_us(command: &mut Command) {
+    let parent = std::process::id() as libc::pid_t;
+    let ask = move || {
+        // SAFETY: numbers only.
+        let (asked, now) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), libc::getppid()) };
+        // Gone before it could be asked for.
+        if asked != 0 || now != parent { Err(std::io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
+    unsafe { command.pre_exec(ask) };
+}
+
 /// Closes every descriptor from 3 on but `spared`: a daemon holds nothing of whoever started it.
 pub fn close_all_but(spared: BorrowedFd<'_>) {
     let spared = spared.as_raw_fd() as libc::c_uint;

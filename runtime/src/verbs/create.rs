@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use crate::ask::{Create, Home, Launched};
+use crate::cgroup::Version;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
-use crate::host::{Launch, Subject, Task};
+use crate::host::{Launch, Subject, Task, permitted};
 use crate::plan::{Plan, ids};
+use crate::procfs::boot_id;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
 use crate::state::{Dir, State, now, read_all};
@@ -26,8 +28,11 @@ use crate::sys::random;
 pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    facts.permitted = permitted::by(&facts, &spec.annotations)?;
+    // What nobody can guess, once: for the name of the keyring and the mark on the groups.
+    let lot = random::text().call(|| "getrandom()")?;
     if !ask.no_new_keyring {
-        ask.keyring_suffix = random::text().call(|| "getrandom()")?;
+        ask.keyring_suffix.clone_from(&lot);
     }
     if ask.no_pivot {
         facts.probe_mounts()?;
@@ -42,6 +47,10 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     }
     ids::rootless(&plan.namespaces, &facts)?;
     terminal_rules(&plan, &ask)?;
+    if plan.cgroup.record.version != Version::None {
+        plan.cgroup.record.mark = lot;
+        boot_id()?.clone_into(&mut plan.cgroup.record.boot);
+    }
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));

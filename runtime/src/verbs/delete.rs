@@ -3,30 +3,43 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use crate::ask::Home;
-use crate::cgroup::{self, Group};
+use crate::cgroup::Group;
 use crate::container::{Container, Phase, end};
 use crate::error::{Error, Kind, Result};
-use crate::facts::Facts;
-use crate::host::{hooks, rdt};
+use crate::host::{hooks, identity, permitted, rdt};
 use crate::plan;
-use crate::spec::{self, Spec};
-use crate::state::Dir;
+use crate::spec::Spec;
+use crate::state::{Dir, Identity};
 
-/// `delete`: removes a stopped (or created) container; with `force` kills it first, and an absent one is fine.
+/// How long a single wait of `delete --force` for another verb gets: what holds it is asked to end again before each.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// `delete`: removes a stopped (or created) container; with `force` kills it first, and an absent one is fine. The record
+/// goes last, and only after all that it names: one that cannot be read stays, with what it names.
 ///
 /// # Errors
-/// `Kind::Status` for a running container without `force`; `Kind::Os` for what could not be removed: the state
-/// stays then, and a later call goes on.
+/// `Kind::Status` for a running container without `force`; whatever keeps from reading the state; `Kind::Os` for what
+/// could not be removed: the state stays then, and a later call goes on.
 pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
-    let container = match Container::open_locked(home, id) {
-        Err(error) if error.kind() == Kind::NotFound && force => return leftover(home, id),
-        Err(error) if error.kind() == Kind::NotFound => return absent(home, id, error),
-        Err(error) if force => return unreadable(home, id, error),
+    let dir = match Dir::open(&home.root, id) {
+        Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
         other => other?,
     };
+    if force {
+        seize(&dir)?
+    } else {
+        dir.lock()?
+    }
+    let state = match dir.read() {
+        // Its `create` died before it wrote one, and nothing else was made; or its `delete`, when all else was gone.
+        Err(error) if error.errno() == Some(libc::ENOENT) => return dir.remove(),
+        other => other?,
+    };
+    let container = Container::of(dir, state);
     let (phase, pidfd) = container.phase()?;
     match phase {
         Phase::Stopped | Phase::Created => {}
@@ -48,7 +61,7 @@ pub(super) fn destroy(
     pidfd: Option<OwnedFd>,
 ) -> Result<()> {
     if phase != Phase::Stopped {
-        end(container, pidfd)?;
+        end(container, pidfd.as_ref())?;
     }
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;
@@ -61,7 +74,8 @@ pub(super) fn destroy(
     // Read before the directory goes, run after: a failing hook must not keep the container (runtime.md, step 13).
     let hooks = match container.state.poststop.then(|| container.spec()) {
         Some(Ok(Spec { hooks, annotations, .. })) => {
-            let obeyed = plan::annotations::read(&annotations).unwrap_or_default();
+            let listed = permitted::listed(&annotations, false).unwrap_or_default();
+            let obeyed = plan::annotations::read(&annotations, &listed).unwrap_or_default();
             plan::hooks::decide(&hooks, &obeyed.hook_output).unwrap_or_default().poststop
         }
         Some(Err(_)) | None => Vec::new(),
@@ -72,35 +86,24 @@ pub(super) fn destroy(
     Ok(())
 }
 
-/// A directory without a state: its `create` died before it wrote one, and nothing else was made.
-fn leftover(home: &Home, id: &str) -> Result<()> {
-    match Dir::open(&home.root, id) {
-        Ok(dir) => dir.lock().and_then(|()| dir.remove()),
-        Err(error) if error.kind() == Kind::NotFound => Ok(()),
-        Err(error) => Err(error),
+/// Holds the container, whatever another verb is at work on: what that waits for is killed, and it lets go.
+fn seize(dir: &Dir) -> Result<()> {
+    let mut patience = Duration::from_millis(2);
+    while !dir.lock_within(patience)? {
+        if let Some(hook) = dir.hook()?.map(|hook| hook.open()).transpose()?.flatten() {
+            identity::kill(hook.as_fd())?;
+        }
+        // Of a state that is not written yet nothing is to be killed; of one that cannot be read, nothing is known.
+        if dir.has("state.json")? {
+            let state = dir.read()?;
+            let init = state.init.as_ref().map(Identity::open).transpose()?.flatten();
+            init.map_or(Ok(()), |init| identity::kill(init.as_fd()))?;
+            Group::open(state.cgroup).kill()?;
+        }
+        if patience > PATIENCE {
+            return dir.lock();
+        }
+        patience *= 2;
     }
-}
-
-fn absent(home: &Home, id: &str, error: Error) -> Result<()> {
-    match Dir::open(&home.root, id) {
-        Ok(_) => leftover(home, id),
-        Err(_) => Err(error),
-    }
-}
-
-/// A state that does not read: the group is found again from the configuration's copy, and whatever is in it ends.
-fn unreadable(home: &Home, id: &str, error: Error) -> Result<()> {
-    let dir = Dir::open(&home.root, id)?;
-    dir.lock()?;
-    (home.warn)(&format!("{error}; removing what can be found"));
-    if let Ok(spec) = dir.read_file("config.json").and_then(|bytes| spec::read::<Spec>("config.json", &bytes))
-    {
-        let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
-        let facts = Facts::probe()?;
-        let plan = cgroup::decide(&facts.cgroups, home.manager, id, path, None)?;
-        let group = Group::open(plan.record);
-        group.kill()?;
-        group.destroy()?;
-    }
-    dir.remove()
+    Ok(())
 }

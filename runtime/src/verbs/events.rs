@@ -16,7 +16,7 @@ use crate::host::rdt;
 /// # Errors
 /// `Kind::Status` for a stopped container, `Kind::Unsupported` for one without a control group.
 pub fn stats(home: &Home, id: &str) -> Result<Stats> {
-    Watch::of(&Container::open(home, id)?)?.stats()
+    Watch::of(Container::open(home, id)?)?.stats()
 }
 
 /// A watch for processes of a container that are killed for want of memory: its descriptor is for poll, epoll.
@@ -24,7 +24,7 @@ pub fn stats(home: &Home, id: &str) -> Result<Stats> {
 /// # Errors
 /// As [`stats`]; `Kind::Unsupported` also without the memory controller.
 pub fn oom_watch(home: &Home, id: &str) -> Result<OomWatch> {
-    Watch::of(&Container::open(home, id)?)?.group.oom_watch()
+    Watch::of(Container::open(home, id)?)?.group.oom_watch()
 }
 
 /// A container that is followed until its end.
@@ -40,12 +40,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    fn of(container: &Container) -> Result<Watch> {
+    fn of(container: Container) -> Result<Watch> {
         let id = container.state.id.clone();
         match container.phase()? {
-            (Phase::Created | Phase::Running | Phase::Paused, Some(pidfd)) => {
-                Ok(Watch { pidfd, oom: None, group: container.group(), rdt: container.state.rdt.clone(), id })
-            }
+            (Phase::Created | Phase::Running | Phase::Paused, Some(pidfd)) => Ok(Watch {
+                pidfd,
+                oom: None,
+                rdt: container.state.rdt.clone(),
+                group: container.into_group(),
+                id,
+            }),
             _ => Err(not_running(&id)),
         }
     }
@@ -68,7 +72,7 @@ impl Watch {
 /// # Errors
 /// As [`stats`].
 pub fn watch(home: &Home, id: &str) -> Result<Watch> {
-    let mut watch = Watch::of(&Container::open(home, id)?)?;
+    let mut watch = Watch::of(Container::open(home, id)?)?;
     watch.oom = match watch.group.oom_watch() {
         Ok(oom) => Some(oom),
         Err(error) if error.kind() == Kind::Unsupported => None,

@@ -11,7 +11,7 @@ use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result, printable};
 use crate::facts::{self, Facts};
-use crate::host::{Launch, Subject, Task};
+use crate::host::{Launch, Subject, Task, permitted};
 use crate::plan::annotations;
 use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
@@ -47,7 +47,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
-    let obeyed = annotations::read(&spec.annotations)?;
+    let permitted = permitted::by(&facts, &spec.annotations)?;
+    let obeyed = annotations::read(&spec.annotations, &permitted)?;
     let seccomp = process::seccomp(&spec, &obeyed, &mut warnings)?;
     let entry = Entry {
         id: container.state.id.clone(),

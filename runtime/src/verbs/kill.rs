@@ -5,6 +5,7 @@
 
 use std::os::fd::AsFd;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::ask::Home;
@@ -25,9 +26,8 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
             (libc::SIGKILL, _) if grouped => container.group().kill(),
             _ if grouped => container.group().signal(signal),
             // With init its whole pid namespace ends.
-            (libc::SIGKILL, Some(init)) if own_pid_namespace(&container) => {
-                crate::host::identity::kill(init.as_fd());
-                Ok(())
+            (libc::SIGKILL, Some(init)) if own_pid_namespace(&container)? => {
+                crate::host::identity::kill(init.as_fd())
             }
             _ => everybody(&container, signal),
         };
@@ -36,14 +36,14 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
         return Err(Error::new(Kind::Status, format!("container not running: {id}")));
     };
     // Without a pid namespace of its own the others would outlive init.
-    let everyone = signal == libc::SIGKILL && !own_pid_namespace(&container);
+    let everyone = signal == libc::SIGKILL && !own_pid_namespace(&container)?;
     if everyone {
         container.group().kill()?;
     }
     match send(pidfd.as_fd(), signal) {
         // Dead of that already, and reaped by its parent meanwhile.
-        Err(rustix::io::Errno::SRCH) if everyone => {}
-        Err(rustix::io::Errno::SRCH) => {
+        Err(Errno::SRCH) if everyone => {}
+        Err(Errno::SRCH) => {
             return Err(Error::new(Kind::Status, format!("container not running: {id}")));
         }
         other => other.call(|| format!("pidfd_send_signal({signal})"))?,
@@ -51,22 +51,26 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
     if signal == libc::SIGKILL { container.group().let_die() } else { Ok(()) }
 }
 
-fn own_pid_namespace(container: &Container) -> bool {
-    container.spec().is_ok_and(|spec| {
-        spec.linux
-            .namespaces
-            .iter()
-            .any(|ns| ns.kind == "pid" && ns.path.as_ref().is_none_or(String::is_empty))
-    })
+fn own_pid_namespace(container: &Container) -> Result<bool> {
+    let spec = container.spec()?;
+    let new = |path: &Option<String>| path.as_ref().is_none_or(String::is_empty);
+    Ok(spec.linux.namespaces.iter().any(|ns| ns.kind == "pid" && new(&ns.path)))
 }
 
 fn everybody(container: &Container, signal: i32) -> Result<()> {
     for pid in container.pids()? {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The pidfd is opened, then asked again: a pid that was taken over meanwhile is not among them.
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        if container.pids()?.contains(&pid.as_raw_nonzero().get()) {
-            let _ = send(pidfd.as_fd(), signal);
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH | Errno::INVAL) => continue,
+            other => other.call(|| format!("pidfd_open({})", pid.as_raw_nonzero()))?,
+        };
+        if !container.pids()?.contains(&pid.as_raw_nonzero().get()) {
+            continue;
+        }
+        match send(pidfd.as_fd(), signal) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => return Err(Error::os(format!("pidfd_send_signal({signal})"), errno)),
         }
     }
     Ok(())

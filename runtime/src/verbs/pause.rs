@@ -26,9 +26,7 @@ pub fn pause(home: &Home, id: &str) -> Result<()> {
 pub fn resume(home: &Home, id: &str) -> Result<()> {
     let container = Container::open_locked(home, id)?;
     match container.phase()?.0 {
-        // A frozen container that waits at its gate counts as created, and may be thawed as well.
         Phase::Paused => container.group().freeze(false),
-        Phase::Created if container.group().is_frozen()? => container.group().freeze(false),
         _ => Err(Error::new(Kind::Status, format!("container not paused: {id}"))),
     }
 }

@@ -7,6 +7,7 @@ use super::create::load;
 use crate::ask::{Create, Home};
 use crate::error::Result;
 use crate::facts::Facts;
+use crate::host::permitted;
 use crate::plan::{Plan, ids};
 use crate::program::{HostOp, Op, check, compile, explain};
 
@@ -28,6 +29,7 @@ pub struct PlanLine {
 pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     let (spec, _, bundle) = load(ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    facts.permitted = permitted::by(&facts, &spec.annotations)?;
     if ask.no_pivot {
         facts.probe_mounts()?;
     }

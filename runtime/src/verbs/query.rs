@@ -3,10 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::ask::{Home, check_id};
+use crate::ask::Home;
 use crate::container::{Container, owner};
-use crate::error::{Context, Kind, Result};
-use crate::state::Status;
+use crate::error::{Kind, Result};
+use crate::state::{Root, Status};
 
 /// `state`: one container (reference J1).
 ///
@@ -21,14 +21,7 @@ pub fn state(home: &Home, id: &str) -> Result<Status> {
 /// # Errors
 /// A root that is not there, or cannot be read.
 pub fn list(home: &Home) -> Result<Vec<Status>> {
-    let root = &home.root;
-    let entries = std::fs::read_dir(root).call(|| format!("open({})", root.display()))?;
-    let mut ids: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok().filter(|id| check_id(id).is_ok()))
-        .collect();
-    ids.sort_unstable();
+    let ids = Root::open(&home.root)?.ids()?;
     let mut all = Vec::with_capacity(ids.len());
     for id in ids {
         let told = Container::open(home, &id)

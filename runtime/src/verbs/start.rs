@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::host::gate::{self, GATE};
 use crate::host::notify::Notify;
 use crate::host::silent::{self, End};
-use crate::host::{hooks, word};
+use crate::host::{hooks, permitted, word};
 use crate::plan::notify::DIRECTORY;
 use crate::plan::{self, Plan};
 use crate::program::{Op, Program, StageOp, Step, compile};
@@ -52,15 +52,19 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
     let (phase, pidfd) = container.phase()?;
     match phase {
         Phase::Created => {}
+        // It would wait for the thaw, and everybody for it.
+        Phase::Paused => return status("cannot start a container in the paused state"),
         Phase::Stopped => return status("cannot start a container that has stopped"),
         Phase::Creating => return status("cannot start a container that is being created"),
-        Phase::Running | Phase::Paused => return status("cannot start an already running container"),
+        Phase::Running => return status("cannot start an already running container"),
     }
     if !container.state.process {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
-    let manager = manager.filter(|_| container.dir.has(DIRECTORY));
-    let notify = manager.map(|manager| Notify::bind(&container.dir, manager)).transpose()?;
+    let notify = match manager {
+        Some(manager) if container.dir.has(DIRECTORY)? => Some(Notify::bind(&container.dir, manager)?),
+        _ => None,
+    };
     let knock = gate::knock(&container.dir)?;
     // Gone before the word is given: should we die in between, nobody is told "created", and the stage (unless its gate is a
     // FIFO) ends.
@@ -81,14 +85,14 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
 
 /// The stage closed its end: by the exec, or by dying.
 fn executed(home: &Home, container: &Container, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
-    let end = silent::end(pid, pidfd);
+    let end = silent::end(pid, pidfd)?;
     if end == End::Executed {
         return Ok(());
     }
     let program = program(home, container)?;
     let is_gate = |step: &Step| step.op == Op::Stage(StageOp::Gate);
     let from = program.steps.iter().position(is_gate).map_or(0, |gate| gate + 1);
-    match silent::judge(end, &program, from, Some((&container.group(), 0))) {
+    match silent::judge(end, &program, from, Some((container.group(), 0))) {
         Some(error) => Err(error.at(STARTING)),
         None => Ok(()),
     }
@@ -103,11 +107,12 @@ fn program(home: &Home, container: &Container) -> Result<Program> {
         no_new_keyring: state.no_keyring,
         preserve_fds: state.keep_fds - state.listen_fds,
         listen_fds: state.listen_fds,
-        notify: container.dir.has(DIRECTORY).then(PathBuf::new),
+        notify: container.dir.has(DIRECTORY).unwrap_or(false).then(PathBuf::new),
         ..Create::default()
     };
-    let facts = Facts::probe()?.for_rootless(home.rootless);
-    let plan = Plan::new(&container.spec()?, &facts, home, &ask, state.bundle.clone())?;
+    let (spec, mut facts) = (container.spec()?, Facts::probe()?.for_rootless(home.rootless));
+    facts.permitted = permitted::by(&facts, &spec.annotations)?;
+    let plan = Plan::new(&spec, &facts, home, &ask, state.bundle.clone())?;
     Ok(compile::create(&plan, facts.last_cap))
 }
 
@@ -121,9 +126,9 @@ fn poststart(home: &Home, container: &Container) -> Result<()> {
     let pid = state.init.as_ref().map_or(0, |init| init.pid);
     let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
     let spec = container.spec()?;
-    let obeyed = plan::annotations::read(&spec.annotations)?;
+    let obeyed = plan::annotations::read(&spec.annotations, &permitted::listed(&spec.annotations, false)?)?;
     let hooks = plan::hooks::decide(&spec.hooks, &obeyed.hook_output)?;
-    hooks::run("poststart", &hooks.poststart, &text, &state.bundle).inspect_err(|_| {
+    hooks::run("poststart", &hooks.poststart, &text, &state.bundle, &container.dir).inspect_err(|_| {
         let destroyed = container.phase().and_then(|(phase, pidfd)| destroy(home, container, phase, pidfd));
         if let Err(error) = destroyed {
             (home.warn)(&format!("after the failed hook: {error}"));

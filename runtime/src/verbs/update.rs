@@ -65,7 +65,7 @@ fn limits(home: &Home, container: &mut Container, ask: &Resources) -> Result<()>
     for (at, why) in &change.plan.warnings {
         (home.warn)(&format!("{}: {why}", at.replace("/linux/resources", "resources ")));
     }
-    let group = container.group();
+    let group = &container.group;
     group.set_properties(&change.plan)?;
     let before = group.update(&change).inspect_err(|_| {
         // systemd took them; the kernel did not.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use corten::cgroup::{Group, Hierarchies, Manager, decide};
 use corten::spec::Resources;
 
-use super::apply;
+use super::{apply, create};
 
 const USUAL: &str = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
 
@@ -32,7 +32,7 @@ pub fn print() {
         lap();
         let plan = decide(&h, Manager::Cgroupfs, "id", Some(&path), Some(&resources)).unwrap();
         lap();
-        let (group, placement) = Group::create(&plan).unwrap();
+        let (group, placement) = create(&plan).unwrap();
         lap();
         apply(&group, &plan).unwrap();
         lap();

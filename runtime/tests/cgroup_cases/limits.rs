@@ -2,10 +2,9 @@
 //! Limits, read back from the kernel.
 
 use corten::Kind;
-use corten::cgroup::Group;
 
 use super::children::Waiting;
-use super::{Case, Host, apply, read};
+use super::{Case, Host, apply, create, read};
 
 pub const CASES: &[Case] = &[
     ("limits arrive", arrive),
@@ -83,7 +82,7 @@ fn arrive(host: &Host) {
             continue;
         }
         let plan = host.plan("a", json);
-        let (group, _) = Group::create(&plan).unwrap();
+        let (group, _) = create(&plan).unwrap();
         let applied = apply(&group, &plan);
         if let Err(error) = &applied
             && error.kind() == Kind::Unsupported
@@ -215,7 +214,7 @@ fn unified(host: &Host) {
         assert_eq!(read(host.dir("", "a") + "/memory.max"), "8388608");
         group.destroy().unwrap();
         let plan = host.plan("a", r#"{"unified":{"memory.nosuch":"1"}}"#);
-        let (group, _) = Group::create(&plan).unwrap();
+        let (group, _) = create(&plan).unwrap();
         let error = apply(&group, &plan).unwrap_err();
         assert!(
             error.to_string().starts_with("config.json /linux/resources/unified/memory.nosuch: "),

@@ -4,16 +4,18 @@
 use std::path::Path;
 
 use corten::Kind;
-use corten::cgroup::{Group, Manager, decide};
+use corten::cgroup::{Group, Made, Manager, Record, decide};
 
 use super::children::{Waiting, born_in, reap};
-use super::{Case, Host, apply, read};
+use super::{Case, Host, apply, create, read};
 
 pub const CASES: &[Case] = &[
     ("a group is made and goes", made_and_gone),
     ("a used group is refused", used),
     ("a frozen group is refused", frozen),
     ("a failure leaves nothing", failure),
+    ("a failure leaves what was found", found),
+    ("a boot's inodes are not another's", other_boot),
     ("birth in the group", birth),
     ("placing and listing", placing),
     ("further processes", exec),
@@ -50,17 +52,20 @@ fn used(host: &Host) {
     let process = Waiting::new("true");
     group.place(process.pid()).unwrap();
     for name in ["a", "a/below"] {
-        let error = Group::create(&host.plan(name, "{}")).err();
+        let error = create(&host.plan(name, "{}")).err();
         let expected = (name == "a").then_some("container's cgroup is not empty: 1 process(es) found");
         assert_eq!(error.is_some(), expected.is_some());
         assert!(error.iter().all(|e| e.to_string().ends_with(expected.unwrap())), "{error:?}");
     }
-    // Without its mark and inode the group counts as somebody else's: nothing happens to it.
+    // Without its mark and inode the group counts as somebody else's: nothing happens to it, nor is it told of.
     let mut stranger = host.plan("a", "{}").record;
-    stranger.id = "other".into();
+    stranger.mark = "another one".into();
     let stranger = Group::open(stranger);
     stranger.kill().unwrap();
     stranger.destroy().unwrap();
+    stranger.give_back().unwrap();
+    stranger.signal(libc::SIGKILL).unwrap();
+    assert!(stranger.pids().unwrap().is_empty() && stranger.freeze(true).is_err());
     assert_eq!(group.pids().unwrap(), [process.pid()]);
     // After a crash in `create` the mark is what tells that it is ours.
     Group::open(host.plan("a", "{}").record).destroy().unwrap();
@@ -73,10 +78,14 @@ fn frozen(host: &Host) {
     }
     let (group, _) = host.group("a", "{}");
     group.freeze(true).unwrap();
-    let error = Group::create(&host.plan("a", "{}")).unwrap_err();
+    let error = create(&host.plan("a", "{}")).unwrap_err();
     assert!(error.to_string().ends_with("container's cgroup unexpectedly frozen"), "{error}");
     group.freeze(false).unwrap();
-    // Empty and thawed, it may be used.
+    // Empty and thawed, it may be used: by the same container, and by no other.
+    let mut other = host.plan("a", "{}");
+    other.record.mark = "another one".into();
+    let error = create(&other).unwrap_err().to_string();
+    assert!(error.ends_with("belongs to another container, which was not deleted"), "{error}");
     let (second, _) = host.group("a", "{}");
     second.destroy().unwrap();
 }
@@ -84,7 +93,7 @@ fn frozen(host: &Host) {
 fn failure(host: &Host) {
     // No kernel has this controller, so v2 finds out after the directories are made; v1 refuses at once.
     let error = match host.v2() {
-        true => Group::create(&host.plan("x/y/z", r#"{"unified":{"nosuch.max":"1"}}"#)).unwrap_err(),
+        true => create(&host.plan("x/y/z", r#"{"unified":{"nosuch.max":"1"}}"#)).unwrap_err(),
         false => host.try_plan("x/y/z", r#"{"rdma":{"mlx":{"hcaHandles":1}}}"#).unwrap_err(),
     };
     assert_eq!(error.kind(), Kind::Unsupported, "{error}");
@@ -93,11 +102,55 @@ fn failure(host: &Host) {
         assert!(!Path::new(&dir).exists(), "{dir}");
     }
     if host.v2() && !host.has("memory") {
-        let error = Group::create(&host.plan("x", r#"{"memory":{"limit":4096}}"#)).unwrap_err();
+        let error = create(&host.plan("x", r#"{"memory":{"limit":4096}}"#)).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("config.json /linux/resources/memory/limit: "), "{text}");
         assert!(text.contains("memory controller is not available for memory.max"), "{text}");
     }
+}
+
+/// Found groups: a create that fails gives them back, with nothing in them; one that does not has them.
+fn found(host: &Host) {
+    host.dirs("a").iter().for_each(|dir| std::fs::create_dir_all(dir).unwrap());
+    let mut notes = Vec::new();
+    let plan = host.plan("a", "{}");
+    let mut made = Made::default();
+    let made_group = Group::create(&plan, &mut made, &mut |record| {
+        notes.push(record.clone());
+        Ok(())
+    });
+    let (group, _) = made_group.unwrap();
+    assert!(notes[0].groups.iter().all(|group| group.found && group.inode.is_none()));
+    // Had the runtime died right then: it is not claimed yet, and not ours to remove.
+    Group::open(Record { mark: "another one".into(), ..notes[0].clone() }).destroy().unwrap();
+    let process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    group.give_back().unwrap();
+    made.undo().unwrap();
+    for dir in host.dirs("a") {
+        assert!(Path::new(&dir).is_dir() && read(dir.clone() + "/cgroup.procs").is_empty(), "{dir}");
+    }
+    // It bears no mark any more: the next one may have it.
+    let mut other = host.plan("a", "{}");
+    other.record.mark = "another one".into();
+    let (group, _) = create(&other).unwrap();
+    group.destroy().unwrap();
+    assert!(host.dirs("a").iter().all(|dir| !Path::new(dir).exists()));
+}
+
+/// Inodes begin anew with every boot: after one, the group of that number is somebody else's.
+fn other_boot(host: &Host) {
+    let (group, _) = host.group("a", "{}");
+    let mut process = Waiting::new("true");
+    group.place(process.pid()).unwrap();
+    let of_boot = |boot: &str| Record { mark: String::new(), boot: boot.into(), ..group.record().clone() };
+    let other = Group::open(of_boot("another one"));
+    other.kill().unwrap();
+    other.destroy().unwrap();
+    assert!(!process.dies_within(std::time::Duration::from_millis(20)));
+    Group::open(of_boot(corten::procfs::boot_id().unwrap())).kill().unwrap();
+    assert!(process.dies_within(std::time::Duration::from_secs(10)));
+    group.destroy().unwrap();
 }
 
 fn birth(host: &Host) {
@@ -211,7 +264,7 @@ fn freezing(host: &Host) {
 
 fn disabled(host: &Host) {
     let plan = decide(&host.h, Manager::Disabled, "id", Some(&format!("/{}/a", host.base)), None).unwrap();
-    let (group, placement) = Group::create(&plan).unwrap();
+    let (group, placement) = create(&plan).unwrap();
     apply(&group, &plan).unwrap();
     assert!(placement.at_birth().is_none());
     placement.place(1).unwrap();
@@ -237,8 +290,9 @@ fn user_namespace(host: &Host) {
 /// A group's life, from its record as after a crash.
 pub fn lifecycle(path: &str) {
     let h = corten::cgroup::Hierarchies::probe().unwrap();
-    let plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
-    let (group, _) = Group::create(&plan).unwrap();
+    let mut plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
+    "a test's".clone_into(&mut plan.record.mark);
+    let (group, _) = create(&plan).unwrap();
     apply(&group, &plan).unwrap();
     let process = Waiting::new("true");
     group.place(process.pid()).unwrap();

@@ -14,7 +14,7 @@ pub mod standin;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use corten::cgroup::{Group, Hierarchies, Manager, Placement, Plan, Version, decide};
+use corten::cgroup::{Group, Hierarchies, Made, Manager, Placement, Plan, Version, decide};
 use corten::spec::Resources;
 
 type Case = (&'static str, fn(&Host));
@@ -82,7 +82,9 @@ impl Host {
     pub fn try_plan(&self, group: &str, json: &str) -> corten::Result<Plan> {
         let resources: Resources = corten::spec::read("resources", json.as_bytes()).unwrap();
         let path = format!("/{}/{group}", self.base);
-        decide(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))
+        let mut plan = decide(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))?;
+        "a test's".clone_into(&mut plan.record.mark);
+        Ok(plan)
     }
 
     pub fn plan(&self, group: &str, json: &str) -> Plan {
@@ -92,7 +94,7 @@ impl Host {
     /// A group with its limits.
     pub fn group(&self, group: &str, json: &str) -> (Group, Placement) {
         let plan = self.plan(group, json);
-        let (group, placement) = Group::create(&plan).unwrap();
+        let (group, placement) = create(&plan).unwrap();
         apply(&group, &plan).unwrap();
         (group, placement)
     }
@@ -139,6 +141,12 @@ impl Host {
             }
         }
     }
+}
+
+/// Makes the groups, or nothing.
+pub fn create(plan: &Plan) -> corten::Result<(Group, Placement)> {
+    let mut made = Made::default();
+    Group::create(plan, &mut made, &mut |_| Ok(())).inspect_err(|_| made.undo().unwrap())
 }
 
 /// Limits, then device rules, as `create` does.

@@ -3,6 +3,7 @@
 //! gets which bytes, and what is made of the figures. Needs no root. That the kernel takes them is not shown.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use corten::cgroup::stats::Rdma;
@@ -58,7 +59,12 @@ fn written(h: &Hierarchies, resources: &str, top: &Path, files: &[Written]) {
     }
     let resources = corten::spec::read("resources", resources.as_bytes()).unwrap();
     let plan = decide(h, Manager::Cgroupfs, "x", Some("/x"), Some(&resources)).unwrap();
-    let group = Group::open(plan.record.clone());
+    let mut record = plan.record.clone();
+    for group in &mut record.groups {
+        // The one for devices is not there: nothing is written to it.
+        group.inode = fs::metadata(group.full()).ok().map(|found| found.ino());
+    }
+    let group = Group::open(record);
     group.apply_limits(&plan).unwrap();
     for (controller, file, content) in files {
         let path = top.join(controller).join("x").join(file);

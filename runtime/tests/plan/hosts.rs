@@ -34,6 +34,7 @@ pub fn v2() -> Facts {
         cgroups,
         mount_setattr: true,
         below_sys: Vec::new(),
+        permitted: corten::plan::annotations::Permitted::of("", true),
         mounts: Vec::new(),
         within: Default::default(),
     }

@@ -132,7 +132,7 @@ impl Binary {
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).call(|| format!("pidfd_open({text})"))?;
         let console = console.map(|socket| socket.receive()).transpose();
         if console.is_err() {
-            identity::kill(pidfd.as_fd());
+            identity::kill(pidfd.as_fd())?;
             exits::unclaim(pid.as_raw_nonzero().get());
         }
         Ok(Made { pid: pid.as_raw_nonzero().get(), pidfd, console: console?, group: None, oom: None })

@@ -84,17 +84,19 @@ pub fn delete(flags: &Flags) -> Result<()> {
 /// its process is not recorded (nothing was created, or by an older server), its socket is asked.
 fn is_dead(server: Option<&Identity>, socket: &Path) -> bool {
     let Some(server) = server else { return !socket::is_served(socket) };
+    // Not known, which is not dead.
+    let unknown = |error: corten::Error| {
+        log::warn(&error.to_string());
+        false
+    };
     match server.open() {
         Ok(None) => true,
         Ok(Some(pidfd)) => {
             let dying = is_dying(server.pid);
-            identity::wait_for_exit(pidfd.as_fd(), Some(if dying { DYING } else { Duration::ZERO })) || dying
+            let patience = if dying { DYING } else { Duration::ZERO };
+            identity::wait_for_exit(pidfd.as_fd(), Some(patience)).unwrap_or_else(unknown) || dying
         }
-        // Not known, which is not dead.
-        Err(error) => {
-            log::warn(&error.to_string());
-            false
-        }
+        Err(error) => unknown(error),
     }
 }
 

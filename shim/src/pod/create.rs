@@ -147,7 +147,9 @@ async fn undone(request: &CreateTaskRequest, bundle: &Path, Done { made, driver,
         log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
     }
     let pidfd = Rc::new(made.pidfd);
-    identity::kill(pidfd.as_fd());
+    if let Err(error) = identity::kill(pidfd.as_fd()) {
+        log::warn(&error.to_string());
+    }
     exits::end_of(&pidfd, made.pid).await;
     Refusal::state(format!("the create of container {} was given up by its client", request.id))
 }

@@ -122,7 +122,9 @@ impl Pod {
         if task.abandoned.has_happened() {
             // Its container's end has been told. Nobody may hear of it any more.
             let pidfd = Rc::new(made.pidfd);
-            identity::kill(pidfd.as_fd());
+            if let Err(error) = identity::kill(pidfd.as_fd()) {
+                crate::log::warn(&error.to_string());
+            }
             exits::end_of(&pidfd, made.pid).await;
             return Err(Refusal::state("the container ended before the exec started"));
         }

@@ -197,7 +197,8 @@ fn read_only(t: &Test, name: &str, options: &str) -> Verdict {
     fs::create_dir(&at)?;
     fs::set_permissions(&at, fs::Permissions::from_mode(0o700))?;
     let flags = if options.is_empty() { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-    t.mount("tmpfs", "tmpfs", &at, flags, options)
+    // For its owner alone: another would be refused for that.
+    t.mount("tmpfs", "tmpfs", &at, flags, &format!("mode=700,{options}"))
 }
 
 /// The file in which the runtime keeps a container's state, and its text.
@@ -211,7 +212,7 @@ fn state_file(t: &Test, id: &str) -> Result<(std::path::PathBuf, String), Troubl
     Err(Trouble::NotRun("no state file of a known name".into()))
 }
 
-/// A state file that is damaged must give one line of error, and `delete --force` must still clear all away.
+/// A state file that is damaged must give one line of error; what becomes of it is said by `own/record-that-cannot-be-read-stays`.
 fn damaged(name: &'static str, damage: fn(&str) -> String) -> Case {
     case(format!("bad/state-file-{name}"), move |t: &Test| {
         let b = t.bundle()?.probe("forever");
@@ -221,12 +222,6 @@ fn damaged(name: &'static str, damage: fn(&str) -> String) -> Case {
         let done = t.cli(&format!("state {}", b.id))?;
         check!(done.code == 1, "{done}");
         done.complains(&["state|status|parse|json|eof|cannot unmarshal"])?;
-        if t.host.name == "corten" {
-            let before = t.snapshot();
-            t.cli(&format!("delete --force {}", b.id))?.ok()?;
-            check!(!before.differences(&t.snapshot()).is_empty(), "delete removed nothing");
-            return Ok(());
-        }
         Ok(fs::write(&path, text)?)
     })
 }

@@ -38,6 +38,7 @@ mod nested;
 mod netdev;
 mod notify;
 mod odd;
+mod owners;
 mod process;
 mod propagation;
 mod races;
@@ -99,6 +100,7 @@ pub fn all() -> Vec<Case> {
         races::cases,
         lsm::cases,
         crash::cases,
+        owners::cases,
         rdt::cases,
         netdev::cases,
         mempolicy::cases,

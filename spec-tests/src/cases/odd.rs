@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::UsageWho;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Trouble, case, same};
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::done::Done;
 use crate::harness::host::Need;
 use crate::harness::pace::{processor_time, within};
@@ -225,6 +226,54 @@ fn large() -> Vec<Case> {
     ]
 }
 
+/// Lets the host's administrator list annotations for Corten: below /etc, in this case's mount namespace.
+fn permit(t: &Test, names: &[&str]) -> Verdict {
+    if t.host.name != "corten" {
+        return Ok(());
+    }
+    let etc = t.path("etc");
+    let copied = std::process::Command::new("cp").arg("-a").arg("/etc").arg(&etc).status()?;
+    check!(copied.success(), "cp -a /etc: {copied}");
+    std::fs::create_dir_all(etc.join("corten"))?;
+    std::fs::write(etc.join("corten/annotations"), names.join("\n"))?;
+    t.mount("", &t.file("etc"), Path::new("/etc"), nix::mount::MsFlags::MS_BIND, "")
+}
+
+/// S41: what an image's or a pod's author may set must not open, make or tell anything on the host, nor weaken anything.
+fn without_permission(t: &Test) -> Verdict {
+    let (out, socket) = (t.file("hook-out"), t.path("agent"));
+    let receiver = crate::harness::console::Receiver::listen(&socket)?;
+    let socket = socket.to_string_lossy().into_owned();
+    let allow_all = "BgAAAAAA/38=";
+    let mut b = t.bundle()?.writable();
+    for (name, value) in [
+        ("run.oci.hooks.stdout", &*out),
+        ("run.oci.hooks.stderr", &out),
+        ("run.oci.pidfd_receiver", &socket),
+        ("run.oci.seccomp.receiver", &socket),
+        ("run.oci.seccomp_bpf_data", allow_all),
+        ("run.oci.keep_original_groups", "1"),
+    ] {
+        b = b.set(&format!("/annotations/{name}"), json!(value));
+    }
+    let program = b.rootfs("probe");
+    let hook = json!([{"path": program, "args": ["probe", "print", "said"]}]);
+    let denied = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
+    let b = b.set("/hooks", json!({"createRuntime": hook, "poststart": hook, "poststop": hook}));
+    let b = b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": denied}));
+    let mut command = t.bundle_command("run", &b)?;
+    crate::sys::with_groups_and_umask(&mut command, vec![4321], 0o022);
+    let done = t.complete(command)?;
+    let r = crate::harness::report::Report::read(&done.ok()?.stdout)?;
+    r.is("/groups", json!([]))?;
+    for name in ["hooks.stdout", "hooks.stderr", "pidfd_receiver", "seccomp.receiver", "seccomp_bpf_data"] {
+        check!(done.stderr.contains(name), "not a word of {name}: {done}");
+    }
+    check!(!Path::new(&out).exists(), "a file was made");
+    check!(receiver.is_silent()?, "somebody has connected");
+    t.expect(b, &[("mkdir /tmp/x", "EPERM")]).map(drop)
+}
+
 /// crun's annotations that are obeyed.
 fn annotations() -> Vec<Case> {
     const RUNC: &str = "F8: the annotation is crun's";
@@ -232,7 +281,9 @@ fn annotations() -> Vec<Case> {
         Ok::<_, Trouble>(t.bundle()?.set(&format!("/annotations/{name}"), json!(value)))
     };
     vec![
+        case("annotation/S41-nothing-without-permission", without_permission).runc(RUNC).crun("obeys whoever sets them"),
         case("annotation/keep-original-groups", move |t| {
+            permit(t, &["run.oci.keep_original_groups"])?;
             let b = set(t, "run.oci.keep_original_groups", "1")?;
             let mut command = t.bundle_command("run", &b)?;
             crate::sys::with_groups_and_umask(&mut command, vec![4321], 0o022);
@@ -249,12 +300,14 @@ fn annotations() -> Vec<Case> {
         case("annotation/seccomp-bpf-data", move |t| {
             // mkdir (83) is EPERM, everything else is allowed: four instructions.
             let data = "IAAAAAAAAAAVAAABUwAAAAYAAAABAAUABgAAAAAA/38=";
+            permit(t, &["run.oci.seccomp_bpf_data"])?;
             let b = set(t, "run.oci.seccomp_bpf_data", data)?.writable();
             t.expect(b, &[("syscall 83 0 0", "EPERM"), ("mkdir /tmp/x", "EPERM"), ("open /etc/passwd", "ok")]).map(drop)
         })
         .needs(&[Need::File("/proc/sys/abi/vsyscall32")])
         .runc(RUNC),
         case("annotation/hooks-output", move |t| {
+            permit(t, &["run.oci.hooks.stdout", "run.oci.hooks.stderr"])?;
             let (out, err) = (t.file("hook-out"), t.file("hook-err"));
             let b = set(t, "run.oci.hooks.stdout", &out)?.set("/annotations/run.oci.hooks.stderr", json!(err));
             let program = b.rootfs("probe");
@@ -268,12 +321,14 @@ fn annotations() -> Vec<Case> {
         case("annotation/pidfd-receiver", move |t| {
             let path = t.path("pidfd");
             let receiver = crate::harness::console::Receiver::listen(&path)?;
+            permit(t, &["run.oci.pidfd_receiver"])?;
             let b = set(t, "run.oci.pidfd_receiver", &t.file("pidfd"))?.probe("forever");
             t.launch(&b)?;
             same("descriptors", receiver.receive()?.fds.len(), 1)
         })
         .runc(RUNC),
         case("annotation/values-that-do-not-read", move |t| {
+            permit(t, &["run.oci.seccomp_bpf_data", "run.oci.pidfd_receiver"])?;
             for (name, value) in [("run.oci.seccomp_bpf_data", "*"), ("run.oci.pidfd_receiver", "relative"), ("run.oci.mount_context_type", "x")] {
                 t.run(&set(t, name, value)?)?.refuses(&[name])?;
             }

@@ -39,6 +39,12 @@ impl Receiver {
         Ok(Self { listener: UnixListener::bind(short)?, path: dir.join(name) })
     }
 
+    /// Whether nobody has connected so far.
+    pub fn is_silent(&self) -> Result<bool, Trouble> {
+        let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut ready, PollTimeout::ZERO)? == 0)
+    }
+
     /// Waits (10 s at most) for a connection and its first message.
     pub fn receive(&self) -> Result<Delivery, Trouble> {
         let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];

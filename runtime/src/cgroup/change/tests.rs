@@ -10,7 +10,7 @@ fn record(version: Version) -> Record {
         mount: mount.into(),
         path: "/x".into(),
         controllers: controllers.iter().map(|&c| c.to_owned()).collect(),
-        inode: None,
+        ..GroupDir::default()
     };
     let groups = match version {
         Version::V2 => vec![group("/sys/fs/cgroup", &[])],
@@ -22,7 +22,7 @@ fn record(version: Version) -> Record {
             group("/blkio", &["blkio"]),
         ],
     };
-    Record { version, id: "x".into(), groups, unit: None }
+    Record { version, id: "x".into(), groups, ..Record::default() }
 }
 
 fn read(json: &str) -> Resources {

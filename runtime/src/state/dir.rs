@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state root and a container's directory in it, both held open: who may be in there, who holds the lock, and files that
+//! are there whole or not at all. What they mean is said in `state.rs`.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+
+use super::{Identity, State};
+use crate::ask::check_id;
+use crate::error::{Context, Error, Kind, Result, Step};
+
+/// Which process is a hook that a verb waits for, while it holds the container: `delete --force` does not wait for it.
+const HOOK: &str = "hook";
+
+/// What errors of the state root begin with.
+const STATE_ROOT: &str = "state root";
+
+/// How long a verb waits for another one on the same container.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The state root, open. What is in it is believed: its hooks are run, its groups emptied. So it must be ours alone to
+/// write to.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Root {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `Kind::Os` (ENOENT) when there is none, `Kind::Invalid` when somebody else may write to it.
+    pub fn open(path: &Path) -> Result<Root> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let call = |what: &str| format!("{what}({})", path.display());
+        let fd = rustix::fs::open(path, flags, Mode::empty()).call(|| call("open")).step(|| STATE_ROOT)?;
+        let found = rustix::fs::fstat(&fd).call(|| call("fstat"))?;
+        let ours = found.st_uid == 0 || found.st_uid == rustix::process::geteuid().as_raw();
+        let text = match (ours, found.st_mode & 0o022) {
+            (true, 0) => return Ok(Root { fd, path: path.to_owned() }),
+            (true, _) => format!("others may write to it (mode {:o})", found.st_mode & 0o7777),
+            (false, _) => format!("it belongs to user {}", found.st_uid),
+        };
+        let text = format!("{text}: the hooks of containers in it would run with our rights");
+        Err(Error::new(Kind::Invalid, text).at(path.display().to_string()).at(STATE_ROOT))
+    }
+
+    /// The same; made with all its parents, for its owner alone, if it is not there.
+    ///
+    /// # Errors
+    /// As `open` and mkdir(2).
+    pub fn make(path: &Path) -> Result<Root> {
+        match Root::open(path) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            other => return other,
+        }
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .call(|| format!("mkdir({})", path.display()))
+            .step(|| STATE_ROOT)?;
+        Root::open(path)
+    }
+
+    /// The ids of the containers in it, sorted.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let call = || format!("read({})", self.path.display());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).call(call)?;
+        let mut ids = Vec::new();
+        for entry in rustix::fs::Dir::new(opened).call(call)? {
+            let entry = entry.call(call)?;
+            let is_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+            let name = entry.file_name().to_str().ok().filter(|name| is_dir && check_id(name).is_ok());
+            ids.extend(name.map(str::to_owned));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// A container's directory, held open: a name that is taken anew meanwhile is another directory.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    root: Root,
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Takes the id: makes the directory and locks it.
+    ///
+    /// # Errors
+    /// `Kind::Exists` when it is taken. After any error it is not, or not by us.
+    pub fn create(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
+        let root = Root::make(root)?;
+        let path = root.path.join(id);
+        rustix::fs::mkdirat(&root.fd, id, Mode::RWXU).map_err(|errno| match errno {
+            rustix::io::Errno::EXIST => {
+                Error::new(Kind::Exists, format!("container with given ID already exists: {id}"))
+            }
+            errno => Error::os(format!("mkdir({})", path.display()), errno),
+        })?;
+        let opened = open_in(&root, id).and_then(|fd| try_lock(&fd, &path).map(|locked| (fd, locked)));
+        match opened {
+            Ok((fd, true)) => Ok(Dir { fd, root, path }),
+            // `delete --force` has seen the directory first, and clears it away.
+            Ok((_, false)) => Err(Error::new(Kind::Status, format!("container {id} is being deleted"))),
+            Err(error) => {
+                // Not left behind: the id would stay taken. Why is in the first error.
+                let _ = rustix::fs::unlinkat(&root.fd, id, AtFlags::REMOVEDIR);
+                Err(error.at("state directory"))
+            }
+        }
+    }
+
+    /// Opens a container's directory.
+    ///
+    /// # Errors
+    /// `Kind::NotFound` when there is none.
+    pub fn open(root: &Path, id: &str) -> Result<Dir> {
+        check_id(id)?;
+        let absent = |error: Error| match error.errno() {
+            Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
+            _ => error,
+        };
+        let root = Root::open(root).map_err(absent)?;
+        let fd = open_in(&root, id).map_err(absent)?;
+        let path = root.path.join(id);
+        Ok(Dir { fd, root, path })
+    }
+
+    /// Waits for the other verbs on this container to end, and holds them off until the directory is dropped.
+    ///
+    /// # Errors
+    /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever.
+    pub fn lock(&self) -> Result<()> {
+        match self.lock_within(PATIENCE)? {
+            true => Ok(()),
+            false => {
+                let text =
+                    format!("another operation on the container is still under way after {PATIENCE:?}");
+                Err(Error::new(Kind::Status, text))
+            }
+        }
+    }
+
+    /// The same for a while; whether it is held.
+    ///
+    /// # Errors
+    /// Those of flock(2).
+    pub fn lock_within(&self, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        // flock(2) knows no time limit; this is the rare case of two verbs at once.
+        while !try_lock(&self.fd, &self.path)? {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(true)
+    }
+
+    /// Whether some verb is at work on this container.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_locked(&self) -> Result<bool> {
+        // Through a description of its own: on ours, which may hold the lock, this would give it up.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let call = |what: &str| format!("{what}({})", self.path.display());
+        let other = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).call(|| call("open"))?;
+        match rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::AGAIN) => Ok(true),
+            Err(errno) => Err(Error::os(call("flock"), errno)),
+        }
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// The directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path for bind(2) and connect(2), which take at most 107 bytes, whatever the state root's length.
+    pub fn short_path(&self, name: &str) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()).into()
+    }
+
+    /// Reads state.json.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` when it does not read.
+    pub fn read(&self) -> Result<State> {
+        let bytes = self.read_file("state.json")?;
+        let state = State::read(&bytes).map_err(|error| error.at(self.name_of("state.json")))?;
+        // What it names is another container's.
+        match self.path.file_name() {
+            Some(name) if name != state.id.as_str() => {
+                let text = format!("it is the state of {:?}", state.id);
+                Err(Error::new(Kind::Invalid, text).at(self.name_of("state.json")))
+            }
+            _ => Ok(state),
+        }
+    }
+
+    /// Keeps which process is the hook under way; `None`: none is.
+    pub fn set_hook(&self, hook: Option<&Identity>) -> Result<()> {
+        match hook {
+            None => self.remove_file(HOOK),
+            Some(hook) => {
+                let bytes = serde_json::to_vec(hook)
+                    .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at(HOOK))?;
+                self.write_file(HOOK, &bytes)
+            }
+        }
+    }
+
+    /// The hook under way, if there is one and who runs it has said so already.
+    pub fn hook(&self) -> Result<Option<Identity>> {
+        match self.read_file(HOOK) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            // Half written: it is asked for again.
+            other => Ok(serde_json::from_slice(&other?).ok()),
+        }
+    }
+
+    /// Reads a file of the directory.
+    pub fn read_file(&self, name: &str) -> Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .call(|| format!("open({})", self.name_of(name)))?;
+        read_all(file.as_fd()).call(|| format!("read({})", self.name_of(name)))
+    }
+
+    /// Writes state.json whole or not at all.
+    pub fn write(&self, state: &State) -> Result<()> {
+        let bytes = serde_json::to_vec(state)
+            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at("state.json"))?;
+        self.write_file(".state.json", &bytes)?;
+        rustix::fs::renameat(&self.fd, ".state.json", &self.fd, "state.json")
+            .call(|| format!("rename({})", self.name_of("state.json")))
+    }
+
+    /// Writes a file of the directory, to disk unless that is memory.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        const TMPFS_MAGIC: i64 = 0x0102_1994;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .call(|| format!("open({})", self.name_of(name)))?;
+        write_all(file.as_fd(), bytes).call(|| format!("write({})", self.name_of(name)))?;
+        let fs = rustix::fs::fstatfs(&file).call(|| format!("fstatfs({})", self.name_of(name)))?;
+        if fs.f_type != TMPFS_MAGIC {
+            rustix::fs::fsync(&file).call(|| format!("fsync({})", self.name_of(name)))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the directory holds `name`.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(errno) => Err(Error::os(format!("stat({})", self.name_of(name)), errno)),
+        }
+    }
+
+    /// Removes a file of the directory; its absence is fine.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::os(format!("unlink({})", self.name_of(name)), errno)),
+        }
+    }
+
+    /// Removes the directory and what Corten put there: the id is free again.
+    pub fn remove(&self) -> Result<()> {
+        self.remove_notify()?;
+        // The record last.
+        for name in ["gate", "config.json", ".state.json", "state.json"] {
+            self.remove_file(name)?;
+        }
+        let remove = || rustix::fs::unlinkat(&self.root.fd, self.id(), AtFlags::REMOVEDIR);
+        let mut removed = remove();
+        if removed == Err(rustix::io::Errno::NOTEMPTY) {
+            // Few containers have one.
+            self.remove_file("outcome")?;
+            self.remove_file(HOOK)?;
+            removed = remove();
+        }
+        match removed {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::os(format!("rmdir({})", self.path.display()), errno)),
+        }
+    }
+
+    /// The notification socket and its directory, if there are any.
+    fn remove_notify(&self) -> Result<()> {
+        use crate::plan::notify::{DIRECTORY, SOCKET};
+        if !self.has(DIRECTORY)? {
+            return Ok(());
+        }
+        self.remove_file(&format!("{DIRECTORY}/{SOCKET}"))?;
+        rustix::fs::unlinkat(&self.fd, DIRECTORY, AtFlags::REMOVEDIR)
+            .call(|| format!("rmdir({})", self.name_of(DIRECTORY)))
+    }
+
+    /// The directory's descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn name_of(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+fn open_in(root: &Root, id: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(&root.fd, id, flags, Mode::empty());
+    opened.call(|| format!("open({})", root.path.join(id).display()))
+}
+
+/// Whether the lock is ours now.
+fn try_lock(fd: &OwnedFd, path: &Path) -> Result<bool> {
+    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
+        Err(errno) => Err(Error::os(format!("flock({})", path.display()), errno)),
+    }
+}
+
+/// No configuration and no state comes near it; it bounds what a file that grows, or never ends, can do, and keeps every
+/// offset of an encoded program within 32 bits.
+const LARGEST: usize = 16 << 20;
+
+/// Reads a file, or a pipe, to its end.
+///
+/// # Errors
+/// EFBIG for more than 16 MiB.
+pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errno> {
+    let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    let mut bytes = vec![0; size.min(LARGEST) + 1];
+    let mut length = 0;
+    loop {
+        match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[length..]))? {
+            0 => break,
+            count => length += count,
+        }
+        if length > LARGEST {
+            return Err(rustix::io::Errno::FBIG);
+        }
+        if length == bytes.len() {
+            bytes.resize(length * 2, 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Writes it all.
+pub(crate) fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), rustix::io::Errno> {
+    while !bytes.is_empty() {
+        let count = rustix::io::write(file, bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by review: a state root may hold anything's name, and an endless file.
+    #[test]
+    fn ids_are_checked_where_they_become_paths_and_files_are_bounded() {
+        let root = std::env::temp_dir();
+        for id in ["..", "a/b", "", "."] {
+            assert_eq!(Dir::open(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+            assert_eq!(Dir::create(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
+        }
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(read_all(endless.as_fd()), Err(rustix::io::Errno::FBIG));
+        assert_eq!(read_all(std::fs::File::open("/dev/null").unwrap().as_fd()), Ok(Vec::new()));
+    }
+}
