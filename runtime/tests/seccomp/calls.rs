@@ -7,7 +7,7 @@ use crate::bpf::Call;
 use crate::random::Random;
 
 /// Values around which comparisons go wrong.
-const EDGES: &[u64] = &[
+pub const EDGES: &[u64] = &[
     0,
     1,
     2,
