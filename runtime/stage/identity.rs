@@ -33,6 +33,11 @@ pub(super) fn capset(rec: &Rec, lent: u64) -> Result<()> {
     sys::capset(rec.a | lent, rec.b | lent, u64::from(rec.s) | u64::from(rec.t) << 32)
 }
 
+/// CAP_SYS_ADMIN and nothing else.
+pub(super) fn only_admin() -> Result<()> {
+    sys::capset(ADMIN, ADMIN, 0)
+}
+
 impl Stage {
     /// Sets the supplementary groups. Where a user namespace denies that, the caller's stay, if so it must be (y).
     pub(super) fn groups(&self, rec: &Rec) -> Result<()> {

@@ -18,6 +18,7 @@ mod mounts;
 mod nr;
 mod passwd;
 mod process;
+mod procfs;
 mod remount;
 mod sys;
 mod target;
@@ -55,6 +56,8 @@ struct Stage {
     outcome: i32,
     /// The caller's file mode mask, later the user's: for hooks, while our own is 0.
     umask: u32,
+    /// A pid namespace was joined: our children are in it.
+    enters: bool,
     /// CLOSE has been here, and has left the descriptors below this one to the user's program.
     kept: Option<i32>,
     /// Our pid, once a filter may refuse to say it.
@@ -169,6 +172,7 @@ impl Stage {
             gate: -1,
             outcome: -1,
             umask: 0o077,
+            enters: false,
             kept: None,
             pid: None,
             op: 0,
@@ -196,7 +200,7 @@ impl Stage {
     /// The whole vocabulary.
     fn one(&mut self, rec: &Rec) -> Result<()> {
         match rec.code {
-            code::SETNS => sys::setns(self.fd(rec.r)?, rec.x),
+            code::SETNS => self.setns(rec),
             code::UNSHARE => sys::unshare(rec.a),
             code::HOP => self.hop(rec),
             code::BECOME_ROOT => sys::setresgid(0).and_then(|()| sys::setresuid(0)),
@@ -217,6 +221,7 @@ impl Stage {
             code::ROOT => self.set_root(rec),
             code::TARGET => self.target(rec),
             code::FS_OPEN => sys::fsopen(self.text(rec.s)?).map(|fd| self.put(rec.r, fd)),
+            code::PROC_OF => self.proc_of(rec),
             code::FS_SET => sys::fsconfig_string(self.fd(rec.r)?, self.text(rec.s)?, self.text(rec.t)?),
             code::FS_FLAG => sys::fsconfig_flag(self.fd(rec.r)?, self.text(rec.s)?),
             code::FS_MOUNT => self.fs_mount(rec),

@@ -21,6 +21,13 @@ impl Stage {
         sys::close_range(next, u32::MAX)
     }
 
+    /// Joins namespaces.
+    pub(super) fn setns(&mut self, rec: &Rec) -> Result<()> {
+        const CLONE_NEWPID: u32 = 0x2000_0000;
+        self.enters |= rec.x & CLONE_NEWPID != 0;
+        sys::setns(self.fd(rec.r)?, rec.x)
+    }
+
     /// Clones the final process as a child of our parent and leaves it the program. CLONE_PARENT wants exit
     /// signal 0 (clone(2)); the pidfd goes to the host before we exit, so that it never holds a bare pid.
     #[inline(never)]

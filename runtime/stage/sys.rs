@@ -468,6 +468,11 @@ pub fn fsconfig_flag(fs: i32, key: &CStr) -> Result<()> {
     sys!(FSCONFIG, fs, 0, key.as_ptr(), 0, 0).map(drop)
 }
 
+pub fn fsconfig_fd(fs: i32, key: &CStr, value: i32) -> Result<()> {
+    const SET_FD: usize = 5;
+    sys!(FSCONFIG, fs, SET_FD, key.as_ptr(), 0, value).map(drop)
+}
+
 pub fn fsconfig_create(fs: i32) -> Result<()> {
     const CMD_CREATE: usize = 6;
     sys!(FSCONFIG, fs, CMD_CREATE, 0, 0, 0).map(drop)
@@ -731,6 +736,15 @@ pub fn is_directory(path: &CStr) -> Result<bool> {
     let mut stat = [0_u32; 36];
     sys!(NEWFSTATAT, AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0)?;
     Ok(stat[MODE] & S_IFMT == S_IFDIR)
+}
+
+/// Both ends of a socket that keeps messages apart.
+pub fn socketpair() -> Result<[i32; 2]> {
+    const AF_UNIX: usize = 1;
+    const SEQPACKET: u64 = 5;
+    let mut ends = [0_i32; 2];
+    sys!(SOCKETPAIR, AF_UNIX, SEQPACKET | O_CLOEXEC, 0, ends.as_mut_ptr())?;
+    Ok(ends)
 }
 
 /// struct iovec.

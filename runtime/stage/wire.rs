@@ -12,7 +12,7 @@ pub const VERSION: u32 = 1;
 /// A reference to no descriptor.
 pub const NONE: i32 = i32::MIN;
 /// How many slots the stage has for descriptors that it opens itself.
-pub const SLOTS: usize = 12;
+pub const SLOTS: usize = 16;
 
 /// A slot as a reference: references >= 0 are inherited descriptors, negative ones are slots.
 pub const fn slot(n: usize) -> i32 {
@@ -202,6 +202,8 @@ pub mod code {
     pub const COPY_INSIDE: u16 = 65;
     /// As CAPSET, with CAP_SYS_ADMIN effective and permitted besides.
     pub const LEND_ADMIN: u16 = 66;
+    /// The context of a procfs of pid namespace q, into slot r.
+    pub const PROC_OF: u16 = 67;
 }
 
 /// The tree's top must be a directory.
@@ -279,6 +281,8 @@ pub mod barrier {
     pub const DEVICES: u8 = 9;
     /// As LISTENER, under a filter that refuses sendmsg(2): `errno` is the descriptor's number in the stage.
     pub const LISTENER_NUMBER: u8 = 10;
+    /// The user namespace is there: it may be mapped.
+    pub const MAPPED: u8 = 11;
 }
 
 /// Kinds of messages.

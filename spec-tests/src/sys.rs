@@ -3,11 +3,15 @@
 
 #![allow(unsafe_code)]
 
+mod trace;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+pub use trace::{seize, visit_pid_namespace};
 
 static IGNORED_AT_BIRTH: AtomicU64 = AtomicU64::new(0);
 

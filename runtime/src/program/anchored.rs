@@ -46,6 +46,12 @@ impl Anchors {
                     *of_slot = (*must == Must::Proc).then(|| "proc".to_owned());
                 }
             }
+            StageOp::ProcOf { slot, .. } => {
+                self.forget(Ref::Slot(*slot));
+                if let Some(of_slot) = self.types.get_mut(*slot) {
+                    *of_slot = Some("proc".to_owned());
+                }
+            }
             StageOp::OpenTree { into: Ref::Source(n), tree } if tree.must == Must::Proc => {
                 self.copied.insert(*n);
             }

@@ -95,6 +95,11 @@ impl Seen {
                     *procfs = fstype == "proc";
                 }
             }
+            StageOp::ProcOf { slot, .. } => {
+                if let Some(procfs) = self.procfs.get_mut(*slot) {
+                    *procfs = true;
+                }
+            }
             StageOp::Target { slot, .. }
             | StageOp::AttachOrLink { slot, .. }
             | StageOp::CopyInside { slot, .. } => {
@@ -107,6 +112,11 @@ impl Seen {
             }
             StageOp::Seccomp { .. } => {
                 self.filter()?;
+            }
+            StageOp::Hop(_)
+                if self.enters && !(self.closed && self.ids && (self.capabilities || self.lent)) =>
+            {
+                return Err("a hop into a pid namespace that exists, with more than the process is to have");
             }
             StageOp::Setns { kinds, .. } => self.enters |= kinds & NsKind::Pid.flag() != 0,
             StageOp::NoNewPrivs => self.no_new_privs = true,
@@ -237,6 +247,7 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         | StageOp::MountClassic { slot, .. }
         | StageOp::ConsoleBind(slot)
         | StageOp::ConsoleStdio(slot) => [Ref::Slot(*slot), Ref::Nothing],
+        StageOp::ProcOf { slot, namespace } => [Ref::Slot(*slot), *namespace],
         StageOp::FsMode { slot, target } | StageOp::CopyUp { slot, target } => {
             [Ref::Slot(*slot), Ref::Slot(*target)]
         }

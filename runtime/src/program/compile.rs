@@ -9,6 +9,7 @@
 mod anchors;
 mod birth;
 mod filter;
+mod inside;
 mod mounting;
 mod process;
 
@@ -37,8 +38,10 @@ pub(super) mod slots {
     pub const TERMINAL: usize = 4;
     /// A seccomp listener.
     pub const LISTENER: usize = 5;
-    /// The first of those that hold mounts (`anchors.rs`), up to the last there is.
+    /// The first of those that hold mounts (`anchors.rs`).
     pub const ANCHORS: usize = 6;
+    /// The first of those that hold contexts of a procfs (`inside.rs`), up to the last there is.
+    pub const PROCFS: usize = 12;
 }
 
 /// mount(2): MS_SLAVE.
@@ -112,19 +115,31 @@ const STEPS: usize = 256;
 struct Builder {
     program: Program,
     /// The stage copies mounts: what it has to copy.
-    inside: Option<Vec<(String, Ref, Tree)>>,
+    copies: Option<Vec<(String, Ref, Tree)>>,
     /// The field that wants a network namespace which the host makes and the stage has not joined yet.
     network: Option<String>,
     /// The kernel has mount_setattr(2): mounts are complete before they are attached.
     set_attr: bool,
     /// The mounts that are held until the container is hardened.
     anchors: anchors::Anchors,
+    /// The pid namespace that is joined, last of all; and what was made for it before.
+    inside: inside::Inside,
+    /// The slot in which the context of the next mount lies already.
+    context: Option<usize>,
 }
 
 impl Builder {
     fn new(set_attr: bool) -> Builder {
         let program = Program { sources: Vec::with_capacity(16), steps: Vec::with_capacity(STEPS) };
-        Builder { program, inside: None, network: None, set_attr, anchors: Default::default() }
+        Builder {
+            program,
+            copies: None,
+            network: None,
+            set_attr,
+            anchors: Default::default(),
+            inside: Default::default(),
+            context: None,
+        }
     }
 
     fn host(&mut self, at: &str, op: HostOp) {
@@ -156,14 +171,13 @@ impl Builder {
 pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let mut b = Builder::new(plan.set_attr);
     let b = &mut b;
-    b.inside = plan.copies_inside.then(Vec::new);
+    b.copies = plan.copies_inside.then(Vec::new);
     b.prologue(plan);
     let rootfs = b.rootfs(plan);
     let binds = b.bind_sources(plan);
     b.anchors = anchors::Anchors::of(plan, &binds);
     let joins = b.namespace_files(plan);
-    let labelled = plan.process.as_ref().is_some_and(|process| process.selinux.is_some());
-    let proc = if labelled && plan.ask.keyring.is_some() { b.open("", Source::Proc) } else { Ref::Nothing };
+    let proc = b.labels_before(plan);
     let gate = b.gate(plan);
     // The first process, in its namespaces.
     b.births(plan, &joins);
@@ -207,11 +221,8 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     b.harden(plan);
     // Who the process is; then it waits.
     match &plan.process {
-        Some(process) => b.become_user(plan, process, last_cap, gate),
-        None => {
-            b.stage("", StageOp::Close { from: 3, gate: gate.gate, outcome: gate.outcome, slot: None });
-            b.meet("", barrier::READY, Ref::Nothing, &[("", HostOp::Record)]);
-        }
+        Some(process) => b.become_user(plan, process, last_cap, gate, proc),
+        None => b.become_nobody(last_cap, gate),
     }
     if !plan.ask.run {
         b.stage("", StageOp::Gate);

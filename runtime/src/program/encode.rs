@@ -247,6 +247,9 @@ impl Encoder<'_> {
             StageOp::FsOpen { slot: n, fstype } => {
                 Rec { code: code::FS_OPEN, r: slot(*n), s: self.text(fstype), ..none }
             }
+            StageOp::ProcOf { slot: n, namespace } => {
+                Rec { code: code::PROC_OF, r: slot(*n), q: self.fd(*namespace), ..none }
+            }
             StageOp::FsSet { slot: n, key, value: Some(value) } => {
                 Rec { code: code::FS_SET, r: slot(*n), s: self.text(key), t: self.text(value), ..none }
             }

@@ -255,6 +255,7 @@ fn barrier_name(which: u8) -> &'static str {
         barrier::READY => "Ready",
         barrier::NETWORK => "Network",
         barrier::DEVICES => "Devices",
+        barrier::MAPPED => "Mapped",
         _ => "",
     }
 }
@@ -321,6 +322,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::Target { path, flags, .. } if flags & wire::TARGET_EXISTING != 0 => format!("find {path}"),
         StageOp::Target { path, .. } => format!("find or make the mount point {path}"),
         StageOp::FsOpen { fstype, .. } => format!("prepare a {fstype} file system"),
+        StageOp::ProcOf { .. } => "prepare a proc file system of the pid namespace, from outside".into(),
         StageOp::FsSet { key, value: Some(value), .. } => format!("set its {key} to {value}"),
         StageOp::FsSet { key, value: None, .. } => format!("set {key}"),
         StageOp::Label { label, .. } => format!("label it {label}"),

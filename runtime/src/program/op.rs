@@ -314,6 +314,13 @@ pub enum StageOp {
         /// File system type.
         fstype: String,
     },
+    /// The context of a procfs of a pid namespace that the stage is not in.
+    ProcOf {
+        /// Where the context goes.
+        slot: usize,
+        /// The namespace.
+        namespace: Ref,
+    },
     /// fsconfig(2) with a string, or a flag.
     FsSet {
         /// The context.

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
 use crate::host::{Launch, Subject, Task, permitted};
+use crate::plan::namespaces::NsKind;
 use crate::plan::{Plan, ids};
 use crate::procfs::boot_id;
 use crate::program::{check, compile};
@@ -50,6 +51,9 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if plan.cgroup.record.version != Version::None {
         plan.cgroup.record.mark = lot;
         boot_id()?.clone_into(&mut plan.cgroup.record.boot);
+    }
+    if let Some(process) = plan.process.as_ref().filter(|_| plan.namespaces.joins(NsKind::Pid)) {
+        super::refuse_lending(plan.seccomp.as_ref(), process, process.caps.bounding, true)?;
     }
     let program = compile::create(&plan, facts.last_cap);
     check::check(&program)?;

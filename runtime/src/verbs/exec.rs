@@ -66,7 +66,10 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         seccomp,
         keep_fds: ask.preserve_fds,
     };
-    refuse_lending(&spec, &namespaces, &entry, &process)?;
+    if entry.pid {
+        let bounding = bounding(&spec) | process.caps.bounding;
+        super::refuse_lending(entry.seccomp.as_ref(), &process, bounding, namespaces.joins(NsKind::Pid))?;
+    }
     let program = compile::exec(&entry, &process);
     check::check(&program)?;
     let subject = Subject {
@@ -92,26 +95,11 @@ fn keyring(state: &State) -> Option<String> {
     (!state.no_keyring).then(named)
 }
 
-/// A process that loads its filter without no_new_privs takes CAP_SYS_ADMIN until then, and if the profile refuses what its way
-/// into the pid namespace takes, that is inside. Whoever may trace it there must not get it so.
-fn refuse_lending(spec: &Spec, namespaces: &Namespaces, entry: &Entry, process: &Process) -> Result<()> {
-    if !compile::enters_with_admin(entry, process) {
-        return Ok(());
-    }
-    let capabilities = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
-    let traces = capabilities.is_some_and(|sets| sets.bounding.iter().any(|name| name == "CAP_SYS_PTRACE"))
-        || process.caps.bounding & compile::PTRACE != 0;
-    let others = namespaces.join_of(NsKind::Pid).is_some();
-    match (traces, others) {
-        (false, false) => Ok(()),
-        (traces, _) => {
-            let who = if traces { "CAP_SYS_PTRACE" } else { "a pid namespace of others" };
-            let text = format!(
-                "refuses a call that entering the container takes, which {who} makes unsafe; noNewPrivileges helps"
-            );
-            Err(Error::invalid("/linux/seccomp", text))
-        }
-    }
+/// What the container's process may have had.
+fn bounding(spec: &Spec) -> u64 {
+    let sets = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let traces = sets.is_some_and(|sets| sets.bounding.iter().any(|name| name == "CAP_SYS_PTRACE"));
+    if traces { compile::PTRACE } else { 0 }
 }
 
 /// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;

@@ -63,3 +63,26 @@ fn terminal_rules(terminal: bool, stdio: &Stdio, leaves: bool) -> Result<()> {
 pub fn wait(pidfd: BorrowedFd<'_>) -> Result<Exit> {
     crate::sys::wait::reap(pidfd)
 }
+
+/// A process that loads its filter without no_new_privs is lent CAP_SYS_ADMIN until then, and if the profile refuses what its way
+/// into a pid namespace takes, that is inside. Whoever may trace it there must not get it so.
+fn refuse_lending(
+    filter: Option<&crate::seccomp::Filter>,
+    process: &crate::plan::process::Process,
+    bounding: u64,
+    others: bool,
+) -> Result<()> {
+    use crate::program::compile;
+    if !compile::enters_with_admin(filter, process) {
+        return Ok(());
+    }
+    let who = match (bounding & compile::PTRACE != 0, others) {
+        (true, _) => "CAP_SYS_PTRACE",
+        (false, true) => "a pid namespace of others",
+        (false, false) => return Ok(()),
+    };
+    let text = format!(
+        "the profile refuses a call that entering the pid namespace takes, which {who} makes unsafe without noNewPrivileges"
+    );
+    Err(Error::invalid("/linux/seccomp", text))
+}

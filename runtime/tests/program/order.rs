@@ -89,10 +89,12 @@ fn holds(program: &Program) {
     let count = |wanted: &str| names.iter().filter(|name| *name == wanted).count();
     let executes = count("Exec");
     for once in ["Bound", "SetIds", "Capset", "Lookup", "Umask"] {
-        assert_eq!(count(once), executes, "{once}: {names:#?}");
+        // Without a process, what waits in a pid namespace of others has nothing, either.
+        assert!(count(once) <= 1 && (executes == 0 || count(once) == 1), "{once}: {names:#?}");
     }
     assert!(count("LendAdmin") <= executes, "{names:#?}");
-    assert_eq!(count("Groups") + count("KeepGroups"), executes, "{names:#?}");
+    let groups = count("Groups") + count("KeepGroups");
+    assert!(groups <= 1 && (executes == 0 || groups == 1), "{names:#?}");
     assert_eq!(count("Close"), 1);
     assert!(
         count("Gate") <= 1 && count("Hop") <= 1 && count("Pivot") + count("MoveRoot") + count("Chroot") <= 1

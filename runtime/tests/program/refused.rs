@@ -65,7 +65,7 @@ fn phases_out_of_order() {
 fn descriptors_that_are_not_there() {
     refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, StageOp::Root(Ref::Source(99))));
     refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, StageOp::CloseFd(Ref::Slot(99))));
-    let fs = StageOp::FsOpen { slot: 12, fstype: "tmpfs".into() };
+    let fs = StageOp::FsOpen { slot: 99, fstype: "tmpfs".into() };
     refused("unknown descriptor", |p| before(p, |op| *op == StageOp::Pivot, fs));
     refused("a source after they are closed", |p| before(p, is_exec, StageOp::CloseFd(Ref::Source(0))));
 }
@@ -234,6 +234,14 @@ fn what_is_lent_and_not_given_back() {
         lending(p);
         p.steps.remove(position(p, |op| *op == filter()));
         before(p, |op| matches!(op, StageOp::Close { .. }), filter());
+    });
+}
+
+#[test]
+fn a_hop_that_brings_something_along() {
+    refused("into a pid namespace", |p| {
+        p.steps.insert(0, step(StageOp::Setns { from: Ref::Nothing, kinds: 0x2000_0000 }));
+        before(p, |op| matches!(op, StageOp::Bound { .. }), StageOp::Hop(0));
     });
 }
 

@@ -23,6 +23,7 @@ mod exec;
 mod fields;
 mod forks;
 mod hooks;
+mod hunted;
 mod inner_binds;
 mod lifecycle;
 mod limits;
@@ -98,6 +99,7 @@ pub fn all() -> Vec<Case> {
         rootless_groups::cases,
         attacks::cases,
         races::cases,
+        hunted::cases,
         lsm::cases,
         crash::cases,
         owners::cases,

@@ -22,12 +22,14 @@
 //! | `eat BYTES` | touches so much memory, and keeps it |
 //! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
+//! | `hunt DIR MARKER` | looks for what processes that come bring along: see [`hunt`] |
 //! | `wait-for FILE` | waits until the file exists |
 //!
 //! Must never depend on anything but the kernel: it is alone in the container.
 
 #![forbid(unsafe_code)]
 
+mod hunt;
 mod ops;
 mod report;
 
@@ -80,6 +82,7 @@ fn act(action: &[String]) -> Outcome {
         "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
+        "hunt" => hunt::hunt(first, args.get(1).map(String::as_str).unwrap_or_default()),
         _ => Err("no such action".into()),
     }
 }

@@ -15,7 +15,6 @@ use crate::plan::devices::Via;
 use crate::plan::mounts::{Mount, Source, Step};
 use crate::program::op::Ref;
 use crate::program::place::{Place, inside};
-use crate::stage::wire::SLOTS;
 
 /// The mounts that are held.
 #[derive(Debug, Default)]
@@ -67,7 +66,7 @@ impl Anchors {
         }
         let held = match binds.mounts.get(index) {
             Some(source @ Ref::Source(_)) => *source,
-            _ if slots::ANCHORS + self.slots < SLOTS => {
+            _ if slots::ANCHORS + self.slots < slots::PROCFS => {
                 self.slots += 1;
                 Ref::Slot(slots::ANCHORS + self.slots - 1)
             }

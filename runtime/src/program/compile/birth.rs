@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::plan::mounts::Attrs;
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{HostOp, Ref, Source, StageOp, Tree};
+use crate::stage::wire::barrier;
 
 impl Builder {
     pub(super) fn namespace_files(&mut self, plan: &Plan) -> Vec<(NsKind, Ref, String)> {
@@ -33,7 +34,10 @@ impl Builder {
         let time = plan.namespaces.has_new(NsKind::Time);
         let user_new = plan.namespaces.has_new(NsKind::User);
         let pid_joined = joins.iter().any(|(kind, ..)| *kind == NsKind::Pid);
-        let hop = time || pid_joined || (user_joined && new != 0) || (user_new && !joins.is_empty());
+        let first = time || (user_joined && new != 0) || (user_new && !joins.is_empty());
+        // Where a pid namespace is joined, nothing of ours may be seen in there: the one hop comes last, and what is to be
+        // made meanwhile the first process makes for itself.
+        let hop = first && !pid_joined;
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
         let place = plan.cgroup.record.version == Version::V1;
         // Without privilege the user namespace gives some, so it comes first also with a hop.
@@ -42,14 +46,14 @@ impl Builder {
         // is only somebody once ids are mapped.
         let ipc = if user_new { new & NsKind::Ipc.flag() } else { 0 };
         // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
-        let late = if hop { 0 } else { ipc | if place { new & NsKind::Cgroup.flag() } else { 0 } };
+        let late = if first { 0 } else { ipc | if place { new & NsKind::Cgroup.flag() } else { 0 } };
         // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
         // must be the container's user namespace, which only the inside can make it in.
-        if !hop && !user_new && plan.host_network {
+        if !first && !user_new && plan.host_network {
             self.network = plan.namespaces.new_at(NsKind::Network).map(str::to_owned);
         }
         let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
-        let flags = if hop { user_first } else { new & !late & !apart };
+        let flags = if first { user_first } else { new & !late & !apart };
         let mapped = flags & NsKind::User.flag() != 0;
         let wait = mapped || (place && plan.user_first);
         self.host("/linux/namespaces", HostOp::Clone { flags, wait, seats: place });
@@ -80,12 +84,8 @@ impl Builder {
         // power there is comes from it.
         let (user, others): (Vec<_>, Vec<_>) = joins.iter().partition(|(kind, ..)| *kind == NsKind::User);
         let ordered = if plan.user_first { [user, others] } else { [others, user] };
-        for (kind, fd, at) in ordered.into_iter().flatten() {
-            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
-            if *kind == NsKind::User {
-                self.stage(at, StageOp::BecomeRoot);
-            }
-        }
+        let late_new = (first && pid_joined).then_some(new & !flags);
+        self.join_all(plan, ordered.into_iter().flatten(), late_new, user_new && !mapped);
         if hop {
             let ipc = if mapped { 0 } else { ipc };
             self.stage("/linux/namespaces", StageOp::Hop(new & !NsKind::Time.flag() & !flags & !ipc));
@@ -103,6 +103,49 @@ impl Builder {
         }
         if !(plan.user_first && wait) {
             self.oom_score_adj(plan);
+        }
+    }
+
+    /// Joins what exists. `new`: the namespaces that this process makes for itself, `user` (not mapped yet) among them, because the
+    /// hop comes last.
+    fn join_all<'a>(
+        &mut self,
+        plan: &Plan,
+        joins: impl Iterator<Item = &'a (NsKind, Ref, String)>,
+        mut new: Option<u64>,
+        user: bool,
+    ) {
+        for (kind, fd, at) in joins {
+            if *kind == NsKind::Pid {
+                // Without privilege, a mount namespace that it has power over comes first.
+                if let Some(new) = new.take_if(|_| plan.user_first) {
+                    self.unshare_late(plan, new, user);
+                }
+                self.proc_contexts(plan, *fd);
+            }
+            self.stage(at, StageOp::Setns { from: *fd, kinds: kind.flag() });
+            if *kind == NsKind::User {
+                self.stage(at, StageOp::BecomeRoot);
+            }
+        }
+        if let Some(new) = new {
+            self.unshare_late(plan, new, user);
+        }
+    }
+
+    /// The new namespaces of a first process that does not hop before the end, the user namespace first: it owns the others.
+    fn unshare_late(&mut self, plan: &Plan, new: u64, user: bool) {
+        if user {
+            self.stage("/linux/namespaces", StageOp::Unshare(NsKind::User.flag()));
+            self.stage("/linux/uidMappings", StageOp::Barrier { barrier: barrier::MAPPED, fd: Ref::Nothing });
+            self.host("/linux/uidMappings", HostOp::Await(barrier::MAPPED));
+            self.id_maps(plan);
+            self.host("", HostOp::Release);
+            self.stage("/linux/uidMappings", StageOp::BecomeRoot);
+        }
+        let others = new & !NsKind::User.flag() & !NsKind::Time.flag();
+        if others != 0 {
+            self.stage("/linux/namespaces", StageOp::Unshare(others));
         }
     }
 
@@ -130,7 +173,9 @@ impl Builder {
             self.host("/linux/resources/devices", HostOp::DeviceRules);
         }
         self.host("", HostOp::Keep);
-        self.host("", HostOp::Identify);
+        if self.inside.joins.is_none() {
+            self.host("", HostOp::Identify);
+        }
     }
 
     /// A new time namespace applies to children: unshare, set the offsets, and let the hop's clone enter it.
@@ -148,17 +193,17 @@ impl Builder {
 
     /// A copied tree: opened by the host or, where it may not, later by the stage.
     pub(super) fn tree(&mut self, at: &str, tree: Tree) -> Ref {
-        if self.inside.is_none() {
+        if self.copies.is_none() {
             return self.open(at, Source::Tree(tree));
         }
         let place = self.open(at, Source::Place);
-        self.inside.iter_mut().for_each(|trees| trees.push((at.to_owned(), place, tree.clone())));
+        self.copies.iter_mut().for_each(|trees| trees.push((at.to_owned(), place, tree.clone())));
         place
     }
 
     /// The trees that were left to the stage, with their attributes, before anything is mounted.
     pub(super) fn trees_inside(&mut self) {
-        for (at, place, tree) in self.inside.take().unwrap_or_default() {
+        for (at, place, tree) in self.copies.take().unwrap_or_default() {
             let Tree { attrs, all_attrs, propagation, .. } = tree;
             let bare = Tree {
                 attrs: Attrs::default(),

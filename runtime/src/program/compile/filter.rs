@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Builder, Entry, slots};
+use super::{Builder, slots};
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, StageOp};
 use crate::seccomp::{Call, Filter, Insn};
@@ -45,7 +45,7 @@ fn lends(process: &Process, filter: &Filter) -> bool {
 fn hop_calls(process: &Process) -> Vec<Call> {
     const PARENT_AND_PIDFD: u64 = 0x8000 | 0x1000;
     let clone = Call { number: libc::SYS_clone, arguments: [PARENT_AND_PIDFD, 0, 0, 0, 0, 0] };
-    let plain = [libc::SYS_capset, libc::SYS_sendmsg, libc::SYS_read, libc::SYS_setsid];
+    let plain = [libc::SYS_capset, libc::SYS_sendmsg, libc::SYS_read, libc::SYS_write, libc::SYS_setsid];
     let mut calls = vec![clone];
     calls.extend(plain.map(Call::plain));
     if !process.rlimits.is_empty() {
@@ -57,21 +57,21 @@ fn hop_calls(process: &Process) -> Vec<Call> {
     calls
 }
 
-/// How `process` enters.
-pub(super) fn entrance(entry: &Entry, process: &Process) -> Entrance {
-    let filter = entry.seccomp.as_ref().filter(|filter| lends(process, filter));
-    match (entry.pid, filter) {
+/// How `process` enters a container that has a pid namespace of its own (`pid`), or shares one that exists.
+pub(super) fn entrance(pid: bool, filter: Option<&Filter>, process: &Process) -> Entrance {
+    let filter = filter.filter(|filter| lends(process, filter));
+    match (pid, filter) {
         (false, _) => Entrance::There,
         (true, Some(filter)) if filter.lets(&hop_calls(process)) => Entrance::HopUnderFilter,
         (true, _) => Entrance::Hop,
     }
 }
 
-/// Whether the process would be in the container's pid namespace with a CAP_SYS_ADMIN that is only lent: the profile
-/// refuses the hop that would come after the filter.
-pub fn enters_with_admin(entry: &Entry, process: &Process) -> bool {
-    let lent = entry.seccomp.as_ref().is_some_and(|filter| lends(process, filter));
-    lent && process.caps.permitted & ADMIN == 0 && entrance(entry, process) == Entrance::Hop
+/// Whether the process would be in the pid namespace that it enters with a CAP_SYS_ADMIN that is only lent: the profile refuses
+/// the hop that would come after the filter.
+pub fn enters_with_admin(filter: Option<&Filter>, process: &Process) -> bool {
+    let lent = filter.is_some_and(|filter| lends(process, filter));
+    lent && process.caps.permitted & ADMIN == 0 && entrance(true, filter, process) == Entrance::Hop
 }
 
 /// Whether the filter lets a process wait at the gate: without, the gate is a FIFO, which read(2) is enough for.

@@ -147,6 +147,8 @@ impl Builder {
                     if *source == Ref::Nothing =>
                 {
                     let slot = if let Some(Ref::Slot(slot)) = held { slot } else { slots::MOUNT };
+                    self.context = self.inside.context_of(index);
+                    let slot = self.context.unwrap_or(slot);
                     self.file_system(mount, slot, plan.mount_label.as_deref());
                 }
                 MountStep::Mount(mount) => {
@@ -247,10 +249,14 @@ impl Builder {
         }
         let at = mount.at.as_str();
         self.target(mount, Ref::Nothing);
-        if options.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX)) {
+        let long = |value: &Option<String>| value.as_ref().is_some_and(|value| value.len() > FSCONFIG_MAX);
+        // mount(2) makes a procfs of the pid namespace that the stage is in.
+        let elsewhere = fstype == "proc" && self.inside.joins.is_some();
+        if !elsewhere && options.iter().any(|(_, value)| long(value)) {
             return self.classic(mount);
         }
-        self.stage(at, StageOp::FsOpen { slot, fstype: fstype.clone() });
+        let prepared = self.context.take().is_some();
+        self.context(at, slot, fstype, prepared);
         if let Some(source) = source {
             self.stage(at, StageOp::FsSet { slot, key: "source".into(), value: Some(source.clone()) });
         }
@@ -372,9 +378,7 @@ impl Builder {
             let attrs = Attrs::sets(RDONLY);
             self.set_attr("/root/readonly", Ref::Nothing, attrs, 0, false);
         }
-        if !plan.sysctl.is_empty()
-            || plan.process.as_ref().is_some_and(|p| p.apparmor.is_some() || p.selinux.is_some())
-        {
+        if self.wants_own_proc(plan) {
             self.own_proc("/linux/sysctl");
         }
         for field in &plan.sysctl {
@@ -411,7 +415,9 @@ impl Builder {
 
     /// A procfs of our own that nobody can mount over: for everything that is written there.
     pub(super) fn own_proc(&mut self, at: &str) {
-        self.stage(at, StageOp::FsOpen { slot: slots::PROC, fstype: "proc".into() });
+        // One of a pid namespace that is joined last was prepared before.
+        let prepared = self.inside.joins.is_some();
+        self.context(at, slots::PROC, "proc", prepared);
         self.stage(at, StageOp::FsMount { slot: slots::PROC, attrs: 0 });
     }
 

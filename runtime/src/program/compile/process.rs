@@ -29,13 +29,23 @@ struct Around<'a> {
 
 impl Builder {
     /// From the container's root to the user, up to the barrier Ready.
-    pub(super) fn become_user(&mut self, plan: &Plan, process: &Process, last_cap: u32, gate: Gate) {
+    pub(super) fn become_user(
+        &mut self,
+        plan: &Plan,
+        process: &Process,
+        last_cap: u32,
+        gate: Gate,
+        host_proc: Ref,
+    ) {
+        let joins = self.inside.joins.is_some();
         if process.terminal.is_some() {
             self.stage("/process/terminal", StageOp::ConsoleStdio(slots::TERMINAL));
-            self.stage("/process/terminal", StageOp::ConsoleControl);
+            if !joins {
+                self.stage("/process/terminal", StageOp::ConsoleControl);
+            }
         }
         let (seccomp, keep_fds) = (plan.seccomp.as_ref(), plan.ask.keep_fds);
-        let proc = Ref::Slot(slots::PROC);
+        let proc = if joins { host_proc } else { Ref::Slot(slots::PROC) };
         let around = Around {
             seccomp,
             last_cap,
@@ -64,7 +74,7 @@ impl Builder {
             proc,
             unprivileged: entry.unprivileged,
             keep_groups: entry.keep_groups,
-            enters: Some(entrance(entry, process)),
+            enters: Some(entrance(entry.pid, entry.seccomp.as_ref(), process)),
         };
         self.become_anybody(process, &around);
     }
@@ -111,12 +121,13 @@ impl Builder {
         self.stage("", StageOp::Close { from: 3 + around.keep_fds, gate, outcome, slot });
         match around.enters {
             Some(entrance) => self.enter(process, entrance, around),
+            None if self.inside.joins.is_some() => self.hop_in(process, around.seccomp),
             None => self.wait(process, around.seccomp),
         }
     }
 
     /// A new container's process comes to Ready: all that is left of it can be done under any filter.
-    fn wait(&mut self, process: &Process, filter: Option<&Filter>) {
+    pub(super) fn wait(&mut self, process: &Process, filter: Option<&Filter>) {
         let Some(filter) = filter.filter(|filter| early(process, filter)) else {
             self.ready_with_terminal(process, &format!("{}/terminal", process.at));
             return;
@@ -128,7 +139,7 @@ impl Builder {
     }
 
     /// The master goes with the message of Ready.
-    fn ready_with_terminal(&mut self, process: &Process, at: &str) {
+    pub(super) fn ready_with_terminal(&mut self, process: &Process, at: &str) {
         let terminal = process.terminal.is_some();
         let fd = if terminal { Ref::Slot(slots::MASTER) } else { Ref::Nothing };
         self.meet("", barrier::READY, fd, &Self::ready(at, terminal));

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the watchers of `probe/hunt.rs` do, and the careless runtime that they must catch first.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::check;
+
+/// Seizes a process (ptrace(2)), stops it and lets it go: one that ended while it is ours would be kept from its parent.
+pub fn seize(pid: i32) -> bool {
+    // SAFETY: numbers only, and a status of this frame; nothing of ours changes.
+    unsafe {
+        if libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) != 0 {
+            return false;
+        }
+        let mut status = 0;
+        libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0);
+        if libc::waitpid(pid, &raw mut status, libc::__WALL) == pid && libc::WIFSTOPPED(status) {
+            libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0);
+        }
+        true
+    }
+}
+
+/// What a careless runtime does: a process with our tree, our descriptors and all our capabilities is in the pid namespace for
+/// two milliseconds.
+pub fn visit_pid_namespace(namespace: BorrowedFd) -> io::Result<()> {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+    // SAFETY: between fork and _exit there are only async-signal-safe calls, with numbers and a structure on this stack.
+    unsafe {
+        let outside = libc::fork();
+        if outside == 0 {
+            let mut code = libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID);
+            if code == 0 {
+                let inside = libc::fork();
+                if inside == 0 {
+                    libc::nanosleep(&raw const time, std::ptr::null_mut());
+                    libc::_exit(0);
+                }
+                code = i32::from(inside < 0 || libc::waitpid(inside, std::ptr::null_mut(), 0) != inside);
+            }
+            libc::_exit(code & 1);
+        }
+        let mut status = 0;
+        check(libc::waitpid(check(outside)?, &raw mut status, 0))?;
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::other("no process could be put into the pid namespace"))
+        }
+    }
+}
