@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod keys;
 mod trace;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+pub use keys::{revoke, searchable_keyring, session_keyring, session_keyring_label};
 pub use trace::{seize, visit_pid_namespace};
 
 static IGNORED_AT_BIRTH: AtomicU64 = AtomicU64::new(0);
@@ -101,61 +103,6 @@ pub fn sched_getattr() -> SchedAttr {
     // SAFETY: the kernel writes at most the given size, which is the struct's.
     unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &mut attr, size_of::<SchedAttr>(), 0) };
     attr
-}
-
-/// The description of this session's keyring: `keyring;uid;gid;perm;name`.
-pub fn session_keyring() -> Result<String, i32> {
-    const KEYCTL_DESCRIBE: i64 = 6;
-    const SESSION: i64 = -3;
-    let mut text = vec![0u8; 512];
-    // SAFETY: the kernel writes at most the given length into the buffer.
-    let len = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, SESSION, text.as_mut_ptr(), 512) };
-    if len < 0 {
-        return Err(last_errno());
-    }
-    text.truncate((len as usize).min(512));
-    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
-}
-
-/// A new keyring in this session's that all of the user may search: its serial number.
-pub fn searchable_keyring(name: &str) -> Result<i64, i32> {
-    const KEYCTL_SETPERM: i64 = 5;
-    const SESSION: i64 = -3;
-    let name = std::ffi::CString::new(name).map_err(|_| libc::EINVAL)?;
-    // SAFETY: both texts are terminated and live through the call; there is no payload.
-    let key = unsafe {
-        libc::syscall(libc::SYS_add_key, c"keyring".as_ptr(), name.as_ptr(), 0_usize, 0_usize, SESSION)
-    };
-    if key < 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: numbers only.
-    match unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, key, 0x3f3f_0000) } {
-        0 => Ok(key),
-        _ => Err(last_errno()),
-    }
-}
-
-/// Ends a key of this process's.
-pub fn revoke(key: i64) {
-    const KEYCTL_REVOKE: i64 = 3;
-    // SAFETY: numbers only.
-    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_REVOKE, key) };
-}
-
-/// The LSM's label of this session's keyring.
-pub fn session_keyring_label() -> Result<String, i32> {
-    const KEYCTL_GET_SECURITY: i64 = 17;
-    const SESSION: i64 = -3;
-    let mut text = vec![0u8; 512];
-    // SAFETY: the kernel writes at most the given length into the buffer.
-    let len =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_SECURITY, SESSION, text.as_mut_ptr(), 512) };
-    if len < 0 {
-        return Err(last_errno());
-    }
-    text.truncate((len as usize).min(512));
-    Ok(String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned())
 }
 
 /// The extended attribute `name` of a file, links not followed.

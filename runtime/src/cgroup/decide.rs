@@ -150,15 +150,11 @@ pub fn decide(
     let resources = resources.unwrap_or(&nothing);
     if version == Version::None {
         // Nothing asked, nothing missed.
-        return if *resources == nothing && manager == Manager::Cgroupfs {
-            Ok(none)
-        } else {
-            Err(Error::new(
-                Kind::Unsupported,
-                "no cgroups are mounted (--cgroup-manager=disabled does without)",
-            )
-            .at(format!("config.json {RESOURCES}")))
-        };
+        if *resources == nothing && manager == Manager::Cgroupfs {
+            return Ok(none);
+        }
+        let why = "no cgroups are mounted (--cgroup-manager=disabled does without)";
+        return Err(Error::new(Kind::Unsupported, why).at(format!("config.json {RESOURCES}")));
     }
     let (unit, path) = match manager {
         Manager::Systemd => Unit::decide(h, id, cgroups_path).map(|(unit, path)| (Some(unit), Some(path)))?,

@@ -243,8 +243,8 @@ impl Group {
     pub fn give_back(&self) -> Result<()> {
         for (index, group) in self.record.groups.iter().enumerate().filter(|(_, group)| group.found) {
             let Some(own) = self.dir(index)? else { continue };
-            // A group that was killed once kills what is born into it on some kernels (cgroup_post_fork before Linux 6.19):
-            // the next one's process, so it is left at that if there is nothing to kill.
+            // A group that was killed once kills what is born into it (cgroup_post_fork; seen on Linux 6.18): the next one's
+            // process, so it is left at that if there is nothing to kill.
             if own.processes()?.is_empty() {
                 own.remove_below().and_then(|()| own.unmark())?;
                 continue;

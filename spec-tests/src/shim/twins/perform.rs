@@ -257,16 +257,6 @@ impl Stage<'_> {
 
     /// What a successful answer tells, and what follows from it.
     fn told(&mut self, step: &Step, task: &Task, answer: &Fields, seen: &mut Value) -> Result<(), Trouble> {
-        let known = |this: &Self, pid: u64| {
-            let container = &this.containers[&step.container];
-            let name = container.pids.iter().find(|(_, told)| **told == pid).map(|(name, _)| name.as_str());
-            match name {
-                _ if pid == 0 => "0".to_owned(),
-                Some("") => "init's".to_owned(),
-                Some(name) => name.to_owned(),
-                None => "another".to_owned(),
-            }
-        };
         match step.verb.as_str() {
             "create" | "start" => {
                 let pid = answer.number(1);
@@ -292,38 +282,18 @@ impl Stage<'_> {
             }
             "kill" | "resume" => self.follow(step, task)?,
             "delete" => {
-                seen["pid"] = json!(known(self, answer.number(1)));
+                seen["pid"] = json!(self.known(step, answer.number(1)));
                 seen["status"] = json!(answer.number(2));
                 seen["ended"] = json!(answer.time(3)? > 0.0);
                 let container = self.containers.get_mut(&step.container).ok_or("no such container")?;
                 container.started.remove(&step.process);
             }
-            "state" => {
-                seen["pid"] = json!(known(self, answer.number(3)));
-                seen["status"] = json!(status_name(answer.number(4)));
-                seen["terminal"] = json!(answer.number(8) == 1);
-                seen["streams"] = json!([5, 6, 7].map(|field| !answer.text(field).is_empty()));
-                seen["exit"] = json!(answer.number(9));
-                seen["ended"] = json!(answer.time(10)? > 0.0);
-                seen["id"] = json!(answer.text(1) == task.id);
-                seen["exec"] = json!(answer.text(11));
-            }
+            "state" => self.state(step, task, answer, seen)?,
             "wait" => {
                 seen["status"] = json!(answer.number(1));
                 seen["ended"] = json!(answer.time(2)? > 0.0);
             }
-            "pids" => {
-                let mut list: Vec<_> = answer
-                    .all(1)
-                    .map(|one| {
-                        let info = Fields::read(one)?;
-                        let named = info.message(2)?.message(2)?.text(1);
-                        Ok(format!("{}{named}", if info.number(1) == 0 { "0 " } else { "" }))
-                    })
-                    .collect::<Result<_, Trouble>>()?;
-                list.sort();
-                seen["list"] = json!(list);
-            }
+            "pids" => seen["list"] = json!(pids(answer)?),
             "stats" => {
                 let any = answer.message(1)?;
                 seen["type"] = json!(any.text(1));
@@ -332,11 +302,36 @@ impl Stage<'_> {
             }
             "connect" => {
                 seen["shim"] = json!(answer.number(1) != 0);
-                seen["pid"] = json!(known(self, answer.number(2)));
+                seen["pid"] = json!(self.known(step, answer.number(2)));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// What State says.
+    fn state(&self, step: &Step, task: &Task, answer: &Fields, seen: &mut Value) -> Result<(), Trouble> {
+        seen["pid"] = json!(self.known(step, answer.number(3)));
+        seen["status"] = json!(status_name(answer.number(4)));
+        seen["terminal"] = json!(answer.number(8) == 1);
+        seen["streams"] = json!([5, 6, 7].map(|field| !answer.text(field).is_empty()));
+        seen["exit"] = json!(answer.number(9));
+        seen["ended"] = json!(answer.time(10)? > 0.0);
+        seen["id"] = json!(answer.text(1) == task.id);
+        seen["exec"] = json!(answer.text(11));
+        Ok(())
+    }
+
+    /// Whose pid it is, by what was told before.
+    fn known(&self, step: &Step, pid: u64) -> String {
+        let container = &self.containers[&step.container];
+        let name = container.pids.iter().find(|(_, told)| **told == pid).map(|(name, _)| name.as_str());
+        match name {
+            _ if pid == 0 => "0".to_owned(),
+            Some("") => "init's".to_owned(),
+            Some(name) => name.to_owned(),
+            None => "another".to_owned(),
+        }
     }
 
     /// The processes that a successful start or kill ends.
@@ -424,6 +419,18 @@ impl Stage<'_> {
         }
         Ok(())
     }
+}
+
+/// What Pids says: the exec ids, sorted.
+fn pids(answer: &Fields) -> Result<Vec<String>, Trouble> {
+    let one = |one| {
+        let info = Fields::read(one)?;
+        let named = info.message(2)?.message(2)?.text(1);
+        Ok(format!("{}{named}", if info.number(1) == 0 { "0 " } else { "" }))
+    };
+    let mut list = answer.all(1).map(one).collect::<Result<Vec<_>, Trouble>>()?;
+    list.sort();
+    Ok(list)
 }
 
 /// Waits until a process is the container's program: until then a signal meets the runtime's own code. One that stays is ready
