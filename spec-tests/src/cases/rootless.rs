@@ -222,6 +222,12 @@ fn lives() -> Vec<Case> {
             let b = u.bundle()?.remove("/process/rlimits").probe("forever");
             u.launch(&b)?;
             t.has_status(&b, "running")?;
+            // What its user wrote there would act with root's rights, until root has made the directory its own.
+            let mut command = Command::new(&t.host.runtime);
+            command.arg("--root").arg(&t.place.root).args(["state", &b.id]);
+            let done = t.complete(command)?;
+            check!(done.code != 0, "root obeyed somebody else's state: {done}");
+            std::os::unix::fs::chown(&t.place.root, Some(0), Some(0))?;
             let mut command = Command::new("setpriv");
             command.args(["--groups", "4242,4243"]).arg(&t.host.runtime).arg("--root").arg(&t.place.root);
             command.args(["exec", &b.id, "/probe", "report"]);

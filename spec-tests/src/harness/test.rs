@@ -21,6 +21,7 @@ use super::done::Done;
 use super::host::Host;
 use super::hostdiff::{Place, Process, Snapshot, all_processes};
 use super::report::Report;
+use super::user::as_owner_of;
 use crate::check;
 
 /// The tools of one case.
@@ -100,9 +101,10 @@ impl Test {
         Bundle::make(self.path(&format!("bundle-{n}")), id, &cgroup, &std::env::current_exe()?)
     }
 
-    /// The runtime with this case's state root, ready for more words.
+    /// The runtime with this case's state root, as its owner, ready for more words.
     pub fn runtime(&self) -> Command {
         let mut command = Command::new(&self.host.runtime);
+        as_owner_of(&self.place.root, &mut command);
         command.arg("--root").arg(&self.place.root);
         command.env("SPEC_TESTS", &self.place.mark);
         command

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +24,14 @@ pub const ID: u32 = 41_234;
 /// First of the ids that /etc/subuid gives it where [`User::with_ranges`] was called.
 pub const RANGE: u32 = 3_000_000;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Lets `command` run as the user that a state root belongs to: root does not obey what others have written.
+pub fn as_owner_of(root: &Path, command: &mut Command) {
+    let owner = fs::metadata(root).map_or(0, |meta| meta.uid());
+    if owner != 0 {
+        command.uid(owner).gid(owner).current_dir("/");
+    }
+}
 
 /// A user without privileges.
 pub struct User<'a> {

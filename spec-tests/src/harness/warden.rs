@@ -25,6 +25,7 @@ use super::case::{Case, Trouble, Verdict};
 use super::host::Host;
 use super::hostdiff::{Place, Snapshot, descendants};
 use super::test::{Test, reap_orphans};
+use super::user::as_owner_of;
 use crate::sys;
 
 /// Runs the case in this process, which must be single-threaded and is of no use afterwards.
@@ -102,6 +103,7 @@ pub fn clean_up(host: &Host, place: &Place) {
     let entries = fs::read_dir(&place.root).into_iter().flatten().flatten();
     for id in entries.map(|e| e.file_name()).filter(|id| !id.to_string_lossy().starts_with('.')) {
         let mut command = Command::new(&host.runtime);
+        as_owner_of(&place.root, &mut command);
         command.arg("--root").arg(&place.root).args(["delete", "--force"]).arg(id);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         wait_briefly(command);
