@@ -267,7 +267,7 @@ fn paths() -> Vec<Case> {
             let deep = format!("/{}/a/b", b.id);
             let b = b.set("/linux/cgroupsPath", json!(deep)).probe("report -- forever");
             let top = b.id.clone();
-            let hierarchies = t.host.hierarchies();
+            let hierarchies = t.host.mounted_hierarchies();
             t.at_end(move || {
                 for dir in hierarchies {
                     fs::remove_dir(dir.join(&top).join("a")).ok();
@@ -277,7 +277,7 @@ fn paths() -> Vec<Case> {
             let r = t.launch(&b)?.report(t)?;
             check!(r.at("/cgroup").to_string().contains(&deep), "it is in {}", r.at("/cgroup"));
             t.cli(&format!("delete --force {}", b.id))?.ok()?;
-            for dir in t.host.hierarchies() {
+            for dir in t.host.mounted_hierarchies() {
                 check!(!dir.join(&b.id).join("a/b").exists(), "{}{deep} is left", dir.display());
             }
             Ok(())

@@ -149,7 +149,7 @@ impl Host {
 
     /// Directories in which a controller's groups appear: one per hierarchy on v1.
     pub fn hierarchies(&self) -> Vec<PathBuf> {
-        // The v2 hierarchy beside them (hybrid) holds no controller of the container's.
+        // The v2 hierarchy beside them (hybrid) holds no controller.
         let mut all = self.mounted_hierarchies();
         all.retain(|dir| self.is_v2() || !dir.join("cgroup.controllers").exists());
         all

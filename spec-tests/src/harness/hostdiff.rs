@@ -107,7 +107,7 @@ fn compared(text: &str) -> &str {
 
 fn cgroups(host: &Host) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
-    let mut todo = host.hierarchies();
+    let mut todo = host.mounted_hierarchies();
     while let Some(dir) = todo.pop() {
         let below = fs::read_dir(&dir).into_iter().flatten().flatten();
         todo.extend(below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
