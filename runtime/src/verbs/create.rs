@@ -30,10 +30,10 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
-    // What nobody can guess, once: for the name of the keyring and the mark on the groups.
-    let lot = random::text().call(|| "getrandom()")?;
+    // Two, by one call: the mark on the groups can be read by whoever sees them, the keyring's name must not follow from it.
+    let [mark, suffix] = random::texts().call(|| "getrandom()")?;
     if !ask.no_new_keyring {
-        ask.keyring_suffix.clone_from(&lot);
+        ask.keyring_suffix = suffix;
     }
     if ask.no_pivot {
         facts.probe_mounts()?;
@@ -49,7 +49,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     ids::rootless(&plan.namespaces, &facts)?;
     terminal_rules(&plan, &ask)?;
     if plan.cgroup.record.version != Version::None {
-        plan.cgroup.record.mark = lot;
+        plan.cgroup.record.mark = mark;
         boot_id()?.clone_into(&mut plan.cgroup.record.boot);
     }
     if let Some(process) = plan.process.as_ref().filter(|_| plan.namespaces.joins(NsKind::Pid)) {

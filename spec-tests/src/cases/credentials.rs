@@ -276,6 +276,21 @@ fn keyrings_and_sysctls() -> Vec<Case> {
             Ok(())
         })
         .runc("takes the name that everybody knows"),
+        case("keyring/name-does-not-follow-from-the-mark-on-the-groups", |t| {
+            // Whoever sees the groups, and has CAP_SYS_ADMIN, reads their attributes.
+            let b = t.bundle()?.probe("report -- forever");
+            let own = t.launch(&b)?.report(t)?.text("/keyring").to_owned();
+            check!(own.contains(&b.id), "the session keyring is {own:?}");
+            for group in t.host.hierarchies().iter().map(|top| top.join(&b.id)) {
+                for name in [c"trusted.corten", c"user.corten"] {
+                    if let Ok(mark) = sys::attribute(&group, name) {
+                        check!(!own.contains(&mark), "{} bears {mark:?} of {own:?}", group.display());
+                    }
+                }
+            }
+            Ok(())
+        })
+        .crun("names it after the id alone"),
         case("keyring/name-is-nobody-elses-to-read", |t| {
             // What another container of the same user, whose /proc/keys is not masked, would see.
             let b = t.bundle()?.probe("report -- forever");
