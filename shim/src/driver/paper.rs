@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use corten::error::Context;
+use corten::sys::random;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, memfd_create, open, unlinkat};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -35,12 +36,9 @@ fn outside(fd: &OwnedFd) -> String {
 /// Thirty-two digits that nobody can know beforehand.
 ///
 /// # Errors
-/// Those of reading /dev/urandom.
+/// Those of getrandom(2).
 pub fn unguessable() -> Result<String> {
-    let mut bytes = [0; 16];
-    let path = "/dev/urandom";
-    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).call(|| format!("read({path})"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random::text().call(|| "getrandom()")?)
 }
 
 /// A file in memory, opened by its descriptor.

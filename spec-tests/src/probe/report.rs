@@ -19,21 +19,8 @@ use crate::sys;
 
 /// The report.
 pub fn everything() -> Value {
-    let umask = sys::umask();
     let status = status();
-    let process = json!({
-        "argv": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
-        "env": environment(),
-        "cwd": unistd::getcwd().ok().map(|p| p.to_string_lossy().into_owned()),
-        "uid": ids(&status, "Uid"),
-        "gid": ids(&status, "Gid"),
-        "groups": ids(&status, "Groups"),
-        "umask": format!("{umask:04o}"),
-        "caps": capabilities(&status),
-        "no_new_privs": status.get("NoNewPrivs"),
-        "seccomp": status.get("Seccomp"),
-        "sig_ignored": format!("{:016x}", sys::ignored_at_birth()),
-        "sig_blocked": status.get("SigBlk"),
+    let of_process = json!({
         "rlimits": rlimits(),
         "oom_score_adj": text("/proc/self/oom_score_adj"),
         "hostname": unistd::gethostname().ok().map(|n| n.to_string_lossy().into_owned()),
@@ -42,36 +29,47 @@ pub fn everything() -> Value {
         "fds": descriptors(),
         "tty": terminal(),
     });
-    // In two halves: the macro goes as deep as it has entries.
-    let (Value::Object(mut all), Value::Object(kernel)) = (process, kernel_side(&status)) else {
-        return Value::Null;
-    };
-    all.extend(kernel);
-    all.into()
+    // In parts: the macro goes as deep as it has entries.
+    joined([process(&status), of_process, kernel_side(&status)])
 }
 
-/// What a hook tells of itself and its input.
-pub fn of_hook(kind: &str, stdin: &str) -> Value {
+/// The entries of all.
+fn joined<const N: usize>(parts: [Value; N]) -> Value {
+    let entries = parts.into_iter().filter_map(|part| match part {
+        Value::Object(entries) => Some(entries),
+        _ => None,
+    });
+    Value::Object(entries.flatten().collect())
+}
+
+/// What a process is, a container's or a hook's.
+fn process(status: &BTreeMap<String, String>) -> Value {
     let umask = sys::umask();
-    let status = status();
     json!({
-        "kind": kind,
-        "stdin": stdin,
         "argv": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "env": environment(),
         "cwd": unistd::getcwd().ok().map(|p| p.to_string_lossy().into_owned()),
-        "uid": ids(&status, "Uid"),
-        "gid": ids(&status, "Gid"),
-        "groups": ids(&status, "Groups"),
+        "uid": ids(status, "Uid"),
+        "gid": ids(status, "Gid"),
+        "groups": ids(status, "Groups"),
         "umask": format!("{umask:04o}"),
-        "caps": capabilities(&status),
+        "caps": capabilities(status),
         "no_new_privs": status.get("NoNewPrivs"),
         "seccomp": status.get("Seccomp"),
         "sig_ignored": format!("{:016x}", sys::ignored_at_birth()),
         "sig_blocked": status.get("SigBlk"),
+    })
+}
+
+/// What a hook tells of itself and its input.
+pub fn of_hook(kind: &str, stdin: &str) -> Value {
+    let of_hook = json!({
+        "kind": kind,
+        "stdin": stdin,
         "ns": namespaces(),
         "fds": descriptors().as_object().map(|all| all.keys().cloned().collect::<Vec<_>>()),
-    })
+    });
+    joined([process(&status()), of_hook])
 }
 
 /// What the kernel holds of it: namespaces, cgroup, scheduling, labels.

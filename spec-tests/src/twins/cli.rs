@@ -211,7 +211,7 @@ impl Session<'_> {
         let pairs = self.rows.iter().flat_map(|row| self.peers.iter().map(move |peer| (row, peer)));
         let pairs: Vec<_> =
             pairs.filter(|(row, peer)| row.holds_for(&peer.host.name, &self.options.env)).collect();
-        self.in_parallel(pairs.len(), &|at| {
+        in_parallel(self.options.jobs, pairs.len(), &|at| {
             let (row, peer) = pairs[at];
             let plan = &row.says.witness;
             let facts = plan.facts(&configuration_of(plan));
@@ -244,31 +244,13 @@ impl Session<'_> {
 
     fn random(&self) {
         let begin = Instant::now();
-        self.in_parallel(self.options.runs, &|number| {
+        in_parallel(self.options.jobs, self.options.runs, &|number| {
             if self.options.seconds.is_some_and(|most| begin.elapsed() > Duration::from_secs(most)) {
                 return;
             }
             if let Err(error) = self.judge(self.options.from + number) {
                 println!("FAIL container {}: {error}", self.options.from + number);
                 self.tally().failures.push(error);
-            }
-        });
-    }
-
-    /// Does `work` for all numbers below `count`.
-    fn in_parallel(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..self.options.jobs.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::SeqCst);
-                        if number >= count {
-                            return;
-                        }
-                        work(number);
-                    }
-                });
             }
         });
     }
@@ -382,6 +364,24 @@ impl Session<'_> {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Does `work` for all numbers below `count`, `jobs` of them at a time.
+pub fn in_parallel(jobs: usize, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number >= count {
+                        return;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
 }
 
 /// Random numbers that depend on the seed and the container's number only.

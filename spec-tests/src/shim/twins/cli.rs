@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::perform::perform;
 use super::plan::{Plan, plans};
 use crate::harness::host::Host;
 use crate::harness::suite;
-use crate::twins::cli::generator;
+use crate::twins::cli::{generator, in_parallel};
 use crate::twins::compare::{Difference, differences};
 use crate::twins::rows::{self, Row};
 use crate::twins::worker;
@@ -226,7 +225,7 @@ impl Session<'_> {
 
     /// Each row must still be seen in its witness, and nothing else there.
     fn witnesses(&self) {
-        self.in_parallel(self.rows.len(), &|number| {
+        in_parallel(self.options.jobs, self.rows.len(), &|number| {
             let row = &self.rows[number];
             let plan = &row.says.witness;
             let mut words = String::new();
@@ -262,7 +261,7 @@ impl Session<'_> {
 
     fn random(&self) {
         let begin = Instant::now();
-        self.in_parallel(self.options.runs, &|number| {
+        in_parallel(self.options.jobs, self.options.runs, &|number| {
             if self.options.seconds.is_some_and(|most| begin.elapsed() > Duration::from_secs(most)) {
                 return;
             }
@@ -270,23 +269,6 @@ impl Session<'_> {
             if let Err(error) = self.judge(number) {
                 println!("FAIL sequence {number}: {error}");
                 self.tally().failures.push(error);
-            }
-        });
-    }
-
-    fn in_parallel(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..self.options.jobs.max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::SeqCst);
-                        if number >= count {
-                            return;
-                        }
-                        work(number);
-                    }
-                });
             }
         });
     }
