@@ -86,6 +86,10 @@ fn merged(holds: u64, attr: &MountAttr) -> u64 {
             flags |= ms;
         }
     }
+    // MOUNT_ATTR_RELATIME is 0, the absence of the others; a remount that names no access times keeps those that hold.
+    if attr.clear & ATIME != 0 && attr.set & ATIME == 0 {
+        flags |= MS_RELATIME;
+    }
     flags
 }
 
@@ -118,7 +122,9 @@ mod tests {
         assert_eq!(merged(0x1 | 0x2, &attr(0x8, 0x1)), 0x2 | 0x8);
         assert_eq!(merged(0x1000, &attr(0, 0)), MS_RELATIME);
         assert_eq!(merged(0x1000, &attr(0x10, 0x70)), MS_NOATIME);
-        assert_eq!(merged(0x400 | 0x800, &attr(0, 0x70)), MS_NODIRATIME);
+        assert_eq!(merged(0x400 | 0x800, &attr(0, 0x70 | 0x80)), MS_RELATIME);
+        assert_eq!(merged(0x1000, &attr(0x20, 0x70)), MS_STRICTATIME);
+        assert_eq!(merged(0x400 | 0x800, &attr(0, 0x70)), MS_NODIRATIME | MS_RELATIME);
         assert_eq!(merged(0x2000 | 0x800, &attr(0, 0x20_0000)), MS_NODIRATIME);
         assert_eq!(merged(0, &attr(0x20 | 0x20_0000, 0x70)), MS_STRICTATIME | MS_NOSYMFOLLOW);
     }
