@@ -56,6 +56,7 @@ impl Launch<'_> {
             seats: &own,
             // Without a seat it waits to be placed.
             wait: wait || (seats && own.is_empty()),
+            placed_first: 0,
             become_root: flags & NsKind::User.flag() != 0,
             lock: match &self.task {
                 Task::Create { dir, .. } => Some(dir.fd()),
@@ -235,6 +236,8 @@ fn bear<'a>(
             window.cgroup = None;
             window.seats = &[];
             window.wait = true;
+            window.placed_first = window.flags & NsKind::Cgroup.flag();
+            window.flags &= !window.placed_first;
             launch(&window, stage).map(|(pid, pidfd)| Born { pid, pidfd, late: true })
         }
         born => born.map(|(pid, pidfd)| Born { pid, pidfd, late: false }),

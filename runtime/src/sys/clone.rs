@@ -43,6 +43,9 @@ pub struct Window<'a> {
     pub seats: &'a [OwnedFd],
     /// Wait for the host's word before anything else.
     pub wait: bool,
+    /// CLONE_NEW* flags of what it makes by itself after that: a cgroup namespace is rooted where its maker is, which must
+    /// have been placed by then.
+    pub placed_first: u64,
     /// Become root of the new user namespace: the exec of the stage would lose all capabilities otherwise.
     pub become_root: bool,
     /// What holds the container's lock: a child that takes seats may be kept from it for long, and would keep the lock when
@@ -162,6 +165,10 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
             unsafe { libc::_exit(1) }
         }
     }
+    // SAFETY: the flags are namespaces, which concern this process alone.
+    if window.placed_first != 0 && unsafe { libc::syscall(libc::SYS_unshare, window.placed_first) } != 0 {
+        give_up(sync, libc::SYS_unshare)
+    }
     if window.become_root {
         // SAFETY: raw calls with numbers: libc's wrappers would signal threads that this process does not have.
         let failed = unsafe {
@@ -249,6 +256,7 @@ pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
         cgroup: None,
         seats: &[],
         wait: false,
+        placed_first: 0,
         become_root: false,
         lock: None,
         sync: stdin,
@@ -274,6 +282,7 @@ pub fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
         cgroup: None,
         seats: &[],
         wait: false,
+        placed_first: 0,
         become_root: false,
         lock: None,
         sync: write.as_fd(),
