@@ -8,9 +8,22 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::cgroup::Manager;
-use crate::error::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+
 use crate::spec::{IntelRdt, Resources};
+
+/// Who makes control groups: `--cgroup-manager`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// We do, in the file system.
+    #[default]
+    Cgroupfs,
+    /// systemd does, as a scope.
+    Systemd,
+    /// Nobody: the container stays in its creator's groups, without limits.
+    Disabled,
+}
 
 /// Where containers are kept and how groups are managed: the global flags.
 pub struct Home<'a> {
@@ -29,14 +42,14 @@ pub struct Home<'a> {
 #[derive(Debug, Default)]
 pub enum Stdio {
     /// The caller's own descriptors, or, with `process.terminal`, a terminal whose other end is handed back in
-    /// [`Launched::console`]; its lines end with a bare newline unless the caller's own input and output are terminals.
+    /// `Launched::console`; its lines end with a bare newline unless the caller's own input and output are terminals.
     #[default]
     Inherit,
     /// A terminal whose other end goes to this AF_UNIX socket (`--console-socket`).
     ConsoleSocket(PathBuf),
     /// These three descriptors. For a configuration with `process.terminal` that is an error.
     Fds([OwnedFd; 3]),
-    /// A terminal whose other end is handed back in [`Launched::console`], also by a `create` that leaves its
+    /// A terminal whose other end is handed back in `Launched::console`, also by a `create` that leaves its
     /// process waiting: the caller is a shim and stays. For a configuration without a terminal that is an error.
     HandBack,
 }
@@ -137,83 +150,4 @@ pub struct Update {
     pub resources: Resources,
     /// Of Intel RDT, the schemata; the rest of it is decided at create.
     pub rdt: IntelRdt,
-}
-
-/// A process that was launched.
-#[derive(Debug)]
-pub struct Launched {
-    /// Its pid in the caller's pid namespace.
-    pub pid: i32,
-    /// Its pidfd, from birth. The process is a child of the caller.
-    pub pidfd: OwnedFd,
-    /// The other end of its terminal, when the caller keeps that.
-    pub console: Option<OwnedFd>,
-    /// The container's notification socket, to be relayed by the caller of `run`.
-    pub notify: Option<crate::host::notify::Notify>,
-}
-
-/// Checks a container's id before it becomes part of a path: letters, digits, `_`, `+`, `-` and `.`, not dots alone,
-/// at most NAME_MAX (255) bytes (reference G15, S42).
-///
-/// # Errors
-/// `Kind::Invalid`, in runc's words.
-pub fn check_id(id: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.is_empty() {
-        return Err(Error::new(Kind::Invalid, "container id cannot be empty"));
-    }
-    if id.len() > 255 || !id.bytes().all(allowed) || id.bytes().all(|byte| byte == b'.') {
-        return Err(Error::new(Kind::Invalid, "invalid container ID format"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids() {
-        for good in ["a", "A_b+c-d.e", "0", "-x", "..a", ".a", &"x".repeat(255)] {
-            assert_eq!(check_id(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "...",
-            "a/b",
-            "/",
-            "../x",
-            "a b",
-            "a\0b",
-            "a\n",
-            "é",
-            "a:b",
-            &"x".repeat(256),
-            &"x".repeat(4096),
-        ] {
-            assert_eq!(check_id(bad).map_err(|error| error.kind()), Err(Kind::Invalid), "{bad:?}");
-        }
-    }
-
-    /// S42: whatever bytes an id consists of, what passes is one plain path component.
-    #[test]
-    fn what_passes_is_a_plain_file_name() {
-        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-        for _ in 0..1_000_000 {
-            let mut bytes = [0_u8; 8];
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            bytes.copy_from_slice(&seed.to_le_bytes());
-            let text = String::from_utf8_lossy(&bytes[..(seed >> 60) as usize % 9]);
-            if check_id(&text).is_ok() {
-                let plain = text.bytes().all(
-                    |b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'+' | b'-' | b'.'),
-                );
-                assert!(plain && text != "." && text != "..", "{text:?}");
-            }
-        }
-    }
 }

@@ -3,7 +3,7 @@
 //!
 //! An [`Error`] carries arguments, not prose: where in the configuration (a JSON pointer), which step, which
 //! system call with which operands, which errno. [`Error::kind`] is for programs; `Display` is for people and for
-//! the clients that match runc's wording (reference: features.md, table E). An error is never logged *and*
+//! the clients that match runc's wording (docs/compatibility.md, "Words"). An error is never logged *and*
 //! returned.
 
 #![forbid(unsafe_code)]

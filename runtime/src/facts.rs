@@ -6,15 +6,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ids;
+pub(crate) mod paths;
+mod permitted;
 mod within;
+
+pub use ids::IdMaps;
+pub use permitted::Permitted;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cgroup::Hierarchies;
 use crate::error::{Context, Result};
-use crate::plan::annotations::Permitted;
-use crate::plan::ids::{self, IdMaps};
 use crate::procfs;
 use crate::spec::Spec;
 

@@ -187,7 +187,7 @@ fn supported_seccomp_flags() -> Vec<&'static str> {
 mod tests {
     use super::*;
 
-    /// The specification's own types read what we say (reference T: oci-spec as an oracle).
+    /// The specification's own types read what we say (oci-spec as an oracle).
     #[test]
     fn it_reads_as_the_specification_defines_it() {
         let text = serde_json::to_string(&features()).unwrap();

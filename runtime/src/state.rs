@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod dir;
+mod id;
 
 pub use dir::{Dir, Root};
 pub(crate) use dir::{read_all, write_all};
+pub use id::check_id;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +21,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ask::check_id;
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Resources;
 
 /// The version of the OCI runtime specification that Corten implements.
 pub const OCI_VERSION: &str = "1.3.0";
+
+/// The directory of the notification socket (sd_notify(3)) below the container's, which is bound into the container.
+pub const NOTIFY_DIRECTORY: &str = "notify";
+/// The socket's name in there.
+pub const NOTIFY_SOCKET: &str = "notify.sock";
 
 /// What state.json holds. Unknown fields are ignored, so that an older Corten reads a newer one's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,12 +83,40 @@ pub struct State {
     pub resources: Option<Resources>,
     /// Its groups in resctrl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rdt: Option<crate::host::rdt::Record>,
+    pub rdt: Option<ResctrlGroups>,
     /// What it has mounted in the runtime's mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mount: Option<crate::host::own_mount::OwnMount>,
+    pub mount: Option<OwnMount>,
     /// Init; `None` while the container is being created.
     pub init: Option<Identity>,
+}
+
+/// What a container has in resctrl, the file system of Intel RDT (Linux: Documentation/filesystems/resctrl.rst).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResctrlGroups {
+    /// The directories whose `tasks` its processes are in: the class, then the monitoring group.
+    pub groups: Vec<PathBuf>,
+    /// Of those, the ones that go with the container.
+    pub owned: Vec<PathBuf>,
+    /// All that this create makes, to be removed should it fail.
+    #[serde(skip)]
+    pub made: Vec<PathBuf>,
+}
+
+/// The mount that a container without a mount namespace of its own has in the runtime's (`host/own_mount.rs`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnMount {
+    /// Where it is attached, absolute.
+    pub(crate) path: PathBuf,
+    /// Its number in /proc/self/mountinfo, which a later mount may have again.
+    pub(crate) number: u64,
+    /// Its unique number; 0 before Linux 6.8.
+    pub(crate) unique: u64,
+    /// Major and minor number of its file system.
+    pub(crate) device: (u32, u32),
+    /// The boot it belongs to.
+    pub(crate) boot_id: String,
 }
 
 /// A process, told apart from a later one with the same pid.

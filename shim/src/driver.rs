@@ -11,10 +11,11 @@ mod paper;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use corten::ask::{Create, Exec, Launched, Stdio, Update};
-use corten::cgroup::{Group, Manager, OomWatch};
+use corten::ask::{Create, Exec, Manager, Stdio, Update};
+use corten::cgroup::{Group, OomWatch};
 use corten::container::Container;
 use corten::error::Kind;
+use corten::host::Launched;
 use corten::{spec, verbs};
 use serde::Deserialize;
 

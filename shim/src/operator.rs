@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use corten::ask::Home;
-use corten::cgroup::Manager;
+use corten::ask::Manager;
 use corten::error::Context;
 use tokio::sync::{Semaphore, oneshot};
 

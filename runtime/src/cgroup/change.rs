@@ -12,9 +12,9 @@
 use super::decide::{Line, Plan, RESOURCES, Write};
 use super::devices::Policy;
 use super::limits::LIMITS;
+use super::merge::merged;
 use super::record::Record;
 use crate::error::Result;
-use crate::plan::update::merged;
 use crate::spec::Resources;
 
 /// Everything that an update does to the groups.

@@ -6,8 +6,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::devices::{Policy, Rule};
 use super::devices_bpf;
 use super::limits::{self, Convert, File, Item, LIMITS, Limit, Value, Way};
@@ -15,6 +13,7 @@ use super::probe::{Hierarchies, Hierarchy, Version};
 use super::properties;
 use super::record::{GroupDir, Record};
 use super::unit::Unit;
+use crate::ask::Manager;
 use crate::error::{Error, Kind, Result};
 use crate::spec::Resources;
 use crate::sys::bpf::Insn;
@@ -30,19 +29,6 @@ const NO_LIMITS: [&str; 6] = [
     "cgroup.type",
     "cgroup.subtree_control",
 ];
-
-/// Who makes groups.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Manager {
-    /// We do, in the file system.
-    #[default]
-    Cgroupfs,
-    /// systemd does, as a scope.
-    Systemd,
-    /// Nobody: the container stays in its creator's groups, without limits.
-    Disabled,
-}
 
 /// From when on the device rules hold. Always before anything of the container's own runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

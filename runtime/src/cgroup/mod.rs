@@ -27,6 +27,7 @@ mod group;
 mod items;
 mod limits;
 mod made;
+mod merge;
 pub mod oom;
 mod own;
 mod owner;
@@ -45,7 +46,7 @@ mod values;
 
 pub use change::{Change, Check, change};
 pub use dbus::{Property, Value};
-pub use decide::{DevicePlan, Line, Manager, Plan, RulesFrom, Write, decide};
+pub use decide::{DevicePlan, Line, Plan, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;

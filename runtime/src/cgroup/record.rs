@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::Manager;
 use super::probe::{Hierarchies, Hierarchy, Version};
+use crate::ask::Manager;
 
 /// The groups of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

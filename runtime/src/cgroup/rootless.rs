@@ -88,8 +88,9 @@ fn refuse(write: &Write, v2: bool) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Hierarchy, Manager, decide};
+    use super::super::{Hierarchy, decide};
     use super::*;
+    use crate::ask::Manager;
     use crate::spec::Resources;
 
     fn v2(own: &str) -> Hierarchies {

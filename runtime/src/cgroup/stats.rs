@@ -16,7 +16,6 @@ use super::dir::Dir;
 use super::group::Group;
 use super::probe::Version;
 use crate::error::{Error, Kind, Result};
-use crate::host::rdt::Figures;
 
 /// The figures of a container.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,8 +36,6 @@ pub struct Stats {
     pub hugetlb: BTreeMap<String, Counter>,
     /// RDMA resources in use, by device.
     pub rdma: BTreeMap<String, Rdma>,
-    /// Intel RDT, which is no control group: it stays empty here, and is filled in from the container's state.
-    pub rdt: Figures,
 }
 
 /// Pressure: how much of the time processes had to wait (Documentation/accounting/psi.rst, Linux 4.20; v2 only).

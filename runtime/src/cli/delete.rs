@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `delete` (reference S8).
 
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 
@@ -20,7 +20,7 @@ impl Verb for Delete {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         verbs::delete(&session.home, &self.id, self.force)?;
         Ok(0)
     }

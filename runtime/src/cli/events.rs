@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use corten::cgroup::oom::AGAIN;
 use corten::error::Kind;
 use corten::verbs::Watch;
-use corten::{Error, ask, verbs};
+use corten::{Error, state, verbs};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -38,7 +38,7 @@ impl Verb for Events {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         let interval = match values::text(self.interval) {
             None => Duration::from_secs(5),
             Some(text) => amounts::duration(&text).ok_or_else(|| {

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 
 use corten::ask::{self, Overlay, Stdio};
+use corten::state;
 use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
@@ -105,7 +106,7 @@ impl Exec {
     }
 
     fn ask(mut self) -> Result<ask::Exec, Failure> {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         // `exec ID -- ls`: people who come from kubectl write it, and no program is called `--`.
         if self.command.first().is_some_and(|word| word == "--") {
             self.command.remove(0);

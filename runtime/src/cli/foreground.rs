@@ -4,8 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use corten::ask::Launched;
 use corten::error::{Context, Step};
+use corten::host::Launched;
 use corten::sys::tty;
 use corten::verbs::{self, Exit};
 use nix::sys::signal::SigSet;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 
-use corten::cgroup::Manager;
+use corten::ask::Manager;
 
 use super::command;
 use super::failure::Failure;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `kill` (reference S9).
 
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::flags::Order;
@@ -27,7 +27,7 @@ impl Verb for Kill {
     const ORDER: Order = Order::FlagsFirst;
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         let signal = self.signal.as_deref().map_or(Ok(libc::SIGTERM), values::signal)?;
         verbs::kill(&session.home, &self.id, signal, self.all)?;
         Ok(0)

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 
 use corten::ask::{self, Stdio};
+use corten::state;
 
 use super::failure::Failure;
 use super::values;
@@ -44,7 +45,7 @@ impl Launch {
     /// # Errors
     /// A malformed id, a descriptor that is not there.
     pub fn ask(self, id: String) -> Result<ask::Create, Failure> {
-        ask::check_id(&id)?;
+        state::check_id(&id)?;
         let listen_fds = values::listen_fds();
         let preserve_fds = self.preserve_fds.unwrap_or(0);
         values::handed_down("LISTEN_FDS", 3, listen_fds)?;

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use corten::verbs::PlanLine;
-use corten::{ask, verbs};
+use corten::{ask, state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::{output, values};
@@ -36,7 +36,7 @@ impl Verb for Plan {
 
     fn run(self, session: &Session<'_>) -> Outcome {
         let id = self.id.unwrap_or_else(|| "ID".to_owned());
-        ask::check_id(&id)?;
+        state::check_id(&id)?;
         let bundle = values::path(self.bundle).unwrap_or_else(|| ".".into());
         let ask = ask::Create { id, bundle, config: values::path(self.config), ..ask::Create::default() };
         let lines = verbs::plan(&session.home, &ask)?;

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::process::{Command, Output, Stdio};
 
 use corten::error::Words;
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
@@ -34,7 +34,7 @@ impl Verb for Ps {
     const ORDER: Order = Order::FlagsFirst;
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         let pids = verbs::pids(&session.home, &self.id)?;
         match self.format.as_deref() {
             None | Some("table") => output::print(&table(self.options, &pids)?)?,

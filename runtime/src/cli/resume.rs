@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `resume` (reference S10).
 
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 
@@ -17,7 +17,7 @@ impl Verb for Resume {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         verbs::resume(&session.home, &self.id)?;
         Ok(0)
     }

@@ -4,8 +4,9 @@
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
-use corten::ask::{Launched, Stdio};
+use corten::ask::Stdio;
 use corten::error::Context;
+use corten::host::Launched;
 use corten::host::notify::Notify;
 use corten::verbs;
 

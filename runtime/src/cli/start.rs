@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `start` (reference S4).
 
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::values;
@@ -18,7 +18,7 @@ impl Verb for Start {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         match values::notify_socket() {
             Some(manager) => verbs::start_notifying(&session.home, &self.id, &manager)?,
             None => verbs::start(&session.home, &self.id)?,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `state` (reference S6, J1).
 
-use corten::{ask, verbs};
+use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::output;
@@ -18,7 +18,7 @@ impl Verb for State {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         output::print_json_indented(&verbs::state(&session.home, &self.id)?, "  ")?;
         Ok(0)
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use corten::cgroup::Version;
 use corten::cgroup::stats::{self, Counter, Pressure, Stats, Transfer};
 use corten::host::rdt::Figures;
+use corten::verbs::Usage;
 use serde::Serialize;
 
 /// One event.
@@ -198,8 +199,8 @@ fn zero(number: &u64) -> bool {
 
 impl<'a> Line<'a> {
     /// The figures.
-    pub fn stats(id: &'a str, stats: &Stats) -> Self {
-        Line { kind: "stats", id, data: Some(Data::of(stats)) }
+    pub fn stats(id: &'a str, usage: &Usage) -> Self {
+        Line { kind: "stats", id, data: Some(Data::of(&usage.cgroup, &usage.resctrl)) }
     }
 
     /// A process was killed for want of memory.
@@ -209,7 +210,7 @@ impl<'a> Line<'a> {
 }
 
 impl Data {
-    fn of(stats: &Stats) -> Self {
+    fn of(stats: &Stats, resctrl: &Figures) -> Self {
         let hugetlb = |(size, c): (&String, &Counter)| {
             (size.clone(), Hugetlb { usage: c.usage, max: c.max, failcnt: c.failcnt })
         };
@@ -231,7 +232,7 @@ impl Data {
             blkio: stats.io.as_ref().map(blkio).unwrap_or_default(),
             hugetlb: stats.hugetlb.iter().map(hugetlb).collect(),
             rdma: stats.rdma.iter().map(rdma).collect(),
-            intel_rdt: stats.rdt.clone(),
+            intel_rdt: resctrl.clone(),
             network_interfaces: None,
         }
     }
@@ -350,7 +351,8 @@ mod tests {
             pids: Some(stats::Pids { current: 3, limit: None }),
             ..Stats::default()
         };
-        let text = serde_json::to_string(&Line::stats("a", &stats)).unwrap();
+        let text =
+            serde_json::to_string(&Line::stats("a", &Usage { cgroup: stats, ..Usage::default() })).unwrap();
         let parts = [
             r#"{"type":"stats","id":"a","data":{"cpu":{"usage":{"total":5,"kernel":0,"user":0},"throttling":{},"#,
             r#""psi":{"some":{"avg10":1.5,"avg60":0,"avg300":2,"total":3},"full":{"avg10":0,"avg60":0,"avg300":0,"total":0}}},"#,

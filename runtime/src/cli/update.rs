@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::io::Read;
 
-use corten::ask::{self, Update as Ask};
+use corten::ask::Update as Ask;
 use corten::spec::{self, BlockIo, Cpu, IntelRdt, Memory, Pids, Resources};
+use corten::state;
 use corten::{Error, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
@@ -93,7 +94,7 @@ impl Verb for Update {
     const ARITY: Arity = Arity::exactly(1);
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        ask::check_id(&self.id)?;
+        state::check_id(&self.id)?;
         let resources = match self.resources.as_ref().filter(|file| !file.is_empty()) {
             Some(file) => read(file)?,
             None => self.flags()?,

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use crate::plan::rootfs::on_host;
+use super::paths::on_host;
 use crate::spec::{Mount, Spec};
 
 /// As many as the kernel follows (fs/namei.c: MAXSYMLINKS).

@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use super::launch::{Launch, STARTING, Task};
 use super::netdev::{Moved, Namespaces};
-use super::own_mount::OwnMount;
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
 use crate::error::{Result, Step};
 use crate::plan::namespaces::NsKind;
+use crate::state::OwnMount;
 
 impl Launch<'_> {
     /// Before anything else happens: the real mappings, which must be those that the configuration gives, if any.

@@ -10,7 +10,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{identity, idtool};
 use crate::error::{Context, Error, Kind, Result, Step};
-use crate::plan::ids::{self, IdMaps, Writer, Writers};
+use crate::facts::{IdMaps, ids};
+use crate::plan::ids::{Writer, Writers};
 use crate::spec::IdMapping;
 
 /// Writes both maps of `pid`, an unreaped child of ours that waits (user_namespaces(7): at most 340 lines, one write).

@@ -13,17 +13,17 @@ use std::rc::Rc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::undo::{Journal, Undo};
-use super::{Channel, gate, rdt, sockets, sources};
-use crate::ask::{Home, Launched, Stdio};
+use super::{Channel, gate, sockets, sources};
+use crate::ask::{Home, Stdio};
 use crate::cgroup::{Group, Made, Placement};
 use crate::error::{Context, Error, Kind, Result, Step};
+use crate::facts::IdMaps;
 use crate::plan::Plan;
-use crate::plan::ids::IdMaps;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
-use crate::state::{Dir, Identity, State};
+use crate::state::{Dir, Identity, ResctrlGroups, State};
 
 /// What every error of the way to the user's program begins with (reference E4).
 pub(super) const STARTING: &str = "unable to start container process";
@@ -50,7 +50,7 @@ pub enum Task<'a> {
         /// Where the process goes.
         placement: Placement,
         /// The container's groups in resctrl.
-        rdt: Option<rdt::Record>,
+        rdt: Option<ResctrlGroups>,
     },
 }
 
@@ -70,6 +70,19 @@ pub struct Subject<'a> {
     pub pid_file: Option<PathBuf>,
     /// Who receives the pidfd.
     pub pidfd_socket: Option<PathBuf>,
+}
+
+/// A process that was launched.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Its pidfd, from birth. The process is a child of the caller.
+    pub pidfd: OwnedFd,
+    /// The other end of its terminal, when the caller keeps that.
+    pub console: Option<OwnedFd>,
+    /// The container's notification socket, to be relayed by the caller of `run`.
+    pub notify: Option<super::notify::Notify>,
 }
 
 /// A launch under way.

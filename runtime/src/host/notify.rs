@@ -20,8 +20,8 @@ use rustix::net::{
 };
 
 use crate::error::{Context, Error, Kind, Result, Step};
-use crate::plan::notify::{DIRECTORY, SOCKET};
 use crate::state::Dir;
+use crate::state::{NOTIFY_DIRECTORY, NOTIFY_SOCKET};
 
 /// What is passed on before the container is ready.
 const PASSED: [&[u8]; 3] = [b"STATUS=", b"ERRNO=", b"EXTEND_TIMEOUT_USEC="];
@@ -42,8 +42,8 @@ impl Notify {
     /// As mkdir(2).
     pub fn prepare(dir: &Dir) -> Result<()> {
         let mode = Mode::from_raw_mode(0o755);
-        let made = rustix::fs::mkdirat(dir.fd(), DIRECTORY, mode)
-            .and_then(|()| rustix::fs::chmodat(dir.fd(), DIRECTORY, mode, AtFlags::empty()));
+        let made = rustix::fs::mkdirat(dir.fd(), NOTIFY_DIRECTORY, mode)
+            .and_then(|()| rustix::fs::chmodat(dir.fd(), NOTIFY_DIRECTORY, mode, AtFlags::empty()));
         made.call(|| "mkdir(notify)").step(|| "notification socket")
     }
 
@@ -52,7 +52,7 @@ impl Notify {
     /// # Errors
     /// As bind(2).
     pub fn bind(dir: &Dir, manager: &Path) -> Result<Notify> {
-        let name = format!("{DIRECTORY}/{SOCKET}");
+        let name = format!("{NOTIFY_DIRECTORY}/{NOTIFY_SOCKET}");
         let bound = || {
             let socket = datagrams()?;
             // Of a start that failed.

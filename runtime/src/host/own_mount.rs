@@ -8,34 +8,18 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::procfs::{self, boot_id};
+use crate::state::OwnMount;
 
 /// STATX_MNT_ID_UNIQUE (linux/stat.h, Linux 6.8): a number that no other mount has for the whole of a boot.
 const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
-
-/// Which mount it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OwnMount {
-    /// Where it is attached, absolute.
-    path: PathBuf,
-    /// Its number in /proc/self/mountinfo, which a later mount may have again.
-    number: u64,
-    /// Its unique number; 0 before Linux 6.8.
-    unique: u64,
-    /// Major and minor number of its file system.
-    device: (u32, u32),
-    /// The boot it belongs to.
-    boot_id: String,
-}
 
 impl OwnMount {
     /// Of a mount that is to be attached at `path`.

@@ -14,7 +14,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::facts::Facts;
-use crate::plan::annotations::{self, Permitted};
+use crate::facts::Permitted;
+use crate::plan::annotations;
 use crate::state::read_all;
 use crate::sys::ns;
 

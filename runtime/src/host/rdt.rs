@@ -6,41 +6,28 @@
 
 mod figures;
 
-pub use figures::Figures;
+pub use figures::{Figures, figures};
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::rdt::{Clos, Rdt, mismatch};
 use crate::procfs;
-
-/// What a container has in resctrl, kept in its state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The directories whose `tasks` its processes are in: the class, then the monitoring group.
-    pub groups: Vec<PathBuf>,
-    /// Of those, the ones that go with the container.
-    pub owned: Vec<PathBuf>,
-    /// All that this create makes, to be removed should it fail.
-    #[serde(skip)]
-    pub made: Vec<PathBuf>,
-}
+use crate::state::ResctrlGroups;
 
 /// Finds out what is there and what is to be made; touches nothing.
 ///
 /// # Errors
 /// `Kind::Unsupported` without resctrl; a class that is asked for as it is but absent, or there with other schemata.
-pub fn prepare(rdt: &Rdt, id: &str) -> Result<Record> {
+pub fn prepare(rdt: &Rdt, id: &str) -> Result<ResctrlGroups> {
     let root = root()?;
     let (class, own) = match &rdt.clos {
         Clos::Default => (root, false),
         Clos::Named(name) => (root.join(name), false),
         Clos::Own => (root.join(id), true),
     };
-    let mut record = Record { groups: vec![class.clone()], ..Record::default() };
+    let mut record = ResctrlGroups { groups: vec![class.clone()], ..ResctrlGroups::default() };
     if !class.is_dir() {
         if !own && rdt.schemata.is_empty() {
             let text = format!("clos_id dir doesn't exist: {}", class.display());
@@ -81,7 +68,7 @@ fn compare(rdt: &Rdt, class: &Path) -> Result<()> {
 ///
 /// # Errors
 /// ENOSPC where the hardware has no class or monitor left; what resctrl says of schemata that it refuses.
-pub fn make(rdt: &Rdt, record: &Record) -> Result<()> {
+pub fn make(rdt: &Rdt, record: &ResctrlGroups) -> Result<()> {
     for group in &record.made {
         // In a stand-in for resctrl nobody has made mon_groups; the real one has it.
         let parents = group.parent().is_some_and(|parent| parent.ends_with("mon_groups") && !parent.exists());
@@ -109,7 +96,7 @@ pub struct Before {
 ///
 /// # Errors
 /// What resctrl says of schemata that it refuses; the class is then as it was.
-pub fn update(record: &Record, schemata: &[String]) -> Result<Option<Before>> {
+pub fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<Before>> {
     let Some(class) = record.groups.first() else { return Ok(None) };
     let path = class.join("schemata");
     let content = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
@@ -135,7 +122,7 @@ impl Before {
 ///
 /// # Errors
 /// As write(2) of a pid into `tasks`.
-pub fn place(record: &Record, pid: i32) -> Result<()> {
+pub fn place(record: &ResctrlGroups, pid: i32) -> Result<()> {
     record.groups.iter().try_for_each(|group| write(&group.join("tasks"), &pid.to_string()))
 }
 

@@ -144,8 +144,8 @@ impl Launch<'_> {
         let (pid, Some(process)) = (self.pid(), self.subject.process) else { return Ok(()) };
         self.run_anywhere(pid);
         if let Some(scheduler) = &process.scheduler {
-            crate::sys::sched::set_attr(pid, &scheduler.value)
-                .call(|| format!("sched_setattr(policy {})", scheduler.value.policy))
+            crate::sys::sched::set_attr(pid, &scheduler.value.attr)
+                .call(|| format!("sched_setattr(policy {})", scheduler.value.attr.policy))
                 .map_err(|error| match error.errno() {
                     Some(libc::EPERM) if scheduler.value.confined => error.at(
                         "process scheduler can't be used together with AllowedCPUs, nor without CAP_SYS_NICE",

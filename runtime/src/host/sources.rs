@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::idmap;
 use crate::error::{Context, Error, Kind, Result, Step};
-use crate::plan::ids::IdMaps;
+use crate::facts::IdMaps;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, Must, Node, Source, Tree};

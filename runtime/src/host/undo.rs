@@ -9,13 +9,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::netdev::Moved;
-use super::own_mount::OwnMount;
 use super::{hooks, identity, rdt};
 use crate::ask::Home;
 use crate::cgroup;
 use crate::error::Result;
 use crate::plan::Plan;
-use crate::state::Dir;
+use crate::state::{Dir, OwnMount};
 
 /// One entry.
 pub(super) enum Undo<'a> {

@@ -4,13 +4,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hooks::Output;
 use super::text::printable;
 use crate::error::{Error, Result};
+use crate::facts::Permitted;
 use crate::seccomp::Insn;
 
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
@@ -32,20 +33,6 @@ const PIDFD: &str = "run.oci.pidfd_receiver";
 const RECEIVER: &str = "run.oci.seccomp.receiver";
 const BPF: &str = "run.oci.seccomp_bpf_data";
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
-
-/// What the host's administrator lets annotations do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Permitted(BTreeSet<&'static str>);
-
-impl Permitted {
-    /// Reads a list: a name on each line, or a comment after `#`. `groups`: keeping groups is nobody's to permit.
-    #[must_use]
-    pub fn of(text: &str, groups: bool) -> Permitted {
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let listed: BTreeSet<&str> = lines.chain(groups.then_some(KEEP_GROUPS)).collect();
-        Permitted(PERMITTED.into_iter().filter(|name| listed.contains(name)).collect())
-    }
-}
 
 /// Whether one of them is to be obeyed only with permission.
 #[must_use]
@@ -111,7 +98,10 @@ pub fn read(annotations: &BTreeMap<String, Option<String>>, permitted: &Permitte
     if annotations.is_empty() {
         return Ok(obeyed);
     }
-    let barred = |name: &str| PERMITTED.contains(&name) && !permitted.0.contains(name);
+    let barred = |name: &str| {
+        let own = permitted.groups && name == KEEP_GROUPS;
+        PERMITTED.contains(&name) && !own && !permitted.listed.contains(name)
+    };
     let given = |name: &str| annotations.get(name)?.as_deref().filter(|value| !value.is_empty());
     let value = |name: &str| given(name).filter(|_| !barred(name));
     let refused = |name: &&str| barred(name) && given(name).is_some();
@@ -203,7 +193,7 @@ mod tests {
     #[test]
     fn what_does_not_read_is_named() {
         let read = |name: &str, value: &str| {
-            let all = Permitted(PERMITTED.into());
+            let all = Permitted::of(&PERMITTED.join("\n"), false);
             super::read(&BTreeMap::from([(name.to_owned(), Some(value.to_owned()))]), &all)
         };
         for (name, value) in
@@ -220,6 +210,10 @@ mod tests {
         assert!(NAMES.is_sorted());
     }
 
+    fn barred_but(name: &str) -> Vec<&'static str> {
+        PERMITTED.into_iter().filter(|barred| *barred != name).collect()
+    }
+
     #[test]
     fn nothing_outside_of_the_container_without_permission() {
         let all: BTreeMap<_, _> = NAMES.map(|name| (name.to_owned(), Some("/x".to_owned()))).into();
@@ -230,8 +224,12 @@ mod tests {
         assert_eq!(obeyed, none);
         assert_eq!(obeyed.warnings().count(), PERMITTED.len());
         let text = format!("# of this host\n  {PIDFD} # because\n{BPF}x\n#{RECEIVER}\norg.example\n");
-        assert_eq!(Permitted::of(&text, false), Permitted([PIDFD].into()));
-        assert_eq!(Permitted::of("", true), Permitted([KEEP_GROUPS].into()));
-        assert_eq!(super::read(&all, &Permitted::of(&text, false)).unwrap().pidfd_socket, Some("/x".into()));
+        let listed = super::read(&all, &Permitted::of(&text, false)).unwrap();
+        assert_eq!(
+            listed,
+            Obeyed { pidfd_socket: Some("/x".into()), not_permitted: barred_but(PIDFD), ..none.clone() }
+        );
+        let own = super::read(&all, &Permitted::of("", true)).unwrap();
+        assert_eq!(own, Obeyed { keep_groups: true, not_permitted: barred_but(KEEP_GROUPS), ..none });
     }
 }

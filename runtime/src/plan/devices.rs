@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ids::IdMaps;
 use super::mounts::{self, Source, Step};
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean, item};
+use super::text::{absolute, item};
 use crate::error::{Error, Result};
 use crate::facts::Facts;
+use crate::facts::IdMaps;
+use crate::facts::paths::clean;
 use crate::spec::{self, Spec};
 
 /// How a device comes to be.

@@ -6,38 +6,9 @@
 use super::namespaces::{Namespaces, NsKind};
 use super::text::item;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{CAP_SETGID, CAP_SETUID, Facts};
+use crate::facts::ids::mapped;
+use crate::facts::{CAP_SETGID, CAP_SETUID, Facts, IdMaps};
 use crate::spec::{IdMapping, Spec};
-
-/// Mappings as they are written to uid_map and gid_map (user_namespaces(7)); each has 1 to 340 lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdMaps {
-    /// uid_map.
-    pub uid: Vec<IdMapping>,
-    /// gid_map.
-    pub gid: Vec<IdMapping>,
-}
-
-impl IdMaps {
-    /// The host's id for a user id inside, if it is mapped.
-    #[must_use]
-    pub fn host_uid(&self, uid: u32) -> Option<u32> {
-        host(&self.uid, uid)
-    }
-
-    /// The host's id for a group id inside, if it is mapped.
-    #[must_use]
-    pub fn host_gid(&self, gid: u32) -> Option<u32> {
-        host(&self.gid, gid)
-    }
-}
-
-fn host(lines: &[IdMapping], id: u32) -> Option<u32> {
-    lines.iter().find_map(|line| {
-        let offset = id.checked_sub(line.container_id).filter(|offset| *offset < line.size)?;
-        line.host_id.checked_add(offset)
-    })
-}
 
 /// The mappings of the new user namespace; `None` when none is made.
 ///
@@ -140,17 +111,6 @@ pub fn rootless(namespaces: &Namespaces, facts: &Facts) -> Result<()> {
     Err(Error::invalid("/linux/namespaces", text).with_kind(Kind::Unsupported))
 }
 
-/// The lines of a uid_map or gid_map file.
-#[must_use]
-pub fn parse(map: &str) -> Vec<IdMapping> {
-    let line = |line: &str| {
-        let mut numbers = line.split_ascii_whitespace().map(str::parse);
-        let mut number = || numbers.next()?.ok();
-        Some(IdMapping { container_id: number()?, host_id: number()?, size: number()? })
-    };
-    map.lines().filter_map(line).collect()
-}
-
 /// What the configuration says about the mappings of a *joined* user namespace, if it says anything. containerd and
 /// CRI-O give both path and mappings; runc accepts that when they are the same, so the host compares them with
 /// the namespace's before anything else happens.
@@ -183,7 +143,7 @@ fn full(mapping: &[IdMapping], at: &str, word: &str) -> Result<()> {
         return Err(Error::invalid(at, format!("user namespaces enabled, but no {word} mappings found")));
     }
     lines(mapping, at)?;
-    if host(mapping, 0).is_none() {
+    if mapped(mapping, 0).is_none() {
         return Err(Error::invalid(at, format!("{word} 0 of the container is not mapped")));
     }
     Ok(())

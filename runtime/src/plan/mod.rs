@@ -17,7 +17,6 @@ pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
 pub mod netdev;
-pub mod notify;
 pub mod process;
 pub mod rdt;
 pub mod rlimits;
@@ -25,7 +24,6 @@ pub mod rootfs;
 pub mod sched;
 pub mod sysctl;
 mod text;
-pub mod update;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,7 +31,7 @@ use std::path::PathBuf;
 use crate::ask::{Create, Home};
 use crate::cgroup;
 use crate::error::{Error, Result, printable};
-use crate::facts::Facts;
+use crate::facts::{Facts, IdMaps};
 use crate::seccomp;
 use crate::spec::Spec;
 use namespaces::NsKind;
@@ -57,10 +55,10 @@ pub struct Plan {
     /// Which namespaces are made and which are joined.
     pub namespaces: namespaces::Namespaces,
     /// The new user namespace's mappings; `None` when none is made.
-    pub ids: Option<ids::IdMaps>,
+    pub ids: Option<IdMaps>,
     /// What the configuration believes about the mappings of a joined user namespace: the host compares them with
     /// the real ones first of all, and refuses if they differ.
-    pub expected_ids: Option<ids::IdMaps>,
+    pub expected_ids: Option<IdMaps>,
     /// Who writes `ids`.
     pub writers: Option<ids::Writers>,
     /// This process has no privilege: the user namespace comes before everything that needs some.

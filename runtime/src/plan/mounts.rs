@@ -11,14 +11,15 @@ mod read;
 
 use std::path::{Path, PathBuf};
 
-use super::ids::IdMaps;
 use super::namespaces::{Namespaces, NsKind};
-use super::notify;
+use super::process::NOTIFY_INSIDE;
 use super::text::{filled, plain};
 use crate::cgroup;
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
+use crate::facts::IdMaps;
 use crate::spec::{IdMapping, Spec};
+use crate::state::NOTIFY_DIRECTORY;
 
 pub use cgroups::group_owner;
 pub use options::option_names;
@@ -230,7 +231,7 @@ pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
 /// One more mount, for the notification socket: the directory of it below the container's own, `state`.
 pub fn notify(steps: &mut Vec<Step>, state: &Path) {
     let source = Source::Bind {
-        path: state.join(notify::DIRECTORY),
+        path: state.join(NOTIFY_DIRECTORY),
         recursive: false,
         nofollow: true,
         copy_symlink: false,
@@ -241,7 +242,7 @@ pub fn notify(steps: &mut Vec<Step>, state: &Path) {
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     let mount = Mount {
         at: String::new(),
-        target: notify::INSIDE.to_owned(),
+        target: NOTIFY_INSIDE.to_owned(),
         source,
         attrs: Attrs::sets(SET),
         recursive: Attrs::default(),

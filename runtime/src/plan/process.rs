@@ -8,17 +8,19 @@ use std::collections::BTreeSet;
 use super::Field;
 use super::annotations::Obeyed;
 use super::caps::{self, Caps};
-use super::ids::{IdMaps, Setgroups};
+use super::ids::Setgroups;
 use super::mempolicy::{self, MemPolicy};
-use super::notify;
 use super::rlimits::{self, Rlimit};
-use super::sched::{self, Affinity, SchedAttr};
-use super::text::{clean, filled, plain, printable};
+use super::sched::{self, Affinity, Scheduler};
+use super::text::{filled, plain, printable};
 use crate::ask::{self, Create};
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
+use crate::facts::IdMaps;
+use crate::facts::paths::clean;
 use crate::seccomp;
 use crate::spec::{self, Spec};
+use crate::state::NOTIFY_SOCKET;
 
 /// Everything about the process that the stage (or, where privilege is needed, the host) sets up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Process {
     /// prlimit(2).
     pub rlimits: Vec<Rlimit>,
     /// sched_setattr(2).
-    pub scheduler: Option<Field<SchedAttr>>,
+    pub scheduler: Option<Field<Scheduler>>,
     /// ioprio_set(2) value (class << 13 | level).
     pub io_priority: Option<Field<i32>>,
     /// personality(2) value.
@@ -71,11 +73,14 @@ pub struct Process {
     pub selinux: Option<Field<String>>,
 }
 
+/// Where the notification socket's directory is in the container: runc's place, which images may know.
+pub(super) const NOTIFY_INSIDE: &str = "/run/notify";
+
 impl Process {
     /// Its start is to be told to a service manager: by the socket that [`super::mounts::notify`] brings.
     pub fn notify(&mut self) {
         self.env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
-        self.env.push(format!("NOTIFY_SOCKET={}/{}", notify::INSIDE, notify::SOCKET));
+        self.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}/{NOTIFY_SOCKET}"));
     }
 
     /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.

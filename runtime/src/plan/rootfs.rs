@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use super::Field;
 use super::mounts::{Propagation, options};
 use super::namespaces::{Namespaces, NsKind};
-use super::text::{absolute, clean, filled, item, plain, printable};
+use super::text::{absolute, filled, item, plain, printable};
 use crate::error::{Error, Result};
+use crate::facts::paths::clean;
+use crate::facts::paths::on_host;
 use crate::spec::Spec;
 
 /// The root file system.
@@ -51,18 +53,6 @@ pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> 
         propagation_at,
         uncovered,
     })
-}
-
-/// A path on the host: absolute ones verbatim, since cleaning could change what a symbolic link before a `..`
-/// means; relative ones below the bundle.
-pub(crate) fn on_host(path: &str, bundle: &Path) -> PathBuf {
-    if path.starts_with('/') {
-        return PathBuf::from(path);
-    }
-    match bundle.to_str() {
-        Some(bundle) => PathBuf::from(clean(&format!("{bundle}/{path}"))),
-        None => bundle.join(path),
-    }
 }
 
 fn propagation(spec: &Spec, no_pivot: bool) -> Result<(Propagation, String)> {

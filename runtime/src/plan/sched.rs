@@ -6,24 +6,13 @@
 use super::Field;
 use crate::error::{Error, Result};
 use crate::spec;
+use crate::sys::sched::SchedAttr;
 
-/// Arguments of sched_setattr(2).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SchedAttr {
-    /// SCHED_* number.
-    pub policy: u32,
-    /// SCHED_FLAG_* bits.
-    pub flags: u64,
-    /// Nice value.
-    pub nice: i32,
-    /// Static priority.
-    pub priority: u32,
-    /// Nanoseconds.
-    pub runtime: u64,
-    /// Nanoseconds.
-    pub deadline: u64,
-    /// Nanoseconds.
-    pub period: u64,
+/// A scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduler {
+    /// What the kernel is told.
+    pub attr: SchedAttr,
     /// A deadline task in a container with a CPU list: it has to be allowed on every CPU of its root domain (sched(7)), which
     /// only the kernel knows.
     pub confined: bool,
@@ -66,7 +55,7 @@ pub fn scheduler(
     asked: Option<&spec::Scheduler>,
     at: &str,
     cpus: Option<&str>,
-) -> Result<Option<Field<SchedAttr>>> {
+) -> Result<Option<Field<Scheduler>>> {
     let Some(asked) = asked else { return Ok(None) };
     let at = format!("{at}/scheduler");
     let wrong = |field: &str, text: String| Error::invalid(format_args!("{at}/{field}"), text);
@@ -90,8 +79,8 @@ pub fn scheduler(
     }
     let (nice, runtime, deadline, period) = (asked.nice, asked.runtime, asked.deadline, asked.period);
     let confined = policy == DEADLINE && cpus.is_some_and(|cpus| !cpus.is_empty());
-    let value = SchedAttr { policy, flags, nice, priority, runtime, deadline, period, confined };
-    Ok(Some(Field { value, at }))
+    let attr = SchedAttr { policy, flags, nice, priority, runtime, deadline, period };
+    Ok(Some(Field { value: Scheduler { attr, confined }, at }))
 }
 
 /// sched(7): the real-time policies have priorities 1 to 99, the others none.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 
+use super::check_id;
 use super::{Identity, State};
-use crate::ask::check_id;
 use crate::error::{Context, Error, Kind, Result, Step};
 
 /// Which process is a hook that a verb waits for, while it holds the container: `delete --force` does not wait for it.
@@ -318,13 +318,13 @@ impl Dir {
 
     /// The notification socket and its directory, if there are any.
     fn remove_notify(&self) -> Result<()> {
-        use crate::plan::notify::{DIRECTORY, SOCKET};
-        if !self.has(DIRECTORY)? {
+        use super::{NOTIFY_DIRECTORY, NOTIFY_SOCKET};
+        if !self.has(NOTIFY_DIRECTORY)? {
             return Ok(());
         }
-        self.remove_file(&format!("{DIRECTORY}/{SOCKET}"))?;
-        rustix::fs::unlinkat(&self.fd, DIRECTORY, AtFlags::REMOVEDIR)
-            .call(|| format!("rmdir({})", self.name_of(DIRECTORY)))
+        self.remove_file(&format!("{NOTIFY_DIRECTORY}/{NOTIFY_SOCKET}"))?;
+        rustix::fs::unlinkat(&self.fd, NOTIFY_DIRECTORY, AtFlags::REMOVEDIR)
+            .call(|| format!("rmdir({})", self.name_of(NOTIFY_DIRECTORY)))
     }
 
     /// The directory's descriptor.

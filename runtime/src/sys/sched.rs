@@ -4,7 +4,6 @@
 use std::io::Error;
 
 use crate::error::RawErrno;
-use crate::plan::sched::SchedAttr;
 
 fn check(result: i64) -> Result<(), RawErrno> {
     if result < 0 { Err(Error::last_os_error().into()) } else { Ok(()) }
@@ -18,6 +17,25 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), RawE
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the structure is initialised and outlives the call; no old limit is asked for.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, 0) })
+}
+
+/// Arguments of sched_setattr(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// SCHED_* number.
+    pub policy: u32,
+    /// SCHED_FLAG_* bits.
+    pub flags: u64,
+    /// Nice value.
+    pub nice: i32,
+    /// Static priority.
+    pub priority: u32,
+    /// Nanoseconds.
+    pub runtime: u64,
+    /// Nanoseconds.
+    pub deadline: u64,
+    /// Nanoseconds.
+    pub period: u64,
 }
 
 /// struct sched_attr, first version (48 bytes, linux/sched/types.h).

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::ask::{Create, Home, Launched};
+use crate::ask::{Create, Home};
 use crate::cgroup::Version;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
-use crate::host::{Launch, Subject, Task, permitted};
+use crate::host::{Launch, Launched, Subject, Task, permitted};
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Plan, ids};
 use crate::procfs::boot_id;

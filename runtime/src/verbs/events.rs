@@ -9,13 +9,23 @@ use crate::ask::Home;
 use crate::cgroup::{Group, OomWatch, Stats};
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
-use crate::host::rdt;
+use crate::host::rdt::{Figures, figures};
+use crate::state::ResctrlGroups;
+
+/// What a container uses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Usage {
+    /// By its control groups.
+    pub cgroup: Stats,
+    /// By its groups of Intel RDT; empty without.
+    pub resctrl: Figures,
+}
 
 /// The figures of a container that is created, running or paused.
 ///
 /// # Errors
 /// `Kind::Status` for a stopped container, `Kind::Unsupported` for one without a control group.
-pub fn stats(home: &Home, id: &str) -> Result<Stats> {
+pub fn stats(home: &Home, id: &str) -> Result<Usage> {
     Watch::of(Container::open(home, id)?)?.stats()
 }
 
@@ -35,7 +45,7 @@ pub struct Watch {
     /// Out of memory; `None` without the memory controller.
     pub oom: Option<OomWatch>,
     group: Group,
-    rdt: Option<rdt::Record>,
+    resctrl: Option<ResctrlGroups>,
     id: String,
 }
 
@@ -46,7 +56,7 @@ impl Watch {
             (Phase::Created | Phase::Running | Phase::Paused, Some(pidfd)) => Ok(Watch {
                 pidfd,
                 oom: None,
-                rdt: container.state.rdt.clone(),
+                resctrl: container.state.rdt.clone(),
                 group: container.into_group(),
                 id,
             }),
@@ -58,12 +68,12 @@ impl Watch {
     ///
     /// # Errors
     /// `Kind::Status` when the container is gone.
-    pub fn stats(&self) -> Result<Stats> {
-        let stats = self.group.stats().map_err(|error| match error.errno() {
+    pub fn stats(&self) -> Result<Usage> {
+        let cgroup = self.group.stats().map_err(|error| match error.errno() {
             Some(libc::ENOENT | libc::ENODEV) => not_running(&self.id),
             _ => error,
         })?;
-        Ok(Stats { rdt: self.rdt.as_ref().map(rdt::Record::figures).unwrap_or_default(), ..stats })
+        Ok(Usage { cgroup, resctrl: self.resctrl.as_ref().map(figures).unwrap_or_default() })
     }
 }
 

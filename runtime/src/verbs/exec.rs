@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use super::create::read_file;
-use crate::ask::{Exec, Home, Launched};
+use crate::ask::{Exec, Home};
 use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result, printable};
 use crate::facts::{self, Facts};
-use crate::host::{Launch, Subject, Task, permitted};
+use crate::host::{Launch, Launched, Subject, Task, permitted};
 use crate::plan::annotations;
 use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};

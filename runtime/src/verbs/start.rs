@@ -15,9 +15,9 @@ use crate::host::gate::{self, GATE};
 use crate::host::notify::Notify;
 use crate::host::silent::{self, End};
 use crate::host::{hooks, permitted, word};
-use crate::plan::notify::DIRECTORY;
 use crate::plan::{self, Plan};
 use crate::program::{Op, Program, StageOp, Step, compile};
+use crate::state::NOTIFY_DIRECTORY;
 
 /// What every error of the way to the user's program begins with (reference E4).
 const STARTING: &str = "unable to start container process";
@@ -62,7 +62,7 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
         return Err(Error::invalid("/process", "process property must not be empty"));
     }
     let notify = match manager {
-        Some(manager) if container.dir.has(DIRECTORY)? => Some(Notify::bind(&container.dir, manager)?),
+        Some(manager) if container.dir.has(NOTIFY_DIRECTORY)? => Some(Notify::bind(&container.dir, manager)?),
         _ => None,
     };
     let knock = gate::knock(&container.dir)?;
@@ -107,7 +107,7 @@ fn program(home: &Home, container: &Container) -> Result<Program> {
         no_new_keyring: state.no_keyring,
         preserve_fds: state.keep_fds - state.listen_fds,
         listen_fds: state.listen_fds,
-        notify: container.dir.has(DIRECTORY).unwrap_or(false).then(PathBuf::new),
+        notify: container.dir.has(NOTIFY_DIRECTORY).unwrap_or(false).then(PathBuf::new),
         ..Create::default()
     };
     let (spec, mut facts) = (container.spec()?, Facts::probe()?.for_rootless(home.rootless));

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use corten::cgroup::{Group, Hierarchies, Manager, decide};
+use corten::ask::Manager;
+use corten::cgroup::{Group, Hierarchies, decide};
 use corten::spec::Resources;
 
 use super::{apply, create};

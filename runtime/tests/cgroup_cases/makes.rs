@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use corten::Kind;
-use corten::cgroup::{Group, Made, Manager, Record, decide};
+use corten::ask::Manager;
+use corten::cgroup::{Group, Made, Record, decide};
 
 use super::children::{Waiting, born_in, reap};
 use super::{Case, Host, apply, create, read};

@@ -14,7 +14,8 @@ pub mod standin;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use corten::cgroup::{Group, Hierarchies, Made, Manager, Placement, Plan, Version, decide};
+use corten::ask::Manager;
+use corten::cgroup::{Group, Hierarchies, Made, Placement, Plan, Version, decide};
 use corten::spec::Resources;
 
 type Case = (&'static str, fn(&Host));

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use corten::ask::Manager;
 use corten::cgroup::stats::Rdma;
-use corten::cgroup::{Group, Hierarchies, Hierarchy, Manager, decide};
+use corten::cgroup::{Group, Hierarchies, Hierarchy, decide};
 
 const RESOURCES: &str = r#"{
     "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}, {"pageSize": "1GB", "limit": 18446744073709551615}],

@@ -7,7 +7,7 @@
 use corten::ask::Create;
 use corten::error::Kind;
 use corten::facts::Facts;
-use corten::plan::annotations::Permitted;
+use corten::facts::Permitted;
 use corten::spec::{self, Spec};
 use serde_json::{Map, Value, json};
 

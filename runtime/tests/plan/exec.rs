@@ -177,7 +177,10 @@ fn small_fields() {
     assert_eq!((process.oom_score_adj, process.terminal), (Some(-1000), Some(Some((40, 100)))));
     assert_eq!((process.apparmor, process.selinux.unwrap().value), (None, "a:b:c".to_owned()));
     let scheduler = process.scheduler.unwrap();
-    assert_eq!((scheduler.value.policy, scheduler.value.priority, scheduler.value.flags), (1, 9, 5));
+    assert_eq!(
+        (scheduler.value.attr.policy, scheduler.value.attr.priority, scheduler.value.attr.flags),
+        (1, 9, 5)
+    );
     assert_eq!((process.io_priority.unwrap().value, process.personality.unwrap().value), (3 << 13, 8));
     let affinity = process.affinity.unwrap().value;
     assert_eq!((affinity.initial, affinity.last.unwrap().0), (None, vec![0b1_0011]));

@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
+use corten::ask::Manager;
 use corten::ask::{Create, Home};
-use corten::cgroup::{Hierarchies, Hierarchy, Manager};
+use corten::cgroup::{Hierarchies, Hierarchy};
 use corten::error::Result;
 use corten::facts::Facts;
 use corten::plan::Plan;
@@ -34,7 +35,7 @@ pub fn v2() -> Facts {
         cgroups,
         mount_setattr: true,
         below_sys: Vec::new(),
-        permitted: corten::plan::annotations::Permitted::of("", true),
+        permitted: corten::facts::Permitted::of("", true),
         mounts: Vec::new(),
         within: Default::default(),
     }

@@ -5,7 +5,8 @@
 
 use corten::cgroup::Version;
 use corten::facts::Facts;
-use corten::plan::ids::{self, IdMaps, Writer, Writers};
+use corten::facts::{IdMaps, ids::parse};
+use corten::plan::ids::{self, Writer, Writers};
 use corten::plan::mounts::Step;
 use corten::plan::{Plan, namespaces};
 use corten::spec::{self, Spec};
@@ -39,7 +40,7 @@ fn range() -> Value {
 
 /// Root of a user namespace in which only one id is mapped and setgroups(2) is denied: `unshare -Ur`.
 fn unshared() -> Facts {
-    let one = ids::parse("         0       1000          1\n");
+    let one = parse("         0       1000          1\n");
     Facts {
         in_userns: true,
         setgroups_denied: true,

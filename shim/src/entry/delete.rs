@@ -43,7 +43,7 @@ struct Member {
 /// # Errors
 /// What could not be removed; the answer is given all the same.
 pub fn delete(flags: &Flags) -> Result<()> {
-    corten::ask::check_id(&flags.id)?;
+    corten::state::check_id(&flags.id)?;
     let bundle = bundle(flags);
     let first = Member::of(&bundle, &flags.id, &flags.namespace);
     let Exit { status, at } = first.record.exit.unwrap_or(Exit { status: KILLED, at: clock::since_epoch() });

@@ -32,7 +32,7 @@ pub fn of(bundle: &Path, id: &str) -> Result<String> {
     let mut annotations = configuration.annotations.unwrap_or_default();
     for name in ANNOTATIONS {
         let Some(group) = annotations.remove(name).filter(|group| !group.is_empty()) else { continue };
-        corten::ask::check_id(&group)
+        corten::state::check_id(&group)
             .map_err(|_| Refusal::invalid(format!("annotation {name}: {group:?} names no group")))?;
         return Ok(group);
     }

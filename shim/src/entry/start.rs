@@ -78,7 +78,7 @@ pub fn start(flags: &Flags) -> Result<()> {
 }
 
 fn check(flags: &Flags) -> Result<()> {
-    corten::ask::check_id(&flags.id)?;
+    corten::state::check_id(&flags.id)?;
     if flags.namespace.is_empty() || flags.namespace.contains('/') || flags.namespace.starts_with('.') {
         return Err(Refusal::invalid(format!("namespace {:?} is not valid", flags.namespace)));
     }

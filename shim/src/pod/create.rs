@@ -12,8 +12,8 @@ use std::sync::Arc;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use corten::ask::check_id;
 use corten::host::identity;
+use corten::state::check_id;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 

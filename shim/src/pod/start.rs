@@ -27,7 +27,7 @@ impl Pod {
         if request.exec_id.is_empty() {
             return Err(Refusal::invalid("an exec needs an id"));
         }
-        corten::ask::check_id(&request.exec_id)?;
+        corten::state::check_id(&request.exec_id)?;
         task.alive()?;
         if task.paused.get() {
             return Err(Refusal::state("cannot exec in a paused container"));

@@ -2,7 +2,8 @@
 //! Limits and annotations as data: what systemd is told for each.
 
 use super::*;
-use crate::cgroup::{Hierarchies, Manager, decide};
+use crate::ask::Manager;
+use crate::cgroup::{Hierarchies, decide};
 
 const V2: &str = "47 46 0:38 / /sys/fs/cgroup rw - cgroup2 none rw\n";
 const V1: &str = "\

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Record;
+use crate::state::ResctrlGroups;
 
 /// The figures, by the names that runc prints (types/events.go).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -79,40 +79,38 @@ pub struct Occupancy {
     pub llc_occupancy: u64,
 }
 
-impl Record {
-    /// The figures now; those of a group that has gone are empty.
-    #[must_use]
-    pub fn figures(&self) -> Figures {
-        let (Some(class), Some(group)) = (self.groups.first(), self.groups.last()) else {
-            return Figures::default();
-        };
-        let root = class.ancestors().find(|dir| dir.join("info").is_dir()).unwrap_or(class);
-        let (all, own) = (text(&root.join("schemata")), text(&class.join("schemata")));
-        let (l3, bandwidth) = (root.join("info/L3"), root.join("info/MB"));
-        let caches = caches(group);
-        Figures {
-            l3_cache_info: l3.is_dir().then(|| L3 {
-                cbm_mask: text(&l3.join("cbm_mask")).trim().to_owned(),
-                min_cbm_bits: number(&l3.join("min_cbm_bits")).unwrap_or(0),
-                num_closids: number(&l3.join("num_closids")).unwrap_or(0),
-            }),
-            l3_cache_schema_root: line(&all, "L3"),
-            l3_cache_schema: line(&own, "L3"),
-            mem_bw_info: bandwidth.is_dir().then(|| Bandwidth {
-                bandwidth_gran: number(&bandwidth.join("bandwidth_gran")).unwrap_or(0),
-                delay_linear: number(&bandwidth.join("delay_linear")).unwrap_or(0),
-                min_bandwidth: number(&bandwidth.join("min_bandwidth")).unwrap_or(0),
-                num_closids: number(&bandwidth.join("num_closids")).unwrap_or(0),
-            }),
-            mem_bw_schema_root: line(&all, "MB"),
-            mem_bw_schema: line(&own, "MB"),
-            mbm_stats: caches.iter().filter_map(|cache| traffic(cache)).collect(),
-            cmt_stats: caches
-                .iter()
-                .filter_map(|cache| number(&cache.join("llc_occupancy")))
-                .map(|llc_occupancy| Occupancy { llc_occupancy })
-                .collect(),
-        }
+/// The figures now; those of a group that has gone are empty.
+#[must_use]
+pub fn figures(groups: &ResctrlGroups) -> Figures {
+    let (Some(class), Some(group)) = (groups.groups.first(), groups.groups.last()) else {
+        return Figures::default();
+    };
+    let root = class.ancestors().find(|dir| dir.join("info").is_dir()).unwrap_or(class);
+    let (all, own) = (text(&root.join("schemata")), text(&class.join("schemata")));
+    let (l3, bandwidth) = (root.join("info/L3"), root.join("info/MB"));
+    let caches = caches(group);
+    Figures {
+        l3_cache_info: l3.is_dir().then(|| L3 {
+            cbm_mask: text(&l3.join("cbm_mask")).trim().to_owned(),
+            min_cbm_bits: number(&l3.join("min_cbm_bits")).unwrap_or(0),
+            num_closids: number(&l3.join("num_closids")).unwrap_or(0),
+        }),
+        l3_cache_schema_root: line(&all, "L3"),
+        l3_cache_schema: line(&own, "L3"),
+        mem_bw_info: bandwidth.is_dir().then(|| Bandwidth {
+            bandwidth_gran: number(&bandwidth.join("bandwidth_gran")).unwrap_or(0),
+            delay_linear: number(&bandwidth.join("delay_linear")).unwrap_or(0),
+            min_bandwidth: number(&bandwidth.join("min_bandwidth")).unwrap_or(0),
+            num_closids: number(&bandwidth.join("num_closids")).unwrap_or(0),
+        }),
+        mem_bw_schema_root: line(&all, "MB"),
+        mem_bw_schema: line(&own, "MB"),
+        mbm_stats: caches.iter().filter_map(|cache| traffic(cache)).collect(),
+        cmt_stats: caches
+            .iter()
+            .filter_map(|cache| number(&cache.join("llc_occupancy")))
+            .map(|llc_occupancy| Occupancy { llc_occupancy })
+            .collect(),
     }
 }
 

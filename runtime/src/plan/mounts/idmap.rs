@@ -7,7 +7,8 @@
 use super::options::Options;
 use super::{Context, Idmap};
 use crate::error::{Error, Result};
-use crate::plan::ids::{self, IdMaps};
+use crate::facts::IdMaps;
+use crate::plan::ids;
 use crate::plan::namespaces::NsKind;
 use crate::spec::{IdMapping, Mount};
 

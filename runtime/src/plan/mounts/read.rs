@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::options::{self, Options};
 use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
+use crate::facts::paths::{clean, on_host};
 use crate::plan::namespaces::NsKind;
-use crate::plan::rootfs::on_host;
-use crate::plan::text::{clean, filled, item, plain};
+use crate::plan::text::{filled, item, plain};
 use crate::spec::{self, Spec};
 
 /// Files of procfs that may be covered, by lxcfs and its like; everything else in /proc may not, since a process

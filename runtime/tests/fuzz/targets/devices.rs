@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Device rules → eBPF and → lines of cgroup v1, each run by a machine of the tests, against the rules' meaning.
 
-use corten::cgroup::{DevicePlan, Hierarchies, Manager, Policy, compile_devices, decide};
+use corten::ask::Manager;
+use corten::cgroup::{DevicePlan, Hierarchies, Policy, compile_devices, decide};
 use corten::spec::{self, DeviceRule, Resources};
 use corten::sys::bpf::Insn;
 

@@ -2,7 +2,8 @@
 //! Where control groups are: /proc/self/mountinfo, /proc/self/cgroup and `cgroupsPath` (with a line of `%` between them)
 //! → the container's groups. Mount points and names of groups are whatever somebody chose.
 
-use corten::cgroup::{Hierarchies, Manager, Version, decide};
+use corten::ask::Manager;
+use corten::cgroup::{Hierarchies, Version, decide};
 
 use crate::engine::Target;
 use crate::holds;

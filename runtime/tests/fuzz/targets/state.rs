@@ -19,7 +19,7 @@ fn run(input: &[u8]) -> bool {
             return false;
         }
     };
-    corten::ask::check_id(&state.id).unwrap();
+    corten::state::check_id(&state.id).unwrap();
     if let Some(init) = &state.init {
         assert!(init.pid > 0, "{init:?}");
     }
