@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The map of rooms in docs/ARCHITECTURE.md, held against the code: which top module of a crate uses which others.
+//!
+//! An import that is not on the map fails, and so does an arrow that no code needs, and a circle. To see the graph as it is:
+//! `cargo test -p corten --test rooms -- --nocapture`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// By room, the rooms that it uses.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The code without comments and without its unit tests, which may look at anything.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The first names of what stands after `crate::`: one, or those of a list in braces.
+fn names(after: &str) -> Vec<String> {
+    let word = |text: &str| {
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    let Some(list) = after.strip_prefix('{') else { return vec![word(after)] };
+    let (mut depth, mut start, mut names) = (0, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                names.push(word(list[start..at].trim()));
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The rooms of a crate: the files and directories of `src`, and those that are elsewhere.
+fn graph(src: &Path, elsewhere: &[(&str, PathBuf)]) -> Graph {
+    let mut files = Vec::new();
+    sources(src, &mut files);
+    let room_of = |path: &Path| {
+        let first = path.strip_prefix(src).unwrap().components().next().unwrap();
+        first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    };
+    let mut all: Vec<(String, PathBuf)> = files.into_iter().map(|path| (room_of(&path), path)).collect();
+    for (room, dir) in elsewhere {
+        let mut files = Vec::new();
+        sources(dir, &mut files);
+        all.extend(files.into_iter().map(|path| ((*room).to_owned(), path)));
+    }
+    all.retain(|(room, _)| !["lib", "main", "cli"].contains(&room.as_str()));
+    let rooms: BTreeSet<String> = all.iter().map(|(room, _)| room.clone()).collect();
+    let mut graph: Graph = rooms.iter().map(|room| (room.clone(), BTreeSet::new())).collect();
+    for (room, path) in &all {
+        let code = code(path);
+        let used = code.split("crate::").skip(1).flat_map(names);
+        let others = used.filter(|name| name != room && rooms.contains(name));
+        graph.entry(room.clone()).or_default().extend(others);
+    }
+    graph
+}
+
+/// The block `rooms NAME` of docs/ARCHITECTURE.md: `room: rooms that it uses` on each line.
+fn map(name: &str) -> Graph {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let start = format!("```rooms {name}\n");
+    let block = text.split(&start).nth(1).and_then(|rest| rest.split("```").next());
+    let block = block.unwrap_or_else(|| panic!("docs/ARCHITECTURE.md has no block `rooms {name}`"));
+    let line = |line: &str| {
+        let (room, used) = line.split_once(':')?;
+        Some((room.trim().to_owned(), used.split_whitespace().map(str::to_owned).collect()))
+    };
+    block.lines().filter_map(line).collect()
+}
+
+fn show(graph: &Graph) -> String {
+    let line = |(room, used): (&String, &BTreeSet<String>)| {
+        format!("{room}: {}", used.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
+            .trim_end()
+            .to_owned()
+    };
+    graph.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Rooms that use each other, directly or through others: what is left when all that lead nowhere have been taken away.
+fn circles(graph: &Graph) -> BTreeSet<String> {
+    let mut left = graph.clone();
+    loop {
+        let ends: Vec<String> = left
+            .iter()
+            .filter(|(_, used)| !used.iter().any(|room| left.contains_key(room)))
+            .map(|(room, _)| room.clone())
+            .collect();
+        if ends.is_empty() {
+            return left.into_keys().collect();
+        }
+        left.retain(|room, _| !ends.contains(room));
+    }
+}
+
+fn hold(name: &str, graph: &Graph) {
+    println!("rooms of {name}:\n{}\n", show(graph));
+    let map = map(name);
+    let mut wrong = Vec::new();
+    for (room, used) in graph {
+        let known = map.get(room).cloned().unwrap_or_default();
+        wrong.extend(used.difference(&known).map(|other| format!("{room} uses {other}: not on the map")));
+        wrong.extend(known.difference(used).map(|other| format!("{room} does not use {other} any more")));
+    }
+    wrong.extend(map.keys().filter(|room| !graph.contains_key(*room)).map(|room| format!("no room {room}")));
+    let circles = circles(graph);
+    if !circles.is_empty() {
+        wrong.push(format!("a circle among {circles:?}"));
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", name, wrong.join("\n"));
+}
+
+#[test]
+fn the_runtime_is_built_as_the_map_says() {
+    let src = root().join("runtime/src");
+    hold("runtime", &graph(&src, &[("stage", root().join("runtime/stage"))]));
+}
+
+#[test]
+fn the_shim_is_built_as_the_map_says() {
+    hold("shim", &graph(&root().join("shim/src"), &[]));
+}
+
+#[test]
+fn circles_and_lists_are_seen() {
+    let graph = |pairs: &[(&str, &[&str])]| -> Graph {
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), b.iter().map(|b| (*b).to_owned()).collect())).collect()
+    };
+    assert!(circles(&graph(&[("a", &["b"]), ("b", &["c"]), ("c", &[])])).is_empty());
+    assert_eq!(circles(&graph(&[("a", &["b"]), ("b", &["a"]), ("c", &[])])).len(), 2);
+    assert_eq!(names("{a::{b, c}, d, e::f};"), ["a", "d", "e"]);
+    assert_eq!(names("state::Dir;"), ["state"]);
+}
