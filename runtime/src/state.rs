@@ -133,7 +133,7 @@ pub struct Identity {
     pub boot_id: String,
 }
 
-/// A container's status as `state` and `list` tell it, in the order of runc's fields (reference J1).
+/// A container's status as `state` and `list` tell it, in the order of runc's fields (compatibility J1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {

@@ -380,6 +380,29 @@ fn documents_name_what_exists() {
     assert_none("documents name what is not there", broken);
 }
 
+/// What the code cites by number, `compatibility E5`, must be a row of docs/compatibility.md; nothing cites what is not in the tree.
+#[test]
+fn citations_lead_somewhere() {
+    let files = tracked();
+    let text = &files.iter().find(|file| file.path == "docs/compatibility.md").expect("the list").text;
+    let rows: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
+    let mut broken = Vec::new();
+    for file in files.iter().filter(|file| file.is_rust() && !file.path.ends_with("tests/tidy.rs")) {
+        for (number, line) in file.text.lines().enumerate() {
+            let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+            let cited = comment.split("compatibility ").skip(1).flat_map(|rest| {
+                let rest = rest.split(')').next().unwrap_or_default();
+                rest.split([',', ' ']).filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()))
+            });
+            let at = |what: &str| format!("{}:{}: {what}", file.path, number + 1);
+            broken.extend(cited.filter(|id| !rows.contains(id)).map(at));
+            broken.extend(comment.contains("(reference ").then(|| at("a reference that is not in the tree")));
+        }
+    }
+    assert_none("citations lead nowhere", broken);
+}
+
 /// Each command has a page, each of its options stands in it, and a page promises none that is not there. `make man`
 /// writes them anew.
 #[test]

@@ -156,7 +156,7 @@ pub fn dispatch(session: &Session<'_>, verb: &OsStr, args: &[OsString]) -> Outco
     }
 }
 
-/// Prints version, commit and the specification's version; clients read the first line (reference G11).
+/// Prints version, commit and the specification's version; clients read the first line (compatibility G11).
 ///
 /// # Errors
 /// Those of the output.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `create` (reference S1).
+//! `create` (compatibility S1).
 
 use corten::verbs;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `delete` (reference S8).
+//! `delete` (compatibility S8).
 
 use corten::{state, verbs};
 

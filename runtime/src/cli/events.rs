@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `events` (reference S15, J3, J4).
+//! `events` (compatibility S15, J3, J4).
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `exec` (reference S12 to S14).
+//! `exec` (compatibility S12 to S14).
 
 use std::ffi::OsString;
 

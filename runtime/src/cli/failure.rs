@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a call ends when it does not end well: what is said, where, and the exit code (reference G5, G12, G16).
+//! How a call ends when it does not end well: what is said, where, and the exit code (compatibility G5, G12, G16).
 
 use super::log::Log;
 use super::output;

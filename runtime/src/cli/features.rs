@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `features` (reference J6).
+//! `features` (compatibility J6).
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::output;

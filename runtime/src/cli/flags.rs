@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flags as Go programs take them (reference G14), put into the one shape that clap reads without doubt:
+//! Flags as Go programs take them (compatibility G14), put into the one shape that clap reads without doubt:
 //! `--long=value`, then `--`, then the positional words.
 //!
 //! `-long` is `--long`; `--bool=false` works; a value may be the next word, whatever it begins with; the last of

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Staying with a process until it ends (reference G22, T1): one thread, one poll(2) over signals, the pidfd and,
+//! Staying with a process until it ends (compatibility G22, T1): one thread, one poll(2) over signals, the pidfd and,
 //! with a terminal, the three descriptors of its relay.
 
 use std::os::fd::{AsFd, BorrowedFd};

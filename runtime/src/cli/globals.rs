@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The flags before the subcommand (reference G1 to G11).
+//! The flags before the subcommand (compatibility G1 to G11).
 
 use std::ffi::OsString;
 

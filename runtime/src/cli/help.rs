@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The help's shape (reference G12): runc's headings, because its test suite reads the first two lines.
+//! The help's shape (compatibility G12): runc's headings, because its test suite reads the first two lines.
 
 use clap::{Arg, ArgAction, Command};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `kill` (reference S9).
+//! `kill` (compatibility S9).
 
 use corten::{state, verbs};
 

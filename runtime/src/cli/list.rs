@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `list` (reference S7).
+//! `list` (compatibility S7).
 
 use corten::error::Words;
 use corten::state::Status;

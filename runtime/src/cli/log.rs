@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Messages (reference G2 to G6): where they go and how a line looks.
+//! Messages (compatibility G2 to G6): where they go and how a line looks.
 //!
 //! containerd reads the log file after a failure and keeps the last message of level `error`; one line that is not
 //! a JSON object makes it give up on the whole file. So a line is written by one call, and the error that ends a

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `pause` (reference S10).
+//! `pause` (compatibility S10).
 
 use corten::{state, verbs};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `ps` (reference S11): the host's ps(1), reduced to the container's processes.
+//! `ps` (compatibility S11): the host's ps(1), reduced to the container's processes.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;

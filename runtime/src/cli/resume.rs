@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `resume` (reference S10).
+//! `resume` (compatibility S10).
 
 use corten::{state, verbs};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The state root (reference G1).
+//! The state root (compatibility G1).
 
 use std::ffi::OsStr;
 use std::fs::DirBuilder;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `run` (reference S5): create, start, attend, delete.
+//! `run` (compatibility S5): create, start, attend, delete.
 
 use std::os::fd::AsFd;
 use std::thread::JoinHandle;

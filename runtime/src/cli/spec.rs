@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `spec` (reference S18): a configuration to begin with.
+//! `spec` (compatibility S18): a configuration to begin with.
 //!
 //! The two configurations are data: `default.json` and, for users other than root, `rootless.json`.
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `start` (reference S4).
+//! `start` (compatibility S4).
 
 use corten::{state, verbs};
 

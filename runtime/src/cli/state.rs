@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `state` (reference S6, J1).
+//! `state` (compatibility S6, J1).
 
 use corten::{state, verbs};
 

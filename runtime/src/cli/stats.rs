@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A container's figures as runc's `events` prints them (runc types/events.go; reference J3): the names, their order,
+//! A container's figures as runc's `events` prints them (runc types/events.go; compatibility J3): the names, their order,
 //! what is left out when it is zero. Clients read it into Go structures, runc's own tests match it as text.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `update` (reference S16, U1 to U9).
+//! `update` (compatibility S16, U1 to U9).
 
 use std::ffi::OsString;
 use std::io::Read;

@@ -237,7 +237,7 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
     Error::new(Kind::Invalid, format!("{text}: {}", Words(errno)))
 }
 
-/// The wording of Go's exec.LookPath, which clients match (reference E5).
+/// The wording of Go's exec.LookPath, which clients match (compatibility E5).
 fn lookup_failure(program: &Program, errno: i32) -> Error {
     let name = program.steps.iter().find_map(|step| match &step.op {
         Op::Stage(StageOp::Exec { args, .. }) => args.first(),
@@ -252,7 +252,7 @@ fn lookup_failure(program: &Program, errno: i32) -> Error {
     Error::new(Kind::Invalid, text)
 }
 
-/// The wording of runc (reference E11), for hooks of both sides.
+/// The wording of runc (compatibility E11), for hooks of both sides.
 pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, output: &[u8]) -> Error {
     // It is the hook's, perhaps from inside: one line, and nothing that speaks to a terminal.
     let output = String::from_utf8_lossy(output);

@@ -25,7 +25,7 @@ use crate::program::{HostOp, Op, Program, Source, explain};
 use crate::seccomp::Listener;
 use crate::state::{Dir, Identity, ResctrlGroups, State};
 
-/// What every error of the way to the user's program begins with (reference E4).
+/// What every error of the way to the user's program begins with (compatibility E4).
 pub(super) const STARTING: &str = "unable to start container process";
 
 /// What is launched: a container, or one more process in one.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A service manager's notification socket for the container (sd_notify(3), reference P24): the container gets a socket
+//! A service manager's notification socket for the container (sd_notify(3), compatibility P24): the container gets a socket
 //! of ours, and what it says about its start is passed on to the one in our own `NOTIFY_SOCKET`.
 //!
 //! Passed on are READY=1 and, until then, STATUS=, ERRNO= and EXTEND_TIMEOUT_USEC=. Not what names processes or hands

@@ -91,7 +91,7 @@ pub fn out_of_memory(exit: Exit, group: &Group, before: u64) -> bool {
     exit == Exit::Signal(libc::SIGKILL) && group.oom_kills().is_ok_and(|kills| kills > before)
 }
 
-/// The error for it, in runc's words (reference E17).
+/// The error for it, in runc's words (compatibility E17).
 pub fn killed_for_memory() -> Error {
     Error::new(Kind::Os, "container init was OOM-killed (memory limit too low?)")
 }

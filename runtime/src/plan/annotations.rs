@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Annotations that change what is done: crun's, where they make sense for us (reference F8). docs/annotations.md says of
+//! Annotations that change what is done: crun's, where they make sense for us (compatibility F8). docs/annotations.md says of
 //! each what was decided and why. All others are passed on and mean nothing.
 
 #![forbid(unsafe_code)]

@@ -55,7 +55,7 @@ pub fn flag_names() -> Vec<&'static str> {
     FLAGS.iter().map(|(name, _)| *name).collect()
 }
 
-/// The policy, in runc's words where they are matched (reference E12). An object without any field asks for nothing.
+/// The policy, in runc's words where they are matched (compatibility E12). An object without any field asks for nothing.
 ///
 /// # Errors
 /// Unknown names, nodes that do not read, a mode without the nodes that it needs.

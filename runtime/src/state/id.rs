@@ -6,7 +6,7 @@
 use crate::error::{Error, Kind, Result};
 
 /// Checks a container's id before it becomes part of a path: letters, digits, `_`, `+`, `-` and `.`, not dots alone,
-/// at most NAME_MAX (255) bytes (reference G15).
+/// at most NAME_MAX (255) bytes (compatibility G15).
 ///
 /// # Errors
 /// `Kind::Invalid`, in runc's words.

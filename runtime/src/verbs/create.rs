@@ -136,7 +136,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
     read.map_err(|error| error.with_kind(Kind::Invalid))
 }
 
-/// Which descriptors a terminal may have (reference E15).
+/// Which descriptors a terminal may have (compatibility E15).
 fn terminal_rules(plan: &Plan, ask: &Create) -> Result<()> {
     let terminal = plan.process.as_ref().is_some_and(|process| process.terminal.is_some());
     super::terminal_rules(terminal, &ask.stdio, !ask.run || ask.detach)

@@ -8,7 +8,7 @@ use crate::container::{Container, owner};
 use crate::error::{Kind, Result};
 use crate::state::{Root, Status};
 
-/// `state`: one container (reference J1).
+/// `state`: one container (compatibility J1).
 ///
 /// # Errors
 /// `Kind::NotFound`.

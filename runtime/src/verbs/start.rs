@@ -19,7 +19,7 @@ use crate::plan::{self, Plan};
 use crate::program::{Op, Program, StageOp, Step, compile};
 use crate::state::NOTIFY_DIRECTORY;
 
-/// What every error of the way to the user's program begins with (reference E4).
+/// What every error of the way to the user's program begins with (compatibility E4).
 const STARTING: &str = "unable to start container process";
 
 /// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
