@@ -25,11 +25,13 @@ pub(super) fn io_weight(weight: u64) -> u64 {
 }
 
 /// The specification's `swap` (memory plus swap, -1 unlimited) as v2 `memory.swap.max` (swap alone; `None` is
-/// `max`). Errors are the reasons in runc's words.
+/// `max`). Beside unlimited memory there is nothing to take off: so much of both is as much of swap at most. Errors are the
+/// reasons in runc's words.
 pub(super) fn swap_alone(swap: i128, limit: Option<i128>) -> Result<Option<i128>, &'static str> {
     match (swap, limit.unwrap_or(0)) {
         (-1, _) => Ok(None),
-        (_, 0 | -1) => Err("unable to set swap limit without memory limit"),
+        (_, 0) => Err("unable to set swap limit without memory limit"),
+        (swap, -1) => Ok(Some(swap)),
         (swap, limit) if swap < limit => Err("memory+swap limit should be >= memory limit"),
         (swap, limit) => Ok(Some(swap - limit)),
     }
@@ -69,6 +71,6 @@ mod tests {
         assert_eq!(swap_alone(5, Some(5)), Ok(Some(0)));
         assert!(swap_alone(4, Some(5)).unwrap_err().contains("should be >="));
         assert!(swap_alone(4, None).unwrap_err().contains("without memory limit"));
-        assert!(swap_alone(4, Some(-1)).unwrap_err().contains("without memory limit"));
+        assert_eq!(swap_alone(4, Some(-1)), Ok(Some(4)));
     }
 }

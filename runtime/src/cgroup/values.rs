@@ -50,17 +50,24 @@ fn or_max(number: i128) -> String {
 
 pub(super) fn swap_v1(r: &Resources, item: &Item) -> Result<Value, Why> {
     swap_v2(r, item)?;
+    // The kernel takes no memory+swap below memory.
+    if memory_limit(r) == Some(-1) && item.number != -1 {
+        return invalid("memory+swap limit should be >= memory limit");
+    }
     Ok(usual_if(-1, item.number, item.number.to_string()))
 }
 
 pub(super) fn swap_v2(r: &Resources, item: &Item) -> Result<Value, Why> {
     at_least_unlimited(item.number)?;
-    let limit = r.memory.as_ref().and_then(|m| m.limit).map(Into::into);
-    match convert::swap_alone(item.number, limit) {
+    match convert::swap_alone(item.number, memory_limit(r)) {
         Ok(None) => Ok(Value::Usual("max".to_owned())),
         Ok(Some(swap)) => Ok(Value::Set(swap.to_string())),
         Err(reason) => invalid(reason),
     }
+}
+
+fn memory_limit(r: &Resources) -> Option<i128> {
+    r.memory.as_ref()?.limit.map(Into::into)
 }
 
 pub(super) fn swappiness(_: &Resources, item: &Item) -> Result<Value, Why> {

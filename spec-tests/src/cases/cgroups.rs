@@ -32,7 +32,7 @@ struct Limit {
     v2: (&'static str, &'static str),
 }
 
-const LIMITS: [Limit; 19] = [
+const LIMITS: [Limit; 20] = [
     limit(
         "memory",
         "memory",
@@ -54,6 +54,14 @@ const LIMITS: [Limit; 19] = [
         r#"{"memory":{"limit":33554432,"swap":50331648}}"#,
         ("memory.memsw.limit_in_bytes", "50331648"),
         ("memory.swap.max", "16777216"),
+    ),
+    // So much of memory and swap together, of which memory may be all: swap is what can be bounded.
+    limit(
+        "memory-swap-beside-unlimited-memory",
+        "memory",
+        r#"{"memory":{"limit":-1,"swap":50331648}}"#,
+        ("", ""),
+        ("memory.swap.max", "50331648"),
     ),
     limit(
         "memory-swappiness",

@@ -224,6 +224,18 @@ fn wholes() -> Vec<Case> {
         })
         .needs(&[Need::Controller("memory")])
         .crun("U9: remembers nothing"),
+        case("update/swap-beside-unlimited-memory", |t| {
+            let limits = json!({"memory": {"limit": 33_554_432, "swap": 67_108_864}});
+            let b = t.bundle()?.set("/linux/resources", limits).probe("forever");
+            t.launch(&b)?;
+            update(t, &b, r#"{"memory":{"limit":-1,"swap":50331648}}"#)?.ok()?;
+            same("memory.swap.max", value(t, &b, "memory", "memory.swap.max")?.as_str(), "50331648")?;
+            // Nobody speaks of memory any more, which stays unlimited.
+            update(t, &b, r#"{"memory":{"swap":16777216}}"#)?.ok()?;
+            same("memory.swap.max", value(t, &b, "memory", "memory.swap.max")?.as_str(), "16777216")
+        })
+        .needs(&[Need::CgroupV2, Need::Controller("memory")])
+        .crun("U9: remembers nothing"),
         case("update/idle-takes-no-weight", |t| {
             let b = t.bundle()?.set("/linux/resources", json!({"cpu": {"shares": 2}})).probe("forever");
             t.launch(&b)?;
