@@ -111,6 +111,14 @@ impl Group {
 }
 
 impl Before<'_> {
+    /// Writes all of it once more where systemd was told of it, which wrote what it understood.
+    ///
+    /// # Errors
+    /// As [`Group::update`], but nothing is taken back.
+    pub fn write_after_systemd(&mut self) -> Result<()> {
+        if self.group.record().unit.is_some() { self.write() } else { Ok(()) }
+    }
+
     /// Takes the change back.
     ///
     /// # Errors

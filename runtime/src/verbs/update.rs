@@ -66,14 +66,12 @@ fn limits(home: &Home, container: &mut Container, ask: &Resources) -> Result<()>
         (home.warn)(&format!("{}: {why}", at.replace("/linux/resources", "resources ")));
     }
     let group = &container.group;
-    group.set_properties(&change.plan)?;
-    let before = group.update(&change).inspect_err(|_| {
-        // systemd took them; the kernel did not.
-        let back = cgroup::change(&container.state.cgroup, &change.resources, &old);
-        if let Err(error) = back.and_then(|back| group.set_properties(&back.plan)) {
-            (home.warn)(&error.to_string());
-        }
-    })?;
+    let mut before = group.update(&change)?;
+    // systemd is told only what the kernel has taken: it could not be told to forget, as it has no word for a limit that was never
+    // set. What it then writes is its own way of saying it; the exact values come once more.
+    if let Err(error) = group.set_properties(&change.plan).and_then(|()| before.write_after_systemd()) {
+        return Err(taken_back(error, "limits", before.restore()));
+    }
     container.state.resources = Some(change.resources.clone());
     container.dir.write(&container.state).map_err(|error| taken_back(error, "limits", before.restore()))
 }

@@ -425,6 +425,32 @@ fn life() -> Vec<Case> {
             gone(t, &unit)
         })
         .needs(MEMORY),
+        case("systemd/failed-update-changes-nothing", |t| {
+            let (b, unit) = bundle(t, "ctest.slice")?;
+            let b = b.set("/linux/resources/memory", json!({"reservation": 50_331_648}));
+            create(t, &b)?;
+            let group = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit);
+            let values =
+                || ["memory.low", "pids.max", "cpu.max"].map(|file| fs::read_to_string(group.join(file)));
+            let before = values().map(Result::ok);
+            // The last is refused by the kernel: an idle group has no weight.
+            let ask = json!({"pids": {"limit": 60}, "cpu": {"idle": 1, "period": 50_000},
+                "unified": {"memory.low": "1048576", "cpu.weight": "50"}});
+            let file = t.file("ask.json");
+            fs::write(&file, ask.to_string())?;
+            let done = on(t, &format!("update --resources {file} {}", b.id))?;
+            check!(done.code == 1, "{done}");
+            check!(values().map(Result::ok) == before, "{:?} became {:?}", before, values());
+            systemctl(&["daemon-reload"]);
+            check!(values().map(Result::ok) == before, "{:?} became {:?} after a reload", before, values());
+            // Nor does a later one find the period that was never in force.
+            fs::write(&file, json!({"cpu": {"quota": 50_000}}).to_string())?;
+            on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
+            same("cpu.max", fs::read_to_string(group.join("cpu.max"))?.trim(), "50000 100000")
+        })
+        .needs(MEMORY)
+        .runc("stops half way")
+        .crun("stops half way"),
         case("systemd/a-failed-unit-is-not-in-the-way", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             // It runs out of time, has failed, and stays.

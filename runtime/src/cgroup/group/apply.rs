@@ -41,7 +41,7 @@ impl Group {
     }
 
     /// Tells systemd the limits and device rules of `plan`, lest it writes older ones one day. Without a unit there is
-    /// nothing to tell. To be called before they are written exactly.
+    /// nothing to tell. They are to be written exactly afterwards.
     ///
     /// # Errors
     /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.
