@@ -20,6 +20,8 @@ pub(super) type ToUnit = fn(&Resources, &str) -> Vec<Property>;
 pub(super) const ANNOTATION: &str = "org.systemd.property.";
 /// systemd's "no limit".
 const INFINITY: u64 = u64::MAX;
+/// systemd's weight that is not set.
+const NO_WEIGHT: u64 = u64::MAX;
 /// systemd keeps quotas in hundredths of a CPU: microseconds per second are rounded up to them, as in runc.
 const QUOTA_STEP: u64 = 10_000;
 /// A second, in microseconds.
@@ -66,9 +68,12 @@ pub(super) fn shares_v1(_: &Resources, text: &str) -> Vec<Property> {
     limited("CPUShares", text)
 }
 
-/// Idle is the weight 0 (systemd 252). Not idle is what a new unit is anyway, and has no word of its own.
+/// Idle is the weight 0 (systemd 252). Not idle is any other, or none, which a weight that is there replaces.
 pub(super) fn idle(_: &Resources, text: &str) -> Vec<Property> {
-    if text.trim() == "1" { newer("CPUWeight", Value::U64(0)) } else { Vec::new() }
+    match text.trim() {
+        "1" => newer("CPUWeight", Value::U64(0)),
+        _ => one("CPUWeight", Value::U64(NO_WEIGHT)),
+    }
 }
 
 pub(super) fn weight(r: &Resources, text: &str) -> Vec<Property> {

@@ -451,6 +451,22 @@ fn life() -> Vec<Case> {
         .needs(MEMORY)
         .runc("stops half way")
         .crun("stops half way"),
+        case("systemd/idle-ends-for-systemd-too", |t| {
+            let (b, unit) = bundle(t, "ctest.slice")?;
+            create(t, &b)?;
+            let idle = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit).join("cpu.idle");
+            let file = t.file("ask.json");
+            for value in ["1", "0"] {
+                fs::write(&file, format!(r#"{{"cpu":{{"idle":{value}}}}}"#))?;
+                on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
+                systemctl(&["daemon-reload"]);
+                same("cpu.idle", fs::read_to_string(&idle)?.trim(), value)?;
+            }
+            Ok(())
+        })
+        .needs(&[Need::Controller("cpu")])
+        .runc("systemd makes it idle again")
+        .crun(BELOW),
         case("systemd/a-failed-unit-is-not-in-the-way", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             // It runs out of time, has failed, and stays.
