@@ -46,8 +46,8 @@ pub struct Check {
 /// # Errors
 /// As [`decide`](super::decide()); the pointers are those of `ask`, from `resources` on.
 pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Change> {
-    let resources = merged(before, ask);
     let named = named(ask);
+    let resources = without_older(record, merged(before, ask), ask, &named)?;
     let mut plan = Plan::of(record.clone(), &resources)
         .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
     let devices = Policy::of(&resources.devices)? != Policy::of(&before.devices)?;
@@ -58,6 +58,29 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     plan.warnings.retain(|(at, _)| named.contains(at));
     let check = check(&resources, ask);
     Ok(Change { resources, plan, before, devices, check })
+}
+
+/// Without what `unified` once said of a file that `ask` speaks of by a limit's name: the later word counts. Files with a line for
+/// each device keep theirs, and so does a file that `ask` names in `unified`, too.
+fn without_older(
+    record: &Record,
+    mut all: Resources,
+    ask: &Resources,
+    named: &[String],
+) -> Result<Resources> {
+    if all.unified.keys().all(|file| ask.unified.contains_key(file)) {
+        return Ok(all);
+    }
+    let unified = std::mem::take(&mut all.unified);
+    let plan = Plan::of(record.clone(), &all)
+        .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
+    let told = |file: &str| {
+        let mut writes = plan.writes.iter().filter(|write| named.contains(&write.at));
+        writes.any(|write| write.file == file || write.or.as_ref().is_some_and(|(or, _)| *or == file))
+    };
+    let stays = |file: &str| ask.unified.contains_key(file) || file == "io.max" || !told(file);
+    all.unified = unified.into_iter().filter(|(file, _)| stays(file)).collect();
+    Ok(all)
 }
 
 /// The JSON pointers of everything in `ask`, as a plan has them.

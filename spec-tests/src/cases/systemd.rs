@@ -467,6 +467,18 @@ fn life() -> Vec<Case> {
         .needs(&[Need::Controller("cpu")])
         .runc("systemd makes it idle again")
         .crun(BELOW),
+        case("systemd/a-limits-name-is-later-than-unified", |t| {
+            let (b, unit) = bundle(t, "ctest.slice")?;
+            let b = b.set("/linux/resources/unified", json!({"pids.max": "77"}));
+            create(t, &b)?;
+            let file = t.file("ask.json");
+            fs::write(&file, r#"{"pids":{"limit":20}}"#)?;
+            on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
+            systemctl(&["daemon-reload"]);
+            let group = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit);
+            same("pids.max", fs::read_to_string(group.join("pids.max"))?.trim(), "20")
+        })
+        .needs(&[Need::Controller("pids")]),
         case("systemd/a-failed-unit-is-not-in-the-way", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             // It runs out of time, has failed, and stays.

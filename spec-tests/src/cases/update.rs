@@ -236,6 +236,15 @@ fn wholes() -> Vec<Case> {
         })
         .needs(&[Need::CgroupV2, Need::Controller("memory")])
         .crun("U9: remembers nothing"),
+        case("update/a-limits-name-is-later-than-unified", |t| {
+            let b = t.bundle()?.set("/linux/resources/unified", json!({"pids.max": "77"})).probe("forever");
+            t.launch(&b)?;
+            update(t, &b, r#"{"pids":{"limit":20}}"#)?.ok()?;
+            same("pids.max", value(t, &b, "pids", "pids.max")?.as_str(), "20")?;
+            update(t, &b, r#"{"pids":{"limit":30},"unified":{"pids.max":"40"}}"#)?.ok()?;
+            same("pids.max", value(t, &b, "pids", "pids.max")?.as_str(), "40")
+        })
+        .needs(&[Need::CgroupV2, Need::Controller("pids")]),
         case("update/idle-takes-no-weight", |t| {
             let b = t.bundle()?.set("/linux/resources", json!({"cpu": {"shares": 2}})).probe("forever");
             t.launch(&b)?;

@@ -39,6 +39,23 @@ fn written(version: Version, before: &str, ask: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_limit_by_its_name_is_later_than_unified() {
+    let before = r#"{"cpu":{"shares":2},"unified":{"pids.max":"77","cpu.weight":"50","memory.high":"8192"}}"#;
+    let left = |ask: &str| {
+        let unified = changed(Version::V2, before, ask).unwrap().resources.unified;
+        unified.into_iter().map(|(file, value)| format!("{file}={value}")).collect::<Vec<_>>()
+    };
+    assert_eq!(left(r#"{"pids":{"limit":20}}"#), ["cpu.weight=50", "memory.high=8192"]);
+    assert_eq!(written(Version::V2, before, r#"{"pids":{"limit":20}}"#), ["pids.max=20"]);
+    // The update does not speak of the weight.
+    assert_eq!(left(r#"{"cpu":{"period":5000}}"#), ["cpu.weight=50", "memory.high=8192", "pids.max=77"]);
+    assert_eq!(left(r#"{"cpu":{"shares":1024}}"#), ["memory.high=8192", "pids.max=77"]);
+    // In one update unified wins, as in a configuration.
+    let both = r#"{"pids":{"limit":20},"unified":{"pids.max":"30"}}"#;
+    assert_eq!(left(both), ["cpu.weight=50", "memory.high=8192", "pids.max=30"]);
+}
+
+#[test]
 fn only_what_differs_or_is_named_is_written() {
     use Version::{V1, V2};
     for (version, before, ask, writes) in [
