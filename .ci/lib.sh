@@ -131,11 +131,15 @@ twins_in() {
             --rows "$top/docs/differences.md" --out "$out")
         return
     fi
-    run=(/corten/spec-tests "${run[@]}" --runtime /corten/corten --peer /usr/bin/runc --peer /usr/bin/crun
-        --rows /docs/differences.md --out /out --timeout 60 --jobs 1)
-    # shellcheck disable=SC2016 # the guest's arguments
-    [[ $1 != uml-systemd ]] ||
-        run=(sh -c 'systemctl start dbus.service systemd-logind.service && exec "$@"' sh "${run[@]}")
+    # The bundles lie on a file system without nosuid and nodev, which systemd's /tmp has; and what is executed a thousand times
+    # lies in memory.
+    run=(/run/twins/spec-tests "${run[@]}" --runtime /run/twins/corten --peer /usr/bin/runc --peer /usr/bin/crun
+        --rows /docs/differences.md --out /out --timeout 60 --jobs 1 --tmp /var/lib/containers)
+    local before='mkdir /run/twins && cp /corten/spec-tests /corten/corten /run/twins'
+    # runc mounts cgroup2 without the options that systemd chose, which takes them from the whole machine: so they go first.
+    [[ $1 != uml-systemd ]] || before+=' && systemctl start dbus.service systemd-logind.service && mkdir /run/twins/cgroup2 &&
+        mount -t cgroup2 cgroup2 /run/twins/cgroup2 && umount /run/twins/cgroup2'
+    run=(sh -c "$before && exec \"\$@\"" sh "${run[@]}")
     # shellcheck disable=SC2034 # the caller's
     command=("$top/lab/uml" --mem 2G --timeout "$2" --share "$bin:/corten" --share "$top/docs:/docs" --share "$out:/out")
     [[ $1 != uml-systemd ]] || command+=(--systemd)

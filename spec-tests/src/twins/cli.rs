@@ -24,12 +24,14 @@ use crate::harness::suite;
 
 const USAGE: &str = "\
 usage: spec-tests twins --runtime PATH --peer PATH… --rows FILE… [--env NAME] [--runs N] [--seconds N] [--seed N] [--from N]
-                        [--jobs N] [--only DIMENSION]… [--survey] [--plan FILE] [--out DIR] [--tmp DIR] [--timeout SECONDS]
+                        [--jobs N] [--only DIMENSION]… [--witnesses all|own|none] [--survey] [--plan FILE] [--out DIR] [--tmp DIR]
+                        [--timeout SECONDS]
 
 --rows     the differences that are known: docs/differences.md
 --runs     containers at most (200); --seconds: no new ones after so long
 --seed     the same seed makes the same containers; --from: the first of them
 --only     these dimensions alone
+--witnesses of all rows that hold here (all), or of those alone that do not hold everywhere (own), or of none
 --survey   counts every field that differs and is not known; nothing is made smaller
 --plan     performs this one plan and prints what differs
 --out      where findings are written (target/twins)
@@ -51,7 +53,36 @@ struct Options {
     seconds: Option<u64>,
     patience: f64,
     only: Vec<String>,
+    witnesses: Witnesses,
     survey: bool,
+}
+
+/// Whose witnesses are performed.
+#[derive(Clone, Copy)]
+enum Witnesses {
+    All,
+    /// Of rows that hold in some environments only: elsewhere nobody sees to them.
+    Own,
+    None,
+}
+
+impl Witnesses {
+    fn read(word: &str) -> Result<Self, String> {
+        match word {
+            "all" => Ok(Self::All),
+            "own" => Ok(Self::Own),
+            "none" => Ok(Self::None),
+            other => Err(format!("--witnesses {other}: not all, own or none")),
+        }
+    }
+
+    fn want(self, row: &Row<Plan>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Own => row.is_of_some(),
+            Self::None => false,
+        }
+    }
 }
 
 /// Runs what the arguments ask for: exit code 0 when nothing differs but what is known, 1 when something does.
@@ -75,6 +106,7 @@ fn read(words: &[String]) -> Result<Options, String> {
         seconds: None,
         patience: 30.0,
         only: Vec::new(),
+        witnesses: Witnesses::All,
         survey: false,
     };
     suite::read(words, |arg, value| {
@@ -94,6 +126,7 @@ fn read(words: &[String]) -> Result<Options, String> {
             "--seconds" => all.seconds = suite::number(arg, value)?,
             "--timeout" => all.patience = suite::number(arg, value)?.unwrap_or(all.patience),
             "--survey" => all.survey = true,
+            "--witnesses" => all.witnesses = Witnesses::read(&value()?)?,
             "--only" => all.only.push(value()?),
             _ => return Ok(false),
         }
@@ -206,40 +239,55 @@ impl Session<'_> {
         Ok(if all_known { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Each row must still be seen in its witness, and nothing else there.
+    /// Each row must still be seen in its witness, and nothing else there. A plan that is several rows' is performed once.
     fn witnesses(&self) {
-        let pairs = self.rows.iter().flat_map(|row| self.peers.iter().map(move |peer| (row, peer)));
-        let pairs: Vec<_> =
-            pairs.filter(|(row, peer)| row.holds_for(&peer.host.name, &self.options.env)).collect();
-        in_parallel(self.options.jobs, pairs.len(), &|at| {
-            let (row, peer) = pairs[at];
-            let plan = &row.says.witness;
-            let facts = plan.facts(&configuration_of(plan));
-            let said = match self.compare(peer, plan) {
-                Err(error) => Some(error),
-                Ok(found)
-                    if !row.says.at_times
-                        && !found.iter().any(|difference| row.explains(difference, &facts)) =>
-                {
-                    Some(format!(
-                        "is not seen any more beside {}: {}",
-                        peer.host.name,
-                        found.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
-                    ))
-                }
-                Ok(found) => {
-                    let more = self.unexplained(peer, plan, found);
-                    more.first().map(|more| {
-                        format!("its witness shows something else, too, beside {}: {more}", peer.host.name)
-                    })
-                }
-            };
-            if let Some(said) = said {
-                let said = format!("row {:?}: {said}", row.name);
+        let mut plans: Vec<(&Plan, Vec<&Row<Plan>>)> = Vec::new();
+        for row in self.rows.iter().filter(|row| self.options.witnesses.want(row)) {
+            match plans.iter_mut().find(|(plan, _)| *plan == &row.says.witness) {
+                Some((_, rows)) => rows.push(row),
+                None => plans.push((&row.says.witness, vec![row])),
+            }
+        }
+        in_parallel(self.options.jobs, plans.len(), &|at| {
+            let (plan, rows) = &plans[at];
+            for said in self.witness(plan, rows).unwrap_or_else(|error| vec![error]) {
                 println!("FAIL {said}");
                 self.tally().failures.push(said);
             }
         });
+    }
+
+    /// What is wrong with this witness of these rows.
+    fn witness(&self, plan: &Plan, rows: &[&Row<Plan>]) -> Result<Vec<String>, String> {
+        let facts = plan.facts(&configuration_of(plan));
+        let mut wrong = Vec::new();
+        let mut ours = None;
+        for peer in &self.peers {
+            let here: Vec<_> =
+                rows.iter().filter(|row| row.holds_for(&peer.host.name, &self.options.env)).collect();
+            let Some(first) = here.first() else { continue };
+            let ours = match &mut ours {
+                Some(ours) => ours,
+                none => none.insert(self.ours.perform(plan)?),
+            };
+            let found = differences(ours, &peer.perform(plan)?);
+            for row in &here {
+                if !row.says.at_times && !found.iter().any(|one| row.explains(one, &facts)) {
+                    let all = found.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ");
+                    wrong.push(format!(
+                        "row {:?}: is not seen any more beside {}: {all}",
+                        row.name, peer.host.name
+                    ));
+                }
+            }
+            if let Some(more) = self.unexplained(peer, plan, found).first() {
+                wrong.push(format!(
+                    "row {:?}: its witness shows something else, too, beside {}: {more}",
+                    first.name, peer.host.name
+                ));
+            }
+        }
+        Ok(wrong)
     }
 
     fn random(&self) {

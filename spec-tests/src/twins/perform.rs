@@ -35,17 +35,38 @@ struct Stage<'a> {
     logs: [Option<Log>; 2],
     normal: Normal,
     seen: Vec<Value>,
+    /// What has happened that values of groups must be told apart by.
+    since: &'static str,
 }
+
+/// Follows `values` once an update has failed: what is left then says whether an update is all or nothing.
+const FAILED: &str = " after a failed update";
+/// Follows `values` once systemd has written its own.
+const RELOADED: &str = " after a reload";
 
 /// Performs `plan`; what was seen, with everything that must differ made equal.
 pub fn perform(t: &Test, plan: &Plan) -> Result<Vec<Value>, Trouble> {
-    let bundles = [bundle(t, plan)?, bundle(t, plan)?];
-    let mut stage =
-        Stage { t, plan, normal: Normal::new(t, &bundles), bundles, logs: [None, None], seen: Vec::new() };
+    let first = bundle(t, plan)?;
+    let second = if plan.has_second() { bundle(t, plan)? } else { nothing(t) };
+    let bundles = [first, second];
+    let mut stage = Stage {
+        t,
+        plan,
+        normal: Normal::new(t, &bundles),
+        bundles,
+        logs: [None, None],
+        seen: Vec::new(),
+        since: "",
+    };
     let one_run = ["run @".into()];
     let steps = if plan.steps.is_empty() { &one_run[..] } else { &plan.steps };
     for step in steps {
         let seen = stage.step(step)?;
+        stage.since = match (step.verb(), seen["code"] == 0) {
+            ("update", false) => FAILED,
+            (":reload", _) if stage.since.is_empty() => RELOADED,
+            _ => stage.since,
+        };
         stage.see(step.verb(), seen);
     }
     let left = stage.left();
@@ -66,6 +87,11 @@ fn bundle(t: &Test, plan: &Plan) -> Result<Bundle, Trouble> {
     bundle.config = configuration(bundle.config.clone(), &plan.config, &|text| fill(t, &bundle, text));
     bundle.write()?;
     Ok(bundle)
+}
+
+/// In place of a bundle that no step speaks of.
+fn nothing(t: &Test) -> Bundle {
+    Bundle { id: format!("{}-none", t.place.mark), dir: t.path("bundle-none"), config: Value::Null }
 }
 
 /// A text of the plan with this performance's names.
@@ -273,7 +299,10 @@ impl Stage<'_> {
             ":hooks" => Ok(self.hooks()),
             ":look" => {
                 let Some(pid) = self.pid(0) else { return Ok(json!({})) };
-                Ok(self.normal.value(&look::at(&self.t.host, &self.t.place.mark, pid)))
+                let mut seen = self.normal.value(&look::at(&self.t.host, &self.t.place.mark, pid));
+                let values = seen["values"].take();
+                seen[format!("values{}", self.since)] = values;
+                Ok(seen)
             }
             ":reload" => {
                 let done = Command::new("systemctl").arg("daemon-reload").stdin(Stdio::null()).status();

@@ -168,6 +168,11 @@ impl Plan {
         whole
     }
 
+    /// Whether a step speaks of the second container.
+    pub fn has_second(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Words(words) if words.contains("@2")))
+    }
+
     /// What conditions of docs/differences.md are asked of: the plan and the configuration it makes.
     pub fn facts(&self, config: &Value) -> Value {
         let plan = json!(self);

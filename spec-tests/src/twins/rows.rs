@@ -9,6 +9,7 @@
 //! | `ours`, `theirs` | the values, with `*`, and `\|` between alternatives |
 //! | `peers`, `envs` | where it holds: names with `*` and `\|`; everywhere when absent |
 //! | `when` | what must be so: JSON pointers into `{config, caller, steps, things}`, and values as above; `absent` |
+//! | `without` | a path that the machine must not have for the row to hold |
 //! | `at_times` | true for a race inside a peer: the witness need not show it |
 //! | `witness` | a plan that shows this difference, and no other that is not a row |
 //!
@@ -17,7 +18,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,9 @@ pub struct Says<P> {
     pub envs: String,
     #[serde(default)]
     pub when: BTreeMap<String, String>,
+    /// It holds only where the machine has nothing at this path.
+    #[serde(default)]
+    pub without: Option<PathBuf>,
     /// A race inside the peer: the witness need not show it every time.
     #[serde(default)]
     pub at_times: bool,
@@ -59,7 +63,15 @@ fn anything() -> String {
 impl<P> Row<P> {
     /// Whether it may show in this environment beside this peer.
     pub fn holds_for(&self, peer: &str, env: &str) -> bool {
-        matches(&self.says.peers, peer) && matches(&self.says.envs, env)
+        let has = |path: &PathBuf| path.exists();
+        matches(&self.says.peers, peer)
+            && matches(&self.says.envs, env)
+            && !self.says.without.as_ref().is_some_and(has)
+    }
+
+    /// Whether it speaks of some environments only, or of machines that lack something.
+    pub fn is_of_some(&self) -> bool {
+        self.says.envs != anything() || self.says.without.is_some()
     }
 
     /// Whether this is the difference it speaks of. `facts` are those of the plan that shows it.
@@ -140,6 +152,27 @@ mod tests {
         assert!(!rows[0].explains(&difference, &json!({"config": {"a": 2}})));
         difference.ours = "[5]".into();
         assert!(!rows[0].explains(&difference, &json!({"config": {"a": 1}})));
+    }
+
+    #[test]
+    fn a_row_may_hold_on_some_machines_only() {
+        let row = |more: &str| {
+            let text = format!(
+                "## A\n```json twins\n{{\"field\": \"a\", \"ours\": \"*\", \"theirs\": \"*\"{more}, \"witness\": {{}}}}\n```\n"
+            );
+            parse::<Plan>(&text, "twins").unwrap().remove(0)
+        };
+        let everywhere = row("");
+        assert!(everywhere.holds_for("runc", "uml") && !everywhere.is_of_some());
+        let here = row(", \"envs\": \"uml*\"");
+        assert!(
+            here.holds_for("runc", "uml-systemd")
+                && !here.holds_for("runc", "native-v2")
+                && here.is_of_some()
+        );
+        let elsewhere = row(", \"without\": \"/proc/self\"");
+        assert!(!elsewhere.holds_for("runc", "uml") && elsewhere.is_of_some());
+        assert!(row(", \"without\": \"/proc/nothing\"").holds_for("runc", "uml"));
     }
 
     #[test]
