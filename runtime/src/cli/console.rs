@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The relay between our own terminal (or whatever stdin and stdout are) and the container's.
 //!
-//! With a terminal on both sides every byte passes unchanged: ours is raw, the container's does the editing. Into a
-//! pipe or a file the container's terminal ends lines with a bare newline, as under runc: `host/ready.rs` sees to that before the process runs.
+//! With one terminal on our side every byte passes unchanged: it is raw, the container's does the editing. Into a pipe, a file, or a
+//! terminal that is not raw because it is another one than stdin's, or another job's, the container's terminal ends lines with a bare
+//! newline, as under runc: `host/ready.rs` sees to that before the process runs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

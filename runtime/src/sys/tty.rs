@@ -27,8 +27,7 @@ impl Raw {
     /// # Errors
     /// Those of tcsetattr(3) and fcntl(2).
     pub fn enter(tty: BorrowedFd<'_>) -> Result<Option<Raw>> {
-        let in_background = tcgetpgrp(tty).is_ok_and(|group| group != getpgrp());
-        if !isatty(tty) || in_background {
+        if !is_ours(tty) {
             return Ok(None);
         }
         let before = tcgetattr(tty)?;
@@ -47,12 +46,32 @@ impl Drop for Raw {
     }
 }
 
-/// Whether what a container's terminal says goes to a terminal of ours, which is raw: both standard input and output are one.
-pub fn is_relayed_unchanged() -> bool {
-    isatty(std::io::stdin()) && isatty(std::io::stdout())
+/// A terminal that is nobody else's at the moment: its session has us in the foreground, or it has none.
+fn is_ours(tty: BorrowedFd<'_>) -> bool {
+    isatty(tty) && !tcgetpgrp(tty).is_ok_and(|group| group != getpgrp())
 }
 
-/// Lets a pseudoterminal end its lines with a bare newline, for a reader that is no terminal.
+/// Whether what a container's terminal says goes to a terminal that is raw because of us: standard output is the one that
+/// [`Raw::enter`] takes over at standard input. Any other ends lines in its own way, and must not be given lines that have ended already.
+pub fn is_relayed_unchanged() -> bool {
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    is_ours(stdin.as_fd()) && are_one(stdin.as_fd(), stdout.as_fd())
+}
+
+/// Whether both descriptors are of one terminal, whatever names (`/dev/tty`) it was opened by.
+fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    number(one).is_some_and(|one| number(other) == Some(one))
+}
+
+/// A terminal's device number, as the kernel knows it.
+fn number(tty: BorrowedFd<'_>) -> Option<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: TIOCGDEV writes one unsigned int, which lives here; the descriptor is open for the duration of the borrow.
+    let result = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGDEV as _, &raw mut number) };
+    (result == 0).then_some(number)
+}
+
+/// Lets a pseudoterminal end its lines with a bare newline, for a reader that is no terminal, or one that ends lines itself.
 ///
 /// # Errors
 /// Those of tcgetattr(3) and tcsetattr(3).
@@ -163,6 +182,15 @@ mod tests {
         assert_eq!(local(&tty), before);
         let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
         assert!(Raw::enter(null.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_terminal_is_the_same_by_every_descriptor_of_it() {
+        let ((_a, tty), (_b, other)) = (pty(), pty());
+        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        assert!(are_one(tty.as_fd(), tty.try_clone().unwrap().as_fd()));
+        assert!(!are_one(tty.as_fd(), other.as_fd()));
+        assert!(!are_one(null.as_fd(), null.as_fd()));
     }
 
     #[test]

@@ -118,6 +118,32 @@ fn foreground_runs() -> Vec<Case> {
         })
         .runc("wants a terminal of its own")
         .crun("ends lines with a carriage return, too"),
+        case("terminal/lines-end-once-on-another-terminal-than-stdins", |t| {
+            let b = with_terminal(t)?.probe("print one -- print two");
+            lines_end_once(t, t.bundle_command("run", &b)?)?;
+            let b = t.bundle()?.probe("forever");
+            t.launch(&b)?;
+            let mut exec = t.runtime();
+            exec.args(["exec", "--tty", &b.id, "/probe", "print", "one", "--", "print", "two"]);
+            lines_end_once(t, exec)
+        })
+        .crun("ends lines twice"),
+        case("terminal/lines-end-once-in-the-background", |t| {
+            let b = with_terminal(t)?.probe("print one -- print two");
+            let run = t.bundle_command("run", &b)?;
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-mc", "\"$@\" & wait $!", "sh"]).arg(run.get_program()).args(run.get_args());
+            for (name, value) in run.get_envs() {
+                value.map(|value| shell.env(name, value));
+            }
+            let mut terminal = Terminal::open(24, 80)?;
+            let running = terminal.spawn(t, shell)?;
+            terminal.expect("two\r\n")?;
+            t.finish(running)?.ok()?;
+            check!(terminal.seen.contains("one\r\ntwo\r\n"), "the terminal shows {:?}", terminal.seen);
+            Ok(())
+        })
+        .runc("stops: it sets the terminal of another job"),
         case("terminal/foreground-exit-code", |t| {
             let b = with_terminal(t)?.probe("exit 9");
             let (_terminal, running) = foreground(t, &b)?;
@@ -206,6 +232,15 @@ fn foreground(t: &Test, b: &Bundle) -> Result<(Terminal, crate::harness::test::R
     let terminal = Terminal::open(24, 80)?;
     let running = terminal.spawn(t, t.bundle_command("run", b)?)?;
     Ok((terminal, running))
+}
+
+/// What comes out where standard output is another terminal, which nobody made raw.
+fn lines_end_once(t: &Test, command: std::process::Command) -> Verdict {
+    let (typed, mut shown) = (Terminal::open(24, 80)?, Terminal::open(24, 80)?);
+    let running = typed.spawn_into(&shown, t, command)?;
+    shown.expect("two\r\n")?;
+    t.finish(running)?.ok()?;
+    same("the other terminal", shown.seen.as_str(), "one\r\ntwo\r\n")
 }
 
 fn raw_and_restored(t: &Test) -> Verdict {

@@ -42,10 +42,15 @@ impl Terminal {
     }
 
     /// Starts a command as the leader of a session on this terminal.
-    pub fn spawn(&self, test: &Test, mut command: Command) -> Result<Running, Trouble> {
+    pub fn spawn(&self, test: &Test, command: Command) -> Result<Running, Trouble> {
+        self.spawn_into(self, test, command)
+    }
+
+    /// The same, with another terminal for its output.
+    pub fn spawn_into(&self, output: &Self, test: &Test, mut command: Command) -> Result<Running, Trouble> {
         command
             .stdin(self.slave.try_clone()?)
-            .stdout(self.slave.try_clone()?)
+            .stdout(output.slave.try_clone()?)
             .stderr(self.slave.try_clone()?);
         sys::with_controlling_terminal(&mut command);
         test.spawn_as_it_is(command, test.path("out/terminal"))

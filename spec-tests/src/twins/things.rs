@@ -35,7 +35,8 @@ pub fn make(t: &Test, bundle: &Bundle, thing: &str) -> Verdict {
         }
         "file" => fs::write(&path, words.get(2..).unwrap_or_default().join(" "))?,
         "link" => {
-            fs::remove_dir(&path).ok();
+            // Another dimension may have put something there.
+            fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).ok();
             symlink(word(2), &path)?;
         }
         "node" => {
