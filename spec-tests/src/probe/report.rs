@@ -217,7 +217,30 @@ fn rlimits() -> Value {
 /// `/proc/self/mountinfo`, in mount order.
 fn mounts() -> Value {
     let Some(table) = text("/proc/self/mountinfo") else { return Value::Null };
-    table.lines().filter_map(mount).collect()
+    let lines: Vec<_> = table.lines().collect();
+    stacked(&lines).into_iter().filter_map(mount).collect()
+}
+
+/// The table's lines, those of one place in the order in which they lie on each other. The kernel's own order is that of making
+/// them, and a mount may be made before, and laid on top after, another.
+fn stacked<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let field = |line: &'a str, number| line.split(' ').nth(number).unwrap_or_default();
+    // How many lie below a mount at its own place.
+    let height = |line: &'a str| {
+        let below = |above: &&'a str| {
+            let under = lines.iter().find(|one| field(one, 0) == field(above, 1))?;
+            (field(under, 4) == field(line, 4)).then_some(*under)
+        };
+        std::iter::successors(Some(line), below).take(lines.len()).count()
+    };
+    let mut sorted: Vec<_> = lines.to_vec();
+    for place in lines.iter().map(|line| field(line, 4)) {
+        let at: Vec<_> = (0..sorted.len()).filter(|at| field(sorted[*at], 4) == place).collect();
+        let mut pile: Vec<_> = at.iter().map(|at| sorted[*at]).collect();
+        pile.sort_by_key(|line| height(line));
+        at.into_iter().zip(pile).for_each(|(at, line)| sorted[at] = line);
+    }
+    sorted
 }
 
 fn mount(line: &str) -> Option<Value> {
@@ -342,4 +365,15 @@ pub fn node(path: &Path) -> Option<Value> {
         "size": meta.size(),
         "target": fs::read_link(path).ok().map(|t| t.to_string_lossy().into_owned()),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_one_place_are_told_from_below() {
+        let lines = ["31 30 0:1 / /b x", "29 20 0:2 / /a x", "30 20 0:3 / /b x"];
+        assert_eq!(stacked(&lines), ["30 20 0:3 / /b x", "29 20 0:2 / /a x", "31 30 0:1 / /b x"]);
+    }
 }

@@ -24,13 +24,14 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// All differences, the same field of the same verb only once. Where a command succeeds on one side only, this is the last
-/// difference: what follows has no common ground.
+/// All differences, the same field of the same verb only once. Where a command succeeds, or ends, on one side only, this is the
+/// last difference: what follows has no common ground.
 pub fn differences(ours: &[Value], theirs: &[Value]) -> Vec<Difference> {
     let mut found = BTreeMap::new();
     for (one, other) in ours.iter().zip(theirs) {
         let verb = one["step"].as_str().unwrap_or_default();
-        if (one["code"] == 0) != (other["code"] == 0) {
+        let way = |seen: &Value| (seen["code"] == 0, seen["code"].is_string());
+        if way(one) != way(other) {
             let field = format!("{verb}/code");
             let difference = Difference {
                 field: field.clone(),
