@@ -16,7 +16,6 @@ use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use corten::error::Context;
 use corten::host::identity;
-use corten::procfs::Stat;
 use corten::state::Identity;
 
 use super::{socket, start};
@@ -81,7 +80,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
 }
 
 /// Whether the server has died, or is just about to: its connections are closed by then, which is why we are here. Where
-/// its process is not recorded (nothing was created, or by an older server), its socket is asked.
+/// its process is not recorded (nothing was created, or by an older server), its socket names it.
 fn is_dead(server: Option<&Identity>, socket: &Path) -> bool {
     let Some(server) = server else { return !socket::is_served(socket) };
     // Not known, which is not dead.
@@ -92,19 +91,12 @@ fn is_dead(server: Option<&Identity>, socket: &Path) -> bool {
     match server.open() {
         Ok(None) => true,
         Ok(Some(pidfd)) => {
-            let dying = is_dying(server.pid);
+            let dying = socket::is_dying(server.pid);
             let patience = if dying { DYING } else { Duration::ZERO };
             identity::wait_for_exit(pidfd.as_fd(), Some(patience)).unwrap_or_else(unknown) || dying
         }
         Err(error) => unknown(error),
     }
-}
-
-/// Whether the kernel has begun to take the process apart (PF_EXITING of its flags, proc_pid_stat(5) field 9). Of a process
-/// that has taken its number since it says nothing wrong either: the first one is gone then.
-fn is_dying(pid: i32) -> bool {
-    const PF_EXITING: u64 = 4;
-    Stat::of(pid).is_ok_and(|stat| stat.field::<u64>(9).is_some_and(|flags| flags & PF_EXITING != 0))
 }
 
 /// `-bundle`, or the working directory, which may be another container's or gone.

@@ -2,7 +2,9 @@
 //! The server's socket: its name, and who gets to listen on it.
 //!
 //! The name follows from containerd's address, the namespace and the group, so two `start`s of one group meet at it:
-//! whoever finds a listener there returns its address, and that is all that grouping is.
+//! whoever finds a server there returns its address, and that is all that grouping is. That something takes connections
+//! does not make a server: the kernel does so for a process that has died, until it has closed what that had open. So the
+//! listener's process is asked, which the socket names to whoever connects.
 
 #![forbid(unsafe_code)]
 
@@ -13,8 +15,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use corten::error::Context;
+use corten::procfs::Stat;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 
 use super::sha256;
@@ -23,13 +27,35 @@ use crate::refusal::{Refusal, Result};
 const DIRECTORY: &str = "/run/containerd/s";
 /// sun_path holds 108 bytes, the last of which is zero; one more is left as containerd leaves it.
 const LONGEST: usize = 106;
+/// As many as the kernel allows (net.core.somaxconn), as std asks for.
+const BACKLOG: i32 = -1;
 
 /// Who listens at the address.
 pub enum Found {
     /// A server of the group that runs already.
     Server,
     /// We do now; nobody is served yet.
-    Ours(UnixListener),
+    Ours(Seat),
+}
+
+/// A socket that listens for a server to be, with the directory's lock: until the server has taken it over, nobody else
+/// looks, and the process that the socket names may end.
+pub struct Seat {
+    listener: UnixListener,
+    lock: OwnedFd,
+}
+
+impl Seat {
+    /// In the server's process: from here on the socket names this one. Who has connected stays in the backlog. The lock is let
+    /// go by whoever holds it last.
+    ///
+    /// # Errors
+    /// The failed call.
+    pub fn take_over(self) -> Result<UnixListener> {
+        rustix::net::listen(&self.listener, BACKLOG).call(|| "listen")?;
+        drop(self.lock);
+        Ok(self.listener)
+    }
 }
 
 /// Where the group's server listens.
@@ -46,8 +72,7 @@ pub fn path(dir: Option<&Path>, address: &str, namespace: &str, group: &str) -> 
     Ok(path)
 }
 
-/// Finds the server at `path` or takes its place. The directory's lock makes look and bind one step; it is released
-/// on return, when the socket listens.
+/// Finds the server at `path` or takes its place. The directory's lock makes look, bind and the server's taking over one step.
 ///
 /// # Errors
 /// The failed call.
@@ -70,7 +95,7 @@ pub fn take(path: &Path) -> Result<Found> {
     let listener = UnixListener::bind(path).call(|| format!("bind({})", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .call(|| format!("chmod({})", path.display()))?;
-    Ok(Found::Ours(listener))
+    Ok(Found::Ours(Seat { listener, lock }))
 }
 
 /// A directory that another user has made, or may write to, may hold a listener of his.
@@ -81,12 +106,33 @@ fn ours(dir: &OwnedFd) -> rustix::io::Result<()> {
     if alone { Ok(()) } else { Err(Errno::PERM) }
 }
 
-/// Whether somebody listens there. A listener's backlog accepts for it, so this does not wait for the server.
+/// Whether a server listens there that lives. A listener's backlog accepts for it, so this does not wait for the server.
 pub fn is_served(path: &Path) -> bool {
     match UnixStream::connect(path) {
-        Ok(_) => true,
+        // Who listens is not told across pid namespaces. Not known is not dead.
+        Ok(stream) => !socket_peercred(&stream).is_ok_and(|peer| has_died(peer.pid.as_raw_nonzero().get())),
         Err(error) => error.kind() == ErrorKind::WouldBlock,
     }
+}
+
+/// Whether a process is no more, or about to be. An error is not.
+fn has_died(pid: i32) -> bool {
+    match Stat::of(pid) {
+        Ok(stat) => is_exiting(&stat),
+        Err(error) => matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)),
+    }
+}
+
+/// Whether the kernel has begun to take the process apart (PF_EXITING of its flags, proc_pid_stat(5) field 9), or has done so.
+fn is_exiting(stat: &Stat) -> bool {
+    const PF_EXITING: u64 = 4;
+    stat.field::<u64>(9).is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// The same of a process of which it is known that it was there. Of one that has taken its number since it says nothing wrong
+/// either: the first one is gone then.
+pub fn is_dying(pid: i32) -> bool {
+    Stat::of(pid).is_ok_and(|stat| is_exiting(&stat))
 }
 
 /// Removes a socket that nobody listens on.
@@ -113,11 +159,13 @@ mod tests {
     fn a_dead_socket_is_replaced_and_a_live_one_found() {
         let dir = std::env::temp_dir().join(format!("corten-socket-{}", std::process::id()));
         let path = dir.join("s");
-        let Ok(Found::Ours(first)) = take(&path) else { panic!("not ours") };
+        let Ok(Found::Ours(seat)) = take(&path) else { panic!("not ours") };
+        let first = seat.take_over().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(take(&path), Ok(Found::Server)));
         drop(first);
         assert!(path.exists() && !is_served(&path));
+        assert!(!has_died(std::process::id() as i32) && has_died(i32::MAX));
         assert!(matches!(take(&path), Ok(Found::Ours(_))));
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o770)).unwrap();
         assert!(take(&path).err().unwrap().text.contains("not ours alone"));

@@ -25,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::bootstrap::{Boot, input, reply};
 use super::group;
-use super::socket::{self, Found};
+use super::socket::{self, Found, Seat};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
@@ -62,12 +62,12 @@ pub fn start(flags: &Flags) -> Result<()> {
         }
         (Err(refusal), Found::Server) => return Err(refusal),
         (Ok(()), Found::Server) => None,
-        (Ok(()), Found::Ours(listener)) => Some(listener),
+        (Ok(()), Found::Ours(seat)) => Some(seat),
     };
-    if let Some(listener) = server
+    if let Some(seat) = server
         && spawn::fork().inspect_err(|_| socket::remove(&path))? == 0
     {
-        return daemon(listener, flags, &boot, path, &address);
+        return daemon(seat, flags, &boot, path, &address);
     }
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -117,7 +117,8 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 }
 
 /// The server: on its own, and to its end.
-fn daemon(listener: UnixListener, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
+fn daemon(seat: Seat, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
+    let listener = seat.take_over()?;
     alone(&listener, boot.debug)?;
     let signals = exits::block_signals()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -38,6 +38,8 @@ pub fn cases() -> Vec<Case> {
         case("crash/shim-killed-at-any-moment", shim_killed_at_any_moment).takes(120.0).runc(socket),
         case("crash/pod-killed", pod_killed).runc("its delete knows one container only"),
         case("crash/pod-dying", pod_dying).runc("its delete knows one container only"),
+        case("crash/start-beside-a-dead-server", start_beside_a_dead_server)
+            .runc("hands out the dead server's address"),
         case("crash/delete-without-the-parts", delete_without_the_parts).runc(socket),
         case("crash/reload-without-delete", reload_without_delete),
         case("crash/output-survives-reload", output_survives_reload),
@@ -240,6 +242,39 @@ fn pod_dying(t: &Test) -> Verdict {
     drop(listener);
     d.remove(&member)?;
     d.finish()
+}
+
+/// The same moment, and a `start`: of the pod's next member, of the same container once more, and of one whose shim had none yet.
+/// Whoever is told an address must find somebody there.
+fn start_beside_a_dead_server(t: &Test) -> Verdict {
+    for (reaped, created) in [(false, true), (true, true), (false, false)] {
+        let d = Daemon::new(t)?;
+        let sandbox = d.bundle("forever")?;
+        let first = match created {
+            true => d.create(&sandbox, &Io::null())?.shim,
+            false => d.shim(&sandbox)?,
+        };
+        let listener = procs::listener_of(first.pid, &first.address)?;
+        kill(Pid::from_raw(first.pid), Signal::SIGKILL)?;
+        t.until(|| "the end of the shim".into(), || Ok((!procs::is_alive(first.pid)).then_some(())))?;
+        if reaped {
+            t.reap();
+        }
+        std::os::unix::net::UnixStream::connect(&first.address)?;
+        let member = d.bundle("forever")?.set("/annotations/io.kubernetes.cri.sandbox-id", json!(sandbox.id));
+        let two = d.create(&member, &Io::null())?;
+        check!(two.shim.pid != first.pid, "{} serves", first.pid);
+        two.start("")?;
+        drop(listener);
+        t.reap();
+        d.delete(&sandbox)?;
+        d.end(&member, &two)?;
+        d.remove(&sandbox)?;
+        d.finish()?;
+        drop(d);
+        nix::mount::umount2("/run", nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
 }
 
 fn delete_without_the_parts(t: &Test) -> Verdict {
