@@ -28,12 +28,13 @@ impl Pod {
             return Err(Refusal::invalid("an exec needs an id"));
         }
         corten::state::check_id(&request.exec_id)?;
+        // Whatever the container's state: who asks again must be told that it is there.
+        if task.execs.borrow().contains_key(&request.exec_id) {
+            return Err(Refusal::exists(format!("exec {} already exists", request.exec_id)));
+        }
         task.alive()?;
         if task.paused.get() {
             return Err(Refusal::state("cannot exec in a paused container"));
-        }
-        if task.execs.borrow().contains_key(&request.exec_id) {
-            return Err(Refusal::exists(format!("exec {} already exists", request.exec_id)));
         }
         let object = request.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
         let mut object: spec::Process = spec::read("process", object)?;

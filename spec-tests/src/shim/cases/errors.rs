@@ -146,6 +146,8 @@ fn exec_when_paused(t: &Test) -> Verdict {
         &[FAILED_PRECONDITION, UNKNOWN],
         "paused",
     )?;
+    let again = task.exec("before", &["/probe"], &Io::null());
+    fails("a second exec of the same id when paused", again, &[ALREADY_EXISTS], "already exists")?;
     task.resume()?;
     same(
         "the exec from before",
@@ -174,6 +176,8 @@ fn exec_when_stopped(t: &Test) -> Verdict {
     )?;
     let exec = task.exec("x", &["/probe"], &Io::null());
     fails("Exec after the end", exec, &[FAILED_PRECONDITION, UNKNOWN], "stopped|not running|exited")?;
+    let again = task.exec("before", &["/probe"], &Io::null());
+    fails("a second exec of the same id after the end", again, &[ALREADY_EXISTS], "already exists")?;
     drop(wait);
     d.end(&b, &task)?;
     same("exits of execs", d.events.count(&b.id, "exit"), 1)?;
