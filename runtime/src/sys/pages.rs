@@ -4,10 +4,9 @@
 use std::ffi::c_void;
 use std::os::raw::c_int;
 
-/// madvise(2) takes whole pages; every page size of Linux divides this one.
-const GRAIN: usize = 64 << 10;
-/// What the stack is given back in; where pages can be larger, the largest.
-const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { GRAIN };
+/// What is given back in: madvise(2) takes whole pages. Where pages can be larger, the largest that Linux has. No larger than need
+/// be: what a segment's ends have outside stays, and how much that is is an accident of the program's size.
+const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 /// What may be claimed below a stack pointer without having moved it: the red zone (System V ABI, x86-64; others have none).
 const RED_ZONE: usize = 128;
 /// How far down the stack is given back; a first thread's stack has nothing but itself there (stack_guard_gap and
@@ -84,8 +83,8 @@ extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
             continue;
         }
-        let begin = (base + header.p_vaddr as usize).next_multiple_of(GRAIN);
-        let end = (base + header.p_vaddr as usize + header.p_memsz as usize) & !(GRAIN - 1);
+        let begin = (base + header.p_vaddr as usize).next_multiple_of(PAGE);
+        let end = (base + header.p_vaddr as usize + header.p_memsz as usize) & !(PAGE - 1);
         if begin < end {
             // SAFETY: the range lies inside a segment that is mapped from the file and never written (relocations go to
             // segments with PF_W only, there is no DT_TEXTREL): the next access finds the same bytes there.
