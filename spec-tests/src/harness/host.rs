@@ -87,7 +87,10 @@ impl Host {
         let shim = fs::canonicalize(shim).map_err(|e| format!("{}: {e}", shim.display()))?;
         let file = shim.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = file.trim_start_matches("containerd-shim-").trim_end_matches("-v2").to_owned();
-        Self::look_named(shim, name, String::new())
+        let told = Command::new(&shim).arg("-v").output().map_err(|e| format!("{}: {e}", shim.display()))?;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let version = told.lines().find_map(|line| line.trim().strip_prefix("Version:"));
+        Self::look_named(shim, name, version.unwrap_or_default().trim().to_owned())
     }
 
     fn look_named(runtime: PathBuf, name: String, version: String) -> Result<Self, String> {

@@ -106,6 +106,12 @@ fn look(shim: &Path, options: &Options) -> Result<Host, String> {
     Ok(host)
 }
 
+/// The runtime that is behind, and its version.
+fn behind(runc: Option<&Path>) -> String {
+    let host = runc.and_then(|runc| Host::look(runc).ok());
+    host.map_or_else(String::new, |host| format!(", with {} {}", host.name, host.version))
+}
+
 fn shown(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
@@ -129,7 +135,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
         }
     };
     println!("TWINS shim {} {} on {}, seed {}", one.name, one.version, options.env, options.seed);
-    println!("PEER {} {}", other.name, other.version);
+    println!("PEER {} {}{}", other.name, other.version, behind(options.runc.as_deref()));
     let rows = options.rows.as_deref().map(|file| rows::read::<Plan>(file, "shims")).transpose()?;
     let session = Session {
         options,
@@ -245,7 +251,7 @@ impl Session<'_> {
                     .filter(|one| self.row(plan, one).is_none())
                     .map(Difference::to_string)
                     .collect();
-                if shown && other.is_empty() {
+                if (shown || row.says.at_times) && other.is_empty() {
                     return;
                 }
                 words = if shown {
@@ -283,7 +289,14 @@ impl Session<'_> {
     fn judge(&self, number: usize) -> Result<(), String> {
         let plan = self.tree(number)?.current();
         let found = self.compare(&plan).map_err(|error| format!("{} in {}", error, json!(plan)))?;
-        self.tally().sequences += 1;
+        let done = {
+            let mut tally = self.tally();
+            tally.sequences += 1;
+            tally.sequences
+        };
+        if done.is_multiple_of(100) {
+            println!("{done} sequences so far");
+        }
         let mut left = Vec::new();
         for difference in found {
             match self.row(&plan, &difference) {
@@ -296,6 +309,9 @@ impl Session<'_> {
                 let mut tally = self.tally();
                 let (count, _) = tally.survey.entry(difference.to_string()).or_insert((0, number));
                 *count += 1;
+                if *count == 1 {
+                    println!("FIRST (sequence {number}) {difference}");
+                }
             }
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::left;
-use super::perform::{PATIENCE, Stage, code};
+use super::perform::{Container, PATIENCE, Stage, code};
 use crate::harness::case::Trouble;
 use crate::shim::events::Event;
 use crate::shim::procs;
@@ -28,8 +28,8 @@ impl Stage<'_> {
         }
         let waits = std::mem::take(&mut self.waits);
         for (whose, pending) in waits {
-            // All has ended by now, so that what is to be answered is.
-            let answer = pending.within(PATIENCE / 3.0);
+            // All has ended by now, so that what is to be answered has been, or is just about to be.
+            let answer = pending.within(PATIENCE / 10.0);
             let status = answer.as_ref().map_or(0, |answer| answer.number(1));
             self.seen.push(
                 json!({ "step": format!("waited for {whose}"), "code": code(&answer), "status": status }),
@@ -38,10 +38,7 @@ impl Stage<'_> {
         let quiet = !self.containers.values().any(|container| container.unsure);
         if quiet {
             self.seen.push(json!({ "step": "all deleted", "code": 0, "descriptors": left::descriptors(self.d, shim.pid) }));
-            for name in &names {
-                let events = self.story(name)?;
-                self.seen.push(json!({ "step": "events", "code": 0, "events": events }));
-            }
+            self.last_events();
         }
         shim.call("Shutdown", &Message::new().text(1, &shim.id)).ok();
         let alive = self.outlives(&shim);
@@ -52,12 +49,20 @@ impl Stage<'_> {
         }
         self.d.t.reap();
         self.seen.push(left::after(self.d));
-        if let Err(Trouble::Fail(text)) = self.d.events.follow_the_rules() {
-            self.seen.push(json!({ "step": "rules", "code": 0, "broken": text.split(" of ").next() }));
-        } else {
-            self.seen.push(json!({ "step": "rules", "code": 0 }));
-        }
+        let broken = match self.d.events.follow_the_rules() {
+            Err(Trouble::Fail(text)) => json!(self.without_ids(&text)),
+            _ => json!(null),
+        };
+        self.seen.push(json!({ "step": "rules", "code": 0, "broken": broken }));
         Ok(())
+    }
+
+    /// The containers by their names, and no numbers.
+    fn without_ids(&self, text: &str) -> String {
+        let named =
+            |text: String, (name, container): (&String, &Container)| text.replace(&container.bundle.id, name);
+        let text = self.containers.iter().fold(text.to_owned(), named);
+        text.chars().filter(|character| !character.is_ascii_digit()).collect()
     }
 
     fn outlives(&self, shim: &Arc<Shim>) -> bool {
@@ -72,33 +77,15 @@ impl Stage<'_> {
         true
     }
 
-    /// The container's events in order, once they have stopped coming.
-    fn story(&self, name: &str) -> Result<Vec<String>, Trouble> {
-        let container = &self.containers[name];
-        let id = container.bundle.id.as_str();
-        let created = |all: &[Event], kind: &str| {
-            all.iter().filter(|event| event.container == id && event.kind == kind).count()
-        };
+    /// The events that came of the end, once they have stopped coming.
+    fn last_events(&mut self) {
         // Each creation is followed by one deletion in the end; the last event comes with it.
-        self.d
-            .events
-            .wait(10.0, "the last delete", |all| {
-                (created(all, "create") == created(all, "delete")).then_some(())
-            })
-            .ok();
+        let count = |all: &[Event], kind: &str| all.iter().filter(|event| event.kind == kind).count();
+        let deleted = |all: &[Event]| (count(all, "create") == count(all, "delete")).then_some(());
+        self.d.events.wait(10.0, "the last delete", deleted).ok();
         std::thread::sleep(Duration::from_millis(20));
-        let all = self.d.events.all();
-        let told = all.iter().filter(|event| event.container == id);
-        Ok(told
-            .map(|event| {
-                let mut words = vec![event.kind.clone()];
-                words.extend((!event.exec.is_empty()).then(|| event.exec.clone()));
-                if event.kind == "exit" || event.kind == "delete" {
-                    words.push(event.status.to_string());
-                }
-                words.join(" ")
-            })
-            .collect())
+        let events = self.heard(&[]);
+        self.seen.push(json!({ "step": "events at the end", "code": 0, "events": events }));
     }
 }
 

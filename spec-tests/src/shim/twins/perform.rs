@@ -13,14 +13,15 @@ use serde_json::{Value, json};
 
 use super::model::{Manner, Step};
 use super::plan::Plan;
+use super::told::{catches, status_name};
 use crate::harness::bundle::Bundle;
 use crate::harness::case::Trouble;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
-use crate::shim::task::{CREATED, Io, PAUSED, RUNNING, STOPPED, Task};
+use crate::shim::task::{Io, Task};
 use crate::shim::ttrpc::{Answer, CLOSED, Client, NOT_FOUND, Pending, SILENT, request};
-use crate::shim::wire::{Fields, Message};
+use crate::shim::wire::Message;
 
 /// How long an answer, or an end that must come, may take at most.
 pub const PATIENCE: f64 = 30.0;
@@ -52,6 +53,12 @@ pub struct Stage<'a> {
     pub containers: BTreeMap<String, Container>,
     pub waits: Vec<(String, Pending)>,
     pub seen: Vec<Value>,
+    /// How many events have been looked at.
+    pub heard: usize,
+    /// Processes whose end the step has seen, by container and exec id.
+    pub ended: Vec<(String, String)>,
+    /// Whether the first process had a handler for the signal that it is about to get.
+    pub caught: bool,
 }
 
 /// What was seen, a value for each step and some for the end.
@@ -62,8 +69,17 @@ pub fn perform(t: &Test, plan: &Plan) -> Result<Vec<Value>, Trouble> {
         let runc = t.host.runc.as_ref().ok_or_else(|| Trouble::NotRun("no --runc".to_owned()))?;
         options = options.text(6, &runc.to_string_lossy());
     }
-    let mut stage =
-        Stage { d: &d, plan, options, containers: BTreeMap::new(), waits: Vec::new(), seen: Vec::new() };
+    let mut stage = Stage {
+        d: &d,
+        plan,
+        options,
+        containers: BTreeMap::new(),
+        waits: Vec::new(),
+        seen: Vec::new(),
+        heard: 0,
+        ended: Vec::new(),
+        caught: false,
+    };
     for name in ["a", "b", "z"] {
         let container = stage.container(name)?;
         stage.containers.insert(name.to_owned(), container);
@@ -74,16 +90,6 @@ pub fn perform(t: &Test, plan: &Plan) -> Result<Vec<Value>, Trouble> {
     }
     stage.end()?;
     Ok(stage.seen)
-}
-
-fn status_name(status: u64) -> &'static str {
-    match status {
-        CREATED => "created",
-        RUNNING => "running",
-        STOPPED => "stopped",
-        PAUSED => "paused",
-        _ => "unknown",
-    }
 }
 
 /// The code of an answer, 0 for success.
@@ -165,16 +171,15 @@ impl Stage<'_> {
         if step.verb == "create" {
             self.make_streams(&step.container)?;
         }
-        let unready = step.verb == "kill" && before == "created" && step.process.is_empty();
-        if unready && [10, 15, 64].contains(&step.signal()) {
-            // What waits for its start is the runtime's: runc's, a Go program, dies of any signal, and Corten's does not.
-            return Ok(());
-        }
         let message = self.request(step, &task)?;
         let mut seen = json!({ "step": label, "before": before });
         match step.manner {
             Manner::Waits => self.ask(step, &task, &before, &message, &mut seen)?,
             manner => self.cut(step, &task, manner, &message, &mut seen)?,
+        }
+        if seen["code"] == 0 && step.manner == Manner::Waits {
+            let expected = self.makes(step, &before);
+            seen["events"] = self.heard(&expected);
         }
         self.seen.push(seen);
         Ok(())
@@ -204,7 +209,7 @@ impl Stage<'_> {
     }
 
     /// The state of a process, in a word.
-    fn status(&self, task: &Task, process: &str) -> String {
+    pub fn status(&self, task: &Task, process: &str) -> String {
         match task.state(process) {
             Ok(state) => status_name(state.status).to_owned(),
             Err(failure) if failure.code == NOT_FOUND => "absent".to_owned(),
@@ -220,6 +225,8 @@ impl Stage<'_> {
         message: &Message,
         seen: &mut Value,
     ) -> Result<(), Trouble> {
+        let init = self.containers.get(&step.container).and_then(|c| c.pids.get("").copied());
+        self.caught = step.verb == "kill" && catches(init.unwrap_or(0), step.signal());
         let pending = task.shim.begin(step.method(), message);
         if step.verb == "wait" && ["created", "running", "paused"].contains(&before) {
             let whose = if step.process.is_empty() { "init" } else { "exec" };
@@ -238,7 +245,7 @@ impl Stage<'_> {
             self.settle_shutdown(task);
         }
         if let Ok(answer) = answer {
-            self.told(step, task, &answer, seen)?;
+            self.told(step, task, before, &answer, seen)?;
         }
         Ok(())
     }
@@ -255,87 +262,8 @@ impl Stage<'_> {
         }
     }
 
-    /// What a successful answer tells, and what follows from it.
-    fn told(&mut self, step: &Step, task: &Task, answer: &Fields, seen: &mut Value) -> Result<(), Trouble> {
-        match step.verb.as_str() {
-            "create" | "start" => {
-                let pid = answer.number(1);
-                let container = self.containers.get_mut(&step.container).ok_or("no such container")?;
-                seen["pid"] = json!(pid != 0);
-                container.pids.insert(step.process.clone(), pid);
-                if step.verb == "start" {
-                    container.started.insert(step.process.clone());
-                    let program = container.programs.get(&step.process).map_or("", String::as_str);
-                    let stays = match step.process.is_empty() {
-                        true => self.plan.init.is_empty() || self.plan.init.ends_with("forever"),
-                        false => program == "stays" || program == "terminal",
-                    };
-                    program_runs(pid, stays);
-                    self.follow(step, task)?;
-                } else {
-                    container.started.clear();
-                }
-            }
-            "exec" => {
-                let container = self.containers.get_mut(&step.container).ok_or("no such container")?;
-                container.programs.insert(step.process.clone(), step.program().to_owned());
-            }
-            "kill" | "resume" => self.follow(step, task)?,
-            "delete" => {
-                seen["pid"] = json!(self.known(step, answer.number(1)));
-                seen["status"] = json!(answer.number(2));
-                seen["ended"] = json!(answer.time(3)? > 0.0);
-                let container = self.containers.get_mut(&step.container).ok_or("no such container")?;
-                container.started.remove(&step.process);
-            }
-            "state" => self.state(step, task, answer, seen)?,
-            "wait" => {
-                seen["status"] = json!(answer.number(1));
-                seen["ended"] = json!(answer.time(2)? > 0.0);
-            }
-            "pids" => seen["list"] = json!(pids(answer)?),
-            "stats" => {
-                let any = answer.message(1)?;
-                seen["type"] = json!(any.text(1));
-                let metrics = any.message(2)?;
-                seen["fields"] = json!((1..20).filter(|field| metrics.has(*field)).collect::<Vec<_>>());
-            }
-            "connect" => {
-                seen["shim"] = json!(answer.number(1) != 0);
-                seen["pid"] = json!(self.known(step, answer.number(2)));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// What State says.
-    fn state(&self, step: &Step, task: &Task, answer: &Fields, seen: &mut Value) -> Result<(), Trouble> {
-        seen["pid"] = json!(self.known(step, answer.number(3)));
-        seen["status"] = json!(status_name(answer.number(4)));
-        seen["terminal"] = json!(answer.number(8) == 1);
-        seen["streams"] = json!([5, 6, 7].map(|field| !answer.text(field).is_empty()));
-        seen["exit"] = json!(answer.number(9));
-        seen["ended"] = json!(answer.time(10)? > 0.0);
-        seen["id"] = json!(answer.text(1) == task.id);
-        seen["exec"] = json!(answer.text(11));
-        Ok(())
-    }
-
-    /// Whose pid it is, by what was told before.
-    fn known(&self, step: &Step, pid: u64) -> String {
-        let container = &self.containers[&step.container];
-        let name = container.pids.iter().find(|(_, told)| **told == pid).map(|(name, _)| name.as_str());
-        match name {
-            _ if pid == 0 => "0".to_owned(),
-            Some("") => "init's".to_owned(),
-            Some(name) => name.to_owned(),
-            None => "another".to_owned(),
-        }
-    }
-
     /// The processes that a successful start or kill ends.
-    fn ends(&self, step: &Step) -> Vec<String> {
+    fn ends(&self, step: &Step, before: &str) -> Vec<String> {
         let container = &self.containers[&step.container];
         let execs = || container.started.iter().filter(|name| !name.is_empty()).cloned();
         let (init, signal) = (step.process.is_empty(), step.signal());
@@ -349,7 +277,7 @@ impl Stage<'_> {
         }
         // The probe that stays ends by what it waits for; else the first process of a pid namespace ignores signals.
         let waits = self.plan.init.is_empty() || self.plan.init.ends_with("forever");
-        let init_ends = init && (signal == 9 || waits && [10, 15].contains(&signal));
+        let init_ends = init && (signal == 9 || before != "created" && waits && [10, 15].contains(&signal));
         if init_ends {
             return std::iter::once(String::new()).chain(execs()).collect();
         }
@@ -358,8 +286,8 @@ impl Stage<'_> {
     }
 
     /// After a successful start, kill or resume: waits for the ends that come of it. A frozen process ends when it is resumed.
-    fn follow(&mut self, step: &Step, task: &Task) -> Result<(), Trouble> {
-        let mut ends = if step.verb == "resume" { Vec::new() } else { self.ends(step) };
+    pub fn follow(&mut self, step: &Step, task: &Task, before: &str) -> Result<(), Trouble> {
+        let mut ends = if step.verb == "resume" { Vec::new() } else { self.ends(step, before) };
         let frozen = step.verb == "kill" && step.signal() != 9 && self.status(task, "") == "paused";
         let container = self.containers.get_mut(&step.container).ok_or("no such container")?;
         if frozen {
@@ -368,17 +296,68 @@ impl Stage<'_> {
         }
         ends.append(&mut container.doomed);
         for process in ends {
-            // An end that does not come is a difference, too: the next step sees it.
-            let begin = Instant::now();
-            while begin.elapsed().as_secs_f64() < PATIENCE / 3.0 {
-                let status = self.status(task, &process);
-                if status == "stopped" || status == "absent" || status.starts_with("code") {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(3));
+            if self.ends_soon(task, &process) {
+                self.ended.push((step.container.clone(), process));
             }
         }
         Ok(())
+    }
+
+    /// Whether a process's end is told in time. One that is not is a difference, too: the next step sees it.
+    fn ends_soon(&self, task: &Task, process: &str) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed().as_secs_f64() < PATIENCE / 3.0 {
+            let status = self.status(task, process);
+            if status == "stopped" {
+                return true;
+            }
+            if status == "absent" || status.starts_with("code") {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        false
+    }
+
+    /// SIGTERM to what waits for its start, which is the runtime's: a program that catches it may end, and from there on there is no
+    /// common ground; the first process of a pid namespace that does not, never gets it (pid_namespaces(7)).
+    pub fn ends_before_its_start(&mut self, step: &Step, task: &Task, seen: &mut Value) {
+        if self.caught {
+            self.ends_soon(task, "");
+        }
+        seen["after"] = json!(self.status(task, ""));
+        if let Some(container) = self.containers.get_mut(&step.container) {
+            container.unsure = true;
+        }
+    }
+
+    /// The events that a successful step makes.
+    fn makes(&mut self, step: &Step, before: &str) -> Vec<(&'static str, String, String)> {
+        let id = |name: &str| self.containers.get(name).map(|c| c.bundle.id.clone()).unwrap_or_default();
+        let (whose, init) = (id(&step.container), step.process.is_empty());
+        let ended = std::mem::take(&mut self.ended);
+        let mut made: Vec<_> =
+            ended.iter().map(|(name, process)| ("exit", id(name), process.clone())).collect();
+        let kinds: &[&str] = match step.verb.as_str() {
+            "create" => &["create"],
+            "start" if init => &["start"],
+            "start" => &["exec-started"],
+            "exec" => &["exec-added"],
+            "pause" => &["paused"],
+            "resume" => &["resumed"],
+            "delete" if init && before == "created" => &["exit", "delete"],
+            "delete" if init => &["delete"],
+            _ => &[],
+        };
+        made.extend(kinds.iter().map(|kind| (*kind, whose.clone(), step.process.clone())));
+        made
+    }
+
+    /// The paths of input and output that the container's processes were given.
+    pub fn paths(&self, step: &Step) -> Vec<String> {
+        let container = &self.containers[&step.container];
+        let streams = container.streams.iter().chain(&container.all_streams);
+        streams.flat_map(|s| [&s.io.stdin, &s.io.stdout, &s.io.stderr].map(Clone::clone)).collect()
     }
 
     /// A request whose client does not wait for the answer.
@@ -407,7 +386,7 @@ impl Stage<'_> {
             Manner::Limits(after) => {
                 let nanos = (after.as_nanos() as u64).max(1);
                 let pending = client.begin_bytes(step.method(), &bytes.number(4, nanos).0);
-                if code(&pending.within(PATIENCE)) == SILENT {
+                if code(&pending.within(PATIENCE / 3.0)) == SILENT {
                     seen["answer"] = json!("none");
                 }
             }
@@ -418,34 +397,5 @@ impl Stage<'_> {
             container.unsure = true;
         }
         Ok(())
-    }
-}
-
-/// What Pids says: the exec ids, sorted.
-fn pids(answer: &Fields) -> Result<Vec<String>, Trouble> {
-    let one = |one| {
-        let info = Fields::read(one)?;
-        let named = info.message(2)?.message(2)?.text(1);
-        Ok(format!("{}{named}", if info.number(1) == 0 { "0 " } else { "" }))
-    };
-    let mut list = answer.all(1).map(one).collect::<Result<Vec<_>, Trouble>>()?;
-    list.sort();
-    Ok(list)
-}
-
-/// Waits until a process is the container's program: until then a signal meets the runtime's own code. One that stays is ready
-/// when it has blocked SIGTERM, which it waits for.
-fn program_runs(pid: u64, stays: bool) {
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(5) {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t"));
-        let blocked = blocked.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
-        let ready = words.starts_with(b"/probe") && (!stays || blocked & (1 << 14) != 0);
-        if words.is_empty() || ready {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
