@@ -11,6 +11,7 @@ use super::model::Step;
 use super::perform::{PATIENCE, Stage};
 use crate::harness::case::Trouble;
 use crate::shim::events::Event;
+use crate::shim::procs;
 use crate::shim::task::{CREATED, PAUSED, RUNNING, STOPPED, Task};
 use crate::shim::wire::Fields;
 
@@ -235,7 +236,9 @@ pub fn program_runs(pid: u64, stays: bool) {
     while begin.elapsed() < Duration::from_secs(5) {
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let call = || std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-        if words.is_empty() || words.starts_with(b"/probe") && (!stays || call().starts_with(&waits)) {
+        // Nothing may also be said for a moment of exec(2).
+        let gone = words.is_empty() && !procs::is_alive(pid as i32);
+        if gone || words.starts_with(b"/probe") && (!stays || call().starts_with(&waits)) {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
