@@ -305,8 +305,12 @@ impl Stage<'_> {
 
     /// Whether a process's end is told in time. One that is not is a difference, too: the next step sees it.
     fn ends_soon(&self, task: &Task, process: &str) -> bool {
+        self.ends_within(PATIENCE / 3.0, task, process)
+    }
+
+    fn ends_within(&self, seconds: f64, task: &Task, process: &str) -> bool {
         let begin = Instant::now();
-        while begin.elapsed().as_secs_f64() < PATIENCE / 3.0 {
+        while begin.elapsed().as_secs_f64() < seconds {
             let status = self.status(task, process);
             if status == "stopped" {
                 return true;
@@ -326,6 +330,23 @@ impl Stage<'_> {
             self.ends_soon(task, "");
         }
         seen["after"] = json!(self.status(task, ""));
+        if let Some(container) = self.containers.get_mut(&step.container) {
+            container.unsure = true;
+        }
+    }
+
+    /// Whether the process has a terminal whose input can end.
+    pub fn has_terminal(&self, step: &Step) -> bool {
+        let program = self.containers[&step.container].programs.get(&step.process);
+        self.plan.io == "terminal"
+            && (step.process.is_empty() || program.is_some_and(|program| program == "terminal"))
+    }
+
+    /// The input of a terminal has ended: a shim that hangs it up ends whatever SIGHUP ends, and from there on there is no common
+    /// ground.
+    pub fn after_the_last_input(&mut self, step: &Step, task: &Task, seen: &mut Value) {
+        self.ends_within(PATIENCE / 10.0, task, &step.process);
+        seen["after"] = json!(self.status(task, &step.process));
         if let Some(container) = self.containers.get_mut(&step.container) {
             container.unsure = true;
         }

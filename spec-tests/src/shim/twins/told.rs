@@ -84,6 +84,9 @@ impl Stage<'_> {
                 self.ends_before_its_start(step, task, seen);
             }
             "kill" | "resume" => self.follow(step, task, before)?,
+            "closeio" if self.has_terminal(step) && before != "stopped" => {
+                self.after_the_last_input(step, task, seen)
+            }
             "delete" => {
                 seen["pid"] = json!(self.known(step, answer.number(1)));
                 seen["status"] = json!(answer.number(2));
