@@ -24,7 +24,8 @@ impl Stage<'_> {
         let shim = self.connect("a")?.shim;
         for name in &names {
             let bundle = &self.containers[name].bundle;
-            clear(&Task::new(shim.clone(), &bundle.id), self.containers[name].unsure);
+            let (unsure, doomed) = (self.containers[name].unsure, &self.containers[name].doomed);
+            clear(&Task::new(shim.clone(), &bundle.id), unsure, doomed);
         }
         let waits = std::mem::take(&mut self.waits);
         for (whose, pending) in waits {
@@ -89,8 +90,9 @@ impl Stage<'_> {
     }
 }
 
-/// Ends a container whatever it is. What was cut may yet come to be: it is looked for a little longer.
-fn clear(task: &Task, unsure: bool) {
+/// Ends a container whatever it is. What was cut may yet come to be: it is looked for a little longer. What is doomed
+/// ends of the signal that it got while it was frozen, and not of ours.
+fn clear(task: &Task, unsure: bool, doomed: &[String]) {
     let begin = Instant::now();
     let grace = Duration::from_millis(if unsure { 1500 } else { 0 });
     loop {
@@ -101,6 +103,9 @@ fn clear(task: &Task, unsure: bool) {
         }
         if state.is_ok() {
             task.resume().ok();
+            for process in doomed {
+                task.wait(process).within(PATIENCE / 10.0).ok();
+            }
             task.kill("", 9, true).ok();
             task.wait("").within(2.0).ok();
             task.delete("").ok();

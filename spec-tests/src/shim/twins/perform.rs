@@ -256,8 +256,11 @@ impl Stage<'_> {
             .containers
             .values()
             .any(|container| container.task.as_ref().is_some_and(|task| task.state("").is_ok()));
+        // Each has a connection of its own to it.
+        let tasks = || self.containers.values().filter_map(|container| container.task.as_ref());
+        let open = || tasks().any(|one| one.shim.pid == task.shim.pid && one.shim.client.is_open());
         let begin = Instant::now();
-        while !any && task.shim.client.is_open() && begin.elapsed() < Duration::from_secs(5) {
+        while !any && (task.shim.client.is_open() || open()) && begin.elapsed() < Duration::from_secs(5) {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
