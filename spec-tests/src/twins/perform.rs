@@ -305,8 +305,11 @@ impl Stage<'_> {
             ":look" => {
                 let Some(pid) = self.pid(0) else { return Ok(json!({})) };
                 let mut seen = self.normal.value(&look::at(&self.t.host, &self.t.place.mark, pid));
-                let values = seen["values"].take();
-                seen[format!("values{}", self.since)] = values;
+                if let Some(seen) = seen.as_object_mut()
+                    && let Some(values) = seen.remove("values")
+                {
+                    seen.insert(format!("values{}", self.since), values);
+                }
                 Ok(seen)
             }
             ":reload" => {
