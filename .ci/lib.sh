@@ -136,6 +136,8 @@ twins_in() {
     run=(/run/twins/spec-tests "${run[@]}" --runtime /run/twins/corten --peer /usr/bin/runc --peer /usr/bin/crun
         --rows /docs/differences.md --out /out --timeout 60 --jobs 1 --tmp /var/lib/containers)
     local before='mkdir /run/twins && cp /corten/spec-tests /corten/corten /run/twins'
+    # Whoever opens a disk first loads the driver, with which /proc/scsi comes.
+    before+=' && { modprobe -q sd_mod || true; }'
     # runc mounts cgroup2 without the options that systemd chose, which takes them from the whole machine: so they go first.
     [[ $1 != uml-systemd ]] || before+=' && systemctl start dbus.service systemd-logind.service && mkdir /run/twins/cgroup2 &&
         mount -t cgroup2 cgroup2 /run/twins/cgroup2 && umount /run/twins/cgroup2'
