@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -12,6 +13,10 @@ use crate::check;
 
 /// What is spun to learn how busy the machine is.
 const SAMPLE: Duration = Duration::from_millis(100);
+/// So many programs are run for it, too, one after the other.
+const PROGRAMS: u32 = 20;
+/// What one of them takes, from fork to wait, on a slow machine of its own.
+const PROGRAM: Duration = Duration::from_millis(2);
 
 /// Fails if `what` took longer than `limit`: on a machine with nothing else to do, or, should that be exceeded, as many
 /// times longer as other work slows this one down.
@@ -35,8 +40,13 @@ pub fn processor_time(who: UsageWho) -> Result<Duration, Trouble> {
     Ok(of(usage.user_time()) + of(usage.system_time()))
 }
 
-/// The clock's time for a second of processor time of this thread, which wants nothing else: 1 on an idle machine.
+/// How many times longer things take here than on a machine of its own with nothing else to do.
 fn slowdown() -> Result<f64, Trouble> {
+    Ok(others()?.max(processor()).max(1.0))
+}
+
+/// The clock's time for a second of processor time of this thread, which wants nothing else: 1 on an idle machine.
+fn others() -> Result<f64, Trouble> {
     let (begin, before) = (Instant::now(), processor_time(UsageWho::RUSAGE_THREAD)?);
     let mut spent = Duration::ZERO;
     while spent < SAMPLE && begin.elapsed() < 20 * SAMPLE {
@@ -46,7 +56,15 @@ fn slowdown() -> Result<f64, Trouble> {
         spent = processor_time(UsageWho::RUSAGE_THREAD)? - before;
     }
     // A clock that ticks may have counted nothing yet.
-    Ok((begin.elapsed().as_secs_f64() / spent.as_secs_f64().max(0.01)).max(1.0))
+    Ok(begin.elapsed().as_secs_f64() / spent.as_secs_f64().max(0.01))
+}
+
+/// The clock's time for a program that does nothing, as many times what it takes on real hardware: a guest does not see
+/// how busy its host is, and its processor may be emulated. 0 where there is no such program.
+fn processor() -> f64 {
+    let begin = Instant::now();
+    let ran = (0..PROGRAMS).all(|_| Command::new("/bin/true").status().is_ok());
+    if ran { begin.elapsed().as_secs_f64() / f64::from(PROGRAMS) / PROGRAM.as_secs_f64() } else { 0.0 }
 }
 
 #[cfg(test)]
