@@ -48,8 +48,7 @@ pub struct Check {
 pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Change> {
     let named = named(ask);
     let resources = without_older(record, merged(before, ask), ask, &named)?;
-    let mut plan = Plan::of(record.clone(), &resources)
-        .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
+    let mut plan = planned(record, &resources)?;
     let devices = Policy::of(&resources.devices)? != Policy::of(&before.devices)?;
     let before = Plan::of(record.clone(), before).ok();
     let old = before.as_ref().map(|plan| plan.writes.as_slice()).unwrap_or_default();
@@ -58,6 +57,11 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     plan.warnings.retain(|(at, _)| named.contains(at));
     let check = check(&resources, ask);
     Ok(Change { resources, plan, before, devices, check })
+}
+
+/// What these resources are to the groups, with the pointers of an update.
+fn planned(record: &Record, resources: &Resources) -> Result<Plan> {
+    Plan::of(record.clone(), resources).map_err(|e| e.relocated("config.json /linux/resources", "resources "))
 }
 
 /// Without what `unified` once said of a file that `ask` speaks of by a limit's name: the later word counts. Files with a line for
@@ -72,8 +76,7 @@ fn without_older(
         return Ok(all);
     }
     let unified = std::mem::take(&mut all.unified);
-    let plan = Plan::of(record.clone(), &all)
-        .map_err(|e| e.relocated("config.json /linux/resources", "resources "))?;
+    let plan = planned(record, &all)?;
     let told = |file: &str| {
         let mut writes = plan.writes.iter().filter(|write| named.contains(&write.at));
         writes.any(|write| write.file == file || write.or.as_ref().is_some_and(|(or, _)| *or == file))
