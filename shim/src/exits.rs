@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use corten::host::identity;
 use corten::sys::wait::{Exit, ended_child, reap};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -85,6 +86,14 @@ pub async fn end_of(pidfd: &Rc<OwnedFd>, pid: i32) -> Exit {
     });
     unclaim(pid);
     exit
+}
+
+/// Kills a claimed child that nobody is to hear of, and reaps it.
+pub async fn kill(pidfd: OwnedFd, pid: i32) {
+    if let Err(error) = identity::kill(pidfd.as_fd()) {
+        log::warn(&error.to_string());
+    }
+    end_of(&Rc::new(pidfd), pid).await;
 }
 
 /// The signals that are ours to read. To be blocked before there is a second thread.

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
-use corten::host::identity;
 use corten::state::check_id;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
@@ -146,11 +144,7 @@ async fn undone(request: &CreateTaskRequest, bundle: &Path, Done { made, driver,
     if let Err(refusal) = removed.await {
         log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
     }
-    let pidfd = Rc::new(made.pidfd);
-    if let Err(error) = identity::kill(pidfd.as_fd()) {
-        log::warn(&error.to_string());
-    }
-    exits::end_of(&pidfd, made.pid).await;
+    exits::kill(made.pidfd, made.pid).await;
     Refusal::state(format!("the create of container {} was given up by its client", request.id))
 }
 

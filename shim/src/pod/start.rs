@@ -3,12 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{ExecProcessRequest, StartRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted, TaskStart};
-use corten::host::identity;
 use corten::spec;
 use tokio::task::spawn_local;
 
@@ -122,11 +120,7 @@ impl Pod {
         let (made, prepared) = launch(task, process, object).await?;
         if task.abandoned.has_happened() {
             // Its container's end has been told. Nobody may hear of it any more.
-            let pidfd = Rc::new(made.pidfd);
-            if let Err(error) = identity::kill(pidfd.as_fd()) {
-                crate::log::warn(&error.to_string());
-            }
-            exits::end_of(&pidfd, made.pid).await;
+            exits::kill(made.pidfd, made.pid).await;
             return Err(Refusal::state("the container ended before the exec started"));
         }
         self.exec_runs(task, process, made, prepared)
