@@ -52,13 +52,7 @@ fn kill_shim(d: &Daemon, shim: &Shim) -> Verdict {
     kill(Pid::from_raw(shim.pid), Signal::SIGKILL)?;
     d.t.until(|| "the end of the shim".into(), || Ok((!procs::is_alive(shim.pid)).then_some(())))?;
     d.t.reap();
-    check!(
-        !shim.client.is_open() || {
-            std::thread::sleep(Duration::from_millis(50));
-            !shim.client.is_open()
-        },
-        "the connection is open"
-    );
+    d.t.until(|| "the end of the connection".into(), || Ok((!shim.client.is_open()).then_some(())))?;
     Ok(())
 }
 
