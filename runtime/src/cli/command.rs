@@ -96,22 +96,22 @@ const fn entry<V: Verb>() -> Entry {
 
 /// The subcommands, in the order of the help.
 const ENTRIES: [Entry; 16] = [
-    entry::<create::Create>(),
-    entry::<delete::Delete>(),
-    entry::<events::Events>(),
-    entry::<exec::Exec>(),
-    entry::<features::Features>(),
-    entry::<kill::Kill>(),
-    entry::<list::List>(),
-    entry::<pause::Pause>(),
-    entry::<plan::Plan>(),
-    entry::<ps::Ps>(),
-    entry::<resume::Resume>(),
-    entry::<run::Run>(),
-    entry::<spec::Spec>(),
-    entry::<start::Start>(),
-    entry::<state::State>(),
-    entry::<update::Update>(),
+    entry::<create::CreateCommand>(),
+    entry::<delete::DeleteCommand>(),
+    entry::<events::EventsCommand>(),
+    entry::<exec::ExecCommand>(),
+    entry::<features::FeaturesCommand>(),
+    entry::<kill::KillCommand>(),
+    entry::<list::ListCommand>(),
+    entry::<pause::PauseCommand>(),
+    entry::<plan::PlanCommand>(),
+    entry::<ps::PsCommand>(),
+    entry::<resume::ResumeCommand>(),
+    entry::<run::RunCommand>(),
+    entry::<spec::SpecCommand>(),
+    entry::<start::StartCommand>(),
+    entry::<state::StateCommand>(),
+    entry::<update::UpdateCommand>(),
 ];
 
 impl Entry {

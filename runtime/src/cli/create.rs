@@ -13,13 +13,13 @@ use super::launch::Launch;
 /// named "config.json" and a root filesystem. Its process waits until "start".
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Create {
+pub struct CreateCommand {
     #[command(flatten)]
     launch: Launch,
     id: String,
 }
 
-impl Verb for Create {
+impl Verb for CreateCommand {
     const NAME: &'static str = "create";
     const USAGE: &'static str = "[command options] <container-id>";
     const ARITY: Arity = Arity::exactly(1);
@@ -29,7 +29,7 @@ impl Verb for Create {
     }
 }
 
-impl Create {
+impl CreateCommand {
     fn create(self, session: &Session<'_>) -> Outcome {
         let ask = self.launch.ask(self.id)?;
         session.root.prepare()?;

@@ -7,14 +7,14 @@ use super::command::{Arity, Outcome, Session, Verb};
 
 /// delete any resources held by the container
 #[derive(Debug, clap::Parser)]
-pub struct Delete {
+pub struct DeleteCommand {
     /// delete the container even if it is still running (uses SIGKILL); an absent one is no error
     #[arg(long, short)]
     force: bool,
     id: String,
 }
 
-impl Verb for Delete {
+impl Verb for DeleteCommand {
     const NAME: &'static str = "delete";
     const USAGE: &'static str = "[command options] <container-id>";
     const ARITY: Arity = Arity::exactly(1);

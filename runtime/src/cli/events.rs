@@ -22,7 +22,7 @@ use super::{amounts, output, values};
 /// killed because the container is out of memory. It ends with the container.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Events {
+pub struct EventsCommand {
     /// set the stats collection interval (default: 5s)
     #[arg(long)]
     interval: Option<String>,
@@ -32,7 +32,7 @@ pub struct Events {
     id: String,
 }
 
-impl Verb for Events {
+impl Verb for EventsCommand {
     const NAME: &'static str = "events";
     const USAGE: &'static str = "[command options] <container-id>";
     const ARITY: Arity = Arity::exactly(1);

@@ -20,7 +20,7 @@ use super::values;
 /// the process is that of the configuration, with these options on top.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Exec {
+pub struct ExecCommand {
     /// path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal
     #[arg(long)]
     console_socket: Option<OsString>,
@@ -76,7 +76,7 @@ pub struct Exec {
     command: Vec<String>,
 }
 
-impl Verb for Exec {
+impl Verb for ExecCommand {
     const NAME: &'static str = "exec";
     const USAGE: &'static str =
         "[command options] <container-id> <command> [arguments] || -p process.json <container-id>";
@@ -88,7 +88,7 @@ impl Verb for Exec {
     }
 }
 
-impl Exec {
+impl ExecCommand {
     fn exec(self, session: &Session<'_>) -> Outcome {
         let ask = self.ask()?;
         if ask.overlay.args.is_empty() && ask.process.is_none() {

@@ -9,9 +9,9 @@ use super::output;
 /// The result is JSON as defined by the runtime specification's features.md.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Features {}
+pub struct FeaturesCommand {}
 
-impl Verb for Features {
+impl Verb for FeaturesCommand {
     const NAME: &'static str = "features";
     const USAGE: &'static str = "";
     const ARITY: Arity = Arity::exactly(0);

@@ -12,7 +12,7 @@ use super::values;
 /// A signal is a number or a name: 9, KILL, SIGKILL, kill and RTMIN+3 are all understood.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Kill {
+pub struct KillCommand {
     /// send the signal to all processes inside the container
     #[arg(long, short)]
     all: bool,
@@ -20,7 +20,7 @@ pub struct Kill {
     signal: Option<String>,
 }
 
-impl Verb for Kill {
+impl Verb for KillCommand {
     const NAME: &'static str = "kill";
     const USAGE: &'static str = "[command options] <container-id> [signal]";
     const ARITY: Arity = Arity { min: 1, max: 2 };

@@ -11,7 +11,7 @@ use super::output;
 
 /// list the containers of the given root
 #[derive(Debug, clap::Parser)]
-pub struct List {
+pub struct ListCommand {
     /// select one of: table or json (default: "table")
     #[arg(long, short)]
     format: Option<String>,
@@ -20,7 +20,7 @@ pub struct List {
     quiet: bool,
 }
 
-impl Verb for List {
+impl Verb for ListCommand {
     const NAME: &'static str = "list";
     const USAGE: &'static str = "[command options]";
     const ARITY: Arity = Arity::exactly(0);

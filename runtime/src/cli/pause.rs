@@ -7,11 +7,11 @@ use super::command::{Arity, Outcome, Session, Verb};
 
 /// suspend all processes inside the container
 #[derive(Debug, clap::Parser)]
-pub struct Pause {
+pub struct PauseCommand {
     id: String,
 }
 
-impl Verb for Pause {
+impl Verb for PauseCommand {
     const NAME: &'static str = "pause";
     const USAGE: &'static str = "<container-id>";
     const ARITY: Arity = Arity::exactly(1);

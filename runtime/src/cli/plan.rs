@@ -16,7 +16,7 @@ use super::{output, values};
 /// are needed.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Plan {
+pub struct PlanCommand {
     /// path to the root of the bundle directory, defaults to the current directory
     #[arg(long, short)]
     bundle: Option<OsString>,
@@ -29,7 +29,7 @@ pub struct Plan {
     id: Option<String>,
 }
 
-impl Verb for Plan {
+impl Verb for PlanCommand {
     const NAME: &'static str = "plan";
     const USAGE: &'static str = "[command options] [container-id]";
     const ARITY: Arity = Arity { min: 0, max: 1 };

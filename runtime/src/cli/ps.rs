@@ -19,7 +19,7 @@ use super::output;
 /// pids alone are printed.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Ps {
+pub struct PsCommand {
     /// select one of: table or json (default: "table")
     #[arg(long, short)]
     format: Option<String>,
@@ -27,7 +27,7 @@ pub struct Ps {
     options: Vec<OsString>,
 }
 
-impl Verb for Ps {
+impl Verb for PsCommand {
     const NAME: &'static str = "ps";
     const USAGE: &'static str = "[command options] <container-id> [ps options]";
     const ARITY: Arity = Arity { min: 1, max: usize::MAX };

@@ -7,11 +7,11 @@ use super::command::{Arity, Outcome, Session, Verb};
 
 /// resume all processes that have been paused
 #[derive(Debug, clap::Parser)]
-pub struct Resume {
+pub struct ResumeCommand {
     id: String,
 }
 
-impl Verb for Resume {
+impl Verb for ResumeCommand {
     const NAME: &'static str = "resume";
     const USAGE: &'static str = "<container-id>";
     const ARITY: Arity = Arity::exactly(1);

@@ -23,7 +23,7 @@ use super::launch::Launch;
 /// and deletes the container.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Run {
+pub struct RunCommand {
     #[command(flatten)]
     launch: Launch,
     /// detach from the container's process
@@ -38,7 +38,7 @@ pub struct Run {
     id: String,
 }
 
-impl Verb for Run {
+impl Verb for RunCommand {
     const NAME: &'static str = "run";
     const USAGE: &'static str = "[command options] <container-id>";
     const ARITY: Arity = Arity::exactly(1);
@@ -48,7 +48,7 @@ impl Verb for Run {
     }
 }
 
-impl Run {
+impl RunCommand {
     fn launch(self, session: &Session<'_>) -> Outcome {
         let id = self.id.clone();
         let mut ask = self.launch.ask(self.id)?;

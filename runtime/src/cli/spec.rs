@@ -27,7 +27,7 @@ const CGROUP2_SUPER_MAGIC: FsWord = 0x6367_7270;
 /// filesystem the directory "rootfs" beside it.
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Spec {
+pub struct SpecCommand {
     /// path to the root of the bundle directory, defaults to the current directory
     #[arg(long, short)]
     bundle: Option<OsString>,
@@ -36,7 +36,7 @@ pub struct Spec {
     rootless: bool,
 }
 
-impl Verb for Spec {
+impl Verb for SpecCommand {
     const NAME: &'static str = "spec";
     const USAGE: &'static str = "[command options]";
     const ARITY: Arity = Arity::exactly(0);

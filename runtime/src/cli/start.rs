@@ -8,11 +8,11 @@ use super::values;
 
 /// execute the user defined process in a created container
 #[derive(Debug, clap::Parser)]
-pub struct Start {
+pub struct StartCommand {
     id: String,
 }
 
-impl Verb for Start {
+impl Verb for StartCommand {
     const NAME: &'static str = "start";
     const USAGE: &'static str = "<container-id>";
     const ARITY: Arity = Arity::exactly(1);

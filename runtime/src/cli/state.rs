@@ -8,11 +8,11 @@ use super::output;
 
 /// output the state of a container
 #[derive(Debug, clap::Parser)]
-pub struct State {
+pub struct StateCommand {
     id: String,
 }
 
-impl Verb for State {
+impl Verb for StateCommand {
     const NAME: &'static str = "state";
     const USAGE: &'static str = "<container-id>";
     const ARITY: Arity = Arity::exactly(1);

@@ -27,7 +27,7 @@ use super::{amounts, values};
 ///    # echo '{"memory":{"limit":268435456},"pids":{"limit":64}}' | corten update -r - web
 #[derive(Debug, clap::Parser)]
 #[command(verbatim_doc_comment)]
-pub struct Update {
+pub struct UpdateCommand {
     /// path to the file containing the resources to update or '-' to read from the standard input
     #[arg(long, short)]
     resources: Option<OsString>,
@@ -88,7 +88,7 @@ pub struct Update {
     id: String,
 }
 
-impl Verb for Update {
+impl Verb for UpdateCommand {
     const NAME: &'static str = "update";
     const USAGE: &'static str = "[command options] <container-id>";
     const ARITY: Arity = Arity::exactly(1);
@@ -109,7 +109,7 @@ impl Verb for Update {
     }
 }
 
-impl Update {
+impl UpdateCommand {
     fn flags(&self) -> Result<Resources, Failure> {
         let memory = Memory {
             limit: bytes("memory", &self.memory)?,
