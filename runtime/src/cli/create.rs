@@ -5,7 +5,7 @@ use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
-use super::launch::Launch;
+use super::launch::LaunchFlags;
 
 /// create a container
 ///
@@ -15,7 +15,7 @@ use super::launch::Launch;
 #[command(verbatim_doc_comment)]
 pub struct CreateCommand {
     #[command(flatten)]
-    launch: Launch,
+    launch: LaunchFlags,
     id: String,
 }
 

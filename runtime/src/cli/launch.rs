@@ -12,7 +12,7 @@ use super::values;
 /// Flags of `create` and `run`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub struct Launch {
+pub struct LaunchFlags {
     /// path to the root of the bundle directory, defaults to the current directory
     #[arg(long, short)]
     bundle: Option<OsString>,
@@ -39,7 +39,7 @@ pub struct Launch {
     preserve_fds: Option<u32>,
 }
 
-impl Launch {
+impl LaunchFlags {
     /// The request.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use corten::verbs;
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
 use super::foreground::Foreground;
-use super::launch::Launch;
+use super::launch::LaunchFlags;
 
 /// create and run a container
 ///
@@ -25,7 +25,7 @@ use super::launch::Launch;
 #[command(verbatim_doc_comment)]
 pub struct RunCommand {
     #[command(flatten)]
-    launch: Launch,
+    launch: LaunchFlags,
     /// detach from the container's process
     #[arg(long, short)]
     detach: bool,
