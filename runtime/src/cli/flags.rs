@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 
 /// A command line, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Line {
+pub struct CommandLine {
     /// Flags in clap's shape.
     pub flags: Vec<OsString>,
     /// The positional words.
@@ -34,8 +34,8 @@ pub enum Order {
 ///
 /// # Errors
 /// In Go's words: `flag provided but not defined: -x`, `flag needs an argument: -x` …
-pub fn split(command: &Command, args: &[OsString], order: Order) -> Result<Line, String> {
-    let mut parser = Parser { command, line: Line::default(), switches: Vec::new() };
+pub fn split(command: &Command, args: &[OsString], order: Order) -> Result<CommandLine, String> {
+    let mut parser = Parser { command, line: CommandLine::default(), switches: Vec::new() };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         match arg.as_bytes() {
@@ -61,7 +61,7 @@ pub fn split(command: &Command, args: &[OsString], order: Order) -> Result<Line,
 
 struct Parser<'a> {
     command: &'a Command,
-    line: Line,
+    line: CommandLine,
     /// Boolean flags as last set.
     switches: Vec<(&'a str, bool)>,
 }
@@ -143,14 +143,14 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Line {
+    fn finish(mut self) -> CommandLine {
         let on = self.switches.iter().filter(|(_, on)| *on);
         self.line.flags.extend(on.map(|(long, _)| OsString::from(format!("--{long}"))));
         self.line
     }
 }
 
-impl Line {
+impl CommandLine {
     /// The line as clap takes it.
     pub fn into_args(self) -> Vec<OsString> {
         let mut args = self.flags;
@@ -200,7 +200,7 @@ mod tests {
     fn check(order: Order, words: &str, expected: &str) {
         let args: Vec<OsString> = words.split(' ').filter(|w| !w.is_empty()).map(OsString::from).collect();
         let shown = match split(&command(), &args, order) {
-            Ok(Line { help: true, .. }) => "help".to_owned(),
+            Ok(CommandLine { help: true, .. }) => "help".to_owned(),
             Ok(line) => {
                 let join = |words: &[OsString]| {
                     words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
