@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
-use super::stats::Line;
+use super::stats::Event;
 use super::{amounts, output, values};
 
 /// display container events such as OOM notifications, cpu, memory, and IO usage statistics
@@ -50,7 +50,7 @@ impl Verb for EventsCommand {
         }
         if self.stats {
             let stats = verbs::stats(&session.home, &self.id)?;
-            output::print_json(&Line::stats(&self.id, &stats))?;
+            output::print_json(&Event::stats(&self.id, &stats))?;
         } else {
             follow(&self.id, verbs::watch(&session.home, &self.id)?, interval)?;
         }
@@ -80,7 +80,7 @@ fn follow(id: &str, mut watch: Watch, interval: Duration) -> Result<(), Failure>
         }
         if Instant::now() >= next {
             match watch.stats() {
-                Ok(stats) => output::print_json(&Line::stats(id, &stats))?,
+                Ok(stats) => output::print_json(&Event::stats(id, &stats))?,
                 // Deleted between two looks.
                 Err(error) if error.kind() == Kind::Status => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -96,7 +96,7 @@ fn tell_kills(id: &str, watch: &mut Watch) -> Result<bool, Failure> {
     let Some(oom) = &mut watch.oom else { return Ok(false) };
     let news = oom.news()?;
     for _ in 0..news.kills {
-        output::print_json(&Line::oom(id))?;
+        output::print_json(&Event::oom(id))?;
     }
     if news.gone {
         watch.oom = None;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// One event.
 #[derive(Debug, Serialize)]
-pub struct Line<'a> {
+pub struct Event<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     id: &'a str,
@@ -197,15 +197,15 @@ fn zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl<'a> Line<'a> {
+impl<'a> Event<'a> {
     /// The figures.
     pub fn stats(id: &'a str, usage: &Usage) -> Self {
-        Line { kind: "stats", id, data: Some(Data::of(&usage.cgroup, &usage.resctrl)) }
+        Event { kind: "stats", id, data: Some(Data::of(&usage.cgroup, &usage.resctrl)) }
     }
 
     /// A process was killed for want of memory.
     pub fn oom(id: &'a str) -> Self {
-        Line { kind: "oom", id, data: None }
+        Event { kind: "oom", id, data: None }
     }
 }
 
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn lines_are_runcs() {
-        assert_eq!(serde_json::to_string(&Line::oom("a")).unwrap(), r#"{"type":"oom","id":"a"}"#);
+        assert_eq!(serde_json::to_string(&Event::oom("a")).unwrap(), r#"{"type":"oom","id":"a"}"#);
         let stats = Stats {
             version: Version::V2,
             cpu: Some(stats::Cpu {
@@ -352,7 +352,7 @@ mod tests {
             ..Stats::default()
         };
         let text =
-            serde_json::to_string(&Line::stats("a", &Usage { cgroup: stats, ..Usage::default() })).unwrap();
+            serde_json::to_string(&Event::stats("a", &Usage { cgroup: stats, ..Usage::default() })).unwrap();
         let parts = [
             r#"{"type":"stats","id":"a","data":{"cpu":{"usage":{"total":5,"kernel":0,"user":0},"throttling":{},"#,
             r#""psi":{"some":{"avg10":1.5,"avg60":0,"avg300":2,"total":3},"full":{"avg10":0,"avg60":0,"avg300":0,"total":0}}},"#,
