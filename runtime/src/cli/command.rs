@@ -80,7 +80,7 @@ pub trait Verb: CommandFactory + FromArgMatches {
 }
 
 /// One line of the table: a [`Verb`] without its type.
-pub struct Entry {
+pub struct Subcommand {
     /// How it is called.
     pub name: &'static str,
     /// Whether its first positional word ends the flags.
@@ -90,31 +90,37 @@ pub struct Entry {
     run: fn(&Session<'_>, Order, &[OsString]) -> Outcome,
 }
 
-const fn entry<V: Verb>() -> Entry {
-    Entry { name: V::NAME, order: V::ORDER, usage: V::USAGE, definition: definition::<V>, run: call::<V> }
+const fn subcommand<V: Verb>() -> Subcommand {
+    Subcommand {
+        name: V::NAME,
+        order: V::ORDER,
+        usage: V::USAGE,
+        definition: definition::<V>,
+        run: call::<V>,
+    }
 }
 
 /// The subcommands, in the order of the help.
-const ENTRIES: [Entry; 16] = [
-    entry::<create::CreateCommand>(),
-    entry::<delete::DeleteCommand>(),
-    entry::<events::EventsCommand>(),
-    entry::<exec::ExecCommand>(),
-    entry::<features::FeaturesCommand>(),
-    entry::<kill::KillCommand>(),
-    entry::<list::ListCommand>(),
-    entry::<pause::PauseCommand>(),
-    entry::<plan::PlanCommand>(),
-    entry::<ps::PsCommand>(),
-    entry::<resume::ResumeCommand>(),
-    entry::<run::RunCommand>(),
-    entry::<spec::SpecCommand>(),
-    entry::<start::StartCommand>(),
-    entry::<state::StateCommand>(),
-    entry::<update::UpdateCommand>(),
+const SUBCOMMANDS: [Subcommand; 16] = [
+    subcommand::<create::CreateCommand>(),
+    subcommand::<delete::DeleteCommand>(),
+    subcommand::<events::EventsCommand>(),
+    subcommand::<exec::ExecCommand>(),
+    subcommand::<features::FeaturesCommand>(),
+    subcommand::<kill::KillCommand>(),
+    subcommand::<list::ListCommand>(),
+    subcommand::<pause::PauseCommand>(),
+    subcommand::<plan::PlanCommand>(),
+    subcommand::<ps::PsCommand>(),
+    subcommand::<resume::ResumeCommand>(),
+    subcommand::<run::RunCommand>(),
+    subcommand::<spec::SpecCommand>(),
+    subcommand::<start::StartCommand>(),
+    subcommand::<state::StateCommand>(),
+    subcommand::<update::UpdateCommand>(),
 ];
 
-impl Entry {
+impl Subcommand {
     /// Its flags and positional words.
     pub fn definition(&self) -> Command {
         (self.definition)()
@@ -122,8 +128,8 @@ impl Entry {
 }
 
 /// The subcommands.
-pub fn entries() -> &'static [Entry] {
-    &ENTRIES
+pub fn subcommands() -> &'static [Subcommand] {
+    &SUBCOMMANDS
 }
 
 /// Whether this verb launches a process, and so takes memory.
@@ -176,11 +182,11 @@ pub fn overview(name: &str) -> Outcome {
 
 /// The general help.
 pub fn overview_text(name: &str) -> String {
-    let about = |entry: &Entry| {
+    let about = |entry: &Subcommand| {
         let about = entry.definition().get_about().map(ToString::to_string);
         (entry.name.to_owned(), about.unwrap_or_default())
     };
-    let mut commands: Vec<_> = entries().iter().map(about).collect();
+    let mut commands: Vec<_> = subcommands().iter().map(about).collect();
     commands.push(("version".to_owned(), "prints the version".to_owned()));
     commands.push(("help, h".to_owned(), "shows a list of commands, or help for one command".to_owned()));
     help::overview(name, &commands, &super::globals::Globals::command())
@@ -194,8 +200,8 @@ fn explain(name: &str, topic: &str) -> Outcome {
     Ok(0)
 }
 
-fn find(name: &str) -> Option<&'static Entry> {
-    entries().iter().find(|entry| entry.name == name)
+fn find(name: &str) -> Option<&'static Subcommand> {
+    subcommands().iter().find(|entry| entry.name == name)
 }
 
 fn definition<V: Verb>() -> Command {
@@ -256,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_definition_is_sound() {
-        for entry in entries() {
+        for entry in subcommands() {
             let definition = entry.definition();
             assert!(definition.get_about().is_some(), "{} says what it does", entry.name);
             for arg in definition.get_arguments().filter(|arg| !arg.is_positional()) {

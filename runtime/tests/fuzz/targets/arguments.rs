@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::cli::command::{complaint, entries};
+use crate::cli::command::{complaint, subcommands};
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, Order};
 use crate::cli::globals::{Argv, Globals};
@@ -117,7 +117,7 @@ fn run(input: &[u8]) -> bool {
     }
     let Some((verb, args)) = words.split_first() else { return false };
     let verb = verb.to_string_lossy();
-    let Some(entry) = entries().iter().find(|entry| entry.name == verb) else { return false };
+    let Some(entry) = subcommands().iter().find(|entry| entry.name == verb) else { return false };
     let mut definition = entry.definition();
     let line = match flags::split(&definition, args, entry.order) {
         Ok(line) => line,
@@ -150,7 +150,7 @@ fn seeds() -> Vec<Vec<u8>> {
         b"run\n-b=/b\n--no-pivot\n--preserve-fds\n3\n--\nbox".to_vec(),
         b"kill\n--all\nbox\nSIGKILL".to_vec(),
     ];
-    for entry in entries() {
+    for entry in subcommands() {
         let mut line = format!("{}\nbox", entry.name);
         for arg in entry.definition().get_arguments().filter(|arg| !arg.is_positional()) {
             line.push_str(&format!("\n--{}=1", arg.get_long().unwrap_or_default()));
