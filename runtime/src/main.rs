@@ -9,7 +9,7 @@ mod cli;
 use cli::command::{self, Outcome, Session};
 use cli::globals::{Argv, Globals};
 use cli::log::Log;
-use cli::root::Root;
+use cli::root::RootDirectory;
 use corten::ask::Home;
 use corten::features::VERSION;
 
@@ -42,7 +42,7 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
         return command::overview(&argv.name);
     };
     *log = globals.log()?;
-    let root = Root::decide(globals.root.as_deref())?;
+    let root = RootDirectory::decide(globals.root.as_deref())?;
     let warn = |text: &str| log.warn(text);
     let home = Home {
         root: root.path.clone(),

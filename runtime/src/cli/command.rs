@@ -12,7 +12,7 @@ use corten::features::{COMMIT, OCI_VERSION_MAX, VERSION};
 use super::failure::Failure;
 use super::flags::{self, Order};
 use super::log::Log;
-use super::root::Root;
+use super::root::RootDirectory;
 use super::{
     create, delete, events, exec, features, kill, list, pause, plan, ps, resume, run, spec, start, state,
     update,
@@ -29,7 +29,7 @@ pub struct Session<'a> {
     /// The state root, the cgroup driver, the receiver of warnings.
     pub home: Home<'a>,
     /// Where the state root comes from.
-    pub root: Root,
+    pub root: RootDirectory,
     /// Where messages go.
     pub log: &'a Log,
 }

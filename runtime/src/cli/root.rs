@@ -16,7 +16,7 @@ const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 /// Where containers are kept, and who said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Root {
+pub struct RootDirectory {
     /// Absolute, without `.` and `..`.
     pub path: PathBuf,
     /// By `--root`.
@@ -25,25 +25,25 @@ pub struct Root {
     xdg: bool,
 }
 
-impl Root {
+impl RootDirectory {
     /// `given` is `--root`; else `$XDG_RUNTIME_DIR/corten` for other users than root, else `/run/corten`.
     ///
     /// # Errors
     /// It would be `/`.
-    pub fn decide(given: Option<&OsStr>) -> Result<Root, Failure> {
+    pub fn decide(given: Option<&OsStr>) -> Result<RootDirectory, Failure> {
         if let Some(given) = given {
             let path = clean(&std::path::absolute(given).unwrap_or_default());
             // Empty, ".", "../.." and the like end here as well as "/" itself.
             if path == Path::new("/") || given.is_empty() {
                 return Err(Failure::new("option --root argument should not be set to /"));
             }
-            return Ok(Root { path, given: true, xdg: false });
+            return Ok(RootDirectory { path, given: true, xdg: false });
         }
         Ok(match std::env::var_os("XDG_RUNTIME_DIR") {
             Some(dir) if Path::new(&dir).is_absolute() && honours_xdg() => {
-                Root { path: clean(&Path::new(&dir).join("corten")), given: false, xdg: true }
+                RootDirectory { path: clean(&Path::new(&dir).join("corten")), given: false, xdg: true }
             }
-            _ => Root { path: PathBuf::from(DEFAULT), given: false, xdg: false },
+            _ => RootDirectory { path: PathBuf::from(DEFAULT), given: false, xdg: false },
         })
     }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_root_is_absolute_and_never_the_root_directory() {
-        let given = |path: &str| Root::decide(Some(path.as_ref())).map(|root| root.path);
+        let given = |path: &str| RootDirectory::decide(Some(path.as_ref())).map(|root| root.path);
         assert_eq!(given("/a//b/./c/../d/"), Ok(PathBuf::from("/a/b/d")));
         assert_eq!(given("x"), Ok(std::env::current_dir().unwrap().join("x")));
         for bad in ["/", "", "//", "/..", "/a/..", "../../../../../../../../../../../../../.."] {
