@@ -85,7 +85,7 @@ impl Buffer {
 }
 
 /// The container's terminal and ours.
-pub struct Console {
+pub struct ConsoleRelay {
     master: OwnedFd,
     /// The terminal's inner end, held so that a container whose processes have all closed it for a moment does
     /// not look like one that has ended.
@@ -101,24 +101,24 @@ pub struct Console {
     master_open: bool,
 }
 
-impl Console {
+impl ConsoleRelay {
     /// Takes over the terminal's outer end.
     ///
     /// # Errors
     /// The failed call; our terminal is as it was.
-    pub fn attach(master: OwnedFd) -> Result<Console> {
-        let mut console = Console::over(master)?;
+    pub fn attach(master: OwnedFd) -> Result<ConsoleRelay> {
+        let mut console = ConsoleRelay::over(master)?;
         console.raw = Raw::enter(std::io::stdin().as_fd()).call(|| "tcsetattr(stdin)")?;
         console.resize();
         Ok(console)
     }
 
     /// The container's side alone.
-    fn over(master: OwnedFd) -> Result<Console> {
+    fn over(master: OwnedFd) -> Result<ConsoleRelay> {
         ioctl_fionbio(&master, true).call(|| "ioctl(console, FIONBIO)")?;
         let inner =
             ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC);
-        Ok(Console {
+        Ok(ConsoleRelay {
             master,
             inner: inner.ok(),
             raw: None,
@@ -268,18 +268,18 @@ mod tests {
     use super::*;
 
     /// A console, the container's end of it, a pipe for stdin (both ends), one for stdout (both ends).
-    fn set_up() -> (Console, OwnedFd, (OwnedFd, OwnedFd), (OwnedFd, OwnedFd)) {
+    fn set_up() -> (ConsoleRelay, OwnedFd, (OwnedFd, OwnedFd), (OwnedFd, OwnedFd)) {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let slave = ioctl_tiocgptpeer(&master, flags).unwrap();
         tty::plain_newlines(&master).unwrap();
-        (Console::over(master).unwrap(), slave, pipe().unwrap(), pipe().unwrap())
+        (ConsoleRelay::over(master).unwrap(), slave, pipe().unwrap(), pipe().unwrap())
     }
 
     /// Polls and moves until nothing happens for a moment.
-    fn relay(console: &mut Console, stdin: &OwnedFd, stdout: &OwnedFd) {
+    fn relay(console: &mut ConsoleRelay, stdin: &OwnedFd, stdout: &OwnedFd) {
         let idle = pipe().unwrap();
         let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
         loop {
@@ -361,7 +361,7 @@ mod tests {
     }
 
     /// Like [`relay`], but ends with the first pause of no length.
-    fn relay_briefly(console: &mut Console, stdin: &OwnedFd, stdout: &OwnedFd) {
+    fn relay_briefly(console: &mut ConsoleRelay, stdin: &OwnedFd, stdout: &OwnedFd) {
         let ready = Ready { stdin: PollFlags::empty(), master: PollFlags::IN, stdout: PollFlags::OUT };
         for _ in 0..3 {
             console.step(ready, stdin.as_fd(), stdout.as_fd()).unwrap();

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use super::command::Outcome;
-use super::console::{Console, Ready};
+use super::console::{ConsoleRelay, Ready};
 use super::failure::Failure;
 
 /// The right to attend one process. Made before the launch, so that no signal is lost in between.
@@ -49,10 +49,10 @@ impl Foreground {
     pub fn attend(self, launched: Launched) -> Outcome {
         crate::ALLOCATOR.stay();
         let Launched { pid, pidfd, console, .. } = launched;
-        let relayed = console.map(Console::attach).transpose().and_then(|mut console| {
+        let relayed = console.map(ConsoleRelay::attach).transpose().and_then(|mut console| {
             self.relay(pid, pidfd.as_fd(), console.as_mut())?;
             // Dropping the console gives the caller its terminal back, before anything is said on it.
-            console.map_or(Ok(()), Console::finish)
+            console.map_or(Ok(()), ConsoleRelay::finish)
         });
         if let Err(error) = relayed {
             // It may have ended by itself in the meantime.
@@ -70,7 +70,7 @@ impl Foreground {
         &self,
         pid: i32,
         pidfd: BorrowedFd<'_>,
-        mut console: Option<&mut Console>,
+        mut console: Option<&mut ConsoleRelay>,
     ) -> corten::Result<()> {
         let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
         loop {
@@ -105,7 +105,7 @@ impl Foreground {
     }
 
     /// Handles every signal that has come.
-    fn forward(&self, pid: i32, pidfd: BorrowedFd<'_>, console: Option<&Console>) -> corten::Result<()> {
+    fn forward(&self, pid: i32, pidfd: BorrowedFd<'_>, console: Option<&ConsoleRelay>) -> corten::Result<()> {
         loop {
             let signal = match self.signals.read_signal() {
                 Ok(Some(info)) => i32::try_from(info.ssi_signo).unwrap_or_default(),
