@@ -15,7 +15,7 @@ use corten::host::identity;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::paper::{Console, Nameless, unguessable};
+use super::paper::{ConsoleSocket, Nameless, unguessable};
 use super::{Made, Wish};
 use crate::exits;
 use crate::refusal::{Refusal, Result};
@@ -116,7 +116,7 @@ impl Binary {
                 command.stdin(stdin).stdout(stdout).stderr(stderr);
             }
             _ => {
-                let socket = Console::listen(&self.bundle)?;
+                let socket = ConsoleSocket::listen(&self.bundle)?;
                 command.arg("--console-socket").arg(socket.path());
                 console = Some(socket);
             }

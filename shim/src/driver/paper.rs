@@ -77,24 +77,24 @@ impl Nameless {
 }
 
 /// A console socket. Its path is short whatever the bundle's: a socket's name has 107 bytes.
-pub struct Console {
+pub struct ConsoleSocket {
     bundle: OwnedFd,
     name: String,
     listener: UnixListener,
 }
 
-impl Console {
+impl ConsoleSocket {
     /// Listens in `bundle`.
     ///
     /// # Errors
     /// The failed call.
-    pub fn listen(bundle: &Path) -> Result<Console> {
+    pub fn listen(bundle: &Path) -> Result<ConsoleSocket> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let bundle = open(bundle, flags, Mode::empty()).call(|| format!("open({})", bundle.display()))?;
         let name = format!(".console-{}", unguessable()?);
         let path = format!("{}/{name}", outside(&bundle));
         let listener = UnixListener::bind(&path).call(|| format!("bind({path})"))?;
-        Ok(Console { bundle, name, listener })
+        Ok(ConsoleSocket { bundle, name, listener })
     }
 
     /// Where the runtime connects.
@@ -128,7 +128,7 @@ impl Console {
     }
 }
 
-impl Drop for Console {
+impl Drop for ConsoleSocket {
     fn drop(&mut self) {
         let _ = unlinkat(&self.bundle, &self.name, AtFlags::empty());
     }
@@ -152,7 +152,7 @@ mod tests {
         let top = std::env::temp_dir().join(format!("corten-console-{}", std::process::id()));
         let bundle = top.join("x".repeat(120));
         std::fs::create_dir_all(&bundle).unwrap();
-        let console = Console::listen(&bundle).unwrap();
+        let console = ConsoleSocket::listen(&bundle).unwrap();
         std::os::unix::net::UnixStream::connect(console.path()).unwrap();
         drop(console);
         assert_eq!(std::fs::read_dir(&bundle).unwrap().count(), 0);
