@@ -16,7 +16,7 @@ use crate::cgroup::Group;
 use crate::error::{Error, Kind, Result};
 use crate::procfs::Stat;
 use crate::program::{Op, Program, Ref, StageOp, explain};
-use crate::seccomp::{Answer, Call, Filter, Insn};
+use crate::seccomp::{Answer, Call, Filter, SockFilter};
 use crate::stage::wire::barrier;
 use crate::sys::wait::Exit;
 
@@ -177,7 +177,7 @@ impl Filter {
     fn of_words(words: &[u64]) -> Filter {
         let insns = words.iter().map(|word| {
             let [c0, c1, jt, jf, k @ ..] = word.to_ne_bytes();
-            Insn { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes(k) }
+            SockFilter { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes(k) }
         });
         Filter { insns: insns.collect(), flags: 0, listener: None, unknown: Vec::new() }
     }

@@ -12,7 +12,7 @@ use super::hooks::Output;
 use super::text::printable;
 use crate::error::{Error, Result};
 use crate::facts::Permitted;
-use crate::seccomp::Insn;
+use crate::seccomp::SockFilter;
 
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
 /// is a prefix (systemd's are read in `cgroup/unit.rs`).
@@ -54,7 +54,7 @@ pub struct Obeyed {
     /// The seccomp agent's socket, when `listenerPath` does not say.
     pub receiver: Option<String>,
     /// A filter instead of the configuration's.
-    pub bpf: Option<Vec<Insn>>,
+    pub bpf: Option<Vec<SockFilter>>,
     /// A system call that no table knows is an error.
     pub fail_unknown: bool,
     /// Files that the output of hooks in the runtime's namespaces is appended to: stdout's and stderr's.
@@ -135,10 +135,15 @@ pub fn read(annotations: &BTreeMap<String, Option<String>>, permitted: &Permitte
 }
 
 /// struct sock_filter by struct sock_filter; the kernel takes at most 4096 (BPF_MAXINSNS).
-fn instructions(bytes: &[u8]) -> Option<Vec<Insn>> {
+fn instructions(bytes: &[u8]) -> Option<Vec<SockFilter>> {
     let insn = |b: &[u8]| {
         let [c0, c1, jt, jf, k0, k1, k2, k3] = b.try_into().ok()?;
-        Some(Insn { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes([k0, k1, k2, k3]) })
+        Some(SockFilter {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
     };
     let whole = !bytes.is_empty() && bytes.len().is_multiple_of(8) && bytes.len() / 8 <= 4096;
     bytes.chunks(8).map(insn).collect::<Option<Vec<_>>>().filter(|_| whole)
@@ -206,7 +211,7 @@ mod tests {
         assert!(!read(KEEP_GROUPS, "0").unwrap().keep_groups);
         assert_eq!(read("org.example", "x").unwrap(), Obeyed::default());
         let insns = read(BPF, "BgAAAAAA/38=").unwrap().bpf.unwrap();
-        assert_eq!(insns, [Insn { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]);
+        assert_eq!(insns, [SockFilter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]);
         assert!(NAMES.is_sorted());
     }
 

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Filter, Host, Insn};
+use super::{Filter, Host, SockFilter};
 
 /// An answer, as far as the caller has to care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Filter {
 }
 
 /// Classic BPF, as far as `emit` writes it (linux/bpf_common.h); `None` for anything else.
-fn run(insns: &[Insn], call: &Call, audit: u32) -> Option<u32> {
+fn run(insns: &[SockFilter], call: &Call, audit: u32) -> Option<u32> {
     let (mut pc, mut acc) = (0_usize, 0_u32);
     // Jumps only lead forward: there are at most as many steps as instructions.
     for _ in 0..=insns.len() {
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn foreign_programs_are_no_trouble() {
-        let insn = |code, k| Insn { code, jt: 0, jf: 0, k };
+        let insn = |code, k| SockFilter { code, jt: 0, jf: 0, k };
         for insns in [vec![], vec![insn(0x05, u32::MAX)], vec![insn(0x80, 0)], vec![insn(0x20, u32::MAX)]] {
             let filter = Filter { insns, flags: 0, listener: None, unknown: vec![] };
             assert_eq!(filter.answer(Call::plain(0)), Answer::Refused);

@@ -11,7 +11,7 @@ use super::arch::{Abi, Host, X32_BIT};
 use super::emit::{ARCH, Jump, NUMBER, Program, Target};
 use super::profile::{ENOSYS, KILL_THREAD, Policy};
 use super::rules::{Calls, Rule, Verdict};
-use super::{Filter, Insn};
+use super::{Filter, SockFilter};
 use crate::error::{Error, Result};
 
 /// BPF_MAXINSNS (linux/bpf_common.h).
@@ -35,7 +35,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn write(mut self, host: Host) -> Result<Vec<Insn>> {
+    fn write(mut self, host: Host) -> Result<Vec<SockFilter>> {
         let listed = |abi: &&Abi| self.policy.architectures.iter().any(|name| name == abi.name);
         let (native, others) = (&host.abis()[0], &host.abis()[1..]);
         let compat: Vec<&Abi> = others.iter().filter(listed).collect();

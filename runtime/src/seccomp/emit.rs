@@ -11,7 +11,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::Insn;
+use super::SockFilter;
 use super::profile::{Op, Test};
 use super::rules::Rule;
 
@@ -19,7 +19,7 @@ use super::rules::Rule;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     /// The last instruction first.
-    code: Vec<Insn>,
+    code: Vec<SockFilter>,
     /// Latest copy of each return.
     returns: Vec<(u32, Place)>,
     /// Latest jump to each distant target.
@@ -91,13 +91,13 @@ impl Program {
     }
 
     /// In the order of execution.
-    pub(super) fn finish(mut self) -> Vec<Insn> {
+    pub(super) fn finish(mut self) -> Vec<SockFilter> {
         self.code.reverse();
         self.code
     }
 
     fn push(&mut self, code: u16, jt: usize, jf: usize, k: u32) -> Place {
-        self.code.push(Insn { code, jt: jt as u8, jf: jf as u8, k });
+        self.code.push(SockFilter { code, jt: jt as u8, jf: jf as u8, k });
         self.code.len() - 1
     }
 

@@ -24,7 +24,7 @@ use crate::spec;
 /// One classic BPF instruction, laid out as the kernel's `struct sock_filter` (linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-pub struct Insn {
+pub struct SockFilter {
     /// Operation.
     pub code: u16,
     /// Jump distance if true.
@@ -39,7 +39,7 @@ pub struct Insn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// The program, at most 4096 instructions.
-    pub insns: Vec<Insn>,
+    pub insns: Vec<SockFilter>,
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2) as the profile asks (NEW_LISTENER included when `listener` is set).
     pub flags: u32,
     /// Where the listener's descriptor goes, when an action is SCMP_ACT_NOTIFY.

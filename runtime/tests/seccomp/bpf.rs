@@ -2,7 +2,7 @@
 //! Classic BPF as seccomp runs it: the checks of the kernel's verifier (net/core/filter.c bpf_check_classic,
 //! kernel/seccomp.c seccomp_check_filter) and an interpreter.
 
-use corten::seccomp::Insn;
+use corten::seccomp::SockFilter;
 
 /// `struct seccomp_data` without the instruction pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Call {
 }
 
 /// What the kernel would refuse to load.
-pub fn check(program: &[Insn]) -> Result<(), String> {
+pub fn check(program: &[SockFilter]) -> Result<(), String> {
     if program.is_empty() || program.len() > 4096 {
         return Err(format!("{} instructions", program.len()));
     }
@@ -44,13 +44,13 @@ pub fn check(program: &[Insn]) -> Result<(), String> {
         }
     }
     match program.last() {
-        Some(Insn { code: 0x06, .. }) => Ok(()),
+        Some(SockFilter { code: 0x06, .. }) => Ok(()),
         _ => Err("does not end with a return".into()),
     }
 }
 
 /// The verdict (SECCOMP_RET_* with data) on a call, and how many instructions it took.
-pub fn run(program: &[Insn], call: &Call) -> (u32, usize) {
+pub fn run(program: &[SockFilter], call: &Call) -> (u32, usize) {
     let (mut pc, mut acc, mut steps) = (0, 0, 0);
     loop {
         let insn = program[pc];
@@ -72,6 +72,6 @@ pub fn run(program: &[Insn], call: &Call) -> (u32, usize) {
 }
 
 /// The verdict on a call.
-pub fn verdict(program: &[Insn], call: &Call) -> u32 {
+pub fn verdict(program: &[SockFilter], call: &Call) -> u32 {
     run(program, call).0
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
-use corten::seccomp::{Host, Insn, compile, known_operators};
+use corten::seccomp::{Host, SockFilter, compile, known_operators};
 use corten::spec::{Seccomp, SyscallArg};
 
 use crate::bpf::{Call, check, run, verdict};
@@ -27,7 +27,7 @@ use crate::{docker_like, order};
 /// found: between two conditions on one argument it forgets to load the high word again (LT 143 or LT 0x200000005),
 /// and with x32 it may forget to load the number at all (when the rule asked first is for a name that x86_64 has not).
 pub struct Theirs {
-    insns: Vec<Insn>,
+    insns: Vec<SockFilter>,
     pfc: Pfc,
 }
 
@@ -108,7 +108,7 @@ impl Oracle {
         text += "end\n";
         self.input.write_all(text.as_bytes()).unwrap();
         let insns = self.bytes()?;
-        let insns = insns.chunks_exact(8).map(|raw| Insn {
+        let insns = insns.chunks_exact(8).map(|raw| SockFilter {
             code: u16::from_ne_bytes([raw[0], raw[1]]),
             jt: raw[2],
             jf: raw[3],

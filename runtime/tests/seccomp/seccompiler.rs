@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use corten::seccomp::{Insn, compile, known_operators};
+use corten::seccomp::{SockFilter, compile, known_operators};
 use corten::spec::{Seccomp, Syscall};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -24,7 +24,7 @@ const ACTIONS: [(&str, SeccompAction); 6] = [
     ("SCMP_ACT_TRAP", SeccompAction::Trap),
 ];
 
-fn theirs(profile: &Seccomp, action: &SeccompAction, native: &Abi) -> Vec<Insn> {
+fn theirs(profile: &Seccomp, action: &SeccompAction, native: &Abi) -> Vec<SockFilter> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     let mut always = Vec::new();
     for block in &profile.syscalls {
@@ -40,7 +40,7 @@ fn theirs(profile: &Seccomp, action: &SeccompAction, native: &Abi) -> Vec<Insn> 
     always.iter().for_each(|nr| drop(rules.insert(*nr, Vec::new())));
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action.clone(), TargetArch::x86_64).unwrap();
     let program: BpfProgram = filter.try_into().unwrap();
-    program.iter().map(|insn| Insn { code: insn.code, jt: insn.jt, jf: insn.jf, k: insn.k }).collect()
+    program.iter().map(|insn| SockFilter { code: insn.code, jt: insn.jt, jf: insn.jf, k: insn.k }).collect()
 }
 
 fn conditions(block: &Syscall) -> Vec<SeccompCondition> {

@@ -12,7 +12,7 @@
 use super::{Builder, slots};
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, StageOp};
-use crate::seccomp::{Call, Filter, Insn};
+use crate::seccomp::{Call, Filter, SockFilter};
 use crate::stage::wire::{AVOID_PPOLL, AVOID_SETSID, barrier};
 
 /// CAP_SYS_ADMIN's bit.
@@ -155,7 +155,7 @@ impl Builder {
 }
 
 /// An instruction as the kernel's 8 bytes (struct sock_filter).
-fn word(insn: &Insn) -> u64 {
+fn word(insn: &SockFilter) -> u64 {
     let [c0, c1] = insn.code.to_ne_bytes();
     let [k0, k1, k2, k3] = insn.k.to_ne_bytes();
     u64::from_ne_bytes([c0, c1, insn.jt, insn.jf, k0, k1, k2, k3])
