@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::SockFilter;
-use super::profile::{Op, Test};
+use super::profile::{Operator, Test};
 use super::rules::Rule;
 
 /// A program being written.
@@ -184,7 +184,7 @@ impl Program {
     fn test(&mut self, test: &Test, wide: bool, holds: Target, next: &Entry) -> Entry {
         let (high, high_mask) = ((test.value >> 32) as u32, (test.mask >> 32) as u32);
         let shared = next.shared.filter(|shared| shared.arg == test.arg && shared.high == high);
-        let masked = test.op == Op::Masked;
+        let masked = test.op == Operator::Masked;
         let fails = match shared {
             Some(shared) if !masked => shared.same,
             _ => next.start,
@@ -209,12 +209,12 @@ impl Program {
             return (holds, holds);
         }
         let compare = match test.op {
-            Op::Eq | Op::Masked => self.jump(Jump::Eq, value, holds, fails),
-            Op::Ne => self.jump(Jump::Eq, value, fails, holds),
-            Op::Gt => self.jump(Jump::Gt, value, holds, fails),
-            Op::Ge => self.jump(Jump::Ge, value, holds, fails),
-            Op::Lt => self.jump(Jump::Ge, value, fails, holds),
-            Op::Le => self.jump(Jump::Gt, value, fails, holds),
+            Operator::Eq | Operator::Masked => self.jump(Jump::Eq, value, holds, fails),
+            Operator::Ne => self.jump(Jump::Eq, value, fails, holds),
+            Operator::Gt => self.jump(Jump::Gt, value, holds, fails),
+            Operator::Ge => self.jump(Jump::Ge, value, holds, fails),
+            Operator::Lt => self.jump(Jump::Ge, value, fails, holds),
+            Operator::Le => self.jump(Jump::Gt, value, fails, holds),
         };
         if mask != u32::MAX {
             self.push(AND, 0, 0, mask);
@@ -236,10 +236,10 @@ impl Program {
         let high = (test.value >> 32) as u32;
         // What to do with a greater and with a smaller one.
         let (greater, smaller) = match test.op {
-            Op::Ne => (holds, holds),
-            Op::Gt | Op::Ge => (holds, fails),
-            Op::Lt | Op::Le => (fails, holds),
-            Op::Eq | Op::Masked => (fails, fails),
+            Operator::Ne => (holds, holds),
+            Operator::Gt | Operator::Ge => (holds, fails),
+            Operator::Lt | Operator::Le => (fails, holds),
+            Operator::Eq | Operator::Masked => (fails, fails),
         };
         let load = ARGS + 8 * u32::from(test.arg) + 4;
         if greater == smaller || high == 0 {

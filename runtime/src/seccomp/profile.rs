@@ -60,8 +60,8 @@ pub(super) struct Test {
     /// 0 … 5.
     pub arg: u8,
     /// How to compare.
-    pub op: Op,
-    /// What of the argument counts; all of it but for `Op::Masked`.
+    pub op: Operator,
+    /// What of the argument counts; all of it but for `Operator::Masked`.
     pub mask: u64,
     /// What to compare with, already masked.
     pub value: u64,
@@ -70,7 +70,7 @@ pub(super) struct Test {
 /// How to compare an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub(super) enum Op {
+pub(super) enum Operator {
     Ne,
     Lt,
     Le,
@@ -102,14 +102,14 @@ pub(super) const KILL_THREAD: u32 = 0;
 /// Fails the call with ENOSYS.
 pub(super) const ENOSYS: u32 = ERRNO | libc::ENOSYS as u32;
 
-const OPERATORS: [(&str, Op); 7] = [
-    ("SCMP_CMP_EQ", Op::Eq),
-    ("SCMP_CMP_GE", Op::Ge),
-    ("SCMP_CMP_GT", Op::Gt),
-    ("SCMP_CMP_LE", Op::Le),
-    ("SCMP_CMP_LT", Op::Lt),
-    ("SCMP_CMP_MASKED_EQ", Op::Masked),
-    ("SCMP_CMP_NE", Op::Ne),
+const OPERATORS: [(&str, Operator); 7] = [
+    ("SCMP_CMP_EQ", Operator::Eq),
+    ("SCMP_CMP_GE", Operator::Ge),
+    ("SCMP_CMP_GT", Operator::Gt),
+    ("SCMP_CMP_LE", Operator::Le),
+    ("SCMP_CMP_LT", Operator::Lt),
+    ("SCMP_CMP_MASKED_EQ", Operator::Masked),
+    ("SCMP_CMP_NE", Operator::Ne),
 ];
 
 const FLAGS: [(&str, u32); 4] = [
@@ -304,7 +304,7 @@ fn alternatives(block: usize, args: &[spec::SyscallArg]) -> Result<Vec<Vec<Test>
         repeated |= seen & (1 << arg.index) != 0;
         seen |= 1 << arg.index;
         let (mask, value) = match op {
-            Op::Masked => (arg.value, arg.value_two & arg.value),
+            Operator::Masked => (arg.value, arg.value_two & arg.value),
             _ => (u64::MAX, arg.value),
         };
         tests.push(Test { arg: arg.index as u8, op, mask, value });

@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 
 use super::arch::Abi;
 use super::names;
-use super::profile::{Op, Policy, Test, Use};
+use super::profile::{Operator, Policy, Test, Use};
 use crate::error::{Error, Result};
 
 /// What one ABI's calls come to.
@@ -102,7 +102,7 @@ impl Slots {
             let mut tests: Vec<Test> = tests.iter().filter_map(|test| narrow(*test, abi.wide)).collect();
             if let Some(value) = multiplexed {
                 tests.retain(|test| test.arg != 0);
-                tests.insert(0, Test { arg: 0, op: Op::Eq, mask: width(abi.wide), value });
+                tests.insert(0, Test { arg: 0, op: Operator::Eq, mask: width(abi.wide), value });
             }
             let rule = Rule { tests, action: block.action };
             if self.is_full(call.row) {
@@ -169,9 +169,9 @@ fn insert(chain: &mut Vec<Rule>, rule: Rule, multiplexed: bool) -> bool {
 /// The order in which rules are asked.
 fn order(a: &[Test], b: &[Test]) -> Ordering {
     let key = |test: &Test| match test.op {
-        Op::Eq | Op::Ne | Op::Masked => (u8::MAX - test.arg, 0, !test.value),
-        Op::Lt | Op::Le => (u8::MAX - test.arg, 1, test.value),
-        Op::Gt | Op::Ge => (u8::MAX - test.arg, 2, !test.value),
+        Operator::Eq | Operator::Ne | Operator::Masked => (u8::MAX - test.arg, 0, !test.value),
+        Operator::Lt | Operator::Le => (u8::MAX - test.arg, 1, test.value),
+        Operator::Gt | Operator::Ge => (u8::MAX - test.arg, 2, !test.value),
     };
     a.iter().map(key).cmp(b.iter().map(key))
 }
