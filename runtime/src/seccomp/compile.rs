@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From a policy to a filter: which ABIs, which ranges of numbers, in which order they are written.
+//! From a profile to a filter: which ABIs, which ranges of numbers, in which order they are written.
 //!
 //! The shape is the speed: the kernel runs a filter for every number when it is loaded (to know those it need not
 //! ask about) and then for every call that remains. So numbers are found by binary search over ranges of equal
@@ -9,7 +9,7 @@
 
 use super::arch::{Abi, Host, X32_BIT};
 use super::emit::{ARCH, Jump, NUMBER, Program, Target};
-use super::profile::{ENOSYS, KILL_THREAD, Policy};
+use super::profile::{ENOSYS, KILL_THREAD, Profile};
 use super::rules::{Calls, Rule, Verdict};
 use super::{Filter, SockFilter};
 use crate::error::{Error, Result};
@@ -20,15 +20,15 @@ const MAX_INSNS: usize = 4096;
 /// What libseccomp does with a call in an ABI that the profile does not list.
 const UNLISTED: Target = Target::Return(KILL_THREAD);
 
-/// Compiles a policy for the ABIs of `host`.
-pub(super) fn filter(policy: Policy, host: Host) -> Result<Filter> {
-    let insns = Writer { policy: &policy, program: Program::default(), chains: Vec::new() }.write(host)?;
-    let Policy { flags, listener, unknown, .. } = policy;
+/// Compiles a profile for the ABIs of `host`.
+pub(super) fn filter(profile: Profile, host: Host) -> Result<Filter> {
+    let insns = Writer { profile: &profile, program: Program::default(), chains: Vec::new() }.write(host)?;
+    let Profile { flags, listener, unknown, .. } = profile;
     Ok(Filter { insns, flags, listener, unknown })
 }
 
 struct Writer<'a> {
-    policy: &'a Policy,
+    profile: &'a Profile,
     program: Program,
     /// The chains already written, with the width of their arguments.
     chains: Vec<(Vec<Rule>, bool, Target)>,
@@ -36,7 +36,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write(mut self, host: Host) -> Result<Vec<SockFilter>> {
-        let listed = |abi: &&Abi| self.policy.architectures.iter().any(|name| name == abi.name);
+        let listed = |abi: &&Abi| self.profile.architectures.iter().any(|name| name == abi.name);
         let (native, others) = (&host.abis()[0], &host.abis()[1..]);
         let compat: Vec<&Abi> = others.iter().filter(listed).collect();
 
@@ -68,7 +68,7 @@ impl Writer<'_> {
         } else if abi.audit == Host::X86_64.abis()[0].audit {
             ranges.from(X32_BIT, UNLISTED);
             // Not a call, but what a tracer leaves that wants none made (seccomp(2)); libseccomp, too, spares it.
-            ranges.from(u32::MAX, Target::Return(self.policy.default));
+            ranges.from(u32::MAX, Target::Return(self.profile.default));
         }
         Ok(match self.program.search(&ranges.0) {
             start @ Target::At(_) => {
@@ -81,11 +81,11 @@ impl Writer<'_> {
 
     /// The numbers of one ABI, from its base on.
     fn calls(&mut self, abi: &Abi, ranges: &mut Ranges) -> Result<()> {
-        let calls = Calls::new(self.policy, abi)?;
-        let default = Target::Return(self.policy.default);
+        let calls = Calls::new(self.profile, abi)?;
+        let default = Target::Return(self.profile.default);
         // What the author cannot have known: the numbers above the last he named, and those without a name. A
         // program (glibc above all) falls back to an older call on ENOSYS, and on nothing else.
-        let last = calls.last.filter(|_| self.policy.enosys);
+        let last = calls.last.filter(|_| self.profile.enosys);
         let (unknown, last) = last.map_or((default, u32::MAX), |last| (Target::Return(ENOSYS), last));
         let chains: Vec<Target> = calls.chains.into_iter().map(|chain| self.chain(chain, abi.wide)).collect();
         ranges.from(abi.base, unknown);
@@ -106,7 +106,7 @@ impl Writer<'_> {
         if let Some((_, _, target)) = known {
             return *target;
         }
-        let target = self.program.chain(&rules, wide, Target::Return(self.policy.default));
+        let target = self.program.chain(&rules, wide, Target::Return(self.profile.default));
         self.chains.push((rules, wide, target));
         target
     }

@@ -74,8 +74,8 @@ pub fn compile(profile: &spec::Seccomp) -> Result<Option<Filter>> {
 /// # Errors
 /// `Kind::Invalid` naming the JSON pointer below `/linux/seccomp`.
 pub fn compile_for(host: Host, profile: &spec::Seccomp) -> Result<Option<Filter>> {
-    match profile::Policy::read(profile)? {
-        Some(policy) => compile::filter(policy, host).map(Some),
+    match profile::Profile::read(profile)? {
+        Some(profile) => compile::filter(profile, host).map(Some),
         None => Ok(None),
     }
 }

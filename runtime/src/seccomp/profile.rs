@@ -15,7 +15,7 @@ use crate::spec;
 
 /// A checked profile.
 #[derive(Debug)]
-pub(super) struct Policy {
+pub(super) struct Profile {
     /// `SECCOMP_RET_*` with its data for a call without a rule.
     pub default: u32,
     /// Calls that the profile's author cannot have known fail with ENOSYS instead of `default`.
@@ -50,7 +50,7 @@ pub(super) struct Block {
 pub(super) struct Use {
     /// Row of the table of names.
     pub row: usize,
-    /// Index into `Policy::blocks` and, being the same, into `/linux/seccomp/syscalls`.
+    /// Index into `Profile::blocks` and, being the same, into `/linux/seccomp/syscalls`.
     pub block: usize,
 }
 
@@ -149,9 +149,9 @@ fn at(rest: impl Display) -> String {
     format!("/linux/seccomp/{rest}")
 }
 
-impl Policy {
+impl Profile {
     /// Checks a profile. `None` for one without default action and rules, which runc takes for no profile at all.
-    pub(super) fn read(profile: &spec::Seccomp) -> Result<Option<Policy>> {
+    pub(super) fn read(profile: &spec::Seccomp) -> Result<Option<Profile>> {
         if profile.default_action.is_empty() && profile.syscalls.is_empty() {
             return Ok(None);
         }
@@ -169,7 +169,7 @@ impl Policy {
                 "SCMP_ACT_NOTIFY cannot be used as default action",
             ));
         }
-        let mut policy = Policy {
+        let mut policy = Profile {
             default,
             enosys: !matches!(default & 0xffff_0000, ALLOW | LOG | TRACE),
             blocks: Vec::with_capacity(profile.syscalls.len()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a policy says of each call of one ABI. Everything that is not obvious in the meaning of a profile is decided
+//! What a profile says of each call of one ABI. Everything that is not obvious in the meaning of a profile is decided
 //! here, and decided as libseccomp (driven by runc) decides it:
 //!
 //! - Unconditional beats conditional, wherever it stands; of several unconditional rules the first.
@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 
 use super::arch::Abi;
 use super::names;
-use super::profile::{Operator, Policy, Test, Use};
+use super::profile::{Operator, Profile, Test, Use};
 use crate::error::{Error, Result};
 
 /// What one ABI's calls come to.
@@ -66,20 +66,20 @@ struct Slots {
 }
 
 impl Calls {
-    /// Applies `policy` to `abi`.
-    pub(super) fn new(policy: &Policy, abi: &Abi) -> Result<Calls> {
+    /// Applies `profile` to `abi`.
+    pub(super) fn new(profile: &Profile, abi: &Abi) -> Result<Calls> {
         let mut slots = Slots { verdicts: vec![None; names::ROWS], chains: Vec::new(), rules: 0 };
         let mut last = None;
-        for call in &policy.uses {
+        for call in &profile.uses {
             last = last.max(abi.number(call.row));
             if let Some((name, number)) = abi.multiplexer(call.row) {
                 let row = names::row(name).unwrap_or_default();
                 last = last.max(abi.number(row));
-                slots.apply(policy, abi, Use { row, ..*call }, Some(number))?;
+                slots.apply(profile, abi, Use { row, ..*call }, Some(number))?;
             }
-            slots.apply(policy, abi, *call, None)?;
+            slots.apply(profile, abi, *call, None)?;
         }
-        let default = Verdict::Return(policy.default);
+        let default = Verdict::Return(profile.default);
         let mut known = Vec::with_capacity(names::ROWS);
         known.extend(slots.verdicts.iter().enumerate().filter_map(|(row, verdict)| {
             let nr = abi.number(row)?;
@@ -92,8 +92,8 @@ impl Calls {
 
 impl Slots {
     /// Adds the rules of a block to one call, or to the one that multiplexes it.
-    fn apply(&mut self, policy: &Policy, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
-        let block = &policy.blocks[call.block];
+    fn apply(&mut self, profile: &Profile, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
+        let block = &profile.blocks[call.block];
         let settled = matches!(self.verdicts[call.row], Some(Verdict::Return(_)));
         if settled || block.redundant || abi.number(call.row).is_none() {
             return Ok(());
