@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::arch::{Abi, Host, X32_BIT};
-use super::emit::{ARCH, Jump, NUMBER, Program, Target};
+use super::emit::{ARCH, Assembler, Jump, NUMBER, Target};
 use super::profile::{ENOSYS, KILL_THREAD, Profile};
 use super::rules::{Calls, Rule, Verdict};
 use super::{Filter, SockFilter};
@@ -22,14 +22,15 @@ const UNLISTED: Target = Target::Return(KILL_THREAD);
 
 /// Compiles a profile for the ABIs of `host`.
 pub(super) fn filter(profile: Profile, host: Host) -> Result<Filter> {
-    let insns = Writer { profile: &profile, program: Program::default(), chains: Vec::new() }.write(host)?;
+    let insns =
+        Writer { profile: &profile, program: Assembler::default(), chains: Vec::new() }.write(host)?;
     let Profile { flags, listener, unknown, .. } = profile;
     Ok(Filter { insns, flags, listener, unknown })
 }
 
 struct Writer<'a> {
     profile: &'a Profile,
-    program: Program,
+    program: Assembler,
     /// The chains already written, with the width of their arguments.
     chains: Vec<(Vec<Rule>, bool, Target)>,
 }

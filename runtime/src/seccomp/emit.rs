@@ -17,7 +17,7 @@ use super::rules::Rule;
 
 /// A program being written.
 #[derive(Debug, Default)]
-pub(super) struct Program {
+pub(super) struct Assembler {
     /// The last instruction first.
     code: Vec<SockFilter>,
     /// Latest copy of each return.
@@ -84,7 +84,7 @@ struct Shared {
     other: Target,
 }
 
-impl Program {
+impl Assembler {
     /// Instructions so far.
     pub(super) fn len(&self) -> usize {
         self.code.len()
