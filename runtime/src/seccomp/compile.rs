@@ -10,7 +10,7 @@
 use super::arch::{Abi, Host, X32_BIT};
 use super::emit::{ARCH, Assembler, Jump, NUMBER, Target};
 use super::profile::{ENOSYS, KILL_THREAD, Profile};
-use super::rules::{Calls, Rule, Verdict};
+use super::rules::{Calls, SyscallRule, Verdict};
 use super::{Filter, SockFilter};
 use crate::error::{Error, Result};
 
@@ -32,7 +32,7 @@ struct Writer<'a> {
     profile: &'a Profile,
     program: Assembler,
     /// The chains already written, with the width of their arguments.
-    chains: Vec<(Vec<Rule>, bool, Target)>,
+    chains: Vec<(Vec<SyscallRule>, bool, Target)>,
 }
 
 impl Writer<'_> {
@@ -102,7 +102,7 @@ impl Writer<'_> {
     }
 
     /// A chain of rules, written once however many calls have it.
-    fn chain(&mut self, rules: Vec<Rule>, wide: bool) -> Target {
+    fn chain(&mut self, rules: Vec<SyscallRule>, wide: bool) -> Target {
         let known = self.chains.iter().find(|(known, w, _)| *w == wide && *known == rules);
         if let Some((_, _, target)) = known {
             return *target;

@@ -13,7 +13,7 @@
 
 use super::SockFilter;
 use super::profile::{Operator, Test};
-use super::rules::Rule;
+use super::rules::SyscallRule;
 
 /// A program being written.
 #[derive(Debug, Default)]
@@ -163,7 +163,7 @@ impl Assembler {
     }
 
     /// A chain of rules: the first that holds decides, else `default`.
-    pub(super) fn chain(&mut self, rules: &[Rule], wide: bool, default: Target) -> Target {
+    pub(super) fn chain(&mut self, rules: &[SyscallRule], wide: bool, default: Target) -> Target {
         let mut entry = Entry { start: default, shared: None };
         for rule in rules.iter().rev() {
             entry = self.rule(rule, wide, &entry);
@@ -172,7 +172,7 @@ impl Assembler {
     }
 
     /// One rule, in front of the next.
-    fn rule(&mut self, rule: &Rule, wide: bool, next: &Entry) -> Entry {
+    fn rule(&mut self, rule: &SyscallRule, wide: bool, next: &Entry) -> Entry {
         let mut entry = Entry { start: Target::Return(rule.action), shared: None };
         for test in rule.tests.iter().rev() {
             entry = self.test(test, wide, entry.start, next);

@@ -28,7 +28,7 @@ pub(super) struct Calls {
     /// Every call the table knows, by number.
     pub known: Vec<(u32, Verdict)>,
     /// What `Verdict::Ask` refers to.
-    pub chains: Vec<Vec<Rule>>,
+    pub chains: Vec<Vec<SyscallRule>>,
     /// The highest number that the profile names.
     pub last: Option<u32>,
 }
@@ -44,7 +44,7 @@ pub(super) enum Verdict {
 
 /// An action under conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(super) struct SyscallRule {
     /// All must hold; sorted by argument, no argument twice, never empty.
     pub tests: Vec<Test>,
     /// `SECCOMP_RET_*` with its data.
@@ -60,7 +60,7 @@ const MOST: usize = 16 * LONGEST;
 /// The slots of the table while rules are added.
 struct Slots {
     verdicts: Vec<Option<Verdict>>,
-    chains: Vec<Vec<Rule>>,
+    chains: Vec<Vec<SyscallRule>>,
     /// How many were added to the chains.
     rules: usize,
 }
@@ -104,7 +104,7 @@ impl Slots {
                 tests.retain(|test| test.arg != 0);
                 tests.insert(0, Test { arg: 0, op: Operator::Eq, mask: width(abi.wide), value });
             }
-            let rule = Rule { tests, action: block.action };
+            let rule = SyscallRule { tests, action: block.action };
             if self.is_full(call.row) {
                 let name = String::from_utf8_lossy(names::name(call.row));
                 let text = format!("with the rules for {name} there are more than a filter holds");
@@ -126,7 +126,7 @@ impl Slots {
     }
 
     /// Adds one rule; false if it contradicts an earlier one.
-    fn add(&mut self, row: usize, rule: Rule, multiplexed: bool) -> bool {
+    fn add(&mut self, row: usize, rule: SyscallRule, multiplexed: bool) -> bool {
         self.rules += 1;
         match self.verdicts[row] {
             // The first alternative of a block has settled it.
@@ -146,7 +146,7 @@ impl Slots {
 }
 
 /// Puts a rule into its place in a chain; false if it contradicts an earlier one.
-fn insert(chain: &mut Vec<Rule>, rule: Rule, multiplexed: bool) -> bool {
+fn insert(chain: &mut Vec<SyscallRule>, rule: SyscallRule, multiplexed: bool) -> bool {
     for old in chain.iter_mut() {
         if old.tests == rule.tests && old.action != rule.action {
             // As signed numbers the actions stand in the kernel's order of strictness.
