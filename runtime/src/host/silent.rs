@@ -16,7 +16,7 @@ use crate::cgroup::Group;
 use crate::error::{Error, Kind, Result};
 use crate::procfs::Stat;
 use crate::program::{Op, Program, Ref, StageOp, explain};
-use crate::seccomp::{Answer, Call, Filter, SockFilter};
+use crate::seccomp::{Answer, Filter, SeccompData, SockFilter};
 use crate::stage::wire::barrier;
 use crate::sys::wait::Exit;
 
@@ -138,7 +138,7 @@ fn deadly(program: &Program, steps: Range<usize>, so: impl Fn(Answer) -> bool) -
     stage_steps(program, steps.start.max(loaded + 1)..steps.end).find_map(|(index, op)| {
         calls(op, fifo)
             .iter()
-            .find(|number| so(filter.answer(Call::plain(**number))))
+            .find(|number| so(filter.answer(SeccompData::plain(**number))))
             .map(|number| (index, *number))
     })
 }

@@ -19,17 +19,17 @@ pub enum Answer {
 
 /// A call as a filter sees it: arguments that nobody filters by are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Call {
+pub struct SeccompData {
     /// Number in this machine's own ABI.
     pub number: i64,
     /// Arguments.
     pub arguments: [u64; 6],
 }
 
-impl Call {
+impl SeccompData {
     /// A call whose arguments no profile looks at.
-    pub const fn plain(number: i64) -> Call {
-        Call { number, arguments: [0; 6] }
+    pub const fn plain(number: i64) -> SeccompData {
+        SeccompData { number, arguments: [0; 6] }
     }
 
     /// The word of `struct seccomp_data` at this offset (linux/seccomp.h); the instruction pointer reads as 0.
@@ -56,7 +56,7 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 impl Filter {
     /// What it answers to `call`. A filter that is not of our compiler's making (an annotation brings its own bytes) and
     /// does what ours does not is taken to refuse.
-    pub fn answer(&self, call: Call) -> Answer {
+    pub fn answer(&self, call: SeccompData) -> Answer {
         let audit = Host::NATIVE.and_then(|host| host.abis().first()).map_or(0, |abi| abi.audit);
         match run(&self.insns, &call, audit).map(|value| value & RET_ACTION_FULL) {
             Some(RET_ALLOW | RET_LOG) => Answer::Passes,
@@ -67,13 +67,13 @@ impl Filter {
     }
 
     /// Whether all of these calls pass.
-    pub fn lets(&self, calls: &[Call]) -> bool {
+    pub fn lets(&self, calls: &[SeccompData]) -> bool {
         calls.iter().all(|call| self.answer(*call) == Answer::Passes)
     }
 }
 
 /// Classic BPF, as far as `emit` writes it (linux/bpf_common.h); `None` for anything else.
-fn run(insns: &[SockFilter], call: &Call, audit: u32) -> Option<u32> {
+fn run(insns: &[SockFilter], call: &SeccompData, audit: u32) -> Option<u32> {
     let (mut pc, mut acc) = (0_usize, 0_u32);
     // Jumps only lead forward: there are at most as many steps as instructions.
     for _ in 0..=insns.len() {
@@ -111,8 +111,8 @@ mod tests {
     fn answers_are_the_kernels() {
         let one = |action: &str| {
             let filter = filter(serde_json::json!([{"names": ["setsid"], "action": action}]));
-            assert_eq!(filter.answer(Call::plain(libc::SYS_getpid)), Answer::Passes, "{action}");
-            filter.answer(Call::plain(libc::SYS_setsid))
+            assert_eq!(filter.answer(SeccompData::plain(libc::SYS_getpid)), Answer::Passes, "{action}");
+            filter.answer(SeccompData::plain(libc::SYS_setsid))
         };
         for (action, want) in [
             ("SCMP_ACT_ALLOW", Answer::Passes),
@@ -135,10 +135,10 @@ mod tests {
             "syscalls": [{"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": masked}]});
         let profile: Seccomp = serde_json::from_value(profile).unwrap();
         let filter = compile(&profile).unwrap().unwrap();
-        let clone = |flags: u64| Call { number: libc::SYS_clone, arguments: [flags, 0, 0, 0, 0, 0] };
+        let clone = |flags: u64| SeccompData { number: libc::SYS_clone, arguments: [flags, 0, 0, 0, 0, 0] };
         assert!(filter.lets(&[clone(0x9000)]));
         assert_eq!(filter.answer(clone(0x2000_0000)), Answer::Refused);
-        assert!(!filter.lets(&[clone(0x9000), Call::plain(libc::SYS_setsid)]));
+        assert!(!filter.lets(&[clone(0x9000), SeccompData::plain(libc::SYS_setsid)]));
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
         let insn = |code, k| SockFilter { code, jt: 0, jf: 0, k };
         for insns in [vec![], vec![insn(0x05, u32::MAX)], vec![insn(0x80, 0)], vec![insn(0x20, u32::MAX)]] {
             let filter = Filter { insns, flags: 0, listener: None, unknown: vec![] };
-            assert_eq!(filter.answer(Call::plain(0)), Answer::Refused);
+            assert_eq!(filter.answer(SeccompData::plain(0)), Answer::Refused);
         }
     }
 }

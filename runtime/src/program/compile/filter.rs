@@ -12,7 +12,7 @@
 use super::{Builder, slots};
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, StageOp};
-use crate::seccomp::{Call, Filter, SockFilter};
+use crate::seccomp::{Filter, SeccompData, SockFilter};
 use crate::stage::wire::{AVOID_PPOLL, AVOID_SETSID, barrier};
 
 /// CAP_SYS_ADMIN's bit.
@@ -42,17 +42,17 @@ fn lends(process: &Process, filter: &Filter) -> bool {
 }
 
 /// The calls that a hop makes, and what comes after it.
-fn hop_calls(process: &Process) -> Vec<Call> {
+fn hop_calls(process: &Process) -> Vec<SeccompData> {
     const PARENT_AND_PIDFD: u64 = 0x8000 | 0x1000;
-    let clone = Call { number: libc::SYS_clone, arguments: [PARENT_AND_PIDFD, 0, 0, 0, 0, 0] };
+    let clone = SeccompData { number: libc::SYS_clone, arguments: [PARENT_AND_PIDFD, 0, 0, 0, 0, 0] };
     let plain = [libc::SYS_capset, libc::SYS_sendmsg, libc::SYS_read, libc::SYS_write, libc::SYS_setsid];
     let mut calls = vec![clone];
-    calls.extend(plain.map(Call::plain));
+    calls.extend(plain.map(SeccompData::plain));
     if !process.rlimits.is_empty() {
-        calls.push(Call::plain(libc::SYS_prlimit64));
+        calls.push(SeccompData::plain(libc::SYS_prlimit64));
     }
     if process.terminal.is_some() {
-        calls.extend([libc::SYS_ioctl, libc::SYS_close].map(Call::plain));
+        calls.extend([libc::SYS_ioctl, libc::SYS_close].map(SeccompData::plain));
     }
     calls
 }
@@ -78,14 +78,14 @@ pub fn enters_with_admin(filter: Option<&Filter>, process: &Process) -> bool {
 pub(super) fn lets_accept(process: &Process, filter: Option<&Filter>) -> bool {
     filter
         .filter(|filter| early(process, filter))
-        .is_none_or(|filter| filter.lets(&[libc::SYS_accept4, libc::SYS_close].map(Call::plain)))
+        .is_none_or(|filter| filter.lets(&[libc::SYS_accept4, libc::SYS_close].map(SeccompData::plain)))
 }
 
 /// What running a hook must do without, as far as it can (wire::AVOID_*).
 pub(super) fn avoided_by_hooks(filter: &Filter) -> u32 {
     [(libc::SYS_setsid, AVOID_SETSID), (libc::SYS_ppoll, AVOID_PPOLL)]
         .iter()
-        .filter(|(number, _)| !filter.lets(&[Call::plain(*number)]))
+        .filter(|(number, _)| !filter.lets(&[SeccompData::plain(*number)]))
         .fold(0, |avoid, (_, flag)| avoid | flag)
 }
 
@@ -109,7 +109,7 @@ impl Builder {
     pub(super) fn early_filter(&mut self, process: &Process, filter: &Filter, agent: &[(&str, HostOp)]) {
         self.filter(filter);
         if filter.listener.is_some() {
-            let which = match filter.lets(&[Call::plain(libc::SYS_sendmsg)]) {
+            let which = match filter.lets(&[SeccompData::plain(libc::SYS_sendmsg)]) {
                 true => barrier::LISTENER,
                 false => barrier::LISTENER_NUMBER,
             };
