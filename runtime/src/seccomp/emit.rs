@@ -21,13 +21,13 @@ pub(super) struct Assembler {
     /// The last instruction first.
     code: Vec<SockFilter>,
     /// Latest copy of each return.
-    returns: Vec<(u32, Place)>,
+    returns: Vec<(u32, Position)>,
     /// Latest jump to each distant target.
-    bridges: Vec<(Place, Place)>,
+    bridges: Vec<(Position, Position)>,
 }
 
 /// An instruction, counted from the end.
-type Place = usize;
+type Position = usize;
 
 /// Where to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) enum Target {
     /// End with this `SECCOMP_RET_*`.
     Return(u32),
     /// An instruction already written.
-    At(Place),
+    At(Position),
 }
 
 /// Jumps, by the comparison that makes them (BPF_JMP | … | BPF_K).
@@ -66,7 +66,7 @@ pub(super) const ARCH: u32 = 4;
 const ARGS: u32 = 16;
 
 /// A written rule and where the ones before it may enter.
-struct Entry {
+struct EntryPoint {
     /// Nothing is known.
     start: Target,
     /// What may be skipped by one that has just compared the same high word.
@@ -96,13 +96,13 @@ impl Assembler {
         self.code
     }
 
-    fn push(&mut self, code: u16, jt: usize, jf: usize, k: u32) -> Place {
+    fn push(&mut self, code: u16, jt: usize, jf: usize, k: u32) -> Position {
         self.code.push(SockFilter { code, jt: jt as u8, jf: jf as u8, k });
         self.code.len() - 1
     }
 
     /// A place for `target` that the next conditional jump but one can reach.
-    fn near(&mut self, target: Target) -> Place {
+    fn near(&mut self, target: Target) -> Position {
         let reach = self.code.len().saturating_sub(usize::from(u8::MAX));
         match target {
             Target::Return(value) => {
@@ -164,7 +164,7 @@ impl Assembler {
 
     /// A chain of rules: the first that holds decides, else `default`.
     pub(super) fn chain(&mut self, rules: &[SyscallRule], wide: bool, default: Target) -> Target {
-        let mut entry = Entry { start: default, shared: None };
+        let mut entry = EntryPoint { start: default, shared: None };
         for rule in rules.iter().rev() {
             entry = self.rule(rule, wide, &entry);
         }
@@ -172,8 +172,8 @@ impl Assembler {
     }
 
     /// One rule, in front of the next.
-    fn rule(&mut self, rule: &SyscallRule, wide: bool, next: &Entry) -> Entry {
-        let mut entry = Entry { start: Target::Return(rule.action), shared: None };
+    fn rule(&mut self, rule: &SyscallRule, wide: bool, next: &EntryPoint) -> EntryPoint {
+        let mut entry = EntryPoint { start: Target::Return(rule.action), shared: None };
         for test in rule.tests.iter().rev() {
             entry = self.test(test, wide, entry.start, next);
         }
@@ -181,7 +181,7 @@ impl Assembler {
     }
 
     /// One condition: goes to `holds` or to the next rule.
-    fn test(&mut self, test: &Test, wide: bool, holds: Target, next: &Entry) -> Entry {
+    fn test(&mut self, test: &Test, wide: bool, holds: Target, next: &EntryPoint) -> EntryPoint {
         let (high, high_mask) = ((test.value >> 32) as u32, (test.mask >> 32) as u32);
         let shared = next.shared.filter(|shared| shared.arg == test.arg && shared.high == high);
         let masked = test.op == Operator::Masked;
@@ -192,11 +192,11 @@ impl Assembler {
         let (compare, low) = self.low(test, holds, fails);
         if !wide {
             let shared = Shared { arg: test.arg, high, same: compare, other: low };
-            return Entry { start: low, shared: (!masked).then_some(shared) };
+            return EntryPoint { start: low, shared: (!masked).then_some(shared) };
         }
         if masked {
             let start = if high_mask == 0 { low } else { self.high_masked(test, low, next.start) };
-            return Entry { start, shared: None };
+            return EntryPoint { start, shared: None };
         }
         let other = shared.map_or(next.start, |shared| shared.other);
         self.high(test, compare, low, holds, other)
@@ -232,7 +232,14 @@ impl Assembler {
     }
 
     /// Compares the high word: when it is equal the low word decides; `fails` is for when it is not.
-    fn high(&mut self, test: &Test, compare: Target, low: Target, holds: Target, fails: Target) -> Entry {
+    fn high(
+        &mut self,
+        test: &Test,
+        compare: Target,
+        low: Target,
+        holds: Target,
+        fails: Target,
+    ) -> EntryPoint {
         let high = (test.value >> 32) as u32;
         // What to do with a greater and with a smaller one.
         let (greater, smaller) = match test.op {
@@ -245,10 +252,10 @@ impl Assembler {
         if greater == smaller || high == 0 {
             self.jump(Jump::Eq, high, low, greater);
             let shared = Shared { arg: test.arg, high, same: compare, other: greater };
-            return Entry { start: self.load(load), shared: Some(shared) };
+            return EntryPoint { start: self.load(load), shared: Some(shared) };
         }
         let equal = self.jump(Jump::Eq, high, low, smaller);
         self.jump(Jump::Gt, high, greater, equal);
-        Entry { start: self.load(load), shared: None }
+        EntryPoint { start: self.load(load), shared: None }
     }
 }
