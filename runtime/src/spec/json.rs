@@ -39,22 +39,22 @@ fn before(bytes: &[u8], line: usize, column: usize) -> &[u8] {
 /// Where in a document its first bytes end, which are JSON as far as they go (RFC 6901: `/mounts/3/options`).
 fn pointer(read: &[u8]) -> String {
     // Of the outermost structure or list on: the key or the index that is being read.
-    let mut path: Vec<Place> = Vec::new();
+    let mut path: Vec<Level> = Vec::new();
     let mut rest = read;
     while let [byte, tail @ ..] = rest {
         rest = tail;
         match byte {
-            b'{' => path.push(Place::Key(None)),
-            b'[' => path.push(Place::Index(0)),
+            b'{' => path.push(Level::Key(None)),
+            b'[' => path.push(Level::Index(0)),
             b'}' | b']' => drop(path.pop()),
             b',' => match path.last_mut() {
-                Some(Place::Index(index)) => *index += 1,
-                Some(Place::Key(key)) => *key = None,
+                Some(Level::Index(index)) => *index += 1,
+                Some(Level::Key(key)) => *key = None,
                 None => {}
             },
             b'"' => {
                 let length = string_length(tail);
-                if let Some(Place::Key(key @ None)) = path.last_mut() {
+                if let Some(Level::Key(key @ None)) = path.last_mut() {
                     *key = Some(&read[read.len() - tail.len() - 1..][..(length + 2).min(tail.len() + 1)]);
                 }
                 rest = tail.get(length + 1..).unwrap_or_default();
@@ -62,7 +62,7 @@ fn pointer(read: &[u8]) -> String {
             _ => {}
         }
     }
-    path.iter().filter_map(Place::segment).fold(String::new(), |pointer, segment| pointer + "/" + &segment)
+    path.iter().filter_map(Level::segment).fold(String::new(), |pointer, segment| pointer + "/" + &segment)
 }
 
 /// How many bytes are before the quote that ends a string.
@@ -76,18 +76,19 @@ fn string_length(text: &[u8]) -> usize {
     end.unwrap_or(text.len())
 }
 
-enum Place<'a> {
+/// Where in the text: one level of nesting.
+enum Level<'a> {
     /// In a structure: the key with its quotes, once it has been read.
     Key(Option<&'a [u8]>),
     Index(usize),
 }
 
-impl Place<'_> {
+impl Level<'_> {
     fn segment(&self) -> Option<String> {
         match self {
-            Place::Index(index) => Some(index.to_string()),
-            Place::Key(None) => None,
-            Place::Key(Some(quoted)) => {
+            Level::Index(index) => Some(index.to_string()),
+            Level::Key(None) => None,
+            Level::Key(Some(quoted)) => {
                 let key: String = serde_json::from_slice(quoted).ok()?;
                 Some(key.replace('~', "~0").replace('/', "~1"))
             }
