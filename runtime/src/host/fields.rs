@@ -20,7 +20,7 @@ impl Launch<'_> {
     pub(super) fn joined_ids(&mut self) -> Result<()> {
         let Task::Create { plan, .. } = &self.task else { return Ok(()) };
         let Some(join) = plan.namespaces.join_of(NsKind::User) else { return Ok(()) };
-        let mapped = plan.mounts.iter().any(crate::plan::mounts::Step::is_mapped);
+        let mapped = plan.mounts.iter().any(crate::plan::mounts::MountStep::is_mapped);
         // Read only if there is a use for them.
         if plan.expected_ids.is_none() && !mapped && plan.group_owner.is_none() {
             return Ok(());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mounts::{self, Source, Step};
+use super::mounts::{self, MountStep, Source};
 use super::namespaces::{Namespaces, NsKind};
 use super::text::{absolute, item};
 use crate::error::{Error, Result};
@@ -81,7 +81,7 @@ const PERMISSIONS: u32 = 0o666;
 
 /// The links in /dev, `(path, target)`; none in a /dev that the configuration brings along.
 #[must_use]
-pub fn links(mounts: &[Step]) -> Vec<(&'static str, &'static str)> {
+pub fn links(mounts: &[MountStep]) -> Vec<(&'static str, &'static str)> {
     if mounts::binds_dev(mounts) { Vec::new() } else { LINKS.to_vec() }
 }
 
@@ -96,7 +96,7 @@ pub fn decide(
     namespaces: &Namespaces,
     facts: &Facts,
     ids: Option<&IdMaps>,
-    mounts: &[Step],
+    mounts: &[MountStep],
 ) -> Result<Vec<Device>> {
     // mknod(2) of a device needs CAP_MKNOD in the initial user namespace; a FIFO may be made anywhere.
     let bind = facts.in_userns || namespaces.has(NsKind::User);
@@ -141,11 +141,11 @@ pub fn decide(
 }
 
 /// A device is no directory: no other is inside of it, nor a file system on it.
-fn leaves(devices: &[Device], mounts: &[Step]) -> Result<()> {
+fn leaves(devices: &[Device], mounts: &[MountStep]) -> Result<()> {
     let mut inner: BTreeSet<&str> = devices.iter().map(|device| device.path.as_str()).collect();
     let mut on: BTreeSet<&str> = BTreeSet::new();
     for step in mounts {
-        let Step::Mount(mount) = step else { continue };
+        let MountStep::Mount(mount) = step else { continue };
         inner.insert(&mount.target);
         if !matches!(mount.source, Source::Bind { procfs: false, .. }) {
             on.insert(&mount.target);

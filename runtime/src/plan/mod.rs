@@ -70,7 +70,7 @@ pub struct Plan {
     /// The root file system.
     pub rootfs: rootfs::Rootfs,
     /// Mounts and what belongs to them, in order.
-    pub mounts: Vec<mounts::Step>,
+    pub mounts: Vec<mounts::MountStep>,
     /// Device nodes; empty when the configuration binds its own /dev.
     pub devices: Vec<devices::Device>,
     /// Symbolic links in /dev, `(path, target)`; empty when the configuration binds its own /dev.
@@ -228,7 +228,7 @@ impl Plan {
     /// The process has a notification socket.
     #[must_use]
     pub fn notifies(&self) -> bool {
-        let bound = |step: &mounts::Step| matches!(step, mounts::Step::Mount(m) if m.at.is_empty());
+        let bound = |step: &mounts::MountStep| matches!(step, mounts::MountStep::Mount(m) if m.at.is_empty());
         self.mounts.iter().any(bound)
     }
 }

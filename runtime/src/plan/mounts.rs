@@ -42,7 +42,7 @@ pub struct Context<'a> {
 
 /// One step of the mount phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum MountStep {
     /// Mount something.
     Mount(Mount),
     /// Make a symbolic link (co-mounted v1 controllers).
@@ -70,11 +70,11 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl MountStep {
     /// Whether it is id-mapped.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        matches!(self, Step::Mount(mount) if mount.idmap.is_some())
+        matches!(self, MountStep::Mount(mount) if mount.idmap.is_some())
     }
 }
 
@@ -190,7 +190,7 @@ pub fn label(spec: &Spec) -> Result<Option<&str>> {
 ///
 /// # Errors
 /// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
-pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<Step>> {
+pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<MountStep>> {
     let on_host = on_host(context.namespaces, context.facts);
     if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) && !on_host {
         let text = "unable to mount without a private MNT namespace, and without power over the runtime's";
@@ -202,7 +202,7 @@ pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Res
         reading.steps(&mut steps, warnings)?;
     }
     // Stable: everything else stays in its order.
-    steps.sort_by_key(|step| matches!(step, Step::Remount { late: true, .. }));
+    steps.sort_by_key(|step| matches!(step, MountStep::Remount { late: true, .. }));
     Ok(steps)
 }
 
@@ -217,10 +217,10 @@ pub fn on_host(namespaces: &Namespaces, facts: &Facts) -> bool {
 ///
 /// # Errors
 /// `Kind::Unsupported` for an id-mapped mount if the stage copies the mounts (`copies_inside`).
-pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
-    let mapped = |step: &&Step| matches!(step, Step::Mount(mount) if mount.idmap.is_some());
+pub fn without_privilege(steps: &[MountStep], copies_inside: bool) -> Result<()> {
+    let mapped = |step: &&MountStep| matches!(step, MountStep::Mount(mount) if mount.idmap.is_some());
     match steps.iter().find(mapped) {
-        Some(Step::Mount(mount)) if copies_inside => {
+        Some(MountStep::Mount(mount)) if copies_inside => {
             let text = "an id-mapped mount needs CAP_SYS_ADMIN over its file system, which is not to be had without root";
             Err(Error::invalid(&mount.at, text).with_kind(Kind::Unsupported))
         }
@@ -229,7 +229,7 @@ pub fn without_privilege(steps: &[Step], copies_inside: bool) -> Result<()> {
 }
 
 /// One more mount, for the notification socket: the directory of it below the container's own, `state`.
-pub fn notify(steps: &mut Vec<Step>, state: &Path) {
+pub fn notify(steps: &mut Vec<MountStep>, state: &Path) {
     let source = Source::Bind {
         path: state.join(NOTIFY_DIRECTORY),
         recursive: false,
@@ -254,15 +254,15 @@ pub fn notify(steps: &mut Vec<Step>, state: &Path) {
         idmap: None,
     };
     // Before what has to come last.
-    let end = steps.iter().position(|step| matches!(step, Step::Remount { late: true, .. }));
-    steps.insert(end.unwrap_or(steps.len()), Step::Mount(mount));
+    let end = steps.iter().position(|step| matches!(step, MountStep::Remount { late: true, .. }));
+    steps.insert(end.unwrap_or(steps.len()), MountStep::Mount(mount));
 }
 
 /// Whether the configuration brings its own /dev along, in which nothing is to be made.
 #[must_use]
-pub fn binds_dev(steps: &[Step]) -> bool {
-    let binds = |step: &Step| match step {
-        Step::Mount(mount) => mount.target == "/dev" && matches!(mount.source, Source::Bind { .. }),
+pub fn binds_dev(steps: &[MountStep]) -> bool {
+    let binds = |step: &MountStep| match step {
+        MountStep::Mount(mount) => mount.target == "/dev" && matches!(mount.source, Source::Bind { .. }),
         _ => false,
     };
     steps.iter().any(binds)

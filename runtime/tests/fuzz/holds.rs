@@ -4,7 +4,7 @@
 use corten::Error;
 use corten::error::Kind;
 use corten::plan::Plan;
-use corten::plan::mounts::{Mount, Source, Step};
+use corten::plan::mounts::{Mount, MountStep, Source};
 use corten::plan::process::Process;
 use corten::program::{Op, Program, StageOp, check, explain};
 
@@ -44,11 +44,11 @@ fn clean(path: &str) {
 pub fn plan(plan: &Plan) {
     plan.warnings.iter().for_each(|warning| one_line(warning));
     for step in &plan.mounts {
-        let (Step::Mount(Mount { target, .. })
-        | Step::Symlink { path: target, .. }
-        | Step::Remount { target, .. }) = step;
+        let (MountStep::Mount(Mount { target, .. })
+        | MountStep::Symlink { path: target, .. }
+        | MountStep::Remount { target, .. }) = step;
         clean(target);
-        if let Step::Mount(mount) = step {
+        if let MountStep::Mount(mount) = step {
             if let Source::Bind { path, .. } = &mount.source {
                 assert!(path.is_absolute(), "{path:?}");
                 plain(&path.to_string_lossy());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use corten::ask::Create;
 use corten::error::Kind;
-use corten::plan::mounts::{Source, Step};
+use corten::plan::mounts::{MountStep, Source};
 use corten::spec::{self, Spec};
 use serde_json::{Value, json};
 
@@ -102,14 +102,14 @@ fn try_one(spec: &Spec, value: &Value) -> Result<(), String> {
         assert!(process.cwd.starts_with('/') && !process.args.is_empty() && !process.candidates.is_empty());
     }
     for step in &plan.mounts {
-        let (Step::Mount(corten::plan::mounts::Mount { target, .. })
-        | Step::Symlink { path: target, .. }
-        | Step::Remount { target, .. }) = step;
+        let (MountStep::Mount(corten::plan::mounts::Mount { target, .. })
+        | MountStep::Symlink { path: target, .. }
+        | MountStep::Remount { target, .. }) = step;
         assert!(
             target.starts_with('/') && !target.split('/').any(|part| part == ".." || part == "."),
             "{target}"
         );
-        if let Step::Mount(mount) = step {
+        if let MountStep::Mount(mount) = step {
             if let Source::Bind { path, .. } = &mount.source {
                 assert!(path.is_absolute(), "{path:?}");
             }

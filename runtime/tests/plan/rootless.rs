@@ -7,7 +7,7 @@ use corten::cgroup::Version;
 use corten::facts::Facts;
 use corten::facts::{IdMaps, ids::parse};
 use corten::plan::ids::{self, Writer, Writers};
-use corten::plan::mounts::Step;
+use corten::plan::mounts::MountStep;
 use corten::plan::{Plan, namespaces};
 use corten::spec::{self, Spec};
 use serde_json::{Value, json};
@@ -152,11 +152,11 @@ fn the_whole_of_sys_is_read_only_mount_by_mount_on_an_old_kernel() {
         let mut trees = Vec::new();
         for step in plan(facts, &[]).mounts {
             match step {
-                Step::Remount { target, attrs, .. } if target.starts_with("/sys") => {
+                MountStep::Remount { target, attrs, .. } if target.starts_with("/sys") => {
                     assert_eq!(attrs.set, libc::MOUNT_ATTR_RDONLY);
                     points.push(target);
                 }
-                Step::Mount(mount) if mount.target == "/sys" => trees.push(mount.recursive.set),
+                MountStep::Mount(mount) if mount.target == "/sys" => trees.push(mount.recursive.set),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use corten::plan::Plan;
 use corten::plan::caps;
 use corten::plan::devices::Via;
 use corten::plan::hooks::Hook;
-use corten::plan::mounts::{Attrs, Mount, Propagation, Source, Step};
+use corten::plan::mounts::{Attrs, Mount, MountStep, Propagation, Source};
 use corten::plan::process::Process;
 
 const ATTRS: [(u64, &str); 8] = [
@@ -84,11 +84,11 @@ fn mount(m: &Mount) -> String {
     text
 }
 
-fn step(step: &Step) -> String {
+fn step(step: &MountStep) -> String {
     match step {
-        Step::Mount(m) => format!("mount {}", mount(m)),
-        Step::Symlink { at, path, target } => format!("symlink {at} {path} -> {target}"),
-        Step::Remount { at, target, attrs: a, recursive, late } => {
+        MountStep::Mount(m) => format!("mount {}", mount(m)),
+        MountStep::Symlink { at, path, target } => format!("symlink {at} {path} -> {target}"),
+        MountStep::Remount { at, target, attrs: a, recursive, late } => {
             let late = if *late { " late" } else { "" };
             format!("remount {at} {target} {}{}{late}", attrs(*a), attrs(*recursive))
         }

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::read::{Reading, only_sets};
-use super::{Attrs, Mount, Source, Step};
+use super::{Attrs, Mount, MountStep, Source};
 use crate::cgroup::{self, Version, View};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Field;
@@ -21,7 +21,7 @@ use crate::plan::process::Process;
 /// What every mount of cgroups gets besides the entry's options, as in runc.
 const HARDENED: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
 
-pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
+pub(super) fn steps(entry: &Reading, steps: &mut Vec<MountStep>) -> Result<()> {
     if entry.idmap.is_some() {
         return Err(Error::invalid(&entry.at, "control groups cannot be id-mapped"));
     }
@@ -43,7 +43,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
             if matches!(mount.source, Source::Bind { .. }) {
                 settle_writing(entry, &mut mount);
             }
-            steps.push(Step::Mount(mount));
+            steps.push(MountStep::Mount(mount));
             Ok(())
         }
         (Version::V1, _) => {
@@ -59,7 +59,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<Step>) -> Result<()> {
 /// writable mount of the unified hierarchy at its usual place.
 #[must_use]
 pub fn group_owner(
-    steps: &[Step],
+    steps: &[MountStep],
     namespaces: &Namespaces,
     cgroup: &cgroup::Plan,
     process: Option<&Process>,
@@ -69,8 +69,10 @@ pub fn group_owner(
         && !record.groups.is_empty()
         && namespaces.has(NsKind::User)
         && namespaces.has_new(NsKind::Cgroup);
-    let writable = |step: &Step| match step {
-        Step::Mount(Mount { at, target, source: Source::Fs { fstype, .. }, attrs, recursive, .. }) => {
+    let writable = |step: &MountStep| match step {
+        MountStep::Mount(Mount {
+            at, target, source: Source::Fs { fstype, .. }, attrs, recursive, ..
+        }) => {
             let readonly = (attrs.set | recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
             (fstype == "cgroup2" && target == "/sys/fs/cgroup" && !readonly).then(|| at.clone())
         }
@@ -81,18 +83,18 @@ pub fn group_owner(
 }
 
 /// The legacy layout: a tmpfs with a directory for every hierarchy, and links for controllers that share one.
-fn v1(entry: &Reading, views: &[View], steps: &mut Vec<Step>) -> Result<()> {
+fn v1(entry: &Reading, views: &[View], steps: &mut Vec<MountStep>) -> Result<()> {
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
     let mut top = entry.mount(fs("tmpfs", Some("tmpfs"), mode))?;
     let readonly = Attrs::sets(top.attrs.set & libc::MOUNT_ATTR_RDONLY);
     harden(&mut top);
     top.attrs.set &= !readonly.set;
-    steps.push(Step::Mount(top));
+    steps.push(MountStep::Mount(top));
     for view in views {
-        steps.push(Step::Mount(directory(entry, view)?));
+        steps.push(MountStep::Mount(directory(entry, view)?));
     }
     for view in views {
-        steps.extend(view.links.iter().map(|link| Step::Symlink {
+        steps.extend(view.links.iter().map(|link| MountStep::Symlink {
             at: entry.at.clone(),
             path: below(entry, link),
             target: view.dir.clone(),
@@ -100,7 +102,13 @@ fn v1(entry: &Reading, views: &[View], steps: &mut Vec<Step>) -> Result<()> {
     }
     if readonly.set != 0 {
         let (at, target) = (entry.at.clone(), entry.target.clone());
-        steps.push(Step::Remount { at, target, attrs: readonly, recursive: Attrs::default(), late: false });
+        steps.push(MountStep::Remount {
+            at,
+            target,
+            attrs: readonly,
+            recursive: Attrs::default(),
+            late: false,
+        });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{self, Options};
-use super::{Attrs, Context, Idmap, Mount, Source, Step, cgroups, idmap};
+use super::{Attrs, Context, Idmap, Mount, MountStep, Source, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
 use crate::facts::paths::{clean, on_host};
 use crate::plan::namespaces::NsKind;
@@ -91,7 +91,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Adds what this entry asks for.
-    pub(super) fn steps(self, steps: &mut Vec<Step>, warnings: &mut Vec<String>) -> Result<()> {
+    pub(super) fn steps(self, steps: &mut Vec<MountStep>, warnings: &mut Vec<String>) -> Result<()> {
         if self.options.remount {
             steps.push(self.remount()?);
             return Ok(());
@@ -181,7 +181,7 @@ impl<'a> Reading<'a> {
         if COVERABLE.contains(&target) { Ok(true) } else { refuse("inside /proc") }
     }
 
-    fn bind(&self, earlier: &[Step]) -> Result<Source> {
+    fn bind(&self, earlier: &[MountStep]) -> Result<Source> {
         let Some(source) = self.source else {
             return Err(Error::invalid(format_args!("{}/source", self.at), "a bind mount needs a source"));
         };
@@ -197,13 +197,13 @@ impl<'a> Reading<'a> {
 
     /// The source as a path from the container's root, if it lies there: an earlier mount may be what is meant. An id
     /// mapping is the host's to set, on what the host has.
-    fn inside(&self, earlier: &[Step]) -> Result<Option<String>> {
+    fn inside(&self, earlier: &[MountStep]) -> Result<Option<String>> {
         let Some(path) = self.context.facts.within.get(&self.index) else { return Ok(None) };
         if self.idmap.is_none() {
             return Ok(Some(path.clone()));
         }
-        let covers = |step: &Step| match step {
-            Step::Mount(mount) => Path::new(path).starts_with(&mount.target),
+        let covers = |step: &MountStep| match step {
+            MountStep::Mount(mount) => Path::new(path).starts_with(&mount.target),
             _ => false,
         };
         match earlier.iter().any(covers) {
@@ -225,7 +225,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A bind; `close`: of the whole of /sys, which is to be read-only with all that is mounted below it.
-    fn push_bind(&self, mut mount: Mount, close: bool, steps: &mut Vec<Step>) {
+    fn push_bind(&self, mut mount: Mount, close: bool, steps: &mut Vec<MountStep>) {
         let facts = self.context.facts;
         let attrs = Attrs::sets(libc::MOUNT_ATTR_RDONLY);
         if close && facts.mount_setattr {
@@ -237,12 +237,12 @@ impl<'a> Reading<'a> {
             mount.attrs.implied &= !attrs.set;
         }
         let target = mount.target.clone();
-        steps.push(Step::Mount(mount));
+        steps.push(MountStep::Mount(mount));
         // Linux before 5.12 changes one mount at a time.
         for point in facts.below_sys.iter().filter(|_| close && !facts.mount_setattr) {
             let target = format!("{target}{}", point.strip_prefix("/sys").unwrap_or(point));
             let recursive = Attrs::default();
-            steps.push(Step::Remount { at: self.at.clone(), target, attrs, recursive, late: false });
+            steps.push(MountStep::Remount { at: self.at.clone(), target, attrs, recursive, late: false });
         }
     }
 
@@ -290,7 +290,7 @@ impl<'a> Reading<'a> {
         Ok(mount)
     }
 
-    fn file_system(&self, kind: &str, steps: &mut Vec<Step>) -> Result<()> {
+    fn file_system(&self, kind: &str, steps: &mut Vec<MountStep>) -> Result<()> {
         // Device nodes, links and the targets of later mounts are still to be made in these.
         let late = self.readonly() && (kind == "tmpfs" || self.target == "/dev");
         let data = self.data(kind)?;
@@ -313,11 +313,11 @@ impl<'a> Reading<'a> {
         if late {
             mount.attrs.set &= !libc::MOUNT_ATTR_RDONLY;
         }
-        steps.push(Step::Mount(mount));
+        steps.push(MountStep::Mount(mount));
         if late {
             let attrs = Attrs::sets(libc::MOUNT_ATTR_RDONLY);
             let (at, target) = (self.at.clone(), self.target.clone());
-            steps.push(Step::Remount { at, target, attrs, recursive: Attrs::default(), late });
+            steps.push(MountStep::Remount { at, target, attrs, recursive: Attrs::default(), late });
         }
         Ok(())
     }
@@ -388,7 +388,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Changes the mount that an earlier entry made: its attributes only. Superblocks may be shared with the host.
-    fn remount(&self) -> Result<Step> {
+    fn remount(&self) -> Result<MountStep> {
         self.in_proc(None)?;
         if let Some((index, key, _)) = self.options.data.first() {
             let text =
@@ -403,7 +403,7 @@ impl<'a> Reading<'a> {
             );
         }
         let (at, target, attrs) = (self.at.clone(), self.target.clone(), self.options.attrs);
-        Ok(Step::Remount { at, target, attrs, recursive: self.options.tree, late: false })
+        Ok(MountStep::Remount { at, target, attrs, recursive: self.options.tree, late: false })
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::{Binds, Builder, FSCONFIG_MAX, slots};
 use crate::plan::Plan;
 use crate::plan::devices::Via;
-use crate::plan::mounts::{Mount, Source, Step};
+use crate::plan::mounts::{Mount, MountStep, Source};
 use crate::program::op::Ref;
 use crate::program::place::{Place, inside};
 
@@ -52,7 +52,7 @@ impl Anchors {
             this.hold(this.covering(plan, path, is_empty), binds);
         }
         for (step, remount) in plan.mounts.iter().enumerate() {
-            let Step::Remount { at, target, late: true, .. } = remount else { continue };
+            let MountStep::Remount { at, target, late: true, .. } = remount else { continue };
             let held = this.hold(entries.get(&(at, target)).copied(), binds);
             this.remounts.extend(held.map(|held| (step, held)));
         }
@@ -129,7 +129,7 @@ impl Builder {
 
 fn mount_at(plan: &Plan, index: usize) -> Option<&Mount> {
     match plan.mounts.get(index) {
-        Some(Step::Mount(mount)) => Some(mount),
+        Some(MountStep::Mount(mount)) => Some(mount),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::filter::{Entrance, entrance};
 use super::{Builder, Gate, slots};
 use crate::plan::Plan;
-use crate::plan::mounts::{Source as From, Step as MountStep};
+use crate::plan::mounts::{MountStep, Source as From};
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, Source, StageOp};

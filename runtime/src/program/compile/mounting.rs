@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
-use crate::plan::mounts::{Attrs, Mount, Propagation, Source as From, Step as MountStep};
+use crate::plan::mounts::{Attrs, Mount, MountStep, Propagation, Source as From};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, HostOp, Must, Node, Ref, Source, StageOp, Tree};
 use crate::program::place::Place;
