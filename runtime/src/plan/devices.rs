@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mounts::{self, MountStep, Source};
+use super::mounts::{self, MountSource, MountStep};
 use super::namespaces::{Namespaces, NsKind};
 use super::text::{absolute, item};
 use crate::error::{Error, Result};
@@ -147,7 +147,7 @@ fn leaves(devices: &[Device], mounts: &[MountStep]) -> Result<()> {
     for step in mounts {
         let MountStep::Mount(mount) = step else { continue };
         inner.insert(&mount.target);
-        if !matches!(mount.source, Source::Bind { procfs: false, .. }) {
+        if !matches!(mount.source, MountSource::Bind { procfs: false, .. }) {
             on.insert(&mount.target);
         }
     }

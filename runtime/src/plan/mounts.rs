@@ -86,7 +86,7 @@ pub struct Mount {
     /// Absolute, lexically clean path inside (`/` is possible).
     pub target: String,
     /// What is mounted.
-    pub source: Source,
+    pub source: MountSource,
     /// Attributes of the top mount (mount_setattr(2): MOUNT_ATTR_* to set and to clear). A new file system has
     /// nothing to clear.
     pub attrs: Attrs,
@@ -109,7 +109,7 @@ pub struct Mount {
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum MountSource {
     /// An existing file or tree of the host.
     Bind {
         /// Absolute path on the host.
@@ -230,7 +230,7 @@ pub fn without_privilege(steps: &[MountStep], copies_inside: bool) -> Result<()>
 
 /// One more mount, for the notification socket: the directory of it below the container's own, `state`.
 pub fn notify(steps: &mut Vec<MountStep>, state: &Path) {
-    let source = Source::Bind {
+    let source = MountSource::Bind {
         path: state.join(NOTIFY_DIRECTORY),
         recursive: false,
         nofollow: true,
@@ -262,7 +262,7 @@ pub fn notify(steps: &mut Vec<MountStep>, state: &Path) {
 #[must_use]
 pub fn binds_dev(steps: &[MountStep]) -> bool {
     let binds = |step: &MountStep| match step {
-        MountStep::Mount(mount) => mount.target == "/dev" && matches!(mount.source, Source::Bind { .. }),
+        MountStep::Mount(mount) => mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }),
         _ => false,
     };
     steps.iter().any(binds)

@@ -4,7 +4,7 @@
 use corten::Error;
 use corten::error::Kind;
 use corten::plan::Plan;
-use corten::plan::mounts::{Mount, MountStep, Source};
+use corten::plan::mounts::{Mount, MountSource, MountStep};
 use corten::plan::process::Process;
 use corten::program::{Op, Program, StageOp, check, explain};
 
@@ -49,7 +49,7 @@ pub fn plan(plan: &Plan) {
         | MountStep::Remount { target, .. }) = step;
         clean(target);
         if let MountStep::Mount(mount) = step {
-            if let Source::Bind { path, .. } = &mount.source {
+            if let MountSource::Bind { path, .. } = &mount.source {
                 assert!(path.is_absolute(), "{path:?}");
                 plain(&path.to_string_lossy());
             }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use corten::ask::Create;
 use corten::error::Kind;
-use corten::plan::mounts::{MountStep, Source};
+use corten::plan::mounts::{MountSource, MountStep};
 use corten::spec::{self, Spec};
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ fn try_one(spec: &Spec, value: &Value) -> Result<(), String> {
             "{target}"
         );
         if let MountStep::Mount(mount) = step {
-            if let Source::Bind { path, .. } = &mount.source {
+            if let MountSource::Bind { path, .. } = &mount.source {
                 assert!(path.is_absolute(), "{path:?}");
             }
             assert!(

@@ -7,7 +7,7 @@ use corten::plan::Plan;
 use corten::plan::caps;
 use corten::plan::devices::Via;
 use corten::plan::hooks::Hook;
-use corten::plan::mounts::{Attrs, Mount, MountStep, Propagation, Source};
+use corten::plan::mounts::{Attrs, Mount, MountSource, MountStep, Propagation};
 use corten::plan::process::Process;
 
 const ATTRS: [(u64, &str); 8] = [
@@ -46,7 +46,7 @@ fn propagation(p: Propagation) -> String {
 fn mount(m: &Mount) -> String {
     let mut text = format!("{} {} ", m.at, m.target);
     match &m.source {
-        Source::Bind { path, recursive, nofollow, copy_symlink, procfs, inside } => {
+        MountSource::Bind { path, recursive, nofollow, copy_symlink, procfs, inside } => {
             text += &format!("{} {}", if *recursive { "rbind" } else { "bind" }, path.display());
             for (on, name) in
                 [(nofollow, "src-nofollow"), (copy_symlink, "copy-symlink"), (procfs, "is-procfs")]
@@ -55,7 +55,7 @@ fn mount(m: &Mount) -> String {
             }
             text += &inside.as_ref().map_or(String::new(), |path| format!(" inside={path}"));
         }
-        Source::Fs { fstype, source, options, mode_of_target } => {
+        MountSource::Fs { fstype, source, options, mode_of_target } => {
             text += &format!("{fstype} {}", source.as_deref().unwrap_or("-"));
             for (key, value) in options {
                 text += &value.as_ref().map_or(format!(" {key}"), |value| format!(" {key}={value}"));

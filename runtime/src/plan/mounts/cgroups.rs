@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::read::{Reading, only_sets};
-use super::{Attrs, Mount, MountStep, Source};
+use super::{Attrs, Mount, MountSource, MountStep};
 use crate::cgroup::{self, Version, View};
 use crate::error::{Error, Kind, Result};
 use crate::plan::Field;
@@ -40,7 +40,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<MountStep>) -> Result<()> {
             };
             let mut mount = entry.mount(source)?;
             harden(&mut mount);
-            if matches!(mount.source, Source::Bind { .. }) {
+            if matches!(mount.source, MountSource::Bind { .. }) {
                 settle_writing(entry, &mut mount);
             }
             steps.push(MountStep::Mount(mount));
@@ -71,7 +71,12 @@ pub fn group_owner(
         && namespaces.has_new(NsKind::Cgroup);
     let writable = |step: &MountStep| match step {
         MountStep::Mount(Mount {
-            at, target, source: Source::Fs { fstype, .. }, attrs, recursive, ..
+            at,
+            target,
+            source: MountSource::Fs { fstype, .. },
+            attrs,
+            recursive,
+            ..
         }) => {
             let readonly = (attrs.set | recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
             (fstype == "cgroup2" && target == "/sys/fs/cgroup" && !readonly).then(|| at.clone())
@@ -141,13 +146,13 @@ fn namespaced(entry: &Reading) -> bool {
 }
 
 /// A mount of the hierarchies. Never with the superblock's `ro`: all of them share theirs with the host.
-fn fs(fstype: &str, source: Option<&str>, options: Vec<(String, Option<String>)>) -> Source {
+fn fs(fstype: &str, source: Option<&str>, options: Vec<(String, Option<String>)>) -> MountSource {
     let (fstype, source) = (fstype.to_owned(), source.map(str::to_owned));
-    Source::Fs { fstype, source, options, mode_of_target: false }
+    MountSource::Fs { fstype, source, options, mode_of_target: false }
 }
 
-fn bind(group: &str) -> Source {
-    Source::Bind {
+fn bind(group: &str) -> MountSource {
+    MountSource::Bind {
         path: group.into(),
         recursive: true,
         nofollow: false,
@@ -171,7 +176,7 @@ fn settle_writing(entry: &Reading, mount: &mut Mount) {
 }
 
 fn harden(mount: &mut Mount) {
-    if matches!(mount.source, Source::Bind { .. }) {
+    if matches!(mount.source, MountSource::Bind { .. }) {
         only_sets(&mut mount.attrs);
     }
     mount.attrs.set |= HARDENED;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{self, Options};
-use super::{Attrs, Context, Idmap, Mount, MountStep, Source, cgroups, idmap};
+use super::{Attrs, Context, Idmap, Mount, MountSource, MountStep, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
 use crate::facts::paths::{clean, on_host};
 use crate::plan::namespaces::NsKind;
@@ -123,12 +123,12 @@ impl<'a> Reading<'a> {
     }
 
     /// A mount with this entry's options.
-    pub(super) fn mount(&self, source: Source) -> Result<Mount> {
+    pub(super) fn mount(&self, source: MountSource) -> Result<Mount> {
         let in_proc = self.in_proc(Some(&source))?;
         self.needs_mount_setattr()?;
         let fs = match &source {
-            Source::Fs { fstype, .. } => Some(fstype.as_str()),
-            Source::Bind { .. } => None,
+            MountSource::Fs { fstype, .. } => Some(fstype.as_str()),
+            MountSource::Bind { .. } => None,
         };
         let attrs = match fs {
             Some(_) => Attrs::sets(self.options.attrs.set),
@@ -162,7 +162,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether the target may be in /proc, or an error if it may not be but is.
-    fn in_proc(&self, source: Option<&Source>) -> Result<bool> {
+    fn in_proc(&self, source: Option<&MountSource>) -> Result<bool> {
         let target = self.target.as_str();
         let refuse = |text: &str| {
             let text = format!("{target:?} cannot be mounted because it is {text}");
@@ -170,7 +170,7 @@ impl<'a> Reading<'a> {
         };
         if target == "/proc" {
             return match source {
-                Some(Source::Fs { fstype, .. }) if fstype != "proc" => refuse("not of type proc"),
+                Some(MountSource::Fs { fstype, .. }) if fstype != "proc" => refuse("not of type proc"),
                 // Whether the source of a bind is a procfs is for the host to see; a remount changes no source.
                 _ => Ok(true),
             };
@@ -181,11 +181,11 @@ impl<'a> Reading<'a> {
         if COVERABLE.contains(&target) { Ok(true) } else { refuse("inside /proc") }
     }
 
-    fn bind(&self, earlier: &[MountStep]) -> Result<Source> {
+    fn bind(&self, earlier: &[MountStep]) -> Result<MountSource> {
         let Some(source) = self.source else {
             return Err(Error::invalid(format_args!("{}/source", self.at), "a bind mount needs a source"));
         };
-        Ok(Source::Bind {
+        Ok(MountSource::Bind {
             path: on_host(source, self.context.bundle),
             recursive: self.options.bind == Some(true),
             nofollow: self.options.source_nofollow,
@@ -219,8 +219,7 @@ impl<'a> Reading<'a> {
     /// what is below as well: the control groups there are in part the user's own (CVE-2023-25809).
     fn closes_sysfs(&self, mount: &Mount) -> bool {
         let users = self.context.namespaces.has(NsKind::User) || self.context.facts.in_userns;
-        let whole =
-            matches!(&mount.source, Source::Bind { path, recursive: true, .. } if path == Path::new("/sys"));
+        let whole = matches!(&mount.source, MountSource::Bind { path, recursive: true, .. } if path == Path::new("/sys"));
         users && whole && self.readonly() && mount.recursive.clear & libc::MOUNT_ATTR_RDONLY == 0
     }
 
@@ -276,7 +275,7 @@ impl<'a> Reading<'a> {
     /// The host's tree instead of a file system that could not be mounted (crun and runc fall back likewise). What is
     /// below must not become writable by this: the whole of /sys is to be read-only (CVE-2023-25809).
     fn host_tree(&self, path: &str) -> Result<Mount> {
-        let source = Source::Bind {
+        let source = MountSource::Bind {
             path: PathBuf::from(path),
             recursive: true,
             nofollow: false,
@@ -304,7 +303,7 @@ impl<'a> Reading<'a> {
                 Error::invalid(format_args!("{}/options", self.at), "tmpcopyup of an id-mapped tmpfs");
             return Err(error.with_kind(Kind::Unsupported));
         }
-        let mut mount = self.mount(Source::Fs {
+        let mut mount = self.mount(MountSource::Fs {
             fstype: kind.to_owned(),
             source: self.source.map(str::to_owned),
             mode_of_target: kind == "tmpfs" && !mapped && !data.iter().any(|(key, _)| key == "mode"),

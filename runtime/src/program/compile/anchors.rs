@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use super::{Binds, Builder, FSCONFIG_MAX, slots};
 use crate::plan::Plan;
 use crate::plan::devices::Via;
-use crate::plan::mounts::{Mount, MountStep, Source};
+use crate::plan::mounts::{Mount, MountSource, MountStep};
 use crate::program::op::Ref;
 use crate::program::place::{Place, inside};
 
@@ -144,26 +144,26 @@ fn places(path: &str) -> impl Iterator<Item = &str> {
 /// Made by us, or a bind of the kernel's: nothing that somebody else has written, and a descriptor for it.
 fn is_ours(mount: &Mount) -> bool {
     match &mount.source {
-        Source::Fs { options, .. } => {
+        MountSource::Fs { options, .. } => {
             mount.idmap.is_some()
                 || options
                     .iter()
                     .all(|(_, value)| value.as_ref().is_none_or(|value| value.len() <= FSCONFIG_MAX))
         }
         // With copy-symlink it may be a link that is made, and no mount.
-        Source::Bind { procfs, copy_symlink, .. } => *procfs && !copy_symlink,
+        MountSource::Bind { procfs, copy_symlink, .. } => *procfs && !copy_symlink,
     }
 }
 
 /// The kernel's own files.
 fn is_kernel(mount: &Mount) -> bool {
     match &mount.source {
-        Source::Fs { fstype, .. } => fstype == "proc" || fstype == "sysfs",
-        Source::Bind { procfs, .. } => *procfs,
+        MountSource::Fs { fstype, .. } => fstype == "proc" || fstype == "sysfs",
+        MountSource::Bind { procfs, .. } => *procfs,
     }
 }
 
 /// A file system that begins empty: no symbolic link in it leads anywhere.
 fn is_empty(mount: &Mount) -> bool {
-    matches!(&mount.source, Source::Fs { fstype, .. } if fstype == "tmpfs") && !mount.copy_up
+    matches!(&mount.source, MountSource::Fs { fstype, .. } if fstype == "tmpfs") && !mount.copy_up
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::filter::{Entrance, entrance};
 use super::{Builder, Gate, slots};
 use crate::plan::Plan;
-use crate::plan::mounts::{MountStep, Source as From};
+use crate::plan::mounts::{MountSource, MountStep};
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
 use crate::program::op::{HostOp, Ref, Source, StageOp};
@@ -55,7 +55,7 @@ impl Builder {
         let mut spare = slots::PROCFS..SLOTS;
         for (index, step) in plan.mounts.iter().enumerate() {
             let MountStep::Mount(mount) = step else { continue };
-            let From::Fs { fstype, .. } = &mount.source else { continue };
+            let MountSource::Fs { fstype, .. } = &mount.source else { continue };
             if fstype != "proc" || mount.idmap.is_some() {
                 continue;
             }

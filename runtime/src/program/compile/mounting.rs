@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Builder, slots};
 use crate::plan::Plan;
 use crate::plan::devices::{Device, Via};
-use crate::plan::mounts::{Attrs, Mount, MountStep, Propagation, Source as From};
+use crate::plan::mounts::{Attrs, Mount, MountSource, MountStep, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, HostOp, Must, Node, Ref, Source, StageOp, Tree};
 use crate::program::place::Place;
@@ -61,8 +61,8 @@ impl Builder {
 
     fn mount_source(&mut self, mount: &Mount, default: Propagation) -> Ref {
         let tree = match (&mount.source, &mount.idmap) {
-            (From::Fs { .. }, None) => return Ref::Nothing,
-            (From::Fs { fstype, source, options, .. }, Some(idmap)) => Source::Fs(FsTree {
+            (MountSource::Fs { .. }, None) => return Ref::Nothing,
+            (MountSource::Fs { fstype, source, options, .. }, Some(idmap)) => Source::Fs(FsTree {
                 fstype: fstype.clone(),
                 source: source.clone(),
                 options: options.clone(),
@@ -72,8 +72,8 @@ impl Builder {
                 idmap: idmap.clone(),
             }),
             // Copied when its turn comes.
-            (From::Bind { inside: Some(_), .. }, _) => return Ref::Nothing,
-            (From::Bind { path, recursive, nofollow, copy_symlink, procfs, .. }, idmap) => {
+            (MountSource::Bind { inside: Some(_), .. }, _) => return Ref::Nothing,
+            (MountSource::Bind { path, recursive, nofollow, copy_symlink, procfs, .. }, idmap) => {
                 let now = self.set_attr;
                 let propagation = std::iter::once(default).chain(mount.propagation.iter().copied());
                 Source::Tree(Tree {
@@ -96,7 +96,8 @@ impl Builder {
 
     /// A copy of what an earlier mount, or the image, has below the root.
     fn copy_inside(&mut self, mount: &Mount, held: Option<Ref>, default: Propagation) -> Ref {
-        let From::Bind { recursive, nofollow, copy_symlink, procfs, inside: Some(path), .. } = &mount.source
+        let MountSource::Bind { recursive, nofollow, copy_symlink, procfs, inside: Some(path), .. } =
+            &mount.source
         else {
             return Ref::Nothing;
         };
@@ -143,7 +144,7 @@ impl Builder {
         for (index, (step, source)) in plan.mounts.iter().zip(&binds.mounts).enumerate() {
             let held = self.anchors.of_mount(index);
             match step {
-                MountStep::Mount(mount @ Mount { source: From::Fs { .. }, .. })
+                MountStep::Mount(mount @ Mount { source: MountSource::Fs { .. }, .. })
                     if *source == Ref::Nothing =>
                 {
                     let slot = if let Some(Ref::Slot(slot)) = held { slot } else { slots::MOUNT };
@@ -215,7 +216,7 @@ impl Builder {
 
     /// Attaches what the host has opened.
     fn bind(&mut self, mount: &Mount, source: Ref, default: Propagation) {
-        if matches!(mount.source, From::Bind { copy_symlink: true, .. }) {
+        if matches!(mount.source, MountSource::Bind { copy_symlink: true, .. }) {
             let (slot, path, flags) =
                 (slots::TARGET, mount.target.clone(), Self::target_flags(mount, source));
             self.stage(&mount.at, StageOp::AttachOrLink { mount: source, slot, path, flags });
@@ -243,7 +244,7 @@ impl Builder {
         /// These do not ask who mounts them for the network namespace; sysfs and network file systems do.
         const LOCAL: [&str; 8] =
             ["proc", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "overlay", "ramfs"];
-        let From::Fs { fstype, source, options, mode_of_target } = &mount.source else { return };
+        let MountSource::Fs { fstype, source, options, mode_of_target } = &mount.source else { return };
         if !LOCAL.contains(&fstype.as_str()) {
             self.join_network();
         }
@@ -294,7 +295,7 @@ impl Builder {
 
     /// Options longer than fsconfig(2) takes go through mount(2), on the target's descriptor all the same.
     fn classic(&mut self, mount: &Mount) {
-        let From::Fs { fstype, source, options, .. } = &mount.source else { return };
+        let MountSource::Fs { fstype, source, options, .. } = &mount.source else { return };
         let data: Vec<String> = options
             .iter()
             .map(|(key, value)| value.as_ref().map_or(key.clone(), |value| format!("{key}={value}")))
