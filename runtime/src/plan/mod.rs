@@ -149,7 +149,7 @@ impl Plan {
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let obeyed = annotations::read(&spec.annotations, &facts.permitted)?;
         warnings.extend(obeyed.warnings());
-        let context = mounts::Context {
+        let context = mounts::MountContext {
             mount_context: obeyed.mount_context,
             namespaces: &namespaces,
             ids: known_ids,

@@ -25,7 +25,7 @@ pub use cgroups::group_owner;
 pub use options::option_names;
 
 /// What the mount room may look at.
-pub struct Context<'a> {
+pub struct MountContext<'a> {
     /// Decided namespaces.
     pub namespaces: &'a Namespaces,
     /// Decided mappings of a new user namespace.
@@ -190,7 +190,7 @@ pub fn label(spec: &Spec) -> Result<Option<&str>> {
 ///
 /// # Errors
 /// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
-pub fn decide(spec: &Spec, context: &Context, warnings: &mut Vec<String>) -> Result<Vec<MountStep>> {
+pub fn decide(spec: &Spec, context: &MountContext, warnings: &mut Vec<String>) -> Result<Vec<MountStep>> {
     let on_host = on_host(context.namespaces, context.facts);
     if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) && !on_host {
         let text = "unable to mount without a private MNT namespace, and without power over the runtime's";

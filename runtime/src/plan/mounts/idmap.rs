@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::options::Options;
-use super::{Context, Idmap};
+use super::{Idmap, MountContext};
 use crate::error::{Error, Result};
 use crate::facts::IdMaps;
 use crate::plan::ids;
@@ -21,7 +21,7 @@ pub(super) fn decide(
     mount: &Mount,
     options: &mut Options,
     at: &str,
-    context: &Context,
+    context: &MountContext,
 ) -> Result<Option<Idmap>> {
     let (mut uid, mut gid) = (mount.uid_mappings.clone(), mount.gid_mappings.clone());
     let inline = |key: &str| matches!(key, "idmap" | "ridmap");

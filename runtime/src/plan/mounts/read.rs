@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::options::{self, Options};
-use super::{Attrs, Context, Idmap, Mount, MountSource, MountStep, cgroups, idmap};
+use super::{Attrs, Idmap, Mount, MountContext, MountSource, MountStep, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
 use crate::facts::paths::{clean, on_host};
 use crate::plan::namespaces::NsKind;
@@ -54,7 +54,7 @@ pub(super) struct Reading<'a> {
     /// `mountLabel`.
     label: Option<&'a str>,
     /// What else decides.
-    pub(super) context: &'a Context<'a>,
+    pub(super) context: &'a MountContext<'a>,
 }
 
 impl<'a> Reading<'a> {
@@ -62,7 +62,7 @@ impl<'a> Reading<'a> {
         mount: &'a spec::Mount,
         index: usize,
         spec: &'a Spec,
-        context: &'a Context,
+        context: &'a MountContext,
         warnings: &mut Vec<String>,
     ) -> Result<Reading<'a>> {
         let at = item("/mounts", index);
