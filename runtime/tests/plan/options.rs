@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use corten::plan::mounts::options::{Options, parse};
+use corten::plan::mounts::options::{MountOptions, parse};
 use corten::plan::mounts::{Attrs, option_names};
 
 /// A small deterministic generator (Marsaglia's xorshift64).
@@ -36,7 +36,7 @@ const WANTED: &str = "acl async atime bind copy-symlink defaults dest-nofollow d
     rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave src-nofollow strictatime suid \
     symfollow sync tmpcopyup unbindable";
 
-fn read(options: &[&str]) -> Options {
+fn read(options: &[&str]) -> MountOptions {
     parse(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>())
 }
 
@@ -55,7 +55,7 @@ fn no_known_option_reaches_the_file_system() {
         assert_eq!(read(&[unknown]).data.len(), 1, "{unknown}");
     }
     for nothing in ["", "defaults", "acl", "silent", "loud", "iversion", "noiversion"] {
-        assert_eq!(read(&[nothing]), Options::default(), "{nothing}");
+        assert_eq!(read(&[nothing]), MountOptions::default(), "{nothing}");
     }
 }
 

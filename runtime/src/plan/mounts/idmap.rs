@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::options::Options;
+use super::options::MountOptions;
 use super::{Idmap, MountContext};
 use crate::error::{Error, Result};
 use crate::facts::IdMaps;
@@ -19,7 +19,7 @@ use crate::spec::{IdMapping, Mount};
 /// Lines that do not read, one kind without the other, a mapping of the container's where it has none.
 pub(super) fn decide(
     mount: &Mount,
-    options: &mut Options,
+    options: &mut MountOptions,
     at: &str,
     context: &MountContext,
 ) -> Result<Option<Idmap>> {

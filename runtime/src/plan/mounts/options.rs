@@ -168,7 +168,7 @@ pub fn propagation(name: &str) -> Option<Propagation> {
 
 /// The options of one mount, read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct MountOptions {
     /// Attributes of the mount.
     pub attrs: Attrs,
     /// Attributes of its whole tree.
@@ -201,8 +201,8 @@ pub struct Options {
 
 /// Reads the options of one mount; of contradicting ones the last wins.
 #[must_use]
-pub fn parse(options: &[String]) -> Options {
-    let mut read = Options::default();
+pub fn parse(options: &[String]) -> MountOptions {
+    let mut read = MountOptions::default();
     let (mut top, mut below) = (None, None);
     for (index, option) in options.iter().enumerate() {
         match effect(option) {
@@ -251,7 +251,7 @@ impl Attrs {
 /// What a bind does not take over from its source once anything is said of the mount.
 const FLAGS: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
 
-impl Options {
+impl MountOptions {
     /// Attributes of a bind's own mount (docs/mount-flags.md). Nothing said: its source's. Anything said: exactly that; the
     /// access time and `nodiratime` are one group of their own, as they are for mount(2). Options for the whole tree come
     /// last, so what they settle is left to them.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::options::{self, Options};
+use super::options::{self, MountOptions};
 use super::{Attrs, Idmap, Mount, MountContext, MountSource, MountStep, cgroups, idmap};
 use crate::error::{Error, Kind, Result};
 use crate::facts::paths::{clean, on_host};
@@ -44,7 +44,7 @@ pub(super) struct Reading<'a> {
     /// Its place in the list.
     index: usize,
     /// Options.
-    pub(super) options: Options,
+    pub(super) options: MountOptions,
     /// The file system type, if one is given.
     kind: Option<&'a str>,
     /// The source, if one is given.

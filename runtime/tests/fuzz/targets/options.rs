@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Mount options, one a line, against an oracle that reads the list from its end where the parser reads it from its start.
 
-use corten::plan::mounts::options::{Options, parse};
+use corten::plan::mounts::options::{MountOptions, parse};
 use corten::plan::mounts::{Attrs, Propagation};
 
 use crate::engine::Target;
@@ -114,7 +114,7 @@ fn run(input: &[u8]) -> bool {
     read.data.is_empty()
 }
 
-fn expected(options: &[String]) -> Options {
+fn expected(options: &[String]) -> MountOptions {
     let has = |name: &str| options.iter().any(|option| option == name);
     // The last of these, with its place.
     let last = |names: &[&str]| options.iter().rposition(|option| names.contains(&option.as_str()));
@@ -166,7 +166,7 @@ fn expected(options: &[String]) -> Options {
             || propagation(&option.to_owned()).is_some()
     };
     let data = options.iter().enumerate().filter(|(_, option)| !known(option));
-    Options {
+    MountOptions {
         attrs: attrs(""),
         tree: attrs("r"),
         superblock: superblock.into_iter().map(|(_, name)| name).collect(),
