@@ -91,9 +91,9 @@ impl Process {
     }
 }
 
-/// Where a process object is read for: what of the container and the host it may depend on.
+/// What a process object is read against: what of the container and the host it may depend on.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct ProcessContext<'a> {
     /// The host.
     pub facts: &'a Facts,
     /// The container's mappings, as far as they are known: ids are checked against them.
@@ -118,28 +118,43 @@ pub fn decide(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Process>> {
     let Some(process) = &spec.process else { return Ok(None) };
-    of(process, "/process", &Place { facts, ids, setgroups, spec, listen_fds: ask.listen_fds }, warnings)
-        .map(Some)
+    of(
+        process,
+        "/process",
+        &ProcessContext { facts, ids, setgroups, spec, listen_fds: ask.listen_fds },
+        warnings,
+    )
+    .map(Some)
 }
 
 /// Decides about one process object. `at` is its JSON pointer: `/process`, or empty for a file of its own.
 ///
 /// # Errors
 /// `Kind::Invalid` with the pointer of the offending value.
-pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<String>) -> Result<Process> {
-    let env = environment(process, at, place.listen_fds)?;
+pub fn of(
+    process: &spec::Process,
+    at: &str,
+    context: &ProcessContext,
+    warnings: &mut Vec<String>,
+) -> Result<Process> {
+    let env = environment(process, at, context.listen_fds)?;
     let args = args(process, at)?;
-    let mut user = user(&process.user, &format!("{at}/user"), place.ids)?;
-    if place.setgroups == Setgroups::Denied {
+    let mut user = user(&process.user, &format!("{at}/user"), context.ids)?;
+    if context.setgroups == Setgroups::Denied {
         without_setgroups(&mut user, &format!("{at}/user"))?;
     }
     let no_apparmor =
-        (!place.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
-    let no_selinux = (!place.facts.selinux)
+        (!context.facts.apparmor).then_some("apparmor: config provided but apparmor is not enabled");
+    let no_selinux = (!context.facts.selinux)
         .then_some("selinux label is specified in config, but selinux is disabled or not supported");
     let size = process.console_size.as_ref().map(|size| (size.height, size.width));
-    let cpus =
-        place.spec.linux.resources.as_ref().and_then(|r| r.cpu.as_ref()).and_then(|cpu| cpu.cpus.as_deref());
+    let cpus = context
+        .spec
+        .linux
+        .resources
+        .as_ref()
+        .and_then(|r| r.cpu.as_ref())
+        .and_then(|cpu| cpu.cpus.as_deref());
     Ok(Process {
         candidates: candidates(&args, &env, at)?,
         needs_home: !env.iter().any(|entry| entry.starts_with("HOME=")),
@@ -149,17 +164,17 @@ pub fn of(process: &spec::Process, at: &str, place: &Place, warnings: &mut Vec<S
         terminal: process.terminal.then_some(size),
         uid: user.uid,
         gid: user.gid,
-        keeps_groups: place.setgroups != Setgroups::Allowed && user.additional_gids.is_empty(),
+        keeps_groups: context.setgroups != Setgroups::Allowed && user.additional_gids.is_empty(),
         gids: user.additional_gids,
         umask: process.user.umask.unwrap_or(UMASK) & 0o777,
-        caps: caps::decide(process.capabilities.as_ref(), at, place.facts, warnings)?,
+        caps: caps::decide(process.capabilities.as_ref(), at, context.facts, warnings)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: oom_score_adj(process, at)?,
         rlimits: rlimits::decide(&process.rlimits, at)?,
         scheduler: sched::scheduler(process.scheduler.as_ref(), at, cpus)?,
         io_priority: sched::io_priority(process.io_priority.as_ref(), at)?,
-        personality: sched::personality(place.spec.linux.personality.as_ref())?,
-        mempolicy: mempolicy::decide(place.spec.linux.memory_policy.as_ref())?,
+        personality: sched::personality(context.spec.linux.personality.as_ref())?,
+        mempolicy: mempolicy::decide(context.spec.linux.memory_policy.as_ref())?,
         affinity: sched::affinity(process.exec_cpu_affinity.as_ref(), at)?,
         apparmor: label(process.apparmor_profile.as_deref(), at, "apparmorProfile", no_apparmor)?,
         selinux: label(process.selinux_label.as_deref(), at, "selinuxLabel", no_selinux)?,

@@ -15,7 +15,7 @@ use crate::host::{Launch, Launched, Subject, Task, permitted};
 use crate::plan::annotations;
 use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
-use crate::plan::process::{self, Place, Process};
+use crate::plan::process::{self, Process, ProcessContext};
 use crate::program::compile::Entry;
 use crate::program::{check, compile};
 use crate::spec::{self, Spec};
@@ -132,10 +132,10 @@ fn decide(
     let object = if whole { object } else { process::overlay(object, &ask.overlay) };
     let theirs = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let known = ids::known(namespaces, theirs.as_ref(), facts);
-    let place = Place { facts, ids: known, setgroups, spec, listen_fds: 0 };
+    let context = ProcessContext { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if whole { "" } else { "/process" };
-    let mut process = process::of(&object, at, &place, &mut warnings)?;
+    let mut process = process::of(&object, at, &context, &mut warnings)?;
     process.size_of(ask.console_size);
     warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));
     Ok(process)

@@ -5,7 +5,7 @@
 
 use corten::ask::{Create, Overlay};
 use corten::plan::caps::{self, Caps};
-use corten::plan::process::{self, Place, Process};
+use corten::plan::process::{self, Process, ProcessContext};
 use corten::plan::sysctl;
 use corten::spec;
 use serde_json::{Value, json};
@@ -245,9 +245,9 @@ fn overlay_of_exec() {
     let laid = process::overlay(base, &over);
     let facts = hosts::v2();
     let setgroups = corten::plan::ids::Setgroups::Allowed;
-    let place = Place { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
+    let context = ProcessContext { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
     let mut warnings = Vec::new();
-    let process = process::of(&laid, "/process", &place, &mut warnings).unwrap();
+    let process = process::of(&laid, "/process", &context, &mut warnings).unwrap();
     assert_eq!((process.args.join(" "), process.env.join(" ")), ("ls -l".to_owned(), "A=2".to_owned()));
     assert_eq!((process.cwd.as_str(), process.uid, process.gid, process.gids), ("/tmp", 5, 0, vec![8]));
     let (raw, three) = (1 << 13, 1 << 5 | 1 << 10 | 1 << 29);
@@ -262,7 +262,7 @@ fn overlay_of_exec() {
 
     let bare = spec::Process { args: vec!["x".into()], cwd: "/".into(), ..spec::Process::default() };
     let laid = process::overlay(bare, &Overlay { caps: vec!["CAP_KILL".into()], ..Overlay::default() });
-    let process = process::of(&laid, "", &place, &mut warnings).unwrap();
+    let process = process::of(&laid, "", &context, &mut warnings).unwrap();
     assert_eq!((process.caps.effective, process.caps.inheritable, process.caps.ambient), (1 << 5, 0, 0));
 }
 
@@ -271,7 +271,7 @@ fn overlay_of_exec() {
 fn pointers_of_a_process_file() {
     let (facts, spec) = (hosts::v2(), read(&with("/hooks", Value::Null)));
     let setgroups = corten::plan::ids::Setgroups::Allowed;
-    let place = Place { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
-    let error = process::of(&spec::Process::default(), "", &place, &mut Vec::new()).unwrap_err();
+    let context = ProcessContext { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
+    let error = process::of(&spec::Process::default(), "", &context, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains(" /args: args must not be empty"), "{error}");
 }

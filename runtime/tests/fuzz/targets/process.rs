@@ -4,7 +4,7 @@
 use corten::ask::Overlay;
 use corten::plan::ids::Setgroups;
 use corten::plan::namespaces;
-use corten::plan::process::{self, Place};
+use corten::plan::process::{self, ProcessContext};
 use corten::plan::{Plan, ids};
 use corten::program::compile;
 use corten::spec::{self, Spec};
@@ -72,9 +72,10 @@ fn check(input: &[u8], known: &[(Spec, Plan)]) -> bool {
     let facts = if *choice & 4 != 0 { hosts::nested() } else { hosts::v2() };
     let setgroups = if *choice & 32 != 0 { Setgroups::Denied } else { Setgroups::Allowed };
     let listen_fds = u32::from(*choice >> 3 & 1);
-    let place = Place { facts: &facts, ids: ids.as_ref(), setgroups, spec, listen_fds };
+    let context = ProcessContext { facts: &facts, ids: ids.as_ref(), setgroups, spec, listen_fds };
     let mut warnings = Vec::new();
-    let process = match process::of(&object, if laid_over { "/process" } else { "" }, &place, &mut warnings) {
+    let process = match process::of(&object, if laid_over { "/process" } else { "" }, &context, &mut warnings)
+    {
         Ok(process) => process,
         Err(error) => {
             holds::configuration_error("config.json /", &error);
