@@ -12,7 +12,7 @@ use crate::error::{Context, Result};
 
 /// One line of a mount table, as it stands there (proc_pid_mountinfo(5)).
 #[derive(Debug, Clone, Copy)]
-pub struct Mount<'a> {
+pub struct MountinfoEntry<'a> {
     /// Its number, which is another's once it is gone.
     pub number: u64,
     root: &'a str,
@@ -25,15 +25,15 @@ pub struct Mount<'a> {
     pub options: &'a str,
 }
 
-impl<'a> Mount<'a> {
+impl<'a> MountinfoEntry<'a> {
     /// `id parent dev ROOT POINT options [tags…] - TYPE SOURCE SUPEROPTIONS`.
-    fn parse(line: &'a str) -> Option<Mount<'a>> {
+    fn parse(line: &'a str) -> Option<MountinfoEntry<'a>> {
         let (mount, superblock) = line.split_once(" - ")?;
         let mut mount = mount.split(' ');
         let number = mount.next()?.parse().ok()?;
         let mut mount = mount.skip(2);
         let mut superblock = superblock.split(' ');
-        Some(Mount {
+        Some(MountinfoEntry {
             number,
             root: mount.next()?,
             point: mount.next()?,
@@ -57,8 +57,8 @@ impl<'a> Mount<'a> {
 }
 
 /// The mounts of a table, in the order in which they were mounted.
-pub fn mounts(table: &str) -> impl Iterator<Item = Mount<'_>> {
-    table.lines().filter_map(Mount::parse)
+pub fn mounts(table: &str) -> impl Iterator<Item = MountinfoEntry<'_>> {
+    table.lines().filter_map(MountinfoEntry::parse)
 }
 
 /// Blanks, tabs, newlines and backslashes are written as three octal digits.
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn mounts_are_told_apart_and_their_names_are_plain() {
         let table = "1 0 0:1 / / rw - a b c\nrubbish\n2 1 0:2 /r\\011 /a\\040b rw master:1 - x y\n3 2 0:3 / /c\\134 rw - z\n";
-        let all: Vec<Mount> = mounts(table).collect();
-        let points: Vec<String> = all.iter().map(Mount::point).collect();
+        let all: Vec<MountinfoEntry> = mounts(table).collect();
+        let points: Vec<String> = all.iter().map(MountinfoEntry::point).collect();
         assert_eq!(points, ["/", "/a b", "/c\\"]);
         assert_eq!(all[1].root(), "/r\t");
         assert_eq!((all[0].fstype, all[0].source, all[0].options), ("a", "b", "c"));

@@ -179,8 +179,9 @@ fn reason(error: Error, group: &Path) -> Error {
 fn root() -> Result<PathBuf> {
     let path = "/proc/thread-self/mountinfo";
     let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
-    let found =
-        |is: fn(&procfs::Mount<'_>) -> bool| procfs::mounts(&table).find(is).map(|mount| mount.point());
+    let found = |is: fn(&procfs::MountinfoEntry<'_>) -> bool| {
+        procfs::mounts(&table).find(is).map(|mount| mount.point())
+    };
     let text = "no resctrl file system is mounted: Intel RDT is not enabled";
     found(|mount| mount.fstype == "resctrl")
         .or_else(|| found(|mount| mount.source == "resctrl"))
