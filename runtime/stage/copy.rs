@@ -73,7 +73,7 @@ fn entry(from: i32, to: i32, name: &CStr, depth: usize) -> Result<()> {
     sys::utimens(to, name, stat.mtime)
 }
 
-fn device(stat: &sys::Stat) -> u64 {
+fn device(stat: &sys::Statx) -> u64 {
     let minor = u64::from(stat.rdev_minor);
     minor & 0xff | u64::from(stat.rdev_major) << 8 | (minor & !0xff) << 12
 }

@@ -252,7 +252,7 @@ pub fn fchownat(dir: i32, name: &CStr, uid: u32, gid: u32, flags: u32) -> Result
 
 /// The part of struct statx that is used, padded to its 256 bytes.
 #[repr(C)]
-pub struct Stat {
+pub struct Statx {
     pub mask: u32,
     blksize: u32,
     attributes: u64,
@@ -275,7 +275,7 @@ pub struct Stat {
     rest: [u64; 14],
 }
 
-impl Stat {
+impl Statx {
     pub fn kind(&self) -> u32 {
         self.mode as u32 & S_IFMT
     }
@@ -290,17 +290,17 @@ impl Stat {
     }
 }
 
-const _: () = assert!(size_of::<Stat>() == 256);
+const _: () = assert!(size_of::<Statx>() == 256);
 
 /// statx(2) of a descriptor.
-pub fn fstat(fd: i32) -> Result<Stat> {
+pub fn fstat(fd: i32) -> Result<Statx> {
     statx(fd, c"")
 }
 
 /// statx(2) of `name` in `dir`, never following a symbolic link.
-pub fn statx(dir: i32, name: &CStr) -> Result<Stat> {
+pub fn statx(dir: i32, name: &CStr) -> Result<Statx> {
     const BASIC_STATS: usize = 0x7ff;
-    let mut stat = core::mem::MaybeUninit::<Stat>::zeroed();
+    let mut stat = core::mem::MaybeUninit::<Statx>::zeroed();
     sys!(STATX, dir, name.as_ptr(), AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, BASIC_STATS, stat.as_mut_ptr())?;
     // SAFETY: all fields are integers, zeroed above.
     Ok(unsafe { stat.assume_init() })
