@@ -10,18 +10,18 @@ const UID: u8 = 2;
 const HOME_FIELD: u8 = 5;
 
 /// A home directory as far as it was read.
-pub struct Home {
+pub struct PasswdHome {
     text: [u8; HOME],
     length: usize,
 }
 
-impl Default for Home {
-    fn default() -> Home {
-        Home { text: [0; HOME], length: 0 }
+impl Default for PasswdHome {
+    fn default() -> PasswdHome {
+        PasswdHome { text: [0; HOME], length: 0 }
     }
 }
 
-impl Home {
+impl PasswdHome {
     /// What it is: no NUL among it.
     pub fn bytes(&self) -> &[u8] {
         self.text.get(..self.length).unwrap_or_default()
@@ -36,20 +36,20 @@ impl Home {
 
 /// One line as far as it was read: which field, and the number in the third.
 #[derive(Default)]
-pub struct Line {
+pub struct PasswdLine {
     field: u8,
     number: Option<u64>,
     broken: bool,
 }
 
-impl Line {
+impl PasswdLine {
     /// Takes the next byte; true when the home directory of `uid` is complete.
-    pub fn take(&mut self, byte: u8, uid: u32, home: &mut Home) -> bool {
+    pub fn take(&mut self, byte: u8, uid: u32, home: &mut PasswdHome) -> bool {
         match byte {
             // The shell may be missing, as for glibc and runc.
             b'\n' if self.field == HOME_FIELD && self.is(uid) => return true,
             b'\n' => {
-                *self = Line::default();
+                *self = PasswdLine::default();
                 home.length = 0;
             }
             b':' if self.field == HOME_FIELD => {
@@ -92,8 +92,8 @@ mod tests {
     use super::*;
 
     fn home_of(uid: u32, text: &str) -> Option<String> {
-        let mut home = Home::default();
-        let mut line = Line::default();
+        let mut home = PasswdHome::default();
+        let mut line = PasswdLine::default();
         let found = text.bytes().any(|byte| line.take(byte, uid, &mut home)) || line.end(uid);
         found.then(|| String::from_utf8_lossy(home.bytes()).into_owned())
     }

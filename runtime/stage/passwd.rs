@@ -3,7 +3,7 @@
 //! bound and may be anything.
 
 use super::files;
-use super::line::{Home, Line};
+use super::line::{PasswdHome, PasswdLine};
 use super::sys::{self, Result};
 use super::wire::Rec;
 use super::{MALFORMED, Stage};
@@ -19,7 +19,7 @@ impl Stage {
         let buffer = self.program.array::<u8>(rec.t, room)?;
         let index = u32::try_from(rec.a).map_err(|_| MALFORMED)?;
         let entry = self.program.array::<u64>(rec.s + 8 * index, 1)?;
-        let mut home = Home::default();
+        let mut home = PasswdHome::default();
         if self.search(rec.x, &mut home) != Ok(true) || home.bytes().is_empty() {
             home.root();
         }
@@ -40,7 +40,7 @@ impl Stage {
 
     /// Whether the home was found, whole.
     #[inline(never)]
-    fn search(&self, uid: u32, home: &mut Home) -> Result<bool> {
+    fn search(&self, uid: u32, home: &mut PasswdHome) -> Result<bool> {
         let resolve = sys::RESOLVE_IN_ROOT | sys::RESOLVE_NO_MAGICLINKS;
         // Looked at before it is opened: opening a device can have effects.
         let found = self.find(c"/etc/passwd", 0, 0)?;
@@ -52,7 +52,7 @@ impl Stage {
         // Non-blocking: it may be a FIFO by now.
         let flags = sys::O_RDONLY | sys::O_NONBLOCK | sys::O_NOCTTY;
         let file = sys::openat2(self.root, c"/etc/passwd", flags, 0, resolve)?;
-        let mut line = Line::default();
+        let mut line = PasswdLine::default();
         let mut chunk = [0; 512];
         let mut total = 0;
         let mut whole = false;

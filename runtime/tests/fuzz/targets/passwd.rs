@@ -3,7 +3,7 @@
 //! four bytes are the user's id.
 
 use crate::engine::Target;
-use crate::line::{HOME, Home, Line};
+use crate::line::{HOME, PasswdHome, PasswdLine};
 use crate::mutate::Shape;
 
 pub const TARGET: Target = Target { name: "passwd", shape: Shape::Bytes(WORDS), seeds, run, short: 20_000 };
@@ -29,8 +29,8 @@ const CUT: usize = HOME - 16;
 fn run(input: &[u8]) -> bool {
     let Some((id, text)) = input.split_at_checked(4) else { return false };
     let uid = u32::from_le_bytes(id.try_into().unwrap());
-    let mut home = Home::default();
-    let mut line = Line::default();
+    let mut home = PasswdHome::default();
+    let mut line = PasswdLine::default();
     let found = text.iter().any(|byte| line.take(*byte, uid, &mut home)) || line.end(uid);
     let expected = expected(text, uid);
     let read = found.then(|| home.bytes());
