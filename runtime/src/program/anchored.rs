@@ -12,7 +12,7 @@ use crate::stage::wire::SLOTS;
 
 /// The mounts that are attached, with their descriptors.
 #[derive(Default)]
-pub(super) struct Anchors {
+pub(super) struct AttachedMounts {
     /// For each slot, the path of its target.
     targets: [Option<String>; SLOTS],
     /// For each slot, the type of its file system.
@@ -25,7 +25,7 @@ pub(super) struct Anchors {
     covered: bool,
 }
 
-impl Anchors {
+impl AttachedMounts {
     pub(super) fn take(&mut self, program: &Program, op: &StageOp) -> Result<(), &'static str> {
         match op {
             StageOp::Target { slot, path, .. } | StageOp::AttachOrLink { slot, path, .. } => {

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Program;
-use super::anchored::Anchors;
+use super::anchored::AttachedMounts;
 use super::compile::ADMIN;
 use super::op::{Op, Ref, Source, StageOp};
 use crate::error::{Error, Kind, Result};
@@ -80,7 +80,7 @@ struct Seen {
     enters: bool,
     hooked: bool,
     executable: bool,
-    anchors: Anchors,
+    anchors: AttachedMounts,
 }
 
 impl Seen {
