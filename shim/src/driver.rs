@@ -22,7 +22,7 @@ use serde::Deserialize;
 use self::binary::Binary;
 pub use self::binary::keep_working_directory;
 use crate::exits;
-use crate::operator::Place;
+use crate::operator::StateRoot;
 use crate::options::Options;
 use crate::refusal::{Refusal, Result};
 
@@ -30,7 +30,7 @@ use crate::refusal::{Refusal, Result};
 #[derive(Debug, Clone)]
 pub enum Driver {
     /// The library.
-    Inside(Place),
+    Inside(StateRoot),
     /// A program with an OCI runtime's command line.
     Outside(Binary),
 }
@@ -110,7 +110,7 @@ impl Driver {
             Some(program) => Driver::Outside(Binary::new(program, root, systemd, bundle)),
             None => {
                 let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
-                Driver::Inside(Place { root, manager })
+                Driver::Inside(StateRoot { root, manager })
             }
         }
     }

@@ -25,14 +25,14 @@ const STACK: usize = 512 << 10;
 
 /// Where containers are kept, to be taken to another thread.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct StateRoot {
     /// The state root of the namespace.
     pub root: PathBuf,
     /// Who manages control groups.
     pub manager: Manager,
 }
 
-impl Place {
+impl StateRoot {
     /// Calls `verb` with it; warnings go to the log.
     pub fn with<T>(&self, verb: impl FnOnce(&Home<'_>) -> T) -> T {
         verb(&Home { root: self.root.clone(), manager: self.manager, rootless: None, warn: &log::warn })
