@@ -35,17 +35,17 @@ pub enum Found {
     /// A server of the group that runs already.
     Server,
     /// We do now; nobody is served yet.
-    Ours(Seat),
+    Ours(BoundSocket),
 }
 
 /// A socket that listens for a server to be, with the directory's lock: until the server has taken it over, nobody else
 /// looks, and the process that the socket names may end.
-pub struct Seat {
+pub struct BoundSocket {
     listener: UnixListener,
     lock: OwnedFd,
 }
 
-impl Seat {
+impl BoundSocket {
     /// In the server's process: from here on the socket names this one. Who has connected stays in the backlog. The lock is let
     /// go by whoever holds it last.
     ///
@@ -95,7 +95,7 @@ pub fn take(path: &Path) -> Result<Found> {
     let listener = UnixListener::bind(path).call(|| format!("bind({})", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
         .call(|| format!("chmod({})", path.display()))?;
-    Ok(Found::Ours(Seat { listener, lock }))
+    Ok(Found::Ours(BoundSocket { listener, lock }))
 }
 
 /// A directory that another user has made, or may write to, may hold a listener of his.

@@ -25,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::bootstrap::{Boot, input, reply};
 use super::group;
-use super::socket::{self, Found, Seat};
+use super::socket::{self, BoundSocket, Found};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
@@ -62,12 +62,12 @@ pub fn start(flags: &Flags) -> Result<()> {
         }
         (Err(refusal), Found::Server) => return Err(refusal),
         (Ok(()), Found::Server) => None,
-        (Ok(()), Found::Ours(seat)) => Some(seat),
+        (Ok(()), Found::Ours(bound)) => Some(bound),
     };
-    if let Some(seat) = server
+    if let Some(bound) = server
         && spawn::fork().inspect_err(|_| socket::remove(&path))? == 0
     {
-        return daemon(seat, flags, &boot, path, &address);
+        return daemon(bound, flags, &boot, path, &address);
     }
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -117,8 +117,8 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 }
 
 /// The server: on its own, and to its end.
-fn daemon(seat: Seat, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
-    let listener = seat.take_over()?;
+fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
+    let listener = bound.take_over()?;
     alone(&listener, boot.debug)?;
     let signals = exits::block_signals()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
