@@ -27,7 +27,7 @@ use rustix::mount::{
 };
 
 use self::mapped::Layers;
-use self::options::{Wanted, read};
+use self::options::{MountArguments, read};
 use crate::refusal::{Refusal, Result};
 
 /// mount(2) takes one page of options, its last byte a zero.
@@ -126,7 +126,7 @@ fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
 }
 
 /// The loop device over the file `source`.
-fn attach(source: &str, wanted: &Wanted) -> Result<(OwnedFd, PathBuf)> {
+fn attach(source: &str, wanted: &MountArguments) -> Result<(OwnedFd, PathBuf)> {
     let read_only = wanted.flags & libc::MS_RDONLY as u32 != 0;
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     let file = open(source, access | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
@@ -136,7 +136,7 @@ fn attach(source: &str, wanted: &Wanted) -> Result<(OwnedFd, PathBuf)> {
 }
 
 /// `private`, `rslave` and their like: a step of their own.
-fn propagate(wanted: &Wanted, rootfs: &Path, below: &str) -> Result<()> {
+fn propagate(wanted: &MountArguments, rootfs: &Path, below: &str) -> Result<()> {
     if wanted.propagation == 0 {
         return Ok(());
     }
@@ -148,7 +148,7 @@ fn propagate(wanted: &Wanted, rootfs: &Path, below: &str) -> Result<()> {
 }
 
 /// Options beyond a page: one by one, which Linux 6.5 allows for overlay's many lower layers.
-fn large(kind: &str, source: &Path, wanted: &Wanted, target: &OwnedFd) -> Result<()> {
+fn large(kind: &str, source: &Path, wanted: &MountArguments, target: &OwnedFd) -> Result<()> {
     let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).call(|| format!("fsopen({kind})"))?;
     fsconfig_set_string(&fs, "source", source).call(|| format!("fsconfig({kind}, source)"))?;
     for option in &wanted.data {

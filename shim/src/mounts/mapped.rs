@@ -17,7 +17,7 @@ use corten::sys::mount::{Change, set_attr};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::{Wanted, unmount_below};
+use super::{MountArguments, unmount_below};
 use crate::refusal::{Refusal, Result};
 
 /// What the options say of ids.
@@ -62,7 +62,7 @@ impl Layers {
     ///
     /// # Errors
     /// InvalidArgument for another file system than overlay, else the failed call.
-    pub fn map(wanted: &mut Wanted, kind: &str, rootfs: &Path) -> Result<Option<Layers>> {
+    pub fn map(wanted: &mut MountArguments, kind: &str, rootfs: &Path) -> Result<Option<Layers>> {
         if wanted.maps == Maps::default() {
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use crate::refusal::Result;
 
 /// What mount(2) wants: flags and the file system's own options.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct MountArguments {
     /// MS_*, without those below.
     pub flags: u32,
     /// `bind` or `rbind`.
@@ -29,8 +29,8 @@ pub struct Wanted {
 ///
 /// # Errors
 /// InvalidArgument for a mapping that is none.
-pub fn read(options: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted::default();
+pub fn read(options: &[String]) -> Result<MountArguments> {
+    let mut wanted = MountArguments::default();
     for option in options {
         match option.as_str() {
             "" | "defaults" => {}
