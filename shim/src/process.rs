@@ -14,7 +14,7 @@ use corten::verbs::Exit;
 use tokio::sync::Notify;
 
 use crate::clock;
-use crate::io::{Streams, Wanted};
+use crate::io::{StreamPaths, Streams};
 
 /// What a client is told of a process that never ran, when it waits for its end (containerd's UnknownExitStatus).
 const UNKNOWN: u32 = 255;
@@ -57,7 +57,7 @@ pub struct Process {
     /// Empty for init.
     pub exec_id: String,
     /// What its client wants behind its descriptors.
-    pub wanted: Wanted,
+    pub wanted: StreamPaths,
     /// What an exec is to run; taken when it starts.
     pub object: RefCell<Option<spec::Process>>,
     /// The same as it came, for another runtime.
@@ -79,7 +79,7 @@ pub struct Process {
 
 impl Process {
     /// One that has not started.
-    pub fn new(exec_id: String, wanted: Wanted) -> Rc<Process> {
+    pub fn new(exec_id: String, wanted: StreamPaths) -> Rc<Process> {
         Rc::new(Process {
             exec_id,
             wanted,
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_end_counts_and_wakes() {
-        let process = Process::new(String::new(), Wanted::default());
+        let process = Process::new(String::new(), StreamPaths::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let local = tokio::task::LocalSet::new();
         let waiter = process.clone();

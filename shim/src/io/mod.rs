@@ -35,7 +35,7 @@ use crate::refusal::Result;
 
 /// What a client wants: paths of FIFOs, URIs, or nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct StreamPaths {
     /// A terminal.
     pub terminal: bool,
     /// Where input comes from.

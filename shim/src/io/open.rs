@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, o
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::logger::Logger;
-use super::{Owner, Prepared, Wanted};
+use super::{Owner, Prepared, StreamPaths};
 use crate::refusal::{Refusal, Result};
 
 /// Where output goes.
@@ -38,7 +38,7 @@ pub struct Input {
 ///
 /// # Errors
 /// InvalidArgument for a path or URI that cannot be meant, naming the stream; nothing is left open.
-pub async fn prepare(wanted: &Wanted, owner: &Owner) -> Result<(Stdio, Prepared)> {
+pub async fn prepare(wanted: &StreamPaths, owner: &Owner) -> Result<(Stdio, Prepared)> {
     if wanted.terminal && wanted.stdout.is_empty() {
         return Err(Refusal::invalid("a terminal was asked for, and no stdout to show it on"));
     }
@@ -187,7 +187,7 @@ fn logger_of(path: &str) -> Option<&str> {
 /// Both outputs go to one logger, whatever stderr says. With a terminal we copy to its stdout.
 async fn with_logger(
     uri: &str,
-    wanted: &Wanted,
+    wanted: &StreamPaths,
     owner: &Owner,
     prepared: &mut Prepared,
 ) -> Result<Option<[Option<OwnedFd>; 2]>> {
@@ -219,7 +219,8 @@ mod tests {
     use super::*;
 
     fn open_all(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Prepared> {
-        let wanted = Wanted { terminal, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
+        let wanted =
+            StreamPaths { terminal, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(prepare(&wanted, &Owner::default())).map(|(_, prepared)| prepared)
     }

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use super::{Pod, Server, watch};
 use crate::driver::{Driver, Made, Peek, Wish};
-use crate::io::{Owner, Prepared, Wanted, prepare};
+use crate::io::{Owner, Prepared, StreamPaths, prepare};
 use crate::operator::Crew;
 use crate::options::Options;
 use crate::process::Process;
@@ -65,7 +65,7 @@ impl Pod {
         if !bundle.is_absolute() || !bundle.is_dir() {
             return Err(Refusal::invalid(format!("bundle {:?} is no directory", request.bundle)));
         }
-        let wanted = Wanted {
+        let wanted = StreamPaths {
             terminal: request.terminal,
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
@@ -91,7 +91,7 @@ impl Pod {
     fn settle(
         self: &Rc<Self>,
         request: &CreateTaskRequest,
-        wanted: Wanted,
+        wanted: StreamPaths,
         owner: Owner,
         bundle: PathBuf,
         prepared: Prepared,

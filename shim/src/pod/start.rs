@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 
 use super::{Pod, watch};
 use crate::driver::Made;
-use crate::io::{Prepared, Wanted, prepare};
+use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{Phase, Process};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
@@ -37,7 +37,7 @@ impl Pod {
         let object = request.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
         let mut object: spec::Process = spec::read("process", object)?;
         object.terminal = request.terminal;
-        let wanted = Wanted {
+        let wanted = StreamPaths {
             terminal: request.terminal,
             stdin: request.stdin,
             stdout: request.stdout,
