@@ -48,7 +48,7 @@ pub struct Wish {
 }
 
 /// What came of it.
-pub struct Made {
+pub struct LaunchedProcess {
     /// Init's pid.
     pub pid: i32,
     /// Its pidfd; a child of ours, and claimed.
@@ -119,7 +119,7 @@ impl Driver {
     ///
     /// # Errors
     /// In runc's words, under a code that containerd hands on as it is.
-    pub fn create(&self, wish: Wish) -> Result<Made> {
+    pub fn create(&self, wish: Wish) -> Result<LaunchedProcess> {
         let place = match self {
             Driver::Inside(place) => place,
             Driver::Outside(binary) => return binary.create(wish),
@@ -138,7 +138,7 @@ impl Driver {
             exits::claim(pid);
             let group = Container::open(home, &wish.id).ok().map(Container::into_group);
             let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-            Ok(Made { pid, pidfd, console, group, oom })
+            Ok(LaunchedProcess { pid, pidfd, console, group, oom })
         })
     }
 
@@ -159,7 +159,7 @@ impl Driver {
     ///
     /// # Errors
     /// As `create`.
-    pub fn exec(&self, id: &str, object: spec::Process, raw: &[u8], stdio: Stdio) -> Result<Made> {
+    pub fn exec(&self, id: &str, object: spec::Process, raw: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
         let place = match self {
             Driver::Inside(place) => place,
             Driver::Outside(binary) => return binary.exec(id, raw, stdio),
@@ -169,7 +169,7 @@ impl Driver {
             let Launched { pid, pidfd, console, .. } =
                 verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
             exits::claim(pid);
-            Ok(Made { pid, pidfd, console, group: None, oom: None })
+            Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })
     }
 

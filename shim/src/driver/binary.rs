@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::paper::{ConsoleSocket, Nameless, unguessable};
-use super::{Made, Wish};
+use super::{LaunchedProcess, Wish};
 use crate::exits;
 use crate::refusal::{Refusal, Result};
 
@@ -53,7 +53,7 @@ impl Binary {
     }
 
     /// `create`. The pid file stays in the bundle, where programs around the runtime look for it.
-    pub fn create(&self, wish: Wish) -> Result<Made> {
+    pub fn create(&self, wish: Wish) -> Result<LaunchedProcess> {
         let mut flags = vec!["--bundle".to_owned(), self.bundle.display().to_string()];
         if wish.options.no_pivot_root {
             flags.push("--no-pivot".to_owned());
@@ -67,11 +67,11 @@ impl Binary {
         let made = self.launch("create", flags, &wish.id, wish.stdio, &pid_file)?;
         let group = Group::of_process(made.pid).ok();
         let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-        Ok(Made { group, oom, ..made })
+        Ok(LaunchedProcess { group, oom, ..made })
     }
 
     /// `exec --detach --process`.
-    pub fn exec(&self, id: &str, object: &[u8], stdio: Stdio) -> Result<Made> {
+    pub fn exec(&self, id: &str, object: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
         let process = Nameless::new("process.json")?;
         process.write(object)?;
         let flags = vec!["--detach".to_owned(), "--process".to_owned(), process.path()];
@@ -106,7 +106,7 @@ impl Binary {
         id: &str,
         stdio: Stdio,
         pid_file: &Path,
-    ) -> Result<Made> {
+    ) -> Result<LaunchedProcess> {
         let log = Nameless::new("log")?;
         let mut command = self.command(&log);
         command.arg(verb).args(flags).arg("--pid-file").arg(pid_file);
@@ -135,7 +135,13 @@ impl Binary {
             identity::kill(pidfd.as_fd())?;
             exits::unclaim(pid.as_raw_nonzero().get());
         }
-        Ok(Made { pid: pid.as_raw_nonzero().get(), pidfd, console: console?, group: None, oom: None })
+        Ok(LaunchedProcess {
+            pid: pid.as_raw_nonzero().get(),
+            pidfd,
+            console: console?,
+            group: None,
+            oom: None,
+        })
     }
 
     fn command(&self, log: &Nameless) -> Command {

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
 use super::{Pod, Server, watch};
-use crate::driver::{Driver, Made, Peek, Wish};
+use crate::driver::{Driver, LaunchedProcess, Peek, Wish};
 use crate::io::{Owner, Prepared, StreamPaths, prepare};
 use crate::operator::Crew;
 use crate::options::Options;
@@ -29,7 +29,7 @@ use crate::{exits, log, mounts, operator};
 
 /// What the operator hands back.
 struct Done {
-    made: Made,
+    made: LaunchedProcess,
     driver: Driver,
     own_pids: bool,
 }

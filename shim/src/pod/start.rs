@@ -11,7 +11,7 @@ use corten::spec;
 use tokio::task::spawn_local;
 
 use super::{Pod, watch};
-use crate::driver::Made;
+use crate::driver::LaunchedProcess;
 use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{Phase, Process};
 use crate::refusal::{Refusal, Result};
@@ -130,7 +130,7 @@ impl Pod {
         self: &Rc<Self>,
         task: &Rc<Task>,
         process: &Rc<Process>,
-        made: Made,
+        made: LaunchedProcess,
         prepared: Prepared,
     ) -> Result<i32> {
         let pidfd = process.born(made.pid, made.pidfd);
@@ -156,7 +156,11 @@ impl Pod {
     }
 }
 
-async fn launch(task: &Rc<Task>, process: &Rc<Process>, object: spec::Process) -> Result<(Made, Prepared)> {
+async fn launch(
+    task: &Rc<Task>,
+    process: &Rc<Process>,
+    object: spec::Process,
+) -> Result<(LaunchedProcess, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
     let (driver, id, raw) = (task.driver.clone(), task.id.clone(), process.raw.take());
     let made = task.starters.run(move || driver.exec(&id, object, &raw, stdio)).await?;
