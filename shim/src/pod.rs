@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::events::Events;
-use crate::process::Phase;
+use crate::process::ProcessPhase;
 use crate::refusal::{Refusal, Result};
 use crate::rest::Rest;
 use crate::task::Task;
@@ -141,7 +141,7 @@ impl Pod {
         let process = self.task(&request.id)?.process(&request.exec_id)?;
         let clamp = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
         let size = (clamp(request.height), clamp(request.width));
-        if process.phase.get() == Phase::Stopped && !process.exec_id.is_empty() {
+        if process.phase.get() == ProcessPhase::Stopped && !process.exec_id.is_empty() {
             return Err(Refusal::state("cannot resize a stopped process"));
         }
         let streams = process.streams.borrow();

@@ -21,7 +21,7 @@ const UNKNOWN: u32 = 255;
 
 /// Where a process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// It waits for its start, or is only registered.
     Created,
     /// Its start is under way.
@@ -67,7 +67,7 @@ pub struct Process {
     /// Its pidfd, from birth.
     pub pidfd: RefCell<Option<Rc<OwnedFd>>>,
     /// Where it is.
-    pub phase: Cell<Phase>,
+    pub phase: Cell<ProcessPhase>,
     /// What moves its input and output.
     pub streams: RefCell<Option<Streams>>,
     /// A terminal's size (rows, columns) asked for before there was a terminal.
@@ -87,7 +87,7 @@ impl Process {
             raw: RefCell::default(),
             pid: Cell::new(0),
             pidfd: RefCell::default(),
-            phase: Cell::new(Phase::Created),
+            phase: Cell::new(ProcessPhase::Created),
             streams: RefCell::default(),
             size: Cell::default(),
             ended: Cell::default(),
@@ -107,7 +107,7 @@ impl Process {
     pub fn finish(&self, ended: Ended) {
         if self.ended.get().is_none() {
             self.ended.set(Some(ended));
-            self.phase.set(Phase::Stopped);
+            self.phase.set(ProcessPhase::Stopped);
             // Its number may be another's from now on.
             self.pidfd.take();
         }
@@ -142,10 +142,10 @@ impl Process {
     /// In containerd's words.
     pub fn status(&self, paused: bool) -> Status {
         match self.phase.get() {
-            Phase::Stopped => Status::STOPPED,
+            ProcessPhase::Stopped => Status::STOPPED,
             _ if paused => Status::PAUSED,
-            Phase::Running => Status::RUNNING,
-            Phase::Created | Phase::Starting => Status::CREATED,
+            ProcessPhase::Running => Status::RUNNING,
+            ProcessPhase::Created | ProcessPhase::Starting => Status::CREATED,
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::driver::Driver;
 use crate::io::Owner;
 use crate::operator::Crew;
-use crate::process::{Phase, Process};
+use crate::process::{Process, ProcessPhase};
 use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
 
@@ -112,13 +112,13 @@ impl Task {
     /// The execs that run.
     pub fn running_execs(&self) -> Vec<Rc<Process>> {
         let execs = self.execs.borrow();
-        execs.values().filter(|exec| exec.phase.get() == Phase::Running).cloned().collect()
+        execs.values().filter(|exec| exec.phase.get() == ProcessPhase::Running).cloned().collect()
     }
 
     /// # Errors
     /// FailedPrecondition once init has ended.
     pub fn alive(&self) -> Result<()> {
-        match self.over.has_happened() || self.init.phase.get() == Phase::Stopped {
+        match self.over.has_happened() || self.init.phase.get() == ProcessPhase::Stopped {
             true => Err(Refusal::state(format!("container {} is not running", self.id))),
             false => Ok(()),
         }

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use corten::sys::tty::send;
 
 use super::Pod;
-use crate::process::{Ended, Phase, Process};
+use crate::process::{Ended, Process, ProcessPhase};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{clock, log, mounts, operator};
@@ -33,7 +33,7 @@ impl Pod {
         if !request.exec_id.is_empty() {
             return kill_exec(&process, signal);
         }
-        if process.phase.get() == Phase::Stopped {
+        if process.phase.get() == ProcessPhase::Stopped {
             // All that was left went with init; to none a signal can be given without fail.
             return if request.all { Ok(()) } else { Err(finished()) };
         }
@@ -82,7 +82,7 @@ impl Pod {
         // Somebody else's Delete may have come first.
         self.task(&task.id)?;
         let init = task.init.clone();
-        let never_ran = init.phase.get() == Phase::Created && init.ended().is_none();
+        let never_ran = init.phase.get() == ProcessPhase::Created && init.ended().is_none();
         let _turn = match never_ran {
             true => {
                 // Its end is told by whoever watches it, who needs the turn for that.
@@ -135,8 +135,8 @@ impl Pod {
 async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<Process>> {
     let process = task.process(exec_id)?;
     match process.phase.get() {
-        Phase::Stopped | Phase::Created => {}
-        Phase::Starting | Phase::Running => {
+        ProcessPhase::Stopped | ProcessPhase::Created => {}
+        ProcessPhase::Starting | ProcessPhase::Running => {
             return Err(Refusal::state(format!("cannot delete a running process: exec {exec_id}")));
         }
     }
@@ -154,9 +154,11 @@ async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<Process>> {
 
 fn kill_exec(process: &Process, signal: i32) -> Result<()> {
     match process.phase.get() {
-        Phase::Created | Phase::Starting => Err(Refusal::state("process not created: it has not started")),
-        Phase::Stopped => Err(finished()),
-        Phase::Running => signal_to(process, signal),
+        ProcessPhase::Created | ProcessPhase::Starting => {
+            Err(Refusal::state("process not created: it has not started"))
+        }
+        ProcessPhase::Stopped => Err(finished()),
+        ProcessPhase::Running => signal_to(process, signal),
     }
 }
 

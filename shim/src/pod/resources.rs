@@ -16,7 +16,7 @@ use containerd_shim_protos::shim::oci::ProcessDetails;
 
 use super::Pod;
 use crate::operator;
-use crate::process::Phase;
+use crate::process::ProcessPhase;
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 
@@ -51,7 +51,7 @@ impl Pod {
     pub async fn pause(&self, request: &PauseRequest) -> Result<()> {
         let task = self.task(&request.id)?;
         let _turn = task.turn.lock().await;
-        if task.paused.get() || task.init.phase.get() != Phase::Running {
+        if task.paused.get() || task.init.phase.get() != ProcessPhase::Running {
             return Err(Refusal::state(format!("cannot pause container {}: it is not running", task.id)));
         }
         freeze(&task, true).await?;

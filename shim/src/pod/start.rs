@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use super::{Pod, watch};
 use crate::driver::LaunchedProcess;
 use crate::io::{Prepared, StreamPaths, prepare};
-use crate::process::{Phase, Process};
+use crate::process::{Process, ProcessPhase};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{exits, operator};
@@ -67,13 +67,13 @@ impl Pod {
         let _turn = task.turn.lock().await;
         let init = &task.init;
         match init.phase.get() {
-            Phase::Created => {}
-            Phase::Stopped => return Err(Refusal::state("cannot start a container that has stopped")),
+            ProcessPhase::Created => {}
+            ProcessPhase::Stopped => return Err(Refusal::state("cannot start a container that has stopped")),
             _ => return Err(Refusal::state("cannot start an already running container")),
         }
         let (driver, id) = (task.driver.clone(), task.id.clone());
         operator::run(move || driver.start(&id)).await?;
-        init.phase.set(Phase::Running);
+        init.phase.set(ProcessPhase::Running);
         let pid = init.pid.get();
         let event = TaskStart { container_id: task.id.clone(), pid: pid as u32, ..Default::default() };
         self.events.push("/tasks/start", "TaskStart", &event);
@@ -86,13 +86,13 @@ impl Pod {
     async fn start_exec(self: &Rc<Self>, task: &Rc<Task>, exec_id: &str) -> Result<i32> {
         let process = task.process(exec_id)?;
         task.alive()?;
-        if process.phase.get() != Phase::Created {
+        if process.phase.get() != ProcessPhase::Created {
             return Err(Refusal::state(format!("exec {exec_id} was started already")));
         }
         let Some(object) = process.object.take() else {
             return Err(Refusal::state(format!("exec {exec_id} has failed to start")));
         };
-        process.phase.set(Phase::Starting);
+        process.phase.set(ProcessPhase::Starting);
         // Execs start beside each other; init's end waits until those under way have said that they started, or has them
         // given up: what is started may lie on a file system that does not answer.
         let (pod, whose, what, under_way) = (self.clone(), task.clone(), process.clone(), task.starting());
@@ -106,7 +106,7 @@ impl Pod {
             () = task.abandoned.wait() => Err(Refusal::state("the container ended before the exec started")),
         };
         started.inspect_err(|_| {
-            process.phase.set(Phase::Created);
+            process.phase.set(ProcessPhase::Created);
             process.give_up();
         })
     }
@@ -134,7 +134,7 @@ impl Pod {
         prepared: Prepared,
     ) -> Result<i32> {
         let pidfd = process.born(made.pid, made.pidfd);
-        process.phase.set(Phase::Running);
+        process.phase.set(ProcessPhase::Running);
         match prepared.start(made.console) {
             Ok(streams) => {
                 if let Some(size) = process.size.take() {
