@@ -34,21 +34,21 @@ pub enum ProcessPhase {
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
+pub struct ProcessExit {
     /// The exit code, or 128 and the signal.
     pub status: u32,
     /// When, since the epoch; `None` when it never ran.
     pub at: Option<Duration>,
 }
 
-impl Ended {
+impl ProcessExit {
     /// Now.
-    pub fn now(exit: Exit) -> Ended {
+    pub fn now(exit: Exit) -> ProcessExit {
         let status = match exit {
             Exit::Code(code) => code as u32 & 0xff,
             Exit::Signal(signal) => 128 + signal as u32,
         };
-        Ended { status, at: Some(clock::since_epoch()) }
+        ProcessExit { status, at: Some(clock::since_epoch()) }
     }
 }
 
@@ -72,7 +72,7 @@ pub struct Process {
     pub streams: RefCell<Option<Streams>>,
     /// A terminal's size (rows, columns) asked for before there was a terminal.
     pub size: Cell<Option<(u16, u16)>>,
-    ended: Cell<Option<Ended>>,
+    ended: Cell<Option<ProcessExit>>,
     /// Somebody is to look at `ended` again.
     end: Notify,
 }
@@ -104,7 +104,7 @@ impl Process {
     }
 
     /// It has ended: whoever waits is told. Only the first end counts.
-    pub fn finish(&self, ended: Ended) {
+    pub fn finish(&self, ended: ProcessExit) {
         if self.ended.get().is_none() {
             self.ended.set(Some(ended));
             self.phase.set(ProcessPhase::Stopped);
@@ -117,18 +117,18 @@ impl Process {
     /// It will never run: whoever waits is told.
     pub fn give_up(&self) {
         if self.ended.get().is_none() {
-            self.ended.set(Some(Ended { status: UNKNOWN, at: None }));
+            self.ended.set(Some(ProcessExit { status: UNKNOWN, at: None }));
         }
         self.end.notify_waiters();
     }
 
     /// How it ended, if it has.
-    pub fn ended(&self) -> Option<Ended> {
+    pub fn ended(&self) -> Option<ProcessExit> {
         self.ended.get()
     }
 
     /// Waits for its end.
-    pub async fn end(&self) -> Ended {
+    pub async fn end(&self) -> ProcessExit {
         loop {
             // Registered before the look, so that an end in between is not missed.
             let end = self.end.notified();
@@ -156,9 +156,9 @@ mod tests {
 
     #[test]
     fn exits_become_statuses() {
-        assert_eq!(Ended::now(Exit::Code(7)).status, 7);
-        assert_eq!(Ended::now(Exit::Signal(9)).status, 137);
-        assert!(Ended::now(Exit::Code(0)).at.is_some());
+        assert_eq!(ProcessExit::now(Exit::Code(7)).status, 7);
+        assert_eq!(ProcessExit::now(Exit::Signal(9)).status, 137);
+        assert!(ProcessExit::now(Exit::Code(0)).at.is_some());
     }
 
     #[test]
@@ -170,8 +170,8 @@ mod tests {
         local.block_on(&runtime, async move {
             let waits = tokio::task::spawn_local(async move { waiter.end().await });
             tokio::task::yield_now().await;
-            process.finish(Ended { status: 3, at: None });
-            process.finish(Ended { status: 4, at: None });
+            process.finish(ProcessExit { status: 3, at: None });
+            process.finish(ProcessExit { status: 4, at: None });
             assert_eq!(waits.await.unwrap().status, 3);
             assert_eq!(process.end().await.status, 3);
             assert_eq!(process.status(true), Status::STOPPED);

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::options::Options;
-use crate::process::Ended;
+use crate::process::ProcessExit;
 
 const NAME: &str = "corten.json";
 /// As large, for the next one.
@@ -113,7 +113,7 @@ impl Record {
     }
 
     /// With init's end.
-    pub fn ended(&mut self, ended: Ended) {
+    pub fn ended(&mut self, ended: ProcessExit) {
         self.exit = ended.at.map(|at| Exit { status: ended.status, at });
     }
 }
@@ -153,7 +153,7 @@ mod tests {
         let taken = sizes();
         record.pid = i32::MAX;
         record.replace(&bundle).unwrap();
-        record.ended(Ended { status: u32::MAX, at: Some(Duration::new(u64::MAX, 999_999_999)) });
+        record.ended(ProcessExit { status: u32::MAX, at: Some(Duration::new(u64::MAX, 999_999_999)) });
         record.replace(&bundle).unwrap();
         assert_eq!(Record::read(&bundle).as_ref(), Some(&record));
         assert_eq!(sizes(), taken, "it took more room later");

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use corten::sys::tty::send;
 
 use super::Pod;
-use crate::process::{Ended, Process, ProcessPhase};
+use crate::process::{Process, ProcessExit, ProcessPhase};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{clock, log, mounts, operator};
@@ -77,7 +77,7 @@ impl Pod {
     }
 
     /// Init, and how it ended: `None` for one that was never started, and is killed for its deletion.
-    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<Process>, Option<Ended>)> {
+    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<Process>, Option<ProcessExit>)> {
         let turn = task.turn.lock().await;
         // Somebody else's Delete may have come first.
         self.task(&task.id)?;

@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use tokio::time::timeout;
 
 use super::Pod;
-use crate::process::{Ended, Process};
+use crate::process::{Process, ProcessExit};
 use crate::record::Record;
 use crate::task::Task;
 use crate::{clock, exits, log, operator};
@@ -30,7 +30,7 @@ const KILLED: Duration = Duration::from_secs(1);
 pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     let process = task.init.clone();
     let exit = exits::end_of(&pidfd, process.pid.get()).await;
-    let ended = Ended::now(exit);
+    let ended = ProcessExit::now(exit);
     task.over.happen();
     task.starters.dismiss();
     settle(&task).await;
@@ -79,10 +79,10 @@ async fn kill_all(task: &Rc<Task>) {
 /// Watches an exec, once its start has been told.
 pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<Process>, pidfd: Rc<OwnedFd>) {
     let exit = exits::end_of(&pidfd, process.pid.get()).await;
-    finish(&pod, &task, &process, Ended::now(exit));
+    finish(&pod, &task, &process, ProcessExit::now(exit));
 }
 
-fn finish(pod: &Pod, task: &Task, process: &Process, ended: Ended) {
+fn finish(pod: &Pod, task: &Task, process: &Process, ended: ProcessExit) {
     pod.rest.wake();
     if let Some(streams) = process.streams.borrow().as_ref() {
         streams.over();
@@ -101,7 +101,7 @@ fn finish(pod: &Pod, task: &Task, process: &Process, ended: Ended) {
 }
 
 /// For a `delete` that comes instead of us.
-fn record(task: &Task, ended: Ended) {
+fn record(task: &Task, ended: ProcessExit) {
     let Some(mut record) = Record::read(&task.bundle) else { return };
     record.ended(ended);
     if let Err(error) = record.replace(&task.bundle) {
