@@ -50,12 +50,12 @@ pub struct Record {
     /// Init; 0 before there is one.
     pub pid: i32,
     /// How init ended.
-    pub exit: Option<Exit>,
+    pub exit: Option<RecordedExit>,
 }
 
 /// An end as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
+pub struct RecordedExit {
     /// Exit status.
     pub status: u32,
     /// When, since the epoch.
@@ -114,7 +114,7 @@ impl Record {
 
     /// With init's end.
     pub fn ended(&mut self, ended: ProcessExit) {
-        self.exit = ended.at.map(|at| Exit { status: ended.status, at });
+        self.exit = ended.at.map(|at| RecordedExit { status: ended.status, at });
     }
 }
 

@@ -21,7 +21,7 @@ use corten::state::Identity;
 use super::{socket, start};
 use crate::driver::Driver;
 use crate::flags::Flags;
-use crate::record::{Exit, Record};
+use crate::record::{Record, RecordedExit};
 use crate::refusal::Result;
 use crate::{clock, log, mounts};
 
@@ -45,7 +45,8 @@ pub fn delete(flags: &Flags) -> Result<()> {
     corten::state::check_id(&flags.id)?;
     let bundle = bundle(flags);
     let first = Member::of(&bundle, &flags.id, &flags.namespace);
-    let Exit { status, at } = first.record.exit.unwrap_or(Exit { status: KILLED, at: clock::since_epoch() });
+    let RecordedExit { status, at } =
+        first.record.exit.unwrap_or(RecordedExit { status: KILLED, at: clock::since_epoch() });
     let pid = first.record.pid;
     let socket = start::path_of(&first.record.address).map(Path::to_owned);
     let dead = socket.as_deref().is_some_and(|socket| is_dead(first.record.server.as_ref(), socket));
