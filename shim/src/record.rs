@@ -33,7 +33,7 @@ const ROOM: usize = 192;
 /// The file. Fields that are not known are ignored, so that an older `delete` reads what a newer server wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct ShimRecord {
     /// Layout; 1.
     pub version: u32,
     /// The container.
@@ -62,11 +62,11 @@ pub struct RecordedExit {
     pub at: Duration,
 }
 
-impl Record {
+impl ShimRecord {
     /// Reads a bundle's; `None` when there is none, or none that reads: `delete` then goes by what it was told.
-    pub fn read(bundle: &Path) -> Option<Record> {
+    pub fn read(bundle: &Path) -> Option<ShimRecord> {
         let bytes = std::fs::read(bundle.join(NAME)).ok()?;
-        serde_json::from_slice(&bytes).ok().filter(|record: &Record| record.version == 1)
+        serde_json::from_slice(&bytes).ok().filter(|record: &ShimRecord| record.version == 1)
     }
 
     /// Writes it into `bundle`, and takes the room for what will be known later.
@@ -146,8 +146,8 @@ mod tests {
     fn it_is_read_as_it_was_written_and_survives_rubbish() {
         let bundle = std::env::temp_dir().join(format!("corten-record-{}", std::process::id()));
         std::fs::create_dir_all(&bundle).unwrap();
-        assert_eq!(Record::read(&bundle), None);
-        let mut record = Record { version: 1, id: "c".into(), ..Default::default() };
+        assert_eq!(ShimRecord::read(&bundle), None);
+        let mut record = ShimRecord { version: 1, id: "c".into(), ..Default::default() };
         record.begin(&bundle).unwrap();
         let sizes = || [NAME, SPARE].map(|name| std::fs::metadata(bundle.join(name)).unwrap().len());
         let taken = sizes();
@@ -155,18 +155,18 @@ mod tests {
         record.replace(&bundle).unwrap();
         record.ended(ProcessExit { status: u32::MAX, at: Some(Duration::new(u64::MAX, 999_999_999)) });
         record.replace(&bundle).unwrap();
-        assert_eq!(Record::read(&bundle).as_ref(), Some(&record));
+        assert_eq!(ShimRecord::read(&bundle).as_ref(), Some(&record));
         assert_eq!(sizes(), taken, "it took more room later");
         std::fs::remove_file(bundle.join(SPARE)).unwrap();
         record.replace(&bundle).unwrap();
         record.begin(&bundle).unwrap();
-        assert_eq!(Record::read(&bundle), Some(record));
+        assert_eq!(ShimRecord::read(&bundle), Some(record));
         for rubbish in ["", "{", "{\"version\":2}", "[]"] {
             std::fs::write(bundle.join(NAME), rubbish).unwrap();
-            assert_eq!(Record::read(&bundle), None, "{rubbish}");
+            assert_eq!(ShimRecord::read(&bundle), None, "{rubbish}");
         }
         std::fs::write(bundle.join(NAME), "{\"version\":1,\"future\":{}}").unwrap();
-        assert_eq!(Record::read(&bundle).map(|record| record.version), Some(1));
+        assert_eq!(ShimRecord::read(&bundle).map(|record| record.version), Some(1));
         std::fs::remove_dir_all(&bundle).unwrap();
     }
 }

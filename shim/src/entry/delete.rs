@@ -21,7 +21,7 @@ use corten::state::Identity;
 use super::{socket, start};
 use crate::driver::Driver;
 use crate::flags::Flags;
-use crate::record::{Record, RecordedExit};
+use crate::record::{RecordedExit, ShimRecord};
 use crate::refusal::Result;
 use crate::{clock, log, mounts};
 
@@ -33,7 +33,7 @@ const DYING: Duration = Duration::from_secs(1);
 
 struct Member {
     bundle: PathBuf,
-    record: Record,
+    record: ShimRecord,
     driver: Driver,
 }
 
@@ -111,11 +111,11 @@ fn bundle(flags: &Flags) -> PathBuf {
 }
 
 /// The containers beside this one whose server was the same.
-fn others(bundle: &Path, first: &Record, namespace: &str) -> Vec<Member> {
+fn others(bundle: &Path, first: &ShimRecord, namespace: &str) -> Vec<Member> {
     let entries = bundle.parent().and_then(|parent| std::fs::read_dir(parent).ok());
     let mut found = Vec::new();
     for entry in entries.into_iter().flatten().flatten() {
-        let Some(record) = Record::read(&entry.path()) else { continue };
+        let Some(record) = ShimRecord::read(&entry.path()) else { continue };
         if record.id != first.id && record.address == first.address && !first.address.is_empty() {
             found.push(Member::new(entry.path(), record, namespace));
         }
@@ -126,7 +126,7 @@ fn others(bundle: &Path, first: &Record, namespace: &str) -> Vec<Member> {
 impl Member {
     /// What its record says; without one, what can be told without.
     fn of(bundle: &Path, id: &str, namespace: &str) -> Member {
-        let mut record = Record::read(bundle).unwrap_or_default();
+        let mut record = ShimRecord::read(bundle).unwrap_or_default();
         record.id = id.to_owned();
         if record.address.is_empty() {
             let address = std::fs::read_to_string(bundle.join("address")).unwrap_or_default();
@@ -135,7 +135,7 @@ impl Member {
         Member::new(bundle.to_owned(), record, namespace)
     }
 
-    fn new(bundle: PathBuf, record: Record, namespace: &str) -> Member {
+    fn new(bundle: PathBuf, record: ShimRecord, namespace: &str) -> Member {
         let driver = Driver::new(&record.options, namespace, record.systemd, &bundle);
         Member { bundle, record, driver }
     }

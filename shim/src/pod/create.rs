@@ -22,7 +22,7 @@ use crate::operator::Crew;
 use crate::options::Options;
 use crate::process::Process;
 use crate::ready::Once;
-use crate::record::Record;
+use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
 use crate::task::{Starts, Task};
 use crate::{exits, log, mounts, operator};
@@ -177,7 +177,7 @@ fn make(
     let peek = Peek::read(&wish.bundle);
     let systemd = peek.systemd(&wish.options);
     let driver = Driver::new(&wish.options, namespace, systemd, &wish.bundle);
-    let mut record = Record {
+    let mut record = ShimRecord {
         version: 1,
         id: wish.id.clone(),
         address: server.address,

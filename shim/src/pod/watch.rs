@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Pod;
 use crate::process::{Process, ProcessExit};
-use crate::record::Record;
+use crate::record::ShimRecord;
 use crate::task::Task;
 use crate::{clock, exits, log, operator};
 
@@ -102,7 +102,7 @@ fn finish(pod: &Pod, task: &Task, process: &Process, ended: ProcessExit) {
 
 /// For a `delete` that comes instead of us.
 fn record(task: &Task, ended: ProcessExit) {
-    let Some(mut record) = Record::read(&task.bundle) else { return };
+    let Some(mut record) = ShimRecord::read(&task.bundle) else { return };
     record.ended(ended);
     if let Err(error) = record.replace(&task.bundle) {
         log::warn(&error.to_string());
