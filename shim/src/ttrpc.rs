@@ -21,7 +21,7 @@ pub const REMOTE_OPEN: u8 = 2;
 
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct MessageHeader {
     /// Length of the message behind it.
     pub length: u32,
     /// The call it belongs to: odd, chosen by the client.
@@ -32,10 +32,10 @@ pub struct Header {
     pub flags: u8,
 }
 
-impl Header {
-    fn of(bytes: [u8; 10]) -> Header {
+impl MessageHeader {
+    fn of(bytes: [u8; 10]) -> MessageHeader {
         let [a, b, c, d, e, f, g, h, kind, flags] = bytes;
-        Header {
+        MessageHeader {
             length: u32::from_be_bytes([a, b, c, d]),
             stream: u32::from_be_bytes([e, f, g, h]),
             kind,
@@ -48,13 +48,15 @@ impl Header {
 ///
 /// # Errors
 /// The connection's.
-pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Header, Result<Vec<u8>, ()>)>> {
+pub async fn read(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<(MessageHeader, Result<Vec<u8>, ()>)>> {
     let mut head = [0; 10];
     match from.read_exact(&mut head).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     };
-    let header = Header::of(head);
+    let header = MessageHeader::of(head);
     if header.length > MOST {
         let mut rest = (&mut *from).take(u64::from(header.length));
         tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
