@@ -53,7 +53,7 @@ impl ProcessExit {
 }
 
 /// A process.
-pub struct Process {
+pub struct TaskProcess {
     /// Empty for init.
     pub exec_id: String,
     /// What its client wants behind its descriptors.
@@ -77,10 +77,10 @@ pub struct Process {
     end: Notify,
 }
 
-impl Process {
+impl TaskProcess {
     /// One that has not started.
-    pub fn new(exec_id: String, wanted: StreamPaths) -> Rc<Process> {
-        Rc::new(Process {
+    pub fn new(exec_id: String, wanted: StreamPaths) -> Rc<TaskProcess> {
+        Rc::new(TaskProcess {
             exec_id,
             wanted,
             object: RefCell::default(),
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_first_end_counts_and_wakes() {
-        let process = Process::new(String::new(), StreamPaths::default());
+        let process = TaskProcess::new(String::new(), StreamPaths::default());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let local = tokio::task::LocalSet::new();
         let waiter = process.clone();

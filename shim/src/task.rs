@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::driver::Driver;
 use crate::io::Owner;
 use crate::operator::Crew;
-use crate::process::{Process, ProcessPhase};
+use crate::process::{ProcessPhase, TaskProcess};
 use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
 
@@ -40,9 +40,9 @@ pub struct Task {
     /// Tells of kills for want of memory.
     pub oom: RefCell<Option<OomWatch>>,
     /// The first process.
-    pub init: Rc<Process>,
+    pub init: Rc<TaskProcess>,
     /// The others, by exec id.
-    pub execs: RefCell<BTreeMap<String, Rc<Process>>>,
+    pub execs: RefCell<BTreeMap<String, Rc<TaskProcess>>>,
     /// It is frozen.
     pub paused: Cell<bool>,
     /// Held by whatever changes it. What a holder learns of before it lets go (an end, above all) is told after what it
@@ -101,7 +101,7 @@ impl Task {
     ///
     /// # Errors
     /// NotFound.
-    pub fn process(&self, exec_id: &str) -> Result<Rc<Process>> {
+    pub fn process(&self, exec_id: &str) -> Result<Rc<TaskProcess>> {
         if exec_id.is_empty() {
             return Ok(self.init.clone());
         }
@@ -110,7 +110,7 @@ impl Task {
     }
 
     /// The execs that run.
-    pub fn running_execs(&self) -> Vec<Rc<Process>> {
+    pub fn running_execs(&self) -> Vec<Rc<TaskProcess>> {
         let execs = self.execs.borrow();
         execs.values().filter(|exec| exec.phase.get() == ProcessPhase::Running).cloned().collect()
     }

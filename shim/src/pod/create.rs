@@ -20,7 +20,7 @@ use crate::driver::{Driver, LaunchedProcess, Peek, Wish};
 use crate::io::{Owner, Prepared, StreamPaths, prepare};
 use crate::operator::Crew;
 use crate::options::Options;
-use crate::process::Process;
+use crate::process::TaskProcess;
 use crate::ready::Once;
 use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
@@ -97,7 +97,7 @@ impl Pod {
         prepared: Prepared,
         Done { made, driver, own_pids }: Done,
     ) -> Result<CreateTaskResponse> {
-        let init = Process::new(String::new(), wanted);
+        let init = TaskProcess::new(String::new(), wanted);
         let pidfd = init.born(made.pid, made.pidfd);
         match prepared.start(made.console) {
             Ok(streams) => drop(init.streams.replace(Some(streams))),

@@ -13,7 +13,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use corten::sys::tty::send;
 
 use super::Pod;
-use crate::process::{Process, ProcessExit, ProcessPhase};
+use crate::process::{ProcessExit, ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{clock, log, mounts, operator};
@@ -77,7 +77,7 @@ impl Pod {
     }
 
     /// Init, and how it ended: `None` for one that was never started, and is killed for its deletion.
-    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<Process>, Option<ProcessExit>)> {
+    async fn delete_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<(Rc<TaskProcess>, Option<ProcessExit>)> {
         let turn = task.turn.lock().await;
         // Somebody else's Delete may have come first.
         self.task(&task.id)?;
@@ -132,7 +132,7 @@ impl Pod {
     }
 }
 
-async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<Process>> {
+async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<TaskProcess>> {
     let process = task.process(exec_id)?;
     match process.phase.get() {
         ProcessPhase::Stopped | ProcessPhase::Created => {}
@@ -152,7 +152,7 @@ async fn delete_exec(task: &Rc<Task>, exec_id: &str) -> Result<Rc<Process>> {
     Ok(process)
 }
 
-fn kill_exec(process: &Process, signal: i32) -> Result<()> {
+fn kill_exec(process: &TaskProcess, signal: i32) -> Result<()> {
     match process.phase.get() {
         ProcessPhase::Created | ProcessPhase::Starting => {
             Err(Refusal::state("process not created: it has not started"))
@@ -162,7 +162,7 @@ fn kill_exec(process: &Process, signal: i32) -> Result<()> {
     }
 }
 
-fn signal_to(process: &Process, signal: i32) -> Result<()> {
+fn signal_to(process: &TaskProcess, signal: i32) -> Result<()> {
     let Some(pidfd) = process.pidfd.borrow().clone() else { return Err(finished()) };
     match send(pidfd.as_fd(), signal) {
         Err(rustix::io::Errno::SRCH) => Err(finished()),

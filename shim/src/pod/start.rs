@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use super::{Pod, watch};
 use crate::driver::LaunchedProcess;
 use crate::io::{Prepared, StreamPaths, prepare};
-use crate::process::{Process, ProcessPhase};
+use crate::process::{ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 use crate::{exits, operator};
@@ -43,7 +43,7 @@ impl Pod {
             stdout: request.stdout,
             stderr: request.stderr,
         };
-        let process = Process::new(request.exec_id.clone(), wanted);
+        let process = TaskProcess::new(request.exec_id.clone(), wanted);
         process.object.replace(Some(object));
         process.raw.replace(request.spec.into_option().map(|any| any.value).unwrap_or_default());
         task.execs.borrow_mut().insert(request.exec_id.clone(), process);
@@ -114,7 +114,7 @@ impl Pod {
     async fn launch_exec(
         self: &Rc<Self>,
         task: &Rc<Task>,
-        process: &Rc<Process>,
+        process: &Rc<TaskProcess>,
         object: spec::Process,
     ) -> Result<i32> {
         let (made, prepared) = launch(task, process, object).await?;
@@ -129,7 +129,7 @@ impl Pod {
     fn exec_runs(
         self: &Rc<Self>,
         task: &Rc<Task>,
-        process: &Rc<Process>,
+        process: &Rc<TaskProcess>,
         made: LaunchedProcess,
         prepared: Prepared,
     ) -> Result<i32> {
@@ -158,7 +158,7 @@ impl Pod {
 
 async fn launch(
     task: &Rc<Task>,
-    process: &Rc<Process>,
+    process: &Rc<TaskProcess>,
     object: spec::Process,
 ) -> Result<(LaunchedProcess, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;

@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::MessageField;
 use tokio::time::timeout;
 
 use super::Pod;
-use crate::process::{Process, ProcessExit};
+use crate::process::{ProcessExit, TaskProcess};
 use crate::record::ShimRecord;
 use crate::task::Task;
 use crate::{clock, exits, log, operator};
@@ -77,12 +77,12 @@ async fn kill_all(task: &Rc<Task>) {
 }
 
 /// Watches an exec, once its start has been told.
-pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<Process>, pidfd: Rc<OwnedFd>) {
+pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<TaskProcess>, pidfd: Rc<OwnedFd>) {
     let exit = exits::end_of(&pidfd, process.pid.get()).await;
     finish(&pod, &task, &process, ProcessExit::now(exit));
 }
 
-fn finish(pod: &Pod, task: &Task, process: &Process, ended: ProcessExit) {
+fn finish(pod: &Pod, task: &Task, process: &TaskProcess, ended: ProcessExit) {
     pod.rest.wake();
     if let Some(streams) = process.streams.borrow().as_ref() {
         streams.over();
