@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "tidy/commits.rs"]
+mod commits;
+
 const MAX_LINES: usize = 500;
 const FUNCTION_WARNING: usize = 60;
 const FUNCTION_MAX: usize = 80;
