@@ -13,6 +13,8 @@ use std::process::Command;
 
 #[path = "tidy/commits.rs"]
 mod commits;
+#[path = "tidy/names.rs"]
+mod names;
 
 const MAX_LINES: usize = 500;
 const FUNCTION_WARNING: usize = 60;
