@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `create` (compatibility S1).
+//! `create` (compatibility S1), and the flags that it shares with `run`.
 
-use corten::verbs;
+use std::ffi::OsString;
+
+use corten::{ask, state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
-use super::launch::LaunchFlags;
+use super::values;
 
 /// create a container
 ///
@@ -35,5 +37,66 @@ impl CreateCommand {
         session.root.prepare()?;
         verbs::create(&session.home, ask).map_err(Failure::from)?;
         Ok(0)
+    }
+}
+
+/// Flags of `create` and `run`.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub struct LaunchFlags {
+    /// path to the root of the bundle directory, defaults to the current directory
+    #[arg(long, short)]
+    bundle: Option<OsString>,
+    /// name of the specification file in the bundle (default: "config.json")
+    #[arg(long, short = 'f')]
+    config: Option<OsString>,
+    /// path to an AF_UNIX socket which will receive the master end of the console's pseudoterminal
+    #[arg(long)]
+    console_socket: Option<OsString>,
+    /// path to an AF_UNIX socket which will receive a pidfd of the container's init process
+    #[arg(long)]
+    pidfd_socket: Option<OsString>,
+    /// file to write the process id to
+    #[arg(long)]
+    pid_file: Option<OsString>,
+    /// do not use pivot_root; for a root filesystem on a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// keep the caller's session keyring instead of creating one for the container
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// pass N more file descriptors to the container (stdio + $LISTEN_FDS + N in total)
+    #[arg(long)]
+    preserve_fds: Option<u32>,
+}
+
+impl LaunchFlags {
+    /// The request.
+    ///
+    /// # Errors
+    /// A malformed id, a descriptor that is not there.
+    pub fn ask(self, id: String) -> Result<ask::Create, Failure> {
+        state::check_id(&id)?;
+        let listen_fds = values::listen_fds();
+        let preserve_fds = self.preserve_fds.unwrap_or(0);
+        values::handed_down("LISTEN_FDS", 3, listen_fds)?;
+        values::handed_down("--preserve-fds", 3 + listen_fds, preserve_fds)?;
+        Ok(ask::Create {
+            id,
+            bundle: values::path(self.bundle).unwrap_or_else(|| ".".into()),
+            config: values::path(self.config),
+            stdio: values::stdio(self.console_socket),
+            pid_file: values::path(self.pid_file),
+            pidfd_socket: values::path(self.pidfd_socket),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            keyring_suffix: String::new(),
+            console_size: corten::sys::tty::size_of_stdio(),
+            preserve_fds,
+            listen_fds,
+            notify: values::notify_socket(),
+            run: false,
+            detach: false,
+        })
     }
 }

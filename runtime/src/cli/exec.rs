@@ -11,7 +11,6 @@ use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::{EXEC_ERROR, Failure};
 use super::flags::Order;
 use super::foreground::Foreground;
-use super::launch;
 use super::values;
 
 /// execute a new process inside the container
@@ -111,7 +110,7 @@ impl ExecCommand {
         if self.command.first().is_some_and(|word| word == "--") {
             self.command.remove(0);
         }
-        let stdio = launch::stdio(self.console_socket.take());
+        let stdio = values::stdio(self.console_socket.take());
         self.check_console(&stdio)?;
         let preserve_fds = self.preserve_fds.unwrap_or(0);
         values::handed_down("--preserve-fds", 3, preserve_fds)?;

@@ -15,7 +15,6 @@ pub mod values;
 
 mod console;
 mod foreground;
-mod launch;
 mod output;
 
 mod create;

@@ -11,9 +11,9 @@ use corten::host::notify::Notify;
 use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
+use super::create::LaunchFlags;
 use super::failure::Failure;
 use super::foreground::Foreground;
-use super::launch::LaunchFlags;
 
 /// create and run a container
 ///

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use corten::ask::Stdio;
 use nix::sys::signal::Signal;
 
 use super::failure::Failure;
@@ -19,6 +20,11 @@ const RTMAX: i32 = 64;
 /// A path; Go's clients pass an empty one for none.
 pub fn path(value: Option<OsString>) -> Option<PathBuf> {
     value.filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Our own descriptors, or `--console-socket`.
+pub fn stdio(console_socket: Option<OsString>) -> Stdio {
+    path(console_socket).map_or(Stdio::Inherit, Stdio::ConsoleSocket)
 }
 
 /// A text; an empty one is none.
