@@ -15,6 +15,8 @@ use std::process::Command;
 mod commits;
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/walks.rs"]
+mod walks;
 
 const MAX_LINES: usize = 500;
 const FUNCTION_WARNING: usize = 60;
