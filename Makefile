@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels \
-        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint fmt check-aarch64 bench bench-shim lab man \
+        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-shim lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -106,6 +106,9 @@ oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=,
 lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) .ci/lint all
+
+yardstick: ## measures the code as docs/yardstick.md says, and writes the figures into it
+	@$(ENV) .ci/yardstick --write
 
 fmt: ## format the Rust sources
 	$(CARGO) fmt --all
