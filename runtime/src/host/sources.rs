@@ -19,7 +19,7 @@ use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
 use crate::program::op::{FsTree, Must, Node, Source, Tree};
 use crate::stage::locks;
-use crate::sys::mount::{Change, set_attr};
+use crate::sys::mount::{MountAttrChange, set_attr};
 
 /// PROC_SUPER_MAGIC (linux/magic.h).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -61,34 +61,44 @@ fn attributes(
     all: Attrs,
     top: Attrs,
 ) -> Result<()> {
-    let mut changes = propagation.iter().map(|change| Change {
+    let mut changes = propagation.iter().map(|change| MountAttrChange {
         propagation: change.flag,
         recursive: change.recursive,
-        ..Change::default()
+        ..MountAttrChange::default()
     });
     // The first propagation change and the attributes of the whole tree are one call.
     let mut first = changes.next().unwrap_or_default();
     if first.recursive || all.set | all.clear == 0 {
         (first.set, first.clear) = (all.set, all.clear);
     }
-    let mut rest: Vec<Change> = changes.collect();
+    let mut rest: Vec<MountAttrChange> = changes.collect();
     if !first.recursive && all.set | all.clear != 0 {
-        rest.push(Change { set: all.set, clear: all.clear, recursive: true, ..Change::default() });
+        rest.push(MountAttrChange {
+            set: all.set,
+            clear: all.clear,
+            recursive: true,
+            ..MountAttrChange::default()
+        });
     }
-    let needed = |change: &&Change| change.set | change.clear | change.propagation != 0;
+    let needed = |change: &&MountAttrChange| change.set | change.clear | change.propagation != 0;
     for change in [first].iter().chain(&rest).filter(needed) {
         apply(mount, path, *change, 0)?;
     }
     match top.set | top.clear | top.implied {
         0 => Ok(()),
-        _ => apply(mount, path, Change { set: top.set, clear: top.clear, ..Change::default() }, top.implied),
+        _ => apply(
+            mount,
+            path,
+            MountAttrChange { set: top.set, clear: top.clear, ..MountAttrChange::default() },
+            top.implied,
+        ),
     }
 }
 
 /// One change; flags that nobody asked for, `implied`, are cleared unless they are locked.
-fn apply(mount: &OwnedFd, path: &str, change: Change<'_>, mut implied: u64) -> Result<()> {
+fn apply(mount: &OwnedFd, path: &str, change: MountAttrChange<'_>, mut implied: u64) -> Result<()> {
     loop {
-        let with = Change { clear: change.clear | implied, ..change };
+        let with = MountAttrChange { clear: change.clear | implied, ..change };
         let Err(errno) = set_attr(mount.as_fd(), &with) else { return Ok(()) };
         implied = match locks::implied_after(errno.0, implied) {
             Some(left) => left,
@@ -225,7 +235,11 @@ fn id_map(mount: &OwnedFd, map: &Idmap, ids: Option<&IdMaps>) -> Result<()> {
         _ => (&map.uid, &map.gid),
     };
     let userns = idmap::userns(uid, gid)?;
-    let change = Change { userns: Some(userns.as_fd()), recursive: map.recursive, ..Change::default() };
+    let change = MountAttrChange {
+        userns: Some(userns.as_fd()),
+        recursive: map.recursive,
+        ..MountAttrChange::default()
+    };
     set_attr(mount.as_fd(), &change).call(|| "mount_setattr(MOUNT_ATTR_IDMAP)")
 }
 

@@ -8,7 +8,7 @@ use crate::error::RawErrno;
 
 /// What to change on a mount (struct mount_attr).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Change<'a> {
+pub struct MountAttrChange<'a> {
     /// MOUNT_ATTR_* to set.
     pub set: u64,
     /// MOUNT_ATTR_* to clear.
@@ -47,7 +47,7 @@ fn ask_set_attr() -> bool {
 ///
 /// # Errors
 /// The errno of mount_setattr(2): ENOSYS before Linux 5.12, EINVAL for what the kernel or the file system cannot.
-pub fn set_attr(mount: BorrowedFd<'_>, change: &Change<'_>) -> Result<(), RawErrno> {
+pub fn set_attr(mount: BorrowedFd<'_>, change: &MountAttrChange<'_>) -> Result<(), RawErrno> {
     let idmap = if change.userns.is_some() { libc::MOUNT_ATTR_IDMAP } else { 0 };
     let attr = libc::mount_attr {
         attr_set: change.set | idmap,

@@ -43,7 +43,8 @@ fn walks_lead_through_what_exists_and_are_short() {
     for Walk { name, most_files, most_lines, files } in &walks {
         let mut seen = BTreeSet::new();
         broken.extend(files.iter().filter(|file| !seen.insert(*file)).map(|f| format!("{name}: {f} twice")));
-        let read = |file: &String| std::fs::read_to_string(root().join(file)).map(|text| text.lines().count());
+        let read =
+            |file: &String| std::fs::read_to_string(root().join(file)).map(|text| text.lines().count());
         let counts: Vec<_> = files.iter().map(|file| (file, read(file))).collect();
         let missing = counts.iter().filter(|(_, count)| count.is_err());
         broken.extend(missing.map(|(file, _)| format!("{name}: {file} is not there")));

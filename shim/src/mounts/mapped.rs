@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use corten::error::Context;
 use corten::host::userns;
 use corten::spec::IdMapping;
-use corten::sys::mount::{Change, set_attr};
+use corten::sys::mount::{MountAttrChange, set_attr};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -79,7 +79,7 @@ impl Layers {
             std::fs::create_dir_all(&point).call(|| format!("mkdir({})", point.display()))?;
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             let tree = open_tree(CWD, layer, flags).call(|| format!("open_tree({layer})"))?;
-            let change = Change { userns: Some(userns.as_fd()), ..Change::default() };
+            let change = MountAttrChange { userns: Some(userns.as_fd()), ..MountAttrChange::default() };
             set_attr(tree.as_fd(), &change).call(|| format!("mount_setattr({layer}, idmap)"))?;
             move_mount(&tree, c"", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
                 .call(|| format!("move_mount({})", point.display()))?;
