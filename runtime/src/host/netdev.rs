@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::netlink::{Address, Link, Netlink};
+use super::netlink::{InterfaceAddress, Link, Netlink};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::netdev::NetDevice;
 
@@ -27,7 +27,7 @@ pub(super) struct Namespaces {
 pub(super) struct Moved {
     namespaces: std::rc::Rc<Namespaces>,
     before: Link,
-    addresses: Vec<Address>,
+    addresses: Vec<InterfaceAddress>,
     /// Where it is now; nothing before it was moved.
     now: std::cell::Cell<Option<u32>>,
 }

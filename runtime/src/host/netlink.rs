@@ -52,7 +52,7 @@ pub(super) struct Link {
 
 /// A permanent address of global scope, as the kernel told it.
 #[derive(Debug, Clone)]
-pub(super) struct Address {
+pub(super) struct InterfaceAddress {
     head: [u8; ADDRESS],
     attributes: Vec<(u16, Vec<u8>)>,
 }
@@ -87,7 +87,7 @@ impl Netlink {
     }
 
     /// The permanent addresses of global scope of a device, in the kernel's order.
-    pub(super) fn addresses(&self, index: u32) -> Result<Vec<Address>> {
+    pub(super) fn addresses(&self, index: u32) -> Result<Vec<InterfaceAddress>> {
         let answers = self.talk(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS]).call(|| "RTM_GETADDR")?;
         Ok(answers.iter().filter_map(|answer| address(answer, index)).collect())
     }
@@ -110,7 +110,7 @@ impl Netlink {
     }
 
     /// Gives the device an address that it had under the name `old`.
-    pub(super) fn add(&self, link: &Link, old: &str, address: &Address) -> Result<()> {
+    pub(super) fn add(&self, link: &Link, old: &str, address: &InterfaceAddress) -> Result<()> {
         let mut message = address.head.to_vec();
         message[4..].copy_from_slice(&link.index.to_ne_bytes());
         for (kind, value) in &address.attributes {
@@ -213,7 +213,7 @@ fn link(answer: &[u8]) -> Option<Link> {
     Some(Link { index: word(answer, 4), name, up: word(answer, 8) & IFF_UP != 0 })
 }
 
-fn address(answer: &[u8], index: u32) -> Option<Address> {
+fn address(answer: &[u8], index: u32) -> Option<InterfaceAddress> {
     let head: [u8; ADDRESS] = answer.get(..ADDRESS)?.try_into().ok()?;
     if word(&head, 4) != index || head[3] != RT_SCOPE_UNIVERSE {
         return None;
@@ -225,7 +225,7 @@ fn address(answer: &[u8], index: u32) -> Option<Address> {
         return None;
     }
     let kept = all.into_iter().filter(|(kind, _)| IFA_KEPT.contains(kind));
-    Some(Address { head, attributes: kept.map(|(kind, value)| (kind, value.to_vec())).collect() })
+    Some(InterfaceAddress { head, attributes: kept.map(|(kind, value)| (kind, value.to_vec())).collect() })
 }
 
 #[cfg(test)]
