@@ -86,7 +86,7 @@ pub fn make(rdt: &Rdt, record: &ResctrlGroups) -> Result<()> {
 /// What `update` found in a file `schemata`.
 #[derive(Debug)]
 #[must_use = "dropping it keeps the change"]
-pub struct Before {
+pub struct SchemataBefore {
     path: PathBuf,
     content: String,
 }
@@ -96,11 +96,11 @@ pub struct Before {
 ///
 /// # Errors
 /// What resctrl says of schemata that it refuses; the class is then as it was.
-pub fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<Before>> {
+pub fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<SchemataBefore>> {
     let Some(class) = record.groups.first() else { return Ok(None) };
     let path = class.join("schemata");
     let content = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
-    let before = Before { path, content };
+    let before = SchemataBefore { path, content };
     match write_lines(class, schemata) {
         Ok(()) => Ok(Some(before)),
         // It takes all lines or none, unless the hardware fails in between.
@@ -108,7 +108,7 @@ pub fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<Befo
     }
 }
 
-impl Before {
+impl SchemataBefore {
     /// Takes the change back.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ fn taken_back(error: Error, what: &str, undone: Result<()>) -> Error {
 }
 
 /// Intel RDT: new schemata for the class of a container that has one.
-fn schemata(container: &Container, ask: &IntelRdt) -> Result<Option<rdt::Before>> {
+fn schemata(container: &Container, ask: &IntelRdt) -> Result<Option<rdt::SchemataBefore>> {
     let flags = |error: Error| {
         error
             .relocated("config.json /linux/intelRdt/l3CacheSchema", "--l3-cache-schema")
