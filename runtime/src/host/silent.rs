@@ -16,7 +16,7 @@ use crate::cgroup::Group;
 use crate::error::{Error, Kind, Result};
 use crate::procfs::Stat;
 use crate::program::{Op, Program, Ref, StageOp, explain};
-use crate::seccomp::{Answer, Filter, SeccompData, SockFilter};
+use crate::seccomp::{Filter, FilterAnswer, SeccompData, SockFilter};
 use crate::stage::wire::barrier;
 use crate::sys::wait::Exit;
 
@@ -81,7 +81,7 @@ pub fn judge(end: End, program: &Program, from: usize, group: Option<(&Group, u6
             _ => word(program, steps, Some(exit)),
         }),
         // Who has waited knows how it ended. We know what it cannot have survived.
-        End::Unknown => deadly(program, steps, |answer| answer == Answer::Kills)
+        End::Unknown => deadly(program, steps, |answer| answer == FilterAnswer::Kills)
             .map(|_| word(program, from..program.steps.len(), None)),
     }
 }
@@ -104,10 +104,10 @@ pub fn word(program: &Program, steps: Range<usize>, exit: Option<Exit>) -> Error
         Some(Exit::Signal(signal)) => format!("killed by signal {signal}"),
         Some(Exit::Code(code)) => format!("exit status {code}"),
     };
-    let refused = |answer: Answer| match exit {
+    let refused = |answer: FilterAnswer| match exit {
         // It could not even say so.
-        Some(Exit::Code(_)) => answer != Answer::Passes,
-        _ => answer == Answer::Kills,
+        Some(Exit::Code(_)) => answer != FilterAnswer::Passes,
+        _ => answer == FilterAnswer::Kills,
     };
     let (index, call) = match deadly(program, steps.clone(), refused) {
         Some((index, number)) if !matches!(exit, Some(Exit::Signal(signal)) if signal != libc::SIGSYS) => (
@@ -129,7 +129,7 @@ fn stage_steps(program: &Program, steps: Range<usize>) -> impl Iterator<Item = (
 }
 
 /// The first of these steps with a call that the filter, loaded by then, answers so; and the call.
-fn deadly(program: &Program, steps: Range<usize>, so: impl Fn(Answer) -> bool) -> Option<(usize, i64)> {
+fn deadly(program: &Program, steps: Range<usize>, so: impl Fn(FilterAnswer) -> bool) -> Option<(usize, i64)> {
     let (loaded, filter) = stage_steps(program, 0..steps.end).find_map(|(index, op)| match op {
         StageOp::Seccomp { filter, .. } => Some((index, Filter::of_words(filter))),
         _ => None,

@@ -8,7 +8,7 @@ use super::{Filter, Host, SockFilter};
 
 /// An answer, as far as the caller has to care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum FilterAnswer {
     /// The kernel performs the call.
     Passes,
     /// It fails, or somebody else answers it.
@@ -56,19 +56,19 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 impl Filter {
     /// What it answers to `call`. A filter that is not of our compiler's making (an annotation brings its own bytes) and
     /// does what ours does not is taken to refuse.
-    pub fn answer(&self, call: SeccompData) -> Answer {
+    pub fn answer(&self, call: SeccompData) -> FilterAnswer {
         let audit = Host::NATIVE.and_then(|host| host.abis().first()).map_or(0, |abi| abi.audit);
         match run(&self.insns, &call, audit).map(|value| value & RET_ACTION_FULL) {
-            Some(RET_ALLOW | RET_LOG) => Answer::Passes,
+            Some(RET_ALLOW | RET_LOG) => FilterAnswer::Passes,
             // The stage handles no signal, so that SIGSYS is its end.
-            Some(RET_KILL_THREAD | RET_KILL_PROCESS | RET_TRAP) => Answer::Kills,
-            _ => Answer::Refused,
+            Some(RET_KILL_THREAD | RET_KILL_PROCESS | RET_TRAP) => FilterAnswer::Kills,
+            _ => FilterAnswer::Refused,
         }
     }
 
     /// Whether all of these calls pass.
     pub fn lets(&self, calls: &[SeccompData]) -> bool {
-        calls.iter().all(|call| self.answer(*call) == Answer::Passes)
+        calls.iter().all(|call| self.answer(*call) == FilterAnswer::Passes)
     }
 }
 
@@ -111,18 +111,18 @@ mod tests {
     fn answers_are_the_kernels() {
         let one = |action: &str| {
             let filter = filter(serde_json::json!([{"names": ["setsid"], "action": action}]));
-            assert_eq!(filter.answer(SeccompData::plain(libc::SYS_getpid)), Answer::Passes, "{action}");
+            assert_eq!(filter.answer(SeccompData::plain(libc::SYS_getpid)), FilterAnswer::Passes, "{action}");
             filter.answer(SeccompData::plain(libc::SYS_setsid))
         };
         for (action, want) in [
-            ("SCMP_ACT_ALLOW", Answer::Passes),
-            ("SCMP_ACT_LOG", Answer::Passes),
-            ("SCMP_ACT_ERRNO", Answer::Refused),
-            ("SCMP_ACT_TRACE", Answer::Refused),
-            ("SCMP_ACT_KILL", Answer::Kills),
-            ("SCMP_ACT_KILL_THREAD", Answer::Kills),
-            ("SCMP_ACT_KILL_PROCESS", Answer::Kills),
-            ("SCMP_ACT_TRAP", Answer::Kills),
+            ("SCMP_ACT_ALLOW", FilterAnswer::Passes),
+            ("SCMP_ACT_LOG", FilterAnswer::Passes),
+            ("SCMP_ACT_ERRNO", FilterAnswer::Refused),
+            ("SCMP_ACT_TRACE", FilterAnswer::Refused),
+            ("SCMP_ACT_KILL", FilterAnswer::Kills),
+            ("SCMP_ACT_KILL_THREAD", FilterAnswer::Kills),
+            ("SCMP_ACT_KILL_PROCESS", FilterAnswer::Kills),
+            ("SCMP_ACT_TRAP", FilterAnswer::Kills),
         ] {
             assert_eq!(one(action), want, "{action}");
         }
@@ -137,7 +137,7 @@ mod tests {
         let filter = compile(&profile).unwrap().unwrap();
         let clone = |flags: u64| SeccompData { number: libc::SYS_clone, arguments: [flags, 0, 0, 0, 0, 0] };
         assert!(filter.lets(&[clone(0x9000)]));
-        assert_eq!(filter.answer(clone(0x2000_0000)), Answer::Refused);
+        assert_eq!(filter.answer(clone(0x2000_0000)), FilterAnswer::Refused);
         assert!(!filter.lets(&[clone(0x9000), SeccompData::plain(libc::SYS_setsid)]));
     }
 
@@ -146,7 +146,7 @@ mod tests {
         let insn = |code, k| SockFilter { code, jt: 0, jf: 0, k };
         for insns in [vec![], vec![insn(0x05, u32::MAX)], vec![insn(0x80, 0)], vec![insn(0x20, u32::MAX)]] {
             let filter = Filter { insns, flags: 0, listener: None, unknown: vec![] };
-            assert_eq!(filter.answer(SeccompData::plain(0)), Answer::Refused);
+            assert_eq!(filter.answer(SeccompData::plain(0)), FilterAnswer::Refused);
         }
     }
 }
