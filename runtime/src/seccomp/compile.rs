@@ -23,19 +23,19 @@ const UNLISTED: Target = Target::Return(KILL_THREAD);
 /// Compiles a profile for the ABIs of `host`.
 pub(super) fn filter(profile: Profile, host: Host) -> Result<Filter> {
     let insns =
-        Writer { profile: &profile, program: Assembler::default(), chains: Vec::new() }.write(host)?;
+        FilterWriter { profile: &profile, program: Assembler::default(), chains: Vec::new() }.write(host)?;
     let Profile { flags, listener, unknown, .. } = profile;
     Ok(Filter { insns, flags, listener, unknown })
 }
 
-struct Writer<'a> {
+struct FilterWriter<'a> {
     profile: &'a Profile,
     program: Assembler,
     /// The chains already written, with the width of their arguments.
     chains: Vec<(Vec<SyscallRule>, bool, Target)>,
 }
 
-impl Writer<'_> {
+impl FilterWriter<'_> {
     fn write(mut self, host: Host) -> Result<Vec<SockFilter>> {
         let listed = |abi: &&Abi| self.profile.architectures.iter().any(|name| name == abi.name);
         let (native, others) = (&host.abis()[0], &host.abis()[1..]);
