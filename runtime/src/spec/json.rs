@@ -39,22 +39,22 @@ fn before(bytes: &[u8], line: usize, column: usize) -> &[u8] {
 /// Where in a document its first bytes end, which are JSON as far as they go (RFC 6901: `/mounts/3/options`).
 fn pointer(read: &[u8]) -> String {
     // Of the outermost structure or list on: the key or the index that is being read.
-    let mut path: Vec<Level> = Vec::new();
+    let mut path: Vec<Nesting> = Vec::new();
     let mut rest = read;
     while let [byte, tail @ ..] = rest {
         rest = tail;
         match byte {
-            b'{' => path.push(Level::Key(None)),
-            b'[' => path.push(Level::Index(0)),
+            b'{' => path.push(Nesting::Key(None)),
+            b'[' => path.push(Nesting::Index(0)),
             b'}' | b']' => drop(path.pop()),
             b',' => match path.last_mut() {
-                Some(Level::Index(index)) => *index += 1,
-                Some(Level::Key(key)) => *key = None,
+                Some(Nesting::Index(index)) => *index += 1,
+                Some(Nesting::Key(key)) => *key = None,
                 None => {}
             },
             b'"' => {
                 let length = string_length(tail);
-                if let Some(Level::Key(key @ None)) = path.last_mut() {
+                if let Some(Nesting::Key(key @ None)) = path.last_mut() {
                     *key = Some(&read[read.len() - tail.len() - 1..][..(length + 2).min(tail.len() + 1)]);
                 }
                 rest = tail.get(length + 1..).unwrap_or_default();
@@ -62,7 +62,7 @@ fn pointer(read: &[u8]) -> String {
             _ => {}
         }
     }
-    path.iter().filter_map(Level::segment).fold(String::new(), |pointer, segment| pointer + "/" + &segment)
+    path.iter().filter_map(Nesting::segment).fold(String::new(), |pointer, segment| pointer + "/" + &segment)
 }
 
 /// How many bytes are before the quote that ends a string.
@@ -77,18 +77,18 @@ fn string_length(text: &[u8]) -> usize {
 }
 
 /// Where in the text: one level of nesting.
-enum Level<'a> {
+enum Nesting<'a> {
     /// In a structure: the key with its quotes, once it has been read.
     Key(Option<&'a [u8]>),
     Index(usize),
 }
 
-impl Level<'_> {
+impl Nesting<'_> {
     fn segment(&self) -> Option<String> {
         match self {
-            Level::Index(index) => Some(index.to_string()),
-            Level::Key(None) => None,
-            Level::Key(Some(quoted)) => {
+            Nesting::Index(index) => Some(index.to_string()),
+            Nesting::Key(None) => None,
+            Nesting::Key(Some(quoted)) => {
                 let key: String = serde_json::from_slice(quoted).ok()?;
                 Some(key.replace('~', "~0").replace('/', "~1"))
             }
