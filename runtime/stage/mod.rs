@@ -34,14 +34,14 @@ use wire::{Header, Message, Rec, aux, code, kind};
 
 /// Where a program stands in memory.
 #[derive(Clone, Copy)]
-struct Program {
+struct MappedProgram {
     base: *mut u8,
     length: usize,
 }
 
 /// The stage while it runs.
 struct Stage {
-    program: Program,
+    program: MappedProgram,
     /// Descriptors that operations opened; -1 is empty.
     slots: [i32; wire::SLOTS],
     /// Whether the target in that slot was made by us.
@@ -83,7 +83,7 @@ const fn fault(errno: i32, aux: u32) -> Fault {
 
 const MALFORMED: Fault = fault(sys::EINVAL, aux::PROGRAM);
 
-impl Program {
+impl MappedProgram {
     /// The bytes from `offset` on must hold `count` values of T.
     fn array<T>(self, offset: u32, count: usize) -> Result<*mut T> {
         let offset = offset as usize;
@@ -137,7 +137,7 @@ impl Program {
 /// # Safety
 /// `base` must be 8-byte aligned, readable and writable for `length` bytes, and used by nobody else.
 pub unsafe fn run(base: *mut u8, length: usize) -> ! {
-    let program = Program { base, length };
+    let program = MappedProgram { base, length };
     let Ok(header) = program.get::<Header>(0) else { sys::exit(1) };
     if header.magic != wire::MAGIC || header.version != wire::VERSION {
         sys::exit(1);
@@ -162,7 +162,7 @@ pub fn start(fd: i32) -> ! {
 
 impl Stage {
     /// A stage that has done nothing yet.
-    fn over(program: Program, host: i32, root: i32) -> Stage {
+    fn over(program: MappedProgram, host: i32, root: i32) -> Stage {
         Stage {
             program,
             slots: [-1; wire::SLOTS],

@@ -376,7 +376,7 @@ mod tests {
 
         fn stage(&self) -> Stage {
             Stage::over(
-                super::super::Program { base: core::ptr::null_mut(), length: 0 },
+                super::super::MappedProgram { base: core::ptr::null_mut(), length: 0 },
                 -1,
                 self.fd.as_raw_fd(),
             )
