@@ -42,7 +42,7 @@ pub fn need_permission(annotations: &BTreeMap<String, Option<String>>) -> bool {
 
 /// What they ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obeyed {
+pub struct AnnotationSettings {
     /// Those that would have been obeyed with permission.
     pub not_permitted: Vec<&'static str>,
     /// Keep the caller's supplementary groups (rootless users with groups of their host).
@@ -61,9 +61,9 @@ pub struct Obeyed {
     pub hook_output: Output,
 }
 
-impl Default for Obeyed {
+impl Default for AnnotationSettings {
     fn default() -> Self {
-        Obeyed {
+        AnnotationSettings {
             not_permitted: Vec::new(),
             keep_groups: false,
             mount_context: "context",
@@ -76,7 +76,7 @@ impl Default for Obeyed {
     }
 }
 
-impl Obeyed {
+impl AnnotationSettings {
     /// What is said of those that are not obeyed.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.not_permitted.iter().map(|name| {
@@ -93,8 +93,11 @@ impl Obeyed {
 ///
 /// # Errors
 /// Values that do not read.
-pub fn read(annotations: &BTreeMap<String, Option<String>>, permitted: &Permitted) -> Result<Obeyed> {
-    let mut obeyed = Obeyed::default();
+pub fn read(
+    annotations: &BTreeMap<String, Option<String>>,
+    permitted: &Permitted,
+) -> Result<AnnotationSettings> {
+    let mut obeyed = AnnotationSettings::default();
     if annotations.is_empty() {
         return Ok(obeyed);
     }
@@ -209,7 +212,7 @@ mod tests {
         }
         assert!(read(KEEP_GROUPS, "1").unwrap().keep_groups);
         assert!(!read(KEEP_GROUPS, "0").unwrap().keep_groups);
-        assert_eq!(read("org.example", "x").unwrap(), Obeyed::default());
+        assert_eq!(read("org.example", "x").unwrap(), AnnotationSettings::default());
         let insns = read(BPF, "BgAAAAAA/38=").unwrap().bpf.unwrap();
         assert_eq!(insns, [SockFilter { code: 6, jt: 0, jf: 0, k: 0x7fff_0000 }]);
         assert!(NAMES.is_sorted());
@@ -225,16 +228,27 @@ mod tests {
         let all = BTreeMap::from_iter(all.into_iter().filter(|(name, _)| name != MOUNT_CONTEXT));
         assert!(need_permission(&all));
         let obeyed = super::read(&all, &Permitted::default()).unwrap();
-        let none = Obeyed { not_permitted: PERMITTED.to_vec(), fail_unknown: true, ..Obeyed::default() };
+        let none = AnnotationSettings {
+            not_permitted: PERMITTED.to_vec(),
+            fail_unknown: true,
+            ..AnnotationSettings::default()
+        };
         assert_eq!(obeyed, none);
         assert_eq!(obeyed.warnings().count(), PERMITTED.len());
         let text = format!("# of this host\n  {PIDFD} # because\n{BPF}x\n#{RECEIVER}\norg.example\n");
         let listed = super::read(&all, &Permitted::of(&text, false)).unwrap();
         assert_eq!(
             listed,
-            Obeyed { pidfd_socket: Some("/x".into()), not_permitted: barred_but(PIDFD), ..none.clone() }
+            AnnotationSettings {
+                pidfd_socket: Some("/x".into()),
+                not_permitted: barred_but(PIDFD),
+                ..none.clone()
+            }
         );
         let own = super::read(&all, &Permitted::of("", true)).unwrap();
-        assert_eq!(own, Obeyed { keep_groups: true, not_permitted: barred_but(KEEP_GROUPS), ..none });
+        assert_eq!(
+            own,
+            AnnotationSettings { keep_groups: true, not_permitted: barred_but(KEEP_GROUPS), ..none }
+        );
     }
 }

@@ -109,7 +109,7 @@ pub struct Plan {
     /// from, which root of a user namespace has not).
     pub host_network: bool,
     /// What annotations ask for.
-    pub obeyed: annotations::Obeyed,
+    pub obeyed: annotations::AnnotationSettings,
     /// The configuration's annotations.
     pub annotations: BTreeMap<String, String>,
     /// What was asked with the verb.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::Field;
-use super::annotations::Obeyed;
+use super::annotations::AnnotationSettings;
 use super::caps::{self, Caps};
 use super::ids::Setgroups;
 use super::mempolicy::{self, MemPolicy};
@@ -220,7 +220,11 @@ pub fn overlay(mut process: spec::Process, over: &ask::Overlay) -> spec::Process
 ///
 /// # Errors
 /// Those of [`seccomp::compile`].
-pub fn seccomp(spec: &Spec, obeyed: &Obeyed, warnings: &mut Vec<String>) -> Result<Option<seccomp::Filter>> {
+pub fn seccomp(
+    spec: &Spec,
+    obeyed: &AnnotationSettings,
+    warnings: &mut Vec<String>,
+) -> Result<Option<seccomp::Filter>> {
     if let Some(insns) = &obeyed.bpf {
         let insns = insns.clone();
         return Ok(Some(seccomp::Filter { insns, flags: 0, listener: None, unknown: Vec::new() }));
