@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The runtime behind a container: the one inside, called as a library, or another one, executed.
 //!
-//! Everything here may take its time and runs on an operator's thread.
+//! Everything here may take its time and runs on a verb's thread.
 
 #![forbid(unsafe_code)]
 
@@ -22,9 +22,9 @@ use serde::Deserialize;
 use self::binary::Binary;
 pub use self::binary::keep_working_directory;
 use crate::exits;
-use crate::operator::StateRoot;
 use crate::options::Options;
 use crate::refusal::{Refusal, Result};
+use crate::threads::StateRoot;
 
 /// A runtime.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! entry/   start, delete, -info: what containerd executes us for; start goes on as the server
-//! server   connections ─> rpc ─> pod/ ─> operator (threads) ─> driver ─> the runtime's verbs
+//! server   connections ─> rpc ─> pod/ ─> threads ─> driver ─> the runtime's verbs
 //! exits    pidfds ─> pod/watch ─> events (one queue) ─> containerd
 //! io/      the container's descriptors ─> FIFOs, files, loggers
 //! ```
@@ -21,7 +21,6 @@ mod flags;
 mod io;
 mod log;
 mod mounts;
-mod operator;
 mod options;
 mod pod;
 mod process;
@@ -33,6 +32,7 @@ mod rpc;
 mod server;
 mod stats;
 mod task;
+mod threads;
 mod ttrpc;
 
 use std::io::Write;

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use crate::driver::Driver;
 use crate::io::Owner;
-use crate::operator::Crew;
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
+use crate::threads::Crew;
 
 /// A container.
 pub struct Task {

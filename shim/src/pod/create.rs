@@ -18,16 +18,16 @@ use tokio::task::spawn_local;
 use super::{Pod, Server, watch};
 use crate::driver::{Driver, LaunchedProcess, Peek, Wish};
 use crate::io::{Owner, Prepared, StreamPaths, prepare};
-use crate::operator::Crew;
 use crate::options::Options;
 use crate::process::TaskProcess;
 use crate::ready::Once;
 use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
 use crate::task::{Starts, Task};
-use crate::{exits, log, mounts, operator};
+use crate::threads::Crew;
+use crate::{exits, log, mounts, threads};
 
-/// What the operator hands back.
+/// What the thread hands back.
 struct Done {
     made: LaunchedProcess,
     driver: Driver,
@@ -80,7 +80,7 @@ impl Pod {
         let wish = Wish { id: request.id.clone(), bundle: bundle.clone(), stdio, options };
         let (namespace, server, rootfs) =
             (self.namespace.clone(), self.server.clone(), request.rootfs.clone());
-        let done = operator::run(move || make(wish, &namespace, server, &rootfs)).await?;
+        let done = threads::run(move || make(wish, &namespace, server, &rootfs)).await?;
         if self.taken.borrow().get(&request.id) == Some(&true) {
             return Err(undone(request, &bundle, done).await);
         }
@@ -134,7 +134,7 @@ impl Pod {
 /// Takes back what was made for a client that has given up.
 async fn undone(request: &CreateTaskRequest, bundle: &Path, Done { made, driver, .. }: Done) -> Refusal {
     let (id, point) = (request.id.clone(), (!request.rootfs.is_empty()).then(|| bundle.join("rootfs")));
-    let removed = operator::run(move || {
+    let removed = threads::run(move || {
         let removed = driver.delete(&id);
         if let Some(point) = point {
             mounts::unmount_all(&point);
@@ -167,7 +167,7 @@ fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {
     }
 }
 
-/// On an operator's thread: the record first, so that `delete` knows where to look whatever happens next.
+/// On a verb's thread: the record first, so that `delete` knows where to look whatever happens next.
 fn make(
     wish: Wish,
     namespace: &str,

@@ -16,7 +16,7 @@ use super::Pod;
 use crate::process::{ProcessExit, ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::{clock, log, mounts, operator};
+use crate::{clock, log, mounts, threads};
 
 /// How long a process's output may take after its end (containerd's figure).
 const DRAIN: Duration = Duration::from_secs(10);
@@ -102,7 +102,7 @@ impl Pod {
         // Clean up first: output that nobody reads must not cost the container its end.
         let (driver, id, mounted, rootfs) =
             (task.driver.clone(), task.id.clone(), task.mounted, task.bundle.join("rootfs"));
-        let removed = operator::run(move || {
+        let removed = threads::run(move || {
             let removed = driver.delete(&id);
             if mounted {
                 mounts::unmount_all(&rootfs);

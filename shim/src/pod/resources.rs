@@ -15,10 +15,10 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 
 use super::Pod;
-use crate::operator;
 use crate::process::ProcessPhase;
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
+use crate::threads;
 
 impl Pod {
     /// `Pids`: never empty for a container that is not deleted. containerd, come back, takes one without processes for
@@ -85,13 +85,13 @@ impl Pod {
         let _turn = task.turn.lock().await;
         task.alive()?;
         let (driver, id) = (task.driver.clone(), task.id.clone());
-        operator::run(move || driver.update(&id, &resources)).await
+        threads::run(move || driver.update(&id, &resources)).await
     }
 }
 
 async fn freeze(task: &Rc<Task>, on: bool) -> Result<()> {
     let (driver, id) = (task.driver.clone(), task.id.clone());
-    operator::run(move || driver.freeze(&id, on)).await
+    threads::run(move || driver.freeze(&id, on)).await
 }
 
 fn info(task: &Task, pid: i32) -> ProcessInfo {

@@ -16,7 +16,7 @@ use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::{exits, operator};
+use crate::{exits, threads};
 
 impl Pod {
     /// `Exec`: nothing runs yet.
@@ -72,7 +72,7 @@ impl Pod {
             _ => return Err(Refusal::state("cannot start an already running container")),
         }
         let (driver, id) = (task.driver.clone(), task.id.clone());
-        operator::run(move || driver.start(&id)).await?;
+        threads::run(move || driver.start(&id)).await?;
         init.phase.set(ProcessPhase::Running);
         let pid = init.pid.get();
         let event = TaskStart { container_id: task.id.clone(), pid: pid as u32, ..Default::default() };

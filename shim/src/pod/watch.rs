@@ -15,7 +15,7 @@ use super::Pod;
 use crate::process::{ProcessExit, TaskProcess};
 use crate::record::ShimRecord;
 use crate::task::Task;
-use crate::{clock, exits, log, operator};
+use crate::{clock, exits, log, threads};
 
 /// How long init's exit is held back for execs that do not end although they were killed.
 const EXECS: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ async fn settle(task: &Rc<Task>) {
 
 async fn kill_all(task: &Rc<Task>) {
     let (driver, id) = (task.driver.clone(), task.id.clone());
-    if let Err(refusal) = operator::run(move || driver.kill(&id, libc::SIGKILL, true)).await {
+    if let Err(refusal) = threads::run(move || driver.kill(&id, libc::SIGKILL, true)).await {
         log::debug(&format!("container {}: after init's end: {refusal}", task.id));
     }
 }

@@ -81,6 +81,7 @@ impl Crew {
 /// Its own; EAGAIN when there can be no thread.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (told, answer) = oneshot::channel();
+    // The name that ps -L shows stays what it was.
     let thread = std::thread::Builder::new().name("operator".into()).stack_size(STACK);
     thread
         .spawn(move || {
