@@ -27,9 +27,9 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::events::Events;
+use crate::idle::Idle;
 use crate::process::ProcessPhase;
 use crate::refusal::{Refusal, Result};
-use crate::rest::Rest;
 use crate::task::Task;
 
 /// The shim's containers.
@@ -49,7 +49,7 @@ pub struct Pod {
     /// The server is to end.
     pub end: Notify,
     /// Whether there is something to do.
-    pub rest: Rest,
+    pub idle: Idle,
     /// Connections of clients.
     clients: Cell<usize>,
     /// Clients, containers or creates have come or gone.
@@ -86,7 +86,7 @@ impl Pod {
             asked_to_end: Cell::new(false),
             shut_down: Cell::new(false),
             end: Notify::new(),
-            rest: Rest::default(),
+            idle: Idle::default(),
             clients: Cell::new(0),
             changed: Notify::new(),
         })

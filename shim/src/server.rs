@@ -89,7 +89,7 @@ async fn receive(mut read: OwnedReadHalf, client: Client, pod: Rc<Pod>) {
     while client.outbox.reserve().await.is_ok()
         && let Ok(Some((header, message))) = ttrpc::read(&mut read).await
     {
-        pod.rest.wake();
+        pod.idle.wake();
         if header.kind != ttrpc::REQUEST {
             continue;
         }

@@ -136,8 +136,8 @@ fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, path: PathBuf, address
         spawn_local(exits::sweep(signals, move || told.asked_to_end()));
         spawn_local(events.clone().publish());
         spawn_local(server::serve(listener, pod.clone()));
-        let idle = pod.clone();
-        spawn_local(async move { idle.rest.whenever_idle().await });
+        let quiet = pod.clone();
+        spawn_local(async move { quiet.idle.give_pages_back().await });
         let alone = pod.clone();
         spawn_local(async move { alone.end_when_alone().await });
         pod.end.notified().await;

@@ -83,7 +83,7 @@ pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<TaskProcess>, pidfd:
 }
 
 fn finish(pod: &Pod, task: &Task, process: &TaskProcess, ended: ProcessExit) {
-    pod.rest.wake();
+    pod.idle.wake();
     if let Some(streams) = process.streams.borrow().as_ref() {
         streams.over();
     }

@@ -15,12 +15,12 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// Whether there is something to do.
 #[derive(Default)]
-pub struct Rest {
+pub struct Idle {
     busy: Cell<bool>,
     woken: Notify,
 }
 
-impl Rest {
+impl Idle {
     /// Something happens. A store while the shim is awake.
     pub fn wake(&self) {
         if !self.busy.replace(true) {
@@ -28,8 +28,8 @@ impl Rest {
         }
     }
 
-    /// Rests whenever nothing has happened for a while. For ever.
-    pub async fn whenever_idle(&self) {
+    /// Gives pages back whenever nothing has happened for a while. For ever.
+    pub async fn give_pages_back(&self) {
         loop {
             self.busy.set(false);
             sleep(QUIET).await;
