@@ -6,11 +6,7 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 14] = [
-    ("Address", "owing: of a bus (cgroup::dbus), and of a network device (host::netlink)"),
-    ("Answer", "owing: of a filter (seccomp), and of a bus (cgroup::dbus)"),
-    ("Before", "owing: what an update is taken back to (cgroup::update, host::rdt)"),
-    ("Change", "owing: of a group (cgroup), and of a mount's attributes (sys::mount)"),
+const SHARED: [(&str, &str); 10] = [
     ("Dir", "owing: a group's (cgroup), and a container's (state)"),
     ("Incoming", "owing: from a bus (cgroup::dbus), and from the stage (host::channel)"),
     ("Kind", "owing: of a message on a bus (cgroup::dbus), and of an error"),
