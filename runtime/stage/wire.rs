@@ -275,8 +275,8 @@ pub mod barrier {
     pub const READY: u8 = 6;
     /// The network namespace is there: devices may be moved into it.
     pub const NETWORK: u8 = 7;
-    /// Before the stage: it has moved itself into its groups, or `aux` is the errno that says why not.
-    pub const SEATED: u8 = 8;
+    /// Before the stage: it has joined its groups by itself, or `aux` is the errno that says why not.
+    pub const JOINED: u8 = 8;
     /// The container's device nodes are made: rules that would have refused them may come.
     pub const DEVICES: u8 = 9;
     /// As LISTENER, under a filter that refuses sendmsg(2): `errno` is the descriptor's number in the stage.

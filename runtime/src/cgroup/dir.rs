@@ -54,7 +54,7 @@ impl Dir {
 
     /// The file that takes the thread that writes to it: `tasks` of v1, where moving oneself needs no lock; v2 has processes
     /// only.
-    pub(super) fn seat(&self) -> Result<OwnedFd> {
+    pub(super) fn open_tasks(&self) -> Result<OwnedFd> {
         let open = |file| fs::openat(&self.fd, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         open("tasks").or_else(|_| open("cgroup.procs")).call(|| format!("open({}/cgroup.procs)", self.path))
     }

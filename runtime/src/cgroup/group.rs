@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::dir::Dir;
 use super::own::Own;
-use super::placement::{Placement, Seat, SubGroups, join};
+use super::placement::{Placement, SubGroups, UnitGroup, join};
 use super::probe::Version;
 use super::record::{self, GroupDir, Record};
 use super::{systemd, v1, v2};
@@ -355,7 +355,7 @@ impl Group {
             }
             if let Some(unit) = self.record.unit.clone() {
                 let below = dir.path().strip_prefix(&record.full()).unwrap_or_default();
-                placement.unit = Some(Seat { unit, below: below.trim_matches('/').to_owned() });
+                placement.unit = Some(UnitGroup { unit, below: below.trim_matches('/').to_owned() });
             }
             placement.birth = Some(dir);
         }

@@ -58,3 +58,5 @@ pub use record::{GroupDir, Record, View};
 pub use stats::Stats;
 pub use unit::Unit;
 pub use update::Before;
+
+pub use crate::sys::clone::WayIn;

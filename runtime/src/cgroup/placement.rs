@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How a process gets into its groups: born there (the unified hierarchy), or moved there (v1, and the fallback).
+//! Where a process goes, and how it gets there: the ways are told by [`WayIn`].
 
 #![forbid(unsafe_code)]
 
@@ -9,9 +9,11 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags};
 
 use super::dir::Dir;
+use super::probe::Version;
 use super::record;
 use super::systemd::{self, Holder};
 use crate::error::{Error, Kind, Result, Step};
+use crate::sys::clone::WayIn;
 
 /// How often the kernel is asked again to take a process that is still being made (`TASK_NEW` gives EINVAL on v1).
 const TRIES: u32 = 5;
@@ -19,14 +21,14 @@ const TRIES: u32 = 5;
 /// Where a process that is about to be made goes. One without any group belongs to a container without cgroups.
 #[derive(Debug, Default)]
 pub struct Placement {
-    /// On the unified hierarchy: for `clone3(CLONE_INTO_CGROUP)`. Where the kernel refuses (EOPNOTSUPP: it is threaded;
-    /// ENOSYS, EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be
-    /// given to [`Placement::place`]; for EBUSY there is [`Placement::beside_init`].
+    /// The group on the unified hierarchy, to be born into. Where the kernel refuses (EOPNOTSUPP: it is threaded; ENOSYS,
+    /// EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be given to
+    /// [`Placement::place`]; for EBUSY there is [`Placement::beside_init`].
     pub(super) birth: Option<Dir>,
-    /// On v1 hierarchies: to be joined before the process does anything.
+    /// The groups on v1 hierarchies, to be joined before the process does anything.
     pub(super) v1: Vec<Dir>,
     /// The unit whose group the one on the unified hierarchy is.
-    pub(super) unit: Option<Seat>,
+    pub(super) unit: Option<UnitGroup>,
     /// What keeps the unit until the process is in it.
     pub(super) holder: Option<Holder>,
     /// The group's pids.max once that is gone.
@@ -35,38 +37,52 @@ pub struct Placement {
     pub(super) init: Option<i32>,
 }
 
-/// A place in a systemd unit.
+/// The group of a systemd unit, or one below it.
 #[derive(Debug, Clone)]
-pub(super) struct Seat {
+pub(super) struct UnitGroup {
     pub(super) unit: record::Unit,
     /// The group's path below the unit's.
     pub(super) below: String,
 }
 
+impl Version {
+    /// The way of a process into its groups, unless the kernel refuses it.
+    #[must_use]
+    pub fn way_in(self) -> WayIn {
+        match self {
+            Version::V1 => WayIn::JoinsItself,
+            Version::V2 | Version::None => WayIn::Born,
+        }
+    }
+}
+
 impl Placement {
-    /// Moves a process into the groups.
+    /// Puts a process into the groups; which of the two ways it was, by its pid or by systemd.
     ///
     /// # Errors
     /// `Kind::Os` naming the cgroup.procs that refused.
-    pub fn place(&self, pid: i32) -> Result<()> {
+    pub fn place(&self, pid: i32) -> Result<WayIn> {
         self.v1.iter().try_for_each(|group| join(group, pid))?;
-        let Some(group) = &self.birth else { return Ok(()) };
+        let Some(group) = &self.birth else { return Ok(WayIn::MovedByPid) };
         match (join(group, pid).map_err(threaded), &self.unit) {
+            (Ok(()), _) => Ok(WayIn::MovedByPid),
             (Err(error), _) if !is_denied(&error) => Err(error),
             // Of the two groups' common parent only root is the owner: systemd's business.
-            (Err(_), Some(seat)) => systemd::attach(&seat.unit, &seat.below, pid).step(|| adding(pid)),
+            (Err(_), Some(group)) => systemd::attach(&group.unit, &group.below, pid)
+                .map(|()| WayIn::PutBySystemd)
+                .step(|| adding(pid)),
             // Beside v1 it has no limits: whoever may not use it goes without.
-            (Err(_), None) if !self.v1.is_empty() => Ok(()),
-            (other, _) => other,
+            (Err(_), None) if !self.v1.is_empty() => Ok(WayIn::MovedByPid),
+            (Err(error), None) => Err(error),
         }
     }
 
-    /// What a process writes "0" to in order to move itself; empty where it is born in its group.
+    /// For a process that joins the groups by itself: their files that it writes "0" to. None where it is born in its group.
     ///
     /// # Errors
     /// `Kind::Os`: it is to be moved by its pid then.
-    pub fn seats(&self) -> Result<Vec<OwnedFd>> {
-        self.v1.iter().map(Dir::seat).collect()
+    pub fn tasks_files(&self) -> Result<Vec<OwnedFd>> {
+        self.v1.iter().map(Dir::open_tasks).collect()
     }
 
     /// The same placement for a further process of the container whose first one is `init`.
@@ -85,7 +101,7 @@ impl Placement {
         let (Some(init), Some(own)) = (self.init, &self.birth) else { return Ok(None) };
         let Some(found) = own.find(init)? else { return Ok(None) };
         let below = found.path().strip_prefix(own.path()).unwrap_or_default().trim_matches('/').to_owned();
-        let unit = self.unit.clone().map(|seat| Seat { below, ..seat });
+        let unit = self.unit.clone().map(|group| UnitGroup { below, ..group });
         let v1 = self.v1.iter().map(Dir::duplicate).collect::<Result<_>>()?;
         Ok(Some(Placement { birth: Some(found), v1, unit, ..Placement::default() }))
     }
@@ -94,7 +110,7 @@ impl Placement {
     ///
     /// # Errors
     /// `Kind::Os` when a limit that had to wait for this is refused.
-    pub fn settle(&mut self) -> Result<()> {
+    pub fn release_holder(&mut self) -> Result<()> {
         self.holder.take();
         self.tasks.take().map_or(Ok(()), |(group, limit)| group.write("pids.max", &limit))
     }
@@ -114,12 +130,6 @@ impl Placement {
             rustix::fs::accessat(group, "cpuset.cpus", Access::EXISTS, AtFlags::empty()).is_ok()
         };
         !crate::sys::mount::has_set_attr() && self.birth.as_ref().is_some_and(has)
-    }
-
-    /// Whether being born is all there is to it.
-    #[must_use]
-    pub fn is_by_birth(&self) -> bool {
-        self.birth.is_some() && self.v1.is_empty()
     }
 }
 

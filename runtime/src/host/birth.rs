@@ -14,7 +14,7 @@ use super::launch::{Launch, STARTING, Task};
 use super::undo::Undo;
 use super::{Channel, idmap, image, sources};
 use crate::ask::Stdio;
-use crate::cgroup::Placement;
+use crate::cgroup::{Placement, WayIn};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::Plan;
 use crate::plan::ids::Writers;
@@ -29,13 +29,12 @@ use crate::sys::ns::unprivileged;
 struct Born {
     pid: i32,
     pidfd: OwnedFd,
-    /// It is not in its control group yet, and waits.
-    late: bool,
+    way_in: WayIn,
 }
 
 impl Launch<'_> {
-    /// Launches the first process and lets it have what it inherits.
-    pub(super) fn clone(&mut self, flags: u64, wait: bool, seats: bool) -> Result<()> {
+    /// Launches the first process and lets it have what it inherits. `way_in` is what the program has planned.
+    pub(super) fn clone(&mut self, flags: u64, wait: bool, way_in: WayIn) -> Result<()> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
@@ -47,16 +46,13 @@ impl Launch<'_> {
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
-        let own = self.placement().filter(|_| seats).and_then(|placement| placement.seats().ok());
-        let own = own.unwrap_or_default();
-        self.waits = wait;
+        let (first_way, joins) = first_way(way_in, self.placement());
         let window = Window {
             flags,
+            way_in: first_way,
             cgroup: self.placement().and_then(Placement::at_birth),
-            seats: &own,
-            // Without a seat it waits to be placed.
-            wait: wait || (seats && own.is_empty()),
-            placed_first: 0,
+            joins: &joins,
+            wait,
             become_root: flags & NsKind::User.flag() != 0,
             lock: match &self.task {
                 Task::Create { dir, .. } => Some(dir.fd()),
@@ -81,31 +77,28 @@ impl Launch<'_> {
         if let (Task::Exec { placement, .. }, Some(beside)) = (&mut self.task, beside.into_inner()) {
             *placement = beside;
         }
-        self.sits = !own.is_empty() && !born.late;
-        self.born(born, channel, seats)
+        self.born(born, channel, way_in)
     }
 
     /// The process exists: its undo comes first.
-    fn born(&mut self, born: Born, channel: Channel, seats: bool) -> Result<()> {
-        let Born { pid, pidfd, late } = born;
+    fn born(&mut self, born: Born, channel: Channel, planned: WayIn) -> Result<()> {
+        let Born { pid, pidfd, way_in } = born;
         // The hooks are for a container that is gone: undone after the child.
         if let Task::Create { plan, .. } = &self.task {
             self.journal.push(Undo::Poststop(plan));
         }
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
         self.child = Some((pid, pidfd));
+        self.channel = Some(channel);
+        self.way_in = way_in;
         let affinity = self.subject.process.and_then(|process| process.affinity.as_ref());
         self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
-        // With seats, all of this comes when they are taken.
-        if late && !seats {
-            self.place_process()?;
-            if !self.waits {
-                channel.go()?;
-            }
-        } else if !seats {
-            self.settle()?;
+        match (planned, way_in) {
+            // The program has a step of its own for this.
+            (WayIn::JoinsItself, _) => {}
+            (_, WayIn::Born) => self.release_holder()?,
+            _ => self.move_in()?,
         }
-        self.channel = Some(channel);
         // The stage has its own copies now.
         self.sources.clear();
         self.give_room_back();
@@ -147,22 +140,21 @@ impl Launch<'_> {
         }
     }
 
-    /// Hears that the process has taken its seats, or places it.
-    pub(super) fn see_seated(&mut self) -> Result<()> {
-        if self.sits {
-            self.wait_for(barrier::SEATED)?;
+    /// Hears that the process has joined its groups, or moves it there.
+    pub(super) fn see_joined(&mut self) -> Result<()> {
+        if self.way_in == WayIn::JoinsItself {
+            self.wait_for(barrier::JOINED)?;
             if self.aux == 0 {
-                return self.settle();
+                return self.release_holder();
             }
         }
         // Where it could not, the reason comes again, by a call that names the file.
-        self.place_process()?;
-        // One that waits for more than that is let go on in its turn.
-        if self.waits { Ok(()) } else { self.channel()?.go() }
+        self.move_in()
     }
 
-    fn place_process(&mut self) -> Result<()> {
-        let placed = self.placement().map_or(Ok(()), |placement| placement.place(self.pid()));
+    /// Puts the process, which waits for it, into its groups.
+    fn move_in(&mut self) -> Result<()> {
+        let placed = self.placement().map(|placement| placement.place(self.pid())).transpose();
         match (&self.task, placed) {
             // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.
             (Task::Exec { .. }, Err(error))
@@ -172,13 +164,14 @@ impl Launch<'_> {
             {
                 (self.home.warn)(&format!("the process is not in the container's control group: {error}"));
             }
-            (_, placed) => placed?,
+            (_, placed) => self.way_in = placed?.unwrap_or(WayIn::MovedByPid),
         }
-        self.settle()
+        self.release_holder()?;
+        self.channel()?.go()
     }
 
-    fn settle(&mut self) -> Result<()> {
-        self.placement.as_mut().map_or(Ok(()), Placement::settle)
+    fn release_holder(&mut self) -> Result<()> {
+        self.placement.as_mut().map_or(Ok(()), Placement::release_holder)
     }
 
     pub(super) fn oom_score_adj(&mut self, score: i32) -> Result<()> {
@@ -213,35 +206,45 @@ impl Launch<'_> {
     }
 }
 
+/// The way in that is tried first, with the files that it takes: the planned one, unless that is known to fail.
+fn first_way(planned: WayIn, placement: Option<&Placement>) -> (WayIn, Vec<OwnedFd>) {
+    if placement.is_some_and(Placement::forgets_cpuset) {
+        return (WayIn::MovedByPid, Vec::new());
+    }
+    if planned != WayIn::JoinsItself {
+        return (planned, Vec::new());
+    }
+    match placement.map(Placement::tasks_files) {
+        Some(Ok(files)) if !files.is_empty() => (planned, files),
+        _ => (WayIn::MovedByPid, Vec::new()),
+    }
+}
+
 /// Clones, into the control group if that takes it at birth; if not, beside init (which `beside` then is); else the process
-/// waits to be placed by its pid.
+/// waits to be moved by its pid.
 fn bear<'a>(
     mut window: Window<'a>,
     mut stage: Stage<'_>,
     placement: Option<&Placement>,
     beside: &'a OnceCell<Placement>,
 ) -> Result<Born> {
-    let mut launched = match placement.is_some_and(Placement::forgets_cpuset) {
-        true => Err(Error::os("clone3(CLONE_INTO_CGROUP)", libc::EOPNOTSUPP)),
-        false => launch(&window, stage.again()),
-    };
-    if is_busy(&launched)
+    let mut launched = launch(&window, stage.again());
+    let at_birth = window.cgroup.is_some() && window.way_in != WayIn::MovedByPid;
+    if at_birth
+        && is_busy(&launched)
         && let Some(found) = placement.map(Placement::beside_init).transpose()?.flatten()
     {
         window.cgroup = beside.get_or_init(|| found).at_birth();
         launched = launch(&window, stage.again());
     }
-    match launched {
-        Err(error) if window.cgroup.is_some() && refused_by_group(&error) => {
-            window.cgroup = None;
-            window.seats = &[];
-            window.wait = true;
-            window.placed_first = window.flags & NsKind::Cgroup.flag();
-            window.flags &= !window.placed_first;
-            launch(&window, stage).map(|(pid, pidfd)| Born { pid, pidfd, late: true })
+    match &launched {
+        Err(error) if at_birth && refused_by_group(error) => {
+            window.way_in = WayIn::MovedByPid;
+            launched = launch(&window, stage);
         }
-        born => born.map(|(pid, pidfd)| Born { pid, pidfd, late: false }),
+        _ => {}
     }
+    launched.map(|(pid, pidfd)| Born { pid, pidfd, way_in: window.way_in })
 }
 
 fn is_busy<T>(launched: &Result<T>) -> bool {

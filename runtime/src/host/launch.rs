@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::undo::{Journal, Undo};
 use super::{Channel, gate, sockets, sources};
 use crate::ask::{Home, Stdio};
-use crate::cgroup::{Group, Made, Placement};
+use crate::cgroup::{Group, Made, Placement, WayIn};
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::IdMaps;
 use crate::plan::Plan;
@@ -114,10 +114,8 @@ pub struct Launch<'a> {
     pub(super) step: usize,
     /// What the stage told at the last barrier (`Message::aux`).
     pub(super) aux: u32,
-    /// The process joins its groups by itself.
-    pub(super) sits: bool,
-    /// It waits for more than its seats before it is the stage.
-    pub(super) waits: bool,
+    /// How the process gets, or got, into its control groups.
+    pub(super) way_in: WayIn,
     pub(super) kept_console: Option<OwnedFd>,
     /// The caller's limit of descriptors, if it was too low for the sources.
     pub(super) descriptors: Option<Rlimit>,
@@ -155,8 +153,7 @@ impl<'a> Launch<'a> {
             listener: None,
             step: 0,
             aux: 0,
-            sits: false,
-            waits: false,
+            way_in: WayIn::Born,
             kept_console: None,
             descriptors: make_room(program.sources.len())?,
         };
@@ -225,10 +222,10 @@ impl<'a> Launch<'a> {
             HostOp::NetDevices => self.net_devices(),
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
-            HostOp::Clone { flags, wait, seats } => self.clone(*flags, *wait, *seats),
+            HostOp::Clone { flags, wait, way_in } => self.clone(*flags, *wait, *way_in),
             HostOp::Adopt => self.adopt(),
             HostOp::IdMaps(writers) => self.id_maps(*writers),
-            HostOp::Place => self.see_seated(),
+            HostOp::Place => self.see_joined(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
             HostOp::Release => self.channel()?.go().step(|| STARTING),
             HostOp::Await(barrier) => self.wait_for(*barrier),

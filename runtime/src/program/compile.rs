@@ -18,7 +18,7 @@ use mounting::{Binds, FSCONFIG_MAX};
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};
-use crate::cgroup::RulesFrom;
+use crate::cgroup::{RulesFrom, WayIn};
 use crate::plan::mounts::Propagation;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Field, Plan, process::Process};
@@ -77,8 +77,8 @@ pub struct Entry {
     pub chroot: bool,
     /// The name of the container's session keyring, if it has one of its own.
     pub keyring: Option<String>,
-    /// The process must be placed by pid (cgroup v1).
-    pub place: bool,
+    /// How it gets into the container's control groups.
+    pub way_in: WayIn,
     /// This process has no privilege over the one that it makes, once that has changed its ids.
     pub unprivileged: bool,
     /// The caller's groups can be dropped before the user namespace is joined.
@@ -259,11 +259,11 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     let early_score = process.oom_score_adj.filter(|_| entry.unprivileged);
     // What the first process is in, the final one is born into.
     let wait = early_score.is_some() || entry.rdt;
-    b.host("", HostOp::Clone { flags: 0, wait, seats: entry.place });
+    b.host("", HostOp::Clone { flags: 0, wait, way_in: entry.way_in });
     if entry.rdt {
         b.host("/linux/intelRdt", HostOp::RdtPlace);
     }
-    if entry.place {
+    if entry.way_in == WayIn::JoinsItself {
         b.host("", HostOp::Place);
     }
     if let Some(score) = early_score {

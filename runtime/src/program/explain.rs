@@ -6,6 +6,7 @@
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
 use super::place::Place;
 use super::{Program, Step};
+use crate::cgroup::WayIn;
 use crate::error::printable;
 use crate::plan::ids::{Writer, Writers};
 use crate::plan::mounts::{Attrs, Propagation};
@@ -123,11 +124,14 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::Identify => "note which process it is".into(),
         HostOp::Open(index) => program.sources.get(*index).map_or_else(String::new, source),
         HostOp::ConsoleSocket => "connect to the console socket".into(),
-        HostOp::Clone { flags, wait, seats } => {
+        HostOp::Clone { flags, wait, way_in } => {
             let namespaces = if *flags == 0 { "no new namespace".into() } else { kind_names(*flags) };
-            let groups = if *seats { "; it takes its seat in its control groups" } else { "" };
+            let (into, groups) = match way_in {
+                WayIn::Born => (" into its control group", ""),
+                WayIn::JoinsItself => ("", "; it takes its seat in its control groups"),
+                WayIn::MovedByPid | WayIn::PutBySystemd => ("", "; it is put into its control groups"),
+            };
             let wait = if *wait { "; it waits" } else { "" };
-            let into = if *seats { "" } else { " into its control group" };
             format!("clone the container's first process{into}, with {namespaces}{groups}{wait}")
         }
         HostOp::Adopt => "take over the process that the first one cloned".into(),

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::place::Place;
+use crate::cgroup::WayIn;
 use crate::plan::hooks::Hook;
 use crate::plan::ids::Writers;
 use crate::plan::mempolicy::MemPolicy;
@@ -190,8 +191,8 @@ pub enum HostOp {
         flags: u64,
         /// Whether it holds still before the stage until it is let go on.
         wait: bool,
-        /// Whether it takes its seats in its control groups by itself (cgroup v1).
-        seats: bool,
+        /// How it gets into its control groups, unless the kernel refuses it.
+        way_in: WayIn,
     },
     /// Take over the final process that the first one cloned.
     Adopt,

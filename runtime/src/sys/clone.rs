@@ -33,23 +33,46 @@ impl Stage<'_> {
     }
 }
 
+/// How a new process gets into its control groups. The program names the first or the second way, by the kind of hierarchy
+/// (`Version::way_in`); what the kernel refuses then becomes the third (`host/birth.rs`), and the third the fourth
+/// (`Placement::place`). However it is, the process is in them before the stage runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayIn {
+    /// It is born in its group: clone3(2) with CLONE_INTO_CGROUP. For the unified hierarchy (v2).
+    Born,
+    /// It joins its groups by itself, writing "0" to the file tasks of each, and tells the host. For v1; in its group of a unified
+    /// hierarchy beside that it is born.
+    JoinsItself,
+    /// It waits until the host has written its pid to each cgroup.procs.
+    MovedByPid,
+    /// It waits until systemd has done that for us (AttachProcessesToUnit): where its old group and the new one have only
+    /// systemd's groups in common, root alone may move it.
+    PutBySystemd,
+}
+
+impl WayIn {
+    /// Whether somebody else moves it, for which it waits.
+    fn is_moved(self) -> bool {
+        matches!(self, WayIn::MovedByPid | WayIn::PutBySystemd)
+    }
+}
+
 /// Everything that the launch window needs.
 pub struct Window<'a> {
     /// CLONE_NEW* flags.
     pub flags: u64,
-    /// Directory of the v2 group to be born into.
+    /// How it gets into its control groups.
+    pub way_in: WayIn,
+    /// Directory of the v2 group to be born into; for whoever is moved it says nothing.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Files that take the process into its groups (v1), open for writing. Where they do not, it waits to be placed.
-    pub seats: &'a [OwnedFd],
-    /// Wait for the host's word before anything else.
+    /// For `JoinsItself`: the files tasks of its groups, open for writing. Where they refuse, it waits to be moved.
+    pub joins: &'a [OwnedFd],
+    /// Wait for the host's word before the stage, whatever the way into the groups.
     pub wait: bool,
-    /// CLONE_NEW* flags of what it makes by itself after that: a cgroup namespace is rooted where its maker is, which must
-    /// have been placed by then.
-    pub placed_first: u64,
     /// Become root of the new user namespace: the exec of the stage would lose all capabilities otherwise.
     pub become_root: bool,
-    /// What holds the container's lock: a child that takes seats may be kept from it for long, and would keep the lock when
-    /// the host is gone.
+    /// What holds the container's lock: a child that joins its groups itself may be kept from it for long, and would keep
+    /// the lock when the host is gone.
     pub lock: Option<BorrowedFd<'a>>,
     /// The child's end of the socket to the host.
     pub sync: BorrowedFd<'a>,
@@ -59,6 +82,35 @@ pub struct Window<'a> {
     pub stdio: Option<[BorrowedFd<'a>; 3]>,
     /// Descriptors that survive the exec of the stage.
     pub inherit: &'a [BorrowedFd<'a>],
+}
+
+impl<'a> Window<'a> {
+    /// For a process that is no stage: in the caller's groups, and waiting for nobody.
+    fn plain(flags: u64, sync: BorrowedFd<'a>) -> Window<'a> {
+        Window {
+            flags,
+            way_in: WayIn::Born,
+            cgroup: None,
+            joins: &[],
+            wait: false,
+            become_root: false,
+            lock: None,
+            sync,
+            host: None,
+            stdio: None,
+            inherit: &[],
+        }
+    }
+
+    /// The group that the process is born into.
+    fn born_into(&self) -> Option<BorrowedFd<'a>> {
+        self.cgroup.filter(|_| !self.way_in.is_moved())
+    }
+
+    /// CLONE_NEW* flags of what it makes only when it is in its groups: a cgroup namespace is rooted where its maker is.
+    fn made_when_moved(&self) -> u64 {
+        if self.way_in.is_moved() { self.flags & libc::CLONE_NEWCGROUP as u64 } else { 0 }
+    }
 }
 
 /// Launches the stage; returns its pid (in this process's pid namespace) and its pidfd.
@@ -116,9 +168,11 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// The raw clone: `Some(pidfd)` in the parent, `None` in the child.
 fn clone3(window: &Window<'_>) -> Result<(i32, Option<OwnedFd>)> {
     let mut pidfd: RawFd = -1;
-    let cgroup = if window.cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let group = window.born_into();
+    let into = if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let namespaces = window.flags & !window.made_when_moved();
     let args = libc::clone_args {
-        flags: window.flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | cgroup,
+        flags: namespaces | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | into,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -128,7 +182,7 @@ fn clone3(window: &Window<'_>) -> Result<(i32, Option<OwnedFd>)> {
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: window.cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        cgroup: group.map_or(0, |fd| fd.as_raw_fd() as u64),
     };
     // SAFETY: without CLONE_VM the child has a copy of everything, this frame included; the structure is passed
     // with its size and `pidfd` outlives the call.
@@ -144,29 +198,31 @@ fn clone3(window: &Window<'_>) -> Result<(i32, Option<OwnedFd>)> {
     }
 }
 
-/// In the child: waits for the host's word and puts descriptors where the stage expects them.
+/// In the child: gets into its groups, waits for the host's word and puts descriptors where the stage expects them.
 fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
     let sync = window.sync;
     if let Some(host) = window.host {
         // SAFETY: closes this process's own copy.
         unsafe { libc::syscall(libc::SYS_close, host.as_raw_fd()) };
     }
-    if let (Some(lock), false) = (window.lock, window.seats.is_empty()) {
+    if let (Some(lock), WayIn::JoinsItself) = (window.lock, window.way_in) {
         // SAFETY: closes this process's own copy.
         unsafe { libc::syscall(libc::SYS_close, lock.as_raw_fd()) };
     }
-    let seated = window.seats.is_empty() || sit_down(sync, window.seats);
-    if window.wait || !seated {
-        let mut word = [0_u8; 16];
-        // SAFETY: reads at most 16 bytes into a buffer of 16.
-        let length = unsafe { libc::read(sync.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
-        if length != 16 || word[0] != kind::GO {
-            // SAFETY: ends this process without running anything.
-            unsafe { libc::_exit(1) }
-        }
+    let is_in = match window.way_in {
+        WayIn::Born => true,
+        WayIn::JoinsItself => join(sync, window.joins),
+        WayIn::MovedByPid | WayIn::PutBySystemd => false,
+    };
+    if !is_in {
+        wait_for_word(sync);
     }
+    if window.wait {
+        wait_for_word(sync);
+    }
+    let late = window.made_when_moved();
     // SAFETY: the flags are namespaces, which concern this process alone.
-    if window.placed_first != 0 && unsafe { libc::syscall(libc::SYS_unshare, window.placed_first) } != 0 {
+    if late != 0 && unsafe { libc::syscall(libc::SYS_unshare, late) } != 0 {
         give_up(sync, libc::SYS_unshare)
     }
     if window.become_root {
@@ -195,22 +251,33 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
     }
 }
 
+/// Waits until the host says that it may go on; without the host it ends.
+fn wait_for_word(sync: BorrowedFd<'_>) {
+    let mut word = [0_u8; 16];
+    // SAFETY: reads at most 16 bytes into a buffer of 16.
+    let length = unsafe { libc::read(sync.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
+    if length != 16 || word[0] != kind::GO {
+        // SAFETY: ends this process without running anything.
+        unsafe { libc::_exit(1) }
+    }
+}
+
 /// Joins groups by itself and tells the host; whether it could. For a process that moves itself and is its only
 /// thread, the kernel takes no lock that waits for every processor (cgroup_procs_write_start, Linux 5.12): that wait
 /// is some 10 ms.
-fn sit_down(sync: BorrowedFd<'_>, seats: &[OwnedFd]) -> bool {
+fn join(sync: BorrowedFd<'_>, groups: &[OwnedFd]) -> bool {
     let mut errno = 0;
-    for seat in seats {
+    for tasks in groups {
         // SAFETY: writes one byte of a constant to a descriptor that this process owns a copy of; errno as in `give_up`.
         unsafe {
-            if libc::write(seat.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
+            if libc::write(tasks.as_raw_fd(), b"0".as_ptr().cast(), 1) != 1 {
                 errno = *libc::__errno_location();
                 break;
             }
         }
     }
     let message =
-        Message { kind: kind::REACHED, barrier: barrier::SEATED, aux: errno as u32, ..Default::default() };
+        Message { kind: kind::REACHED, barrier: barrier::JOINED, aux: errno as u32, ..Default::default() };
     let bytes = message.bytes();
     // SAFETY: writes 16 bytes of a buffer of 16, and ends a process without running anything that could not: the host would
     // wait for that word for ever. Its end it sees.
@@ -251,20 +318,7 @@ pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
 pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
     let parent = std::process::id();
-    let window = Window {
-        flags,
-        cgroup: None,
-        seats: &[],
-        wait: false,
-        placed_first: 0,
-        become_root: false,
-        lock: None,
-        sync: stdin,
-        host: None,
-        stdio: None,
-        inherit: &[],
-    };
-    match clone3(&window)? {
+    match clone3(&Window::plain(flags, stdin))? {
         (pid, Some(pidfd)) => Ok((pid, pidfd)),
         (_, None) => sleep(parent),
     }
@@ -277,20 +331,7 @@ pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
 pub fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
     let parent = std::process::id();
-    let window = Window {
-        flags: 0,
-        cgroup: None,
-        seats: &[],
-        wait: false,
-        placed_first: 0,
-        become_root: false,
-        lock: None,
-        sync: write.as_fd(),
-        host: None,
-        stdio: None,
-        inherit: &[],
-    };
-    let (pid, pidfd) = match clone3(&window)? {
+    let (pid, pidfd) = match clone3(&Window::plain(0, write.as_fd()))? {
         (pid, Some(pidfd)) => (pid, pidfd),
         (_, None) => {
             // SAFETY: a number and a descriptor that this process owns a copy of; the word is 4 bytes of its own stack.

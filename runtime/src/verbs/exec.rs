@@ -57,7 +57,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         user: namespaces.has(NsKind::User),
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
         keyring: keyring(&container.state),
-        place: !placement.is_by_birth(),
+        way_in: container.state.cgroup.version.way_in(),
         unprivileged: !facts.is_admin(),
         drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
         last_cap: facts.last_cap,

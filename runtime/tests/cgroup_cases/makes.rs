@@ -5,7 +5,7 @@ use std::path::Path;
 
 use corten::Kind;
 use corten::ask::Manager;
-use corten::cgroup::{Group, Made, Record, decide};
+use corten::cgroup::{Group, Made, Record, WayIn, decide};
 
 use super::children::{Waiting, born_in, reap};
 use super::{Case, Host, apply, create, read};
@@ -27,7 +27,7 @@ pub const CASES: &[Case] = &[
 
 fn made_and_gone(host: &Host) {
     let (group, placement) = host.group("a/b", "{}");
-    assert_eq!(placement.is_by_birth(), host.v2());
+    assert_eq!(group.record().version.way_in() == WayIn::Born, host.v2());
     assert_eq!(group.record().groups.len(), host.dirs("a/b").len());
     assert!(group.record().groups.iter().all(|g| g.inode.is_some()));
     for dir in host.dirs("a/b") {
@@ -156,7 +156,7 @@ fn other_boot(host: &Host) {
 
 fn birth(host: &Host) {
     let (group, placement) = host.group("a", "{}");
-    let Some(dir) = placement.at_birth().filter(|_| placement.is_by_birth()) else {
+    let Some(dir) = placement.at_birth().filter(|_| host.v2()) else {
         host.not_run("v1");
         return group.destroy().unwrap();
     };

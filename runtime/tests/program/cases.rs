@@ -2,6 +2,7 @@
 //! Configurations to compile: a few by hand, and any number at random.
 
 use corten::ask::Create;
+use corten::cgroup::WayIn;
 use corten::facts::Facts;
 use corten::plan::Plan;
 use corten::plan::namespaces::NsKind;
@@ -116,8 +117,13 @@ fn no_pivot() -> Plan {
     hosts::plan_for(&read(&base()), &facts, &ask).unwrap()
 }
 
+/// A way into the control groups.
+pub fn way_in(joins: bool) -> WayIn {
+    if joins { WayIn::JoinsItself } else { WayIn::Born }
+}
+
 /// What `exec` knows about a container with these namespaces.
-pub fn entry(plan: &Plan, place: bool) -> Entry {
+pub fn entry(plan: &Plan, way_in: WayIn) -> Entry {
     let has = |kind| plan.namespaces.has(kind);
     let kinds = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Pid && has(*kind));
     Entry {
@@ -127,7 +133,7 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
         user: has(NsKind::User),
         chroot: plan.ask.no_pivot || !has(NsKind::Mount),
         keyring: plan.ask.keyring.clone(),
-        place,
+        way_in,
         unprivileged: false,
         drops_groups: has(NsKind::User),
         last_cap: LAST_CAP,
@@ -140,7 +146,7 @@ pub fn entry(plan: &Plan, place: bool) -> Entry {
 
 fn exec(change: impl FnOnce(&mut Value)) -> Program {
     let plan = plan(&Create::default(), change);
-    compile::exec(&entry(&plan, false), plan.process.as_ref().unwrap())
+    compile::exec(&entry(&plan, WayIn::Born), plan.process.as_ref().unwrap())
 }
 
 /// The programs that were reviewed once, by name.

@@ -256,7 +256,8 @@ fn any_program_is_in_order() {
         planned += 1;
         holds(&compile::create(&plan, 40));
         if let Some(process) = &plan.process {
-            holds(&compile::exec(&cases::entry(&plan, random.below(2) == 0), process));
+            let way_in = cases::way_in(random.below(2) == 0);
+            holds(&compile::exec(&cases::entry(&plan, way_in), process));
         }
     }
     assert!(planned > 1000 && refused > 10, "{planned} planned, {refused} refused");

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use corten::cgroup::WayIn;
 use corten::plan::hooks::Hook;
 use corten::plan::mempolicy::MemPolicy;
 use corten::plan::mounts::{Attrs, Propagation};
@@ -23,7 +24,7 @@ fn any_program_reads_back() {
     for plan in (0..600).filter_map(|_| cases::random(&mut random)) {
         roundtrip(&compile::create(&plan, 40));
         if let Some(process) = &plan.process {
-            roundtrip(&compile::exec(&cases::entry(&plan, false), process));
+            roundtrip(&compile::exec(&cases::entry(&plan, WayIn::Born), process));
         }
     }
 }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Builder;
-use crate::cgroup::{RulesFrom, Version};
+use crate::cgroup::{RulesFrom, WayIn};
 use crate::plan::Plan;
 use crate::plan::mounts::Attrs;
 use crate::plan::namespaces::NsKind;
@@ -39,14 +39,15 @@ impl Builder {
         // made meanwhile the first process makes for itself.
         let hop = first && !pid_joined;
         let proc = if time { self.open("", Source::Proc) } else { Ref::Nothing };
-        let place = plan.cgroup.record.version == Version::V1;
+        let way_in = plan.cgroup.record.version.way_in();
+        let joins_groups = way_in == WayIn::JoinsItself;
         // Without privilege the user namespace gives some, so it comes first also with a hop.
         let user_first = if plan.user_first { new & NsKind::User.flag() } else { 0 };
         // An IPC namespace has a file system for /dev/mqueue, which belongs to its maker: the container's root, and that
         // is only somebody once ids are mapped.
         let ipc = if user_new { new & NsKind::Ipc.flag() } else { 0 };
-        // A cgroup namespace is rooted where its maker is: by pid, that is only right once placed.
-        let late = if first { 0 } else { ipc | if place { new & NsKind::Cgroup.flag() } else { 0 } };
+        // A cgroup namespace is rooted where its maker is: that is only right once it has joined its groups.
+        let late = if first { 0 } else { ipc | if joins_groups { new & NsKind::Cgroup.flag() } else { 0 } };
         // Half of clone3's time is the network namespace: the host makes it while the stage mounts. Not where its owner
         // must be the container's user namespace, which only the inside can make it in.
         if !first && !user_new && plan.host_network {
@@ -55,12 +56,12 @@ impl Builder {
         let apart = if self.network.is_some() { NsKind::Network.flag() } else { 0 };
         let flags = if first { user_first } else { new & !late & !apart };
         let mapped = flags & NsKind::User.flag() != 0;
-        let wait = mapped || (place && plan.user_first);
-        self.host("/linux/namespaces", HostOp::Clone { flags, wait, seats: place });
+        let wait = mapped || (joins_groups && plan.user_first);
+        self.host("/linux/namespaces", HostOp::Clone { flags, wait, way_in });
         if mapped {
             self.id_maps(plan);
         }
-        if place {
+        if joins_groups {
             self.host("/linux/cgroupsPath", HostOp::Place);
         }
         // While the process is still ours in the eyes of /proc.

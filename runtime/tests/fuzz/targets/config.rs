@@ -55,7 +55,7 @@ fn run(input: &[u8]) -> bool {
     holds::program(&program);
     plan.cgroup.explain().iter().for_each(|(field, words)| holds::one_line(&format!("{field} {words}")));
     if let Some(process) = &plan.process {
-        let exec = compile::exec(&cases::entry(&plan, *choice & 1 == 0), process);
+        let exec = compile::exec(&cases::entry(&plan, cases::way_in(*choice & 1 == 0)), process);
         holds::program(&exec);
         let made_here =
             |op: &Op| matches!(op, Op::Stage(StageOp::Pivot | StageOp::Mknod { .. } | StageOp::Mask { .. }));

@@ -94,7 +94,8 @@ fn check(input: &[u8], known: &[(Spec, Plan)]) -> bool {
         assert!(process.no_new_privileges && process.terminal.is_some());
         assert_eq!((process.uid, process.gid, process.cwd.as_str()), (7, 8, "/x"));
     }
-    holds::program(&compile::exec(&cases::entry(container, *choice & 16 != 0), &process));
+    let way_in = cases::way_in(*choice & 16 != 0);
+    holds::program(&compile::exec(&cases::entry(container, way_in), &process));
     true
 }
 
