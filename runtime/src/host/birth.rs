@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Resource, setrlimit};
 
-use super::launch::{Launch, STARTING, Task};
+use super::launch::{Child, Met, STARTING, Task, Walk};
 use super::undo::Undo;
 use super::{Channel, idmap, image, sources};
 use crate::ask::Stdio;
@@ -25,42 +25,34 @@ use crate::stage::wire::barrier;
 use crate::sys::clone::{Stage, Window, launch};
 use crate::sys::ns::unprivileged;
 
-/// A process that was born.
-struct Born {
-    pid: i32,
-    pidfd: OwnedFd,
-    way_in: WayIn,
-}
-
-impl Launch<'_> {
+impl Walk<'_> {
     /// Launches the first process and lets it have what it inherits. `way_in` is what the program has planned.
     pub(super) fn clone(&mut self, flags: u64, wait: bool, way_in: WayIn) -> Result<()> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
-        let encoded = encode(self.program, &fds, &keep, sync.as_raw_fd());
+        let encoded = encode(self.given.program, &fds, &keep, sync.as_raw_fd());
         let image = image::stage()?;
         let program = image.as_ref().map(|_| image::program(&encoded.bytes)).transpose()?;
         let mut words = if program.is_some() { Vec::new() } else { encoded.words() };
-        self.records = encoded.steps;
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
-        let (first_way, joins) = first_way(way_in, self.placement());
+        let (first_way, joins) = first_way(way_in, self.placement.as_ref());
         let window = Window {
             flags,
             way_in: first_way,
-            cgroup: self.placement().and_then(Placement::at_birth),
+            cgroup: self.placement.as_ref().and_then(Placement::at_birth),
             joins: &joins,
             wait,
             become_root: flags & NsKind::User.flag() != 0,
-            lock: match &self.task {
+            lock: match &self.given.task {
                 Task::Create { dir, .. } => Some(dir.fd()),
                 Task::Exec { .. } => None,
             },
             sync: sync.as_fd(),
             host: Some(channel.as_fd()),
-            stdio: match &self.subject.stdio {
+            stdio: match &self.given.subject.stdio {
                 Stdio::Fds(fds) => Some([fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()]),
                 _ => None,
             },
@@ -71,27 +63,26 @@ impl Launch<'_> {
             _ => Stage::Linked(&mut words),
         };
         let beside = OnceCell::new();
-        let born = bear(window, stage, self.placement(), &beside);
-        let born = born.map_err(|error| clone_failure(error, flags))?;
+        let born = bear(window, stage, self.placement.as_ref(), &beside);
+        let (pid, pidfd, got) = born.map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
-        if let (Task::Exec { placement, .. }, Some(beside)) = (&mut self.task, beside.into_inner()) {
-            *placement = beside;
+        if let Some(beside) = beside.into_inner() {
+            self.placement = Some(beside);
         }
-        self.born(born, channel, way_in)
+        let records = encoded.steps;
+        self.born(Child { pid, pidfd, channel, records, way_in: got, cloner: None }, way_in)
     }
 
     /// The process exists: its undo comes first.
-    fn born(&mut self, born: Born, channel: Channel, planned: WayIn) -> Result<()> {
-        let Born { pid, pidfd, way_in } = born;
+    fn born(&mut self, child: Child, planned: WayIn) -> Result<()> {
+        let way_in = child.way_in;
         // The hooks are for a container that is gone: undone after the child.
-        if let Task::Create { plan, .. } = &self.task {
+        if let Task::Create { plan, .. } = &self.given.task {
             self.journal.push(Undo::Poststop(plan));
         }
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
-        self.child = Some((pid, pidfd));
-        self.channel = Some(channel);
-        self.way_in = way_in;
-        let affinity = self.subject.process.and_then(|process| process.affinity.as_ref());
+        self.journal.push(Undo::Child(child.pidfd.try_clone().call(|| "dup(pidfd)")?));
+        self.child = Some(child);
+        let affinity = self.given.subject.process.and_then(|process| process.affinity.as_ref());
         self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
         match (planned, way_in) {
             // The program has a step of its own for this.
@@ -105,16 +96,8 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Where the process goes.
-    fn placement(&self) -> Option<&Placement> {
-        match &self.task {
-            Task::Create { .. } => self.placement.as_ref(),
-            Task::Exec { placement, .. } => Some(placement),
-        }
-    }
-
     fn kept_descriptors(&self) -> i32 {
-        let closes = self.program.steps.iter().find_map(|step| match step.op {
+        let closes = self.given.program.steps.iter().find_map(|step| match step.op {
             Op::Stage(StageOp::Close { from, .. }) => Some(from),
             _ => None,
         });
@@ -122,17 +105,19 @@ impl Launch<'_> {
     }
 
     /// The first process cloned the final one beside itself: that is the child from now on.
-    pub(super) fn adopt(&mut self) -> Result<()> {
-        self.wait_for(barrier::HOP)?;
-        let pidfd = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
+    pub(super) fn adopt(&mut self) -> Result<Met> {
+        let Met { fd, aux } = self.await_at(barrier::HOP)?;
+        let pidfd = fd.ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
         let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
         self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
-        self.first = self.child.replace((pid, pidfd)).map(|(_, first)| first);
-        Ok(())
+        let child = self.child_mut()?;
+        child.pid = pid;
+        child.cloner = Some(std::mem::replace(&mut child.pidfd, pidfd));
+        Ok(Met { fd: None, aux })
     }
 
     pub(super) fn id_maps(&mut self, writers: Writers) -> Result<()> {
-        match &self.task {
+        match &self.given.task {
             Task::Create { plan: Plan { ids: Some(ids), .. }, .. } => {
                 idmap::write_maps(self.pid(), ids, writers)
             }
@@ -142,11 +127,8 @@ impl Launch<'_> {
 
     /// Hears that the process has joined its groups, or moves it there.
     pub(super) fn see_joined(&mut self) -> Result<()> {
-        if self.way_in == WayIn::JoinsItself {
-            self.wait_for(barrier::JOINED)?;
-            if self.aux == 0 {
-                return self.release_holder();
-            }
+        if self.child()?.way_in == WayIn::JoinsItself && self.await_at(barrier::JOINED)?.aux == 0 {
+            return self.release_holder();
         }
         // Where it could not, the reason comes again, by a call that names the file.
         self.move_in()
@@ -154,20 +136,22 @@ impl Launch<'_> {
 
     /// Puts the process, which waits for it, into its groups.
     fn move_in(&mut self) -> Result<()> {
-        let placed = self.placement().map(|placement| placement.place(self.pid())).transpose();
-        match (&self.task, placed) {
+        let placed = self.placement.as_ref().map(|placement| placement.place(self.pid())).transpose();
+        match (&self.given.task, placed) {
             // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.
             (Task::Exec { .. }, Err(error))
                 if error.errno() == Some(libc::EACCES)
                     && unprivileged()
-                    && self.home.rootless != Some(false) =>
+                    && self.given.home.rootless != Some(false) =>
             {
-                (self.home.warn)(&format!("the process is not in the container's control group: {error}"));
+                (self.given.home.warn)(&format!(
+                    "the process is not in the container's control group: {error}"
+                ));
             }
-            (_, placed) => self.way_in = placed?.unwrap_or(WayIn::MovedByPid),
+            (_, placed) => self.child_mut()?.way_in = placed?.unwrap_or(WayIn::MovedByPid),
         }
         self.release_holder()?;
-        self.channel()?.go()
+        self.child()?.channel.go()
     }
 
     fn release_holder(&mut self) -> Result<()> {
@@ -185,7 +169,7 @@ impl Launch<'_> {
                     std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
                 match kept {
                     Some(kept) if kept > score => {
-                        (self.home.warn)(&format!(
+                        (self.given.home.warn)(&format!(
                             "oom_score_adj stays {kept}: {score} takes CAP_SYS_RESOURCE"
                         ));
                         Ok(())
@@ -227,7 +211,7 @@ fn bear<'a>(
     mut stage: Stage<'_>,
     placement: Option<&Placement>,
     beside: &'a OnceCell<Placement>,
-) -> Result<Born> {
+) -> Result<(i32, OwnedFd, WayIn)> {
     let mut launched = launch(&window, stage.again());
     let at_birth = window.cgroup.is_some() && window.way_in != WayIn::MovedByPid;
     if at_birth
@@ -244,7 +228,7 @@ fn bear<'a>(
         }
         _ => {}
     }
-    launched.map(|(pid, pidfd)| Born { pid, pidfd, way_in: window.way_in })
+    launched.map(|(pid, pidfd)| (pid, pidfd, window.way_in))
 }
 
 fn is_busy<T>(launched: &Result<T>) -> bool {

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::launch::{Launch, STARTING, Task};
+use super::launch::{STARTING, Task, Walk};
 use super::netdev::{Moved, Namespaces};
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
@@ -15,10 +15,10 @@ use crate::error::{Result, Step};
 use crate::plan::namespaces::NsKind;
 use crate::state::OwnMount;
 
-impl Launch<'_> {
+impl Walk<'_> {
     /// Before anything else happens: the real mappings, which must be those that the configuration gives, if any.
     pub(super) fn joined_ids(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, .. } = &self.given.task else { return Ok(()) };
         let Some(join) = plan.namespaces.join_of(NsKind::User) else { return Ok(()) };
         let mapped = plan.mounts.iter().any(crate::plan::mounts::MountStep::is_mapped);
         // Read only if there is a use for them.
@@ -39,7 +39,8 @@ impl Launch<'_> {
     /// In the state, and the journal, before it is attached.
     pub(super) fn own_mount(&mut self, index: usize) -> Result<()> {
         use std::os::fd::AsFd;
-        let (Task::Create { plan, dir, state, .. }, Some(mount)) = (&mut self.task, self.sources.get(index))
+        let (Task::Create { plan, dir, state, .. }, Some(mount)) =
+            (&mut self.given.task, self.sources.get(index))
         else {
             return Ok(());
         };
@@ -51,10 +52,10 @@ impl Launch<'_> {
 
     /// Whoever has no power over the group's owner has the group already, or cannot give it away.
     pub(super) fn cgroup_owner(&mut self, uid: u32) -> Result<()> {
-        let (Task::Create { plan, .. }, Some(group)) = (&self.task, &self.group) else { return Ok(()) };
+        let (Task::Create { plan, .. }, Some(made)) = (&self.given.task, &self.group) else { return Ok(()) };
         let ids = plan.ids.as_ref().or(self.joined.as_ref());
         let Some(owner) = ids.and_then(|ids| ids.host_uid(uid)) else { return Ok(()) };
-        match group.give_to(owner) {
+        match made.group.give_to(owner) {
             Err(error) if error.errno() == Some(libc::EPERM) && crate::sys::ns::unprivileged() => Ok(()),
             other => other,
         }
@@ -62,7 +63,7 @@ impl Launch<'_> {
 
     /// What is to be made is in the state before it is made.
     pub(super) fn rdt(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, state, .. } = &mut self.task else { return Ok(()) };
+        let Task::Create { plan, dir, state, .. } = &mut self.given.task else { return Ok(()) };
         let Some(asked) = &plan.rdt else { return Ok(()) };
         let record = rdt::prepare(asked, &plan.id)?;
         state.rdt = Some(record.clone());
@@ -72,7 +73,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn rdt_place(&mut self) -> Result<()> {
-        let record = match &self.task {
+        let record = match &self.given.task {
             Task::Create { state, .. } => &state.rdt,
             Task::Exec { rdt, .. } => rdt,
         };
@@ -82,7 +83,7 @@ impl Launch<'_> {
 
     /// All are looked at before the first is moved.
     pub(super) fn net_devices(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, .. } = &self.given.task else { return Ok(()) };
         let namespaces = Rc::new(Namespaces::of(self.pid()).step(|| "config.json /linux/netDevices")?);
         let prepared: Vec<Rc<Moved>> = plan
             .netdevs

@@ -72,7 +72,19 @@ pub struct Subject<'a> {
     pub pidfd_socket: Option<PathBuf>,
 }
 
-/// A process that was launched.
+/// What a launch is given.
+pub struct Launch<'a> {
+    /// Where containers are, and who is warned.
+    pub home: &'a Home<'a>,
+    /// What is to be done.
+    pub program: &'a Program,
+    /// For a container, or in one.
+    pub task: Task<'a>,
+    /// Who it is about.
+    pub subject: Subject<'a>,
+}
+
+/// What it returns: a process that was launched.
 #[derive(Debug)]
 pub struct Launched {
     /// Its pid in the caller's pid namespace.
@@ -85,116 +97,129 @@ pub struct Launched {
     pub notify: Option<super::notify::Notify>,
 }
 
-/// A launch under way.
-pub struct Launch<'a> {
-    pub(super) home: &'a Home<'a>,
-    pub(super) program: &'a Program,
-    pub(super) task: Task<'a>,
-    pub(super) subject: Subject<'a>,
+/// What it holds meanwhile, step by step.
+pub(super) struct Walk<'a> {
+    pub(super) given: Launch<'a>,
+    /// The step of the host's that is under way.
+    pub(super) step: usize,
     pub(super) journal: Journal<'a>,
+    /// Mappings of a user namespace that is joined.
+    pub(super) joined: Option<IdMaps>,
+    /// The container's group, when it was made here.
+    pub(super) group: Option<MadeGroup>,
+    /// Where the process goes.
+    pub(super) placement: Option<Placement>,
+    /// What the stage inherits, until it has.
     pub(super) sources: Vec<OwnedFd>,
     /// Trees that were copied all at once, by source.
     pub(super) trees: Vec<Option<Result<OwnedFd>>>,
-    pub(super) group: Option<Rc<Group>>,
-    pub(super) placement: Option<Placement>,
-    /// How many the container's group had lost for want of memory before the process was made.
-    pub(super) oom_kills: u64,
-    /// Mappings of a user namespace that is joined.
-    pub(super) joined: Option<IdMaps>,
-    pub(super) console: Option<OwnedFd>,
-    pub(super) channel: Option<Channel>,
-    pub(super) records: Vec<usize>,
-    pub(super) child: Option<(i32, OwnedFd)>,
-    /// The process that only cloned the child: it is waited for when there is time.
-    pub(super) first: Option<OwnedFd>,
-    pub(super) received: Option<OwnedFd>,
-    /// The listener of the filter, until its agent has it.
-    pub(super) listener: Option<OwnedFd>,
-    /// The step of the host's that is under way.
-    pub(super) step: usize,
-    /// What the stage told at the last barrier (`Message::aux`).
-    pub(super) aux: u32,
-    /// How the process gets, or got, into its control groups.
-    pub(super) way_in: WayIn,
-    pub(super) kept_console: Option<OwnedFd>,
     /// The caller's limit of descriptors, if it was too low for the sources.
     pub(super) descriptors: Option<Rlimit>,
+    /// The socket that asked for the terminal.
+    pub(super) console_socket: Option<OwnedFd>,
+    /// The process, from the clone on.
+    pub(super) child: Option<Child>,
+    /// The listener of its filter, until its agent has it.
+    pub(super) listener: Option<OwnedFd>,
+    /// The other end of its terminal, if nobody else gets it.
+    pub(super) console: Option<OwnedFd>,
 }
 
-impl<'a> Launch<'a> {
-    /// Runs `program` to its end.
+/// The container's group, and how many it had lost for want of memory before the process was made.
+pub(super) struct MadeGroup {
+    pub(super) group: Rc<Group>,
+    pub(super) oom_kills: u64,
+}
+
+/// The process that is the stage.
+pub(super) struct Child {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) channel: Channel,
+    /// For each record of its program the step: faults name records.
+    pub(super) records: Vec<usize>,
+    /// How it gets, or got, into its control groups.
+    pub(super) way_in: WayIn,
+    /// The process that only cloned it: waited for when there is time.
+    pub(super) cloner: Option<OwnedFd>,
+}
+
+/// What the stage brought to a meeting, for the steps that follow.
+#[derive(Default)]
+pub(super) struct Met {
+    pub(super) fd: Option<OwnedFd>,
+    /// `Message::aux`: the hard limits that it was refused, a bit each.
+    pub(super) aux: u32,
+}
+
+impl Launch<'_> {
+    /// Runs the program to its end.
     ///
     /// # Errors
     /// After an error everything is undone.
-    pub fn run(
-        home: &'a Home<'a>,
-        program: &'a Program,
-        task: Task<'a>,
-        subject: Subject<'a>,
-    ) -> Result<Launched> {
-        let mut launch = Launch {
-            home,
-            program,
-            task,
-            subject,
+    pub fn run(mut self) -> Result<Launched> {
+        let home = self.home;
+        let placement = match &mut self.task {
+            Task::Create { .. } => None,
+            Task::Exec { placement, .. } => Some(std::mem::take(placement)),
+        };
+        let mut walk = Walk {
+            descriptors: make_room(self.program.sources.len())?,
+            given: self,
+            step: 0,
             journal: Journal::default(),
+            joined: None,
+            group: None,
+            placement,
             sources: Vec::new(),
             trees: Vec::new(),
-            group: None,
-            placement: None,
-            oom_kills: 0,
-            joined: None,
-            console: None,
-            channel: None,
-            records: Vec::new(),
+            console_socket: None,
             child: None,
-            first: None,
-            received: None,
             listener: None,
-            step: 0,
-            aux: 0,
-            way_in: WayIn::Born,
-            kept_console: None,
-            descriptors: make_room(program.sources.len())?,
+            console: None,
         };
-        if let Task::Create { dir, .. } = &launch.task {
-            launch.journal.push(Undo::Dir(dir));
+        if let Task::Create { dir, .. } = &walk.given.task {
+            walk.journal.push(Undo::Dir(dir));
         }
-        let walked = launch.walk();
-        launch.give_room_back();
+        let walked = walk.to_the_end();
+        walk.give_room_back();
         match walked {
             Ok(launched) => {
-                launch.journal.keep();
+                walk.journal.keep();
                 Ok(launched)
             }
             Err(error) => {
                 // The stage goes first: it may hold what is to be removed.
-                launch.channel = None;
-                launch.sources.clear();
-                launch.journal.undo(home);
+                walk.child = None;
+                walk.sources.clear();
+                walk.journal.undo(home);
                 Err(error)
             }
         }
     }
+}
 
-    fn walk(&mut self) -> Result<Launched> {
-        for (index, step) in self.program.steps.iter().enumerate() {
+impl Walk<'_> {
+    fn to_the_end(&mut self) -> Result<Launched> {
+        let program = self.given.program;
+        let mut met = Met::default();
+        for (index, step) in program.steps.iter().enumerate() {
             if let Op::Host(op) = &step.op {
                 self.step = index;
-                self.one(op).map_err(|error| self.place(error, index, op))?;
+                self.perform(op, &mut met).map_err(|error| self.place(error, index, op))?;
             }
         }
-        if let Some(first) = self.first.take() {
-            crate::sys::wait::reap(first.as_fd())?;
-        }
-        let (pid, pidfd) =
+        let Child { pid, pidfd, cloner, .. } =
             self.child.take().ok_or_else(|| Error::new(Kind::Invalid, "nothing was launched"))?;
-        Ok(Launched { pid, pidfd, console: self.kept_console.take(), notify: None })
+        if let Some(cloner) = cloner {
+            crate::sys::wait::reap(cloner.as_fd())?;
+        }
+        Ok(Launched { pid, pidfd, console: self.console.take(), notify: None })
     }
 
     /// What the stage reports is worded already; the host's own errors get the place of their step.
     fn place(&self, error: Error, index: usize, op: &HostOp) -> Error {
-        let at = explain::place(self.program, index);
+        let at = explain::place(self.given.program, index);
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
             HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
@@ -206,7 +231,8 @@ impl<'a> Launch<'a> {
         }
     }
 
-    fn one(&mut self, op: &HostOp) -> Result<()> {
+    /// `met` is the last meeting.
+    fn perform(&mut self, op: &HostOp, met: &mut Met) -> Result<()> {
         match op {
             HostOp::Reserve => self.reserve(),
             HostOp::JoinedIds => self.joined_ids(),
@@ -223,17 +249,17 @@ impl<'a> Launch<'a> {
             HostOp::Open(index) => self.open(*index),
             HostOp::ConsoleSocket => self.console_socket(),
             HostOp::Clone { flags, wait, way_in } => self.clone(*flags, *wait, *way_in),
-            HostOp::Adopt => self.adopt(),
+            HostOp::Adopt => self.adopt().map(|now| *met = now),
             HostOp::IdMaps(writers) => self.id_maps(*writers),
             HostOp::Place => self.see_joined(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
-            HostOp::Release => self.channel()?.go().step(|| STARTING),
-            HostOp::Await(barrier) => self.wait_for(*barrier),
+            HostOp::Release => self.child()?.channel.go().step(|| STARTING),
+            HostOp::Await(barrier) => self.await_at(*barrier).map(|now| *met = now),
             HostOp::Hooks => self.hooks(),
             HostOp::Listener => self.send_listener(),
-            HostOp::Rlimits => self.rlimits(),
+            HostOp::Rlimits => self.rlimits(met.aux),
             HostOp::Schedule => self.schedule(),
-            HostOp::Console => self.hand_over_console(),
+            HostOp::Console => self.hand_over_console(met.fd.take()),
             HostOp::Record => self.record(),
             HostOp::Outcome => self.outcome(),
             HostOp::Poststart => self.poststart(),
@@ -241,12 +267,12 @@ impl<'a> Launch<'a> {
     }
 
     fn reserve(&mut self) -> Result<()> {
-        let Task::Create { dir, state, .. } = &self.task else { return Ok(()) };
+        let Task::Create { dir, state, .. } = &self.given.task else { return Ok(()) };
         dir.write(state)
     }
 
     fn cgroup(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, state, .. } = &mut self.task else { return Ok(()) };
+        let Task::Create { plan, dir, state, .. } = &mut self.given.task else { return Ok(()) };
         let mut made = Made::default();
         let created = Group::create(&plan.cgroup, &mut made, &mut |record| {
             state.cgroup = record.clone();
@@ -259,15 +285,15 @@ impl<'a> Launch<'a> {
         self.journal.push(Undo::Cgroup(Rc::clone(&group)));
         state.cgroup = group.record().clone();
         group.apply_limits(&plan.cgroup)?;
-        self.oom_kills = group.oom_kills_before()?;
-        self.group = Some(group);
+        let oom_kills = group.oom_kills_before()?;
+        self.group = Some(MadeGroup { group, oom_kills });
         self.placement = Some(placement);
         Ok(())
     }
 
     fn network(&self) -> Result<()> {
         let made = crate::sys::ns::new_network()?;
-        match self.channel()?.give(made.as_fd()) {
+        match self.child()?.channel.give(made.as_fd()) {
             // The stage has ended: why, it says at the next barrier.
             Err(error) if matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
             other => other,
@@ -275,33 +301,33 @@ impl<'a> Launch<'a> {
     }
 
     fn device_rules(&mut self) -> Result<()> {
-        match (&self.task, &self.group) {
-            (Task::Create { plan, .. }, Some(group)) => group.apply_devices(&plan.cgroup),
+        match (&self.given.task, &self.group) {
+            (Task::Create { plan, .. }, Some(made)) => made.group.apply_devices(&plan.cgroup),
             _ => Ok(()),
         }
     }
 
     fn keep(&mut self) -> Result<()> {
-        match &self.task {
+        match &self.given.task {
             Task::Create { dir, config, .. } => dir.write_file("config.json", config),
             Task::Exec { .. } => Ok(()),
         }
     }
 
     fn identify(&mut self) -> Result<()> {
-        if let (Task::Create { state, .. }, Some((pid, pidfd))) = (&mut self.task, &self.child) {
-            state.init = Some(Identity::of(*pid, pidfd.as_fd())?);
+        if let (Task::Create { state, .. }, Some(child)) = (&mut self.given.task, &self.child) {
+            state.init = Some(Identity::of(child.pid, child.pidfd.as_fd())?);
         }
         Ok(())
     }
 
     fn open(&mut self, index: usize) -> Result<()> {
-        let Some(source) = self.program.sources.get(index) else { return Ok(()) };
-        let opened = match (source, &self.task) {
+        let Some(source) = self.given.program.sources.get(index) else { return Ok(()) };
+        let opened = match (source, &self.given.task) {
             (Source::Tree(tree), Task::Create { plan, .. }) => {
                 let ids = plan.ids.as_ref().or(self.joined.as_ref());
                 if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
-                    self.trees = sources::locked_trees(&self.program.sources, ids)?;
+                    self.trees = sources::locked_trees(&self.given.program.sources, ids)?;
                 }
                 match self.trees.get_mut(index).and_then(Option::take) {
                     Some(copied) => copied,
@@ -333,19 +359,27 @@ impl<'a> Launch<'a> {
     }
 
     fn console_socket(&mut self) -> Result<()> {
-        if let Stdio::ConsoleSocket(path) = &self.subject.stdio {
-            self.console = Some(sockets::connect(path, "console socket")?);
+        if let Stdio::ConsoleSocket(path) = &self.given.subject.stdio {
+            self.console_socket = Some(sockets::connect(path, "console socket")?);
         }
         Ok(())
     }
 
-    pub(super) fn pid(&self) -> i32 {
-        self.child.as_ref().map_or(0, |(pid, _)| *pid)
+    pub(super) fn child(&self) -> Result<&Child> {
+        self.child.as_ref().ok_or_else(no_stage)
     }
 
-    pub(super) fn channel(&self) -> Result<&Channel> {
-        self.channel.as_ref().ok_or_else(|| Error::new(Kind::Invalid, "internal error: no stage"))
+    pub(super) fn child_mut(&mut self) -> Result<&mut Child> {
+        self.child.as_mut().ok_or_else(no_stage)
     }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.child.as_ref().map_or(0, |child| child.pid)
+    }
+}
+
+pub(super) fn no_stage() -> Error {
+    Error::new(Kind::Invalid, "internal error: no stage")
 }
 
 /// Every source is a descriptor for a while: hundreds of mounts are more than a low soft limit allows. Returns the

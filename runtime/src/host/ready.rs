@@ -5,12 +5,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::process::Rlimit;
 
-use super::launch::{Launch, STARTING, Task};
+use super::launch::{MadeGroup, Met, STARTING, Task, Walk};
 use super::silent::{self, End};
 use super::undo::Undo;
 use super::{channel, hooks, sockets};
@@ -21,22 +21,23 @@ use crate::program::{HostOp, Op};
 use crate::stage::wire::{barrier, kind};
 use crate::sys::tty;
 
-impl Launch<'_> {
-    /// Waits until the stage is at `barrier`; anything else that it says is a fault.
-    pub(super) fn wait_for(&mut self, barrier: u8) -> Result<()> {
+impl Walk<'_> {
+    /// Waits until the stage is at `barrier`, and returns what it brings; anything else that it says is a fault. A listener is
+    /// kept for its agent, which may have to wait for more.
+    pub(super) fn await_at(&mut self, barrier: u8) -> Result<Met> {
         loop {
-            let Some(incoming) = self.channel()?.receive().step(|| STARTING)? else {
+            let Some(incoming) = self.child()?.channel.receive().step(|| STARTING)? else {
                 return Err(self.died());
             };
             match incoming.message.kind {
                 kind::REACHED if incoming.message.barrier == barrier => {
+                    let mut met = Met { fd: incoming.fd, aux: incoming.message.aux };
                     match barrier {
-                        barrier::LISTENER => self.listener = incoming.fd,
+                        barrier::LISTENER => self.listener = met.fd.take(),
                         barrier::LISTENER_NUMBER => self.take_listener(incoming.message.errno)?,
-                        _ => self.received = incoming.fd,
+                        _ => {}
                     }
-                    self.aux = incoming.message.aux;
-                    return Ok(());
+                    return Ok(met);
                 }
                 kind::WARNING => self.warn(&incoming),
                 kind::FAULT => return Err(self.fault(&incoming)),
@@ -46,45 +47,46 @@ impl Launch<'_> {
     }
 
     fn fault(&self, incoming: &channel::Incoming) -> Error {
-        channel::word(self.program, &self.records, incoming).at("error during container init").at(STARTING)
+        let records = self.child.as_ref().map_or(&[][..], |child| &child.records);
+        channel::word(self.given.program, records, incoming).at("error during container init").at(STARTING)
     }
 
     fn warn(&self, incoming: &channel::Incoming) {
         let name = crate::plan::caps::names(1 << incoming.message.aux.min(63)).join("");
         let errno = crate::error::Words(incoming.message.errno);
-        (self.home.warn)(&format!("can't raise ambient capability {name}: {errno}"));
+        (self.given.home.warn)(&format!("can't raise ambient capability {name}: {errno}"));
     }
 
     /// The stage went away without a word.
     fn died(&mut self) -> Error {
-        let Some(Ok(exit)) = self.child.as_ref().map(|(_, pidfd)| crate::sys::wait::reap(pidfd.as_fd()))
+        let Some(Ok(exit)) = self.child.as_ref().map(|child| crate::sys::wait::reap(child.pidfd.as_fd()))
         else {
             return Error::new(Kind::Os, "container init ended early: unknown end").at(STARTING);
         };
-        if let Some(group) = &self.group
-            && silent::out_of_memory(exit, group, self.oom_kills)
+        if let Some(MadeGroup { group, oom_kills }) = &self.group
+            && silent::out_of_memory(exit, group, *oom_kills)
         {
             return silent::killed_for_memory().at(STARTING);
         }
-        silent::word(self.program, self.met()..self.step, Some(exit)).at(STARTING)
+        silent::word(self.given.program, self.met()..self.step, Some(exit)).at(STARTING)
     }
 
     /// The step at which the stage was last told to go on.
     fn met(&self) -> usize {
-        let before = self.program.steps.get(..self.step).unwrap_or_default();
+        let before = self.given.program.steps.get(..self.step).unwrap_or_default();
         before.iter().rposition(|step| step.op == Op::Host(HostOp::Release)).unwrap_or_default()
     }
 
     /// Under a filter that refuses sendmsg(2) the stage says which descriptor it is.
     fn take_listener(&mut self, number: i32) -> Result<()> {
-        let Some((_, pidfd)) = &self.child else { return Ok(()) };
+        let pidfd = &self.child()?.pidfd;
         let taken = rustix::process::pidfd_getfd(pidfd, number, rustix::process::PidfdGetfdFlags::empty());
         self.listener = Some(taken.call(|| format!("pidfd_getfd({number})")).step(|| STARTING)?);
         Ok(())
     }
 
     pub(super) fn hooks(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, dir, .. } = &self.given.task else { return Ok(()) };
         let state = |status| hooks::state_of(&plan.id, status, self.pid(), &plan.bundle, &plan.annotations);
         // prestart is from a time when it ran at `start`: "created" is what its users were promised, and crun says.
         hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle, dir)
@@ -95,16 +97,22 @@ impl Launch<'_> {
     }
 
     pub(super) fn send_listener(&mut self) -> Result<()> {
-        let (Some(listener), Some(fd)) = (self.subject.listener, self.listener.take()) else {
+        let (Some(listener), Some(fd)) = (self.given.subject.listener, self.listener.take()) else {
             return Err(Error::new(Kind::Os, "no seccomp listener came"));
         };
         let refused = |error: Error| error.at("failed to connect with seccomp agent");
         let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
-        let (status, annotations) = match &self.task {
+        let (status, annotations) = match &self.given.task {
             Task::Create { plan, .. } => ("creating", &plan.annotations),
             Task::Exec { .. } => ("running", &EMPTY),
         };
-        let state = hooks::state_of(self.subject.id, status, self.pid(), self.subject.bundle, annotations);
+        let state = hooks::state_of(
+            self.given.subject.id,
+            status,
+            self.pid(),
+            self.given.subject.bundle,
+            annotations,
+        );
         let quoted = serde_json::Value::from(listener.metadata.as_str());
         let version = crate::state::OCI_VERSION;
         let pid = self.pid();
@@ -115,11 +123,12 @@ impl Launch<'_> {
     }
 
     /// Raises the limits that the stage, at Ready, said it could not: a bit each.
-    pub(super) fn rlimits(&mut self) -> Result<()> {
+    pub(super) fn rlimits(&self, refused: u32) -> Result<()> {
         let pid = self.pid();
         // A limit of the process's own may be set by now.
         let given = |resource| {
-            self.subject
+            self.given
+                .subject
                 .process
                 .is_some_and(|process| process.rlimits.iter().any(|limit| limit.resource == resource))
         };
@@ -130,8 +139,8 @@ impl Launch<'_> {
             crate::sys::sched::prlimit(pid, libc::RLIMIT_NOFILE as u32, soft, hard)
                 .call(|| format!("prlimit(RLIMIT_NOFILE, {soft}:{hard})"))?;
         }
-        let limits = self.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
-        for (_, limit) in limits.filter(|(index, _)| self.aux >> index & 1 == 1) {
+        let limits = self.given.subject.process.iter().flat_map(|process| &process.rlimits).enumerate();
+        for (_, limit) in limits.filter(|(index, _)| refused >> index & 1 == 1) {
             let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
             crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
                 .call(call)
@@ -141,7 +150,7 @@ impl Launch<'_> {
     }
 
     pub(super) fn schedule(&mut self) -> Result<()> {
-        let (pid, Some(process)) = (self.pid(), self.subject.process) else { return Ok(()) };
+        let (pid, Some(process)) = (self.pid(), self.given.subject.process) else { return Ok(()) };
         self.run_anywhere(pid);
         if let Some(scheduler) = &process.scheduler {
             crate::sys::sched::set_attr(pid, &scheduler.value.attr)
@@ -169,7 +178,7 @@ impl Launch<'_> {
         const ALL: [u64; 128] = [u64::MAX; 128];
         if let Err(error) = crate::sys::sched::set_affinity(pid, &ALL) {
             let errno = crate::error::Words(error.0);
-            (self.home.warn)(&format!(
+            (self.given.home.warn)(&format!(
                 "the process keeps the runtime's CPU affinity: sched_setaffinity: {errno}"
             ));
         }
@@ -177,26 +186,26 @@ impl Launch<'_> {
 
     /// CPU affinity is for `exec` alone (config.md: execCPUAffinity).
     pub(super) fn run_on(&self, cpus: Option<&CpuSet>, field: &str) -> Result<()> {
-        let (Task::Exec { .. }, Some(cpus)) = (&self.task, cpus) else { return Ok(()) };
+        let (Task::Exec { .. }, Some(cpus)) = (&self.given.task, cpus) else { return Ok(()) };
         crate::sys::sched::set_affinity(self.pid(), &cpus.0)
             .call(|| "sched_setaffinity")
             .step(|| format!("config.json /process/execCPUAffinity/{field}"))
     }
 
-    pub(super) fn hand_over_console(&mut self) -> Result<()> {
-        let master = self.received.take().ok_or_else(|| Error::new(Kind::Os, "no terminal came"))?;
+    pub(super) fn hand_over_console(&mut self, master: Option<OwnedFd>) -> Result<()> {
+        let master = master.ok_or_else(|| Error::new(Kind::Os, "no terminal came"))?;
         // Now: what the process writes must not depend on how soon it does.
-        if matches!(self.subject.stdio, Stdio::Inherit) && !tty::is_relayed_unchanged() {
+        if matches!(self.given.subject.stdio, Stdio::Inherit) && !tty::is_relayed_unchanged() {
             tty::plain_newlines(&master).call(|| "tcsetattr(console)")?;
         }
-        match &self.console {
+        match &self.console_socket {
             Some(socket) => {
                 let name = rustix::pty::ptsname(&master, Vec::new()).call(|| "ioctl(TIOCGPTN)")?;
                 sockets::send_descriptor(socket.as_fd(), name.as_bytes(), master.as_fd())
                     .map_err(|error| error.at("console socket").with_kind(Kind::Peer))
             }
             None => {
-                self.kept_console = Some(master);
+                self.console = Some(master);
                 Ok(())
             }
         }
@@ -204,23 +213,23 @@ impl Launch<'_> {
 
     /// The process is complete: tell whoever asked to be told.
     pub(super) fn record(&mut self) -> Result<()> {
-        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        let pid = *pid;
-        let payload = match &mut self.task {
+        let child = self.child.as_ref().ok_or_else(super::launch::no_stage)?;
+        let payload = match &mut self.given.task {
             Task::Create { dir, state, .. } => {
                 dir.write(state)?;
                 "standard"
             }
             Task::Exec { .. } => "setns",
         };
-        if let Some(path) = &self.subject.pidfd_socket {
+        if let Some(path) = &self.given.subject.pidfd_socket {
             let socket = sockets::connect(path, "pidfd socket")?;
-            sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), pidfd.as_fd())
+            sockets::send_descriptor(socket.as_fd(), payload.as_bytes(), child.pidfd.as_fd())
                 .map_err(|error| error.at("pidfd socket").with_kind(Kind::Peer))?;
         }
-        if let Some(path) = self.subject.pid_file.clone() {
+        if let Some(path) = self.given.subject.pid_file.clone() {
             // If that fails, there is no new file, and perhaps an older one that is not ours.
-            sockets::write_whole(&path, pid.to_string().as_bytes()).map_err(|error| error.at("pid file"))?;
+            sockets::write_whole(&path, child.pid.to_string().as_bytes())
+                .map_err(|error| error.at("pid file"))?;
             self.journal.push(Undo::File(path));
         }
         Ok(())
@@ -228,26 +237,26 @@ impl Launch<'_> {
 
     /// The socket's end is the exec's success: it is closed by it.
     pub(super) fn outcome(&mut self) -> Result<()> {
-        while let Some(incoming) = self.channel()?.receive().step(|| STARTING)? {
+        while let Some(incoming) = self.child()?.channel.receive().step(|| STARTING)? {
             match incoming.message.kind {
                 kind::WARNING => self.warn(&incoming),
                 _ => return Err(self.fault(&incoming)),
             }
         }
-        let Some((pid, pidfd)) = &self.child else { return Ok(()) };
-        let end = silent::end(*pid, pidfd.as_fd())?;
+        let child = self.child()?;
+        let end = silent::end(child.pid, child.pidfd.as_fd())?;
         if end == End::Executed {
             return Ok(());
         }
-        let group = self.group.as_deref().map(|group| (group, self.oom_kills));
-        match silent::judge(end, self.program, self.met(), group) {
+        let group = self.group.as_ref().map(|made| (&*made.group, made.oom_kills));
+        match silent::judge(end, self.given.program, self.met(), group) {
             Some(error) => Err(error.at(STARTING)),
             None => Ok(()),
         }
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, .. } = &self.task else { return Ok(()) };
+        let Task::Create { plan, dir, .. } = &self.given.task else { return Ok(()) };
         let state = hooks::state_of(&plan.id, "running", self.pid(), &plan.bundle, &plan.annotations);
         hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle, dir)
     }

@@ -98,7 +98,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take().or_else(|| plan.obeyed.pidfd_socket.clone()),
     };
-    let launched = Launch::run(home, &program, task, subject)?;
+    let launched = Launch { home, program: &program, task, subject }.run()?;
     Ok(Launched { notify, ..launched })
 }
 

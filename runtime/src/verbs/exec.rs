@@ -81,12 +81,8 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    Launch::run(
-        home,
-        &program,
-        Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() },
-        subject,
-    )
+    let task = Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() };
+    Launch { home, program: &program, task, subject }.run()
 }
 
 /// The name of the container's session keyring. Containers of before 0.2 have it named after their id alone.
