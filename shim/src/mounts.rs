@@ -48,7 +48,7 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
         _ => {}
     }
     for (wanted, index) in mounts.iter().zip(0..) {
-        if let Err(refusal) = one(wanted, rootfs) {
+        if let Err(refusal) = mount_one(wanted, rootfs) {
             unmount_all(rootfs);
             return Err(refusal.at(&format!("rootfs[{index}] ({} on {})", wanted.type_, rootfs.display())));
         }
@@ -80,14 +80,14 @@ fn points(table: &[u8]) -> Vec<PathBuf> {
     procfs::mounts(&String::from_utf8_lossy(table)).map(|mount| mount.point().into()).collect()
 }
 
-fn one(wanted: &Mount, rootfs: &Path) -> Result<()> {
+fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
     if wanted.type_.contains('/') {
         return Err(Refusal::invalid(format!(
             "mount type {:?} was to be resolved by containerd",
             wanted.type_
         )));
     }
-    if let Some(program) = helper::of(&wanted.type_) {
+    if let Some(program) = helper::program_for(&wanted.type_) {
         return helper::mount(program, wanted, &target(rootfs, &wanted.target)?);
     }
     let mut parsed = read(&wanted.options)?;
@@ -207,6 +207,6 @@ mod tests {
     #[test]
     fn a_type_that_containerd_left_is_refused() {
         let mount = Mount { type_: "format/overlay".into(), ..Default::default() };
-        assert!(one(&mount, Path::new("/")).unwrap_err().text.contains("format/overlay"));
+        assert!(mount_one(&mount, Path::new("/")).unwrap_err().text.contains("format/overlay"));
     }
 }

@@ -112,8 +112,8 @@ impl Options {
             "shimcgroup" => self.shim_cgroup = string(key, value)?,
             "binaryname" => self.binary_name = string(key, value)?,
             "root" => self.root = string(key, value)?,
-            "iouid" => self.io_uid = number(key, value)?,
-            "iogid" => self.io_gid = number(key, value)?,
+            "iouid" => self.io_uid = parse_number(key, value)?,
+            "iogid" => self.io_gid = parse_number(key, value)?,
             // Of runc's options, about CRIU and about how to reach us: nothing of ours depends on them.
             "criupath" | "criuimagepath" | "criuworkpath" | "taskapiaddress" | "taskapiversion"
             | "typeurl" | "configpath" | "runtimeroot" => {}
@@ -157,7 +157,7 @@ fn boolean(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-fn number(key: &str, value: &str) -> Result<u32, String> {
+fn parse_number(key: &str, value: &str) -> Result<u32, String> {
     bare(value).replace('_', "").parse().map_err(|_| format!("{key}: {value} is no number of 32 bits"))
 }
 

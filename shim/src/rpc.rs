@@ -45,22 +45,22 @@ pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
     }
     let bytes = request.payload.as_slice();
     match request.method.as_str() {
-        "State" => told(pod.state(&read::<StateRequest>(bytes)?)),
-        "Connect" => told(Ok(pod.connect(&read::<ConnectRequest>(bytes)?))),
-        "Wait" => told(pod.wait(&read::<WaitRequest>(bytes)?).await),
-        "Create" => told(pod.create(read::<CreateTaskRequest>(bytes)?).await),
-        "Start" => told(pod.start(&read::<StartRequest>(bytes)?).await),
-        "Exec" => done(pod.exec(read::<ExecProcessRequest>(bytes)?)),
-        "Kill" => done(pod.kill(&read::<KillRequest>(bytes)?).await),
-        "Delete" => told(pod.delete(&read::<DeleteRequest>(bytes)?).await),
-        "Pids" => told(pod.pids(&read::<PidsRequest>(bytes)?).await),
-        "Stats" => told(pod.stats(&read::<StatsRequest>(bytes)?).await),
-        "Pause" => done(pod.pause(&read::<PauseRequest>(bytes)?).await),
-        "Resume" => done(pod.resume(&read::<ResumeRequest>(bytes)?).await),
-        "Update" => done(pod.update(read::<UpdateTaskRequest>(bytes)?).await),
-        "ResizePty" => done(pod.resize_pty(&read::<ResizePtyRequest>(bytes)?)),
-        "CloseIO" => done(pod.close_io(&read::<CloseIORequest>(bytes)?)),
-        "Shutdown" => done(pod.shutdown(&read::<ShutdownRequest>(bytes)?)),
+        "State" => encode_answer(pod.state(&read::<StateRequest>(bytes)?)),
+        "Connect" => encode_answer(Ok(pod.connect(&read::<ConnectRequest>(bytes)?))),
+        "Wait" => encode_answer(pod.wait(&read::<WaitRequest>(bytes)?).await),
+        "Create" => encode_answer(pod.create(read::<CreateTaskRequest>(bytes)?).await),
+        "Start" => encode_answer(pod.start(&read::<StartRequest>(bytes)?).await),
+        "Exec" => encode_empty(pod.exec(read::<ExecProcessRequest>(bytes)?)),
+        "Kill" => encode_empty(pod.kill(&read::<KillRequest>(bytes)?).await),
+        "Delete" => encode_answer(pod.delete(&read::<DeleteRequest>(bytes)?).await),
+        "Pids" => encode_answer(pod.pids(&read::<PidsRequest>(bytes)?).await),
+        "Stats" => encode_answer(pod.stats(&read::<StatsRequest>(bytes)?).await),
+        "Pause" => encode_empty(pod.pause(&read::<PauseRequest>(bytes)?).await),
+        "Resume" => encode_empty(pod.resume(&read::<ResumeRequest>(bytes)?).await),
+        "Update" => encode_empty(pod.update(read::<UpdateTaskRequest>(bytes)?).await),
+        "ResizePty" => encode_empty(pod.resize_pty(&read::<ResizePtyRequest>(bytes)?)),
+        "CloseIO" => encode_empty(pod.close_io(&read::<CloseIORequest>(bytes)?)),
+        "Shutdown" => encode_empty(pod.shutdown(&read::<ShutdownRequest>(bytes)?)),
         "Checkpoint" => Err(Refusal::unimplemented("checkpoint is not built")),
         other => Err(Refusal::unimplemented(format!("method {other}"))),
     }
@@ -70,10 +70,10 @@ fn read<M: Message>(bytes: &[u8]) -> Result<M> {
     M::parse_from_bytes(bytes).map_err(|error| Refusal::invalid(format!("malformed {}: {error}", M::NAME)))
 }
 
-fn told<M: Message>(answer: Result<M>) -> Result<Vec<u8>> {
+fn encode_answer<M: Message>(answer: Result<M>) -> Result<Vec<u8>> {
     answer.map(|answer| answer.write_to_bytes().unwrap_or_default())
 }
 
-fn done(answer: Result<()>) -> Result<Vec<u8>> {
-    told(answer.map(|()| Empty::new()))
+fn encode_empty(answer: Result<()>) -> Result<Vec<u8>> {
+    encode_answer(answer.map(|()| Empty::new()))
 }

@@ -17,7 +17,7 @@ use crate::refusal::{Refusal, Result};
 ///
 /// # Errors
 /// NotFound when the group is gone, or there is none: the CRI plugin then goes on with the next container.
-pub fn of(group: &Group) -> Result<Any> {
+pub fn collect(group: &Group) -> Result<Any> {
     let stats = group.stats().map_err(|error| match error.errno() {
         Some(libc::ENOENT | libc::ENODEV) | None => Refusal::not_found(format!("{error}: not found")),
         Some(_) => error.into(),

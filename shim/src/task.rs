@@ -80,7 +80,7 @@ impl Drop for UnderWay {
 
 impl Starts {
     /// Waits until there are none, at most `limit`; whether there are none.
-    pub async fn settle(&self, limit: Duration) -> bool {
+    pub async fn wait_until_none(&self, limit: Duration) -> bool {
         let settled = async {
             while self.count.get() != 0 {
                 self.fewer.notified().await;

@@ -26,7 +26,7 @@ struct Configuration {
 /// # Errors
 /// InvalidArgument for a name that could not be an id: it becomes a part of the socket's name, and with a `/` in it would
 /// lead to a server of another namespace.
-pub fn of(bundle: &Path, id: &str) -> Result<String> {
+pub fn of_bundle(bundle: &Path, id: &str) -> Result<String> {
     let bytes = std::fs::read(bundle.join("config.json")).unwrap_or_default();
     let configuration: Configuration = serde_json::from_slice(&bytes).unwrap_or_default();
     let mut annotations = configuration.annotations.unwrap_or_default();
@@ -47,7 +47,7 @@ mod tests {
     fn the_first_annotation_counts() {
         let bundle = std::env::temp_dir().join(format!("corten-group-{}", std::process::id()));
         std::fs::create_dir_all(&bundle).unwrap();
-        assert_eq!(of(&bundle, "c").unwrap(), "c");
+        assert_eq!(of_bundle(&bundle, "c").unwrap(), "c");
         for (json, group) in [
             ("{", "c"),
             ("{}", "c"),
@@ -60,12 +60,12 @@ mod tests {
             (r#"{"annotations":{"io.kubernetes.cri-o.SandboxID":"o"}}"#, "o"),
         ] {
             std::fs::write(bundle.join("config.json"), json).unwrap();
-            assert_eq!(of(&bundle, "c").unwrap(), group, "{json}");
+            assert_eq!(of_bundle(&bundle, "c").unwrap(), group, "{json}");
         }
         for group in ["/run/containerd/containerd.sock/n/c", "../n/c", "a/b", "..", "a\\u0000"] {
             let json = format!(r#"{{"annotations":{{"io.kubernetes.cri.sandbox-id":"{group}"}}}}"#);
             std::fs::write(bundle.join("config.json"), json).unwrap();
-            let told = of(&bundle, "c").unwrap_err().text;
+            let told = of_bundle(&bundle, "c").unwrap_err().text;
             assert!(told.starts_with("annotation io.kubernetes.cri.sandbox-id: "), "{told}");
         }
         std::fs::remove_dir_all(&bundle).unwrap();

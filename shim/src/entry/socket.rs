@@ -76,7 +76,7 @@ pub fn path(dir: Option<&Path>, address: &str, namespace: &str, group: &str) -> 
 ///
 /// # Errors
 /// The failed call.
-pub fn take(path: &Path) -> Result<Found> {
+pub fn find_or_bind(path: &Path) -> Result<Found> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -159,16 +159,16 @@ mod tests {
     fn a_dead_socket_is_replaced_and_a_live_one_found() {
         let dir = std::env::temp_dir().join(format!("corten-socket-{}", std::process::id()));
         let path = dir.join("s");
-        let Ok(Found::Ours(seat)) = take(&path) else { panic!("not ours") };
+        let Ok(Found::Ours(seat)) = find_or_bind(&path) else { panic!("not ours") };
         let first = seat.take_over().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(matches!(take(&path), Ok(Found::Server)));
+        assert!(matches!(find_or_bind(&path), Ok(Found::Server)));
         drop(first);
         assert!(path.exists() && !is_served(&path));
         assert!(!has_died(std::process::id() as i32) && has_died(i32::MAX));
-        assert!(matches!(take(&path), Ok(Found::Ours(_))));
+        assert!(matches!(find_or_bind(&path), Ok(Found::Ours(_))));
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o770)).unwrap();
-        assert!(take(&path).err().unwrap().text.contains("not ours alone"));
+        assert!(find_or_bind(&path).err().unwrap().text.contains("not ours alone"));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -45,9 +45,9 @@ pub fn start(flags: &Flags) -> Result<()> {
     let boot = Boot::read(&input()?, flags)?;
     let options = Options::read(boot.options.as_ref())?;
     let bundle = std::env::current_dir().call(|| "getcwd")?;
-    let group = group::of(&bundle, &flags.id)?;
+    let group = group::of_bundle(&bundle, &flags.id)?;
     let path = socket::path(boot.socket_dir.as_deref(), &flags.address, &flags.namespace, &group)?;
-    let found = socket::take(&path)?;
+    let found = socket::find_or_bind(&path)?;
     let address = format!("unix://{}", path.display());
     let prepared = match &found {
         Found::Server => Ok(()),

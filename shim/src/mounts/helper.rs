@@ -19,7 +19,7 @@ const MOST: usize = 512;
 
 /// The helper for a mount of this type, and the type that it is told: `fuse3.fuse-overlayfs` is a `fuse-overlayfs`,
 /// mounted by `mount.fuse3`.
-pub fn of(kind: &str) -> Option<(&'static str, &str)> {
+pub fn program_for(kind: &str) -> Option<(&'static str, &str)> {
     let fuse = kind.strip_prefix("fuse.").map(|kind| ("mount.fuse", kind));
     fuse.or_else(|| kind.strip_prefix("fuse3.").map(|kind| ("mount.fuse3", kind)))
 }
@@ -60,9 +60,9 @@ mod tests {
 
     #[test]
     fn the_type_names_the_helper() {
-        assert_eq!(of("fuse3.fuse-overlayfs"), Some(("mount.fuse3", "fuse-overlayfs")));
-        assert_eq!(of("fuse.x.y"), Some(("mount.fuse", "x.y")));
-        assert_eq!(of("fuse"), None);
-        assert_eq!(of("fuseblk"), None);
+        assert_eq!(program_for("fuse3.fuse-overlayfs"), Some(("mount.fuse3", "fuse-overlayfs")));
+        assert_eq!(program_for("fuse.x.y"), Some(("mount.fuse", "x.y")));
+        assert_eq!(program_for("fuse"), None);
+        assert_eq!(program_for("fuseblk"), None);
     }
 }

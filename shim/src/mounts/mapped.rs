@@ -28,11 +28,11 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Takes `option` if it is one of ours.
+    /// Reads `option` if it is one of ours.
     ///
     /// # Errors
     /// InvalidArgument for a mapping that is not `container:host:size[,…]`.
-    pub fn take(&mut self, option: &str) -> Result<bool> {
+    pub fn read_option(&mut self, option: &str) -> Result<bool> {
         let (map, text) = match option.split_once('=') {
             Some(("uidmap", text)) => (&mut self.uid, text),
             Some(("gidmap", text)) => (&mut self.gid, text),

@@ -41,7 +41,7 @@ pub fn read(options: &[String]) -> Result<MountArguments> {
                 (Some(kind), _) => wanted.propagation = kind as u32,
                 (_, Some((bit, true))) => wanted.flags |= bit as u32,
                 (_, Some((bit, false))) => wanted.flags &= !(bit as u32),
-                _ if wanted.maps.take(other)? => {}
+                _ if wanted.maps.read_option(other)? => {}
                 _ => wanted.data.push(other.to_owned()),
             },
         }

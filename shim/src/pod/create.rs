@@ -84,11 +84,11 @@ impl Pod {
         if self.taken.borrow().get(&request.id) == Some(&true) {
             return Err(undone(request, &bundle, done).await);
         }
-        self.settle(request, wanted, owner, bundle, prepared, done)
+        self.register(request, wanted, owner, bundle, prepared, done)
     }
 
     /// The container lives: from here on it is in the table, and ends like any other.
-    fn settle(
+    fn register(
         self: &Rc<Self>,
         request: &CreateTaskRequest,
         wanted: StreamPaths,

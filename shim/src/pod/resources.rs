@@ -43,7 +43,7 @@ impl Pod {
         let Some(group) = task.group.clone() else {
             return Err(Refusal::not_found(format!("container {} has no control group: not found", task.id)));
         };
-        let stats = task.askers.run(move || crate::stats::of(&group)).await?;
+        let stats = task.askers.run(move || crate::stats::collect(&group)).await?;
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 

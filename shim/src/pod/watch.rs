@@ -33,7 +33,7 @@ pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     let ended = ProcessExit::now(exit);
     task.over.happen();
     task.starters.dismiss();
-    settle(&task).await;
+    wait_for_starts(&task).await;
     // Whoever holds the turn tells of a start that this is the end of.
     let turn = task.turn.lock().await;
     if !task.own_pids {
@@ -57,13 +57,13 @@ pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
 
 /// Starts of execs that are under way are told before init's end. Those that hang are killed in the container's groups;
 /// those that do not even end of that are given up.
-async fn settle(task: &Rc<Task>) {
-    if task.starts.settle(STARTS).await {
+async fn wait_for_starts(task: &Rc<Task>) {
+    if task.starts.wait_until_none(STARTS).await {
         return;
     }
     // What cannot be killed keeps its killer, too.
     let _ = timeout(KILLED, kill_all(task)).await;
-    if !task.starts.settle(KILLED).await {
+    if !task.starts.wait_until_none(KILLED).await {
         log::warn(&format!("container {}: an exec that hangs in its start is given up", task.id));
         task.abandoned.happen();
     }
