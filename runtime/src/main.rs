@@ -42,7 +42,7 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
         return command::overview(&argv.name);
     };
     *log = globals.log()?;
-    let root = RootDirectory::decide(globals.root.as_deref())?;
+    let root = RootDirectory::choose(globals.root.as_deref())?;
     let warn = |text: &str| log.warn(text);
     let home = Home {
         root: root.path.clone(),

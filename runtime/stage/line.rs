@@ -44,7 +44,7 @@ pub struct PasswdLine {
 
 impl PasswdLine {
     /// Takes the next byte; true when the home directory of `uid` is complete.
-    pub fn take(&mut self, byte: u8, uid: u32, home: &mut PasswdHome) -> bool {
+    pub fn push(&mut self, byte: u8, uid: u32, home: &mut PasswdHome) -> bool {
         match byte {
             // The shell may be missing, as for glibc and runc.
             b'\n' if self.field == HOME_FIELD && self.is(uid) => return true,
@@ -94,7 +94,7 @@ mod tests {
     fn home_of(uid: u32, text: &str) -> Option<String> {
         let mut home = PasswdHome::default();
         let mut line = PasswdLine::default();
-        let found = text.bytes().any(|byte| line.take(byte, uid, &mut home)) || line.end(uid);
+        let found = text.bytes().any(|byte| line.push(byte, uid, &mut home)) || line.end(uid);
         found.then(|| String::from_utf8_lossy(home.bytes()).into_owned())
     }
 

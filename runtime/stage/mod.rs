@@ -192,13 +192,13 @@ impl Stage {
         let records = self.program.slice::<Rec>(size_of::<Header>() as u32, header.ops as usize)?;
         for (index, rec) in records.iter().enumerate() {
             self.op = index as u32;
-            self.one(rec)?;
+            self.perform_one(rec)?;
         }
         Err(MALFORMED)
     }
 
     /// The whole vocabulary.
-    fn one(&mut self, rec: &Rec) -> Result<()> {
+    fn perform_one(&mut self, rec: &Rec) -> Result<()> {
         match rec.code {
             code::SETNS => self.setns(rec),
             code::UNSHARE => sys::unshare(rec.a),

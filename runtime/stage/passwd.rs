@@ -65,7 +65,7 @@ impl Stage {
                 break;
             }
             total += length;
-            whole = chunk[..length].iter().any(|byte| line.take(*byte, uid, home));
+            whole = chunk[..length].iter().any(|byte| line.push(*byte, uid, home));
         }
         sys::close(file);
         Ok(whole)

@@ -54,7 +54,7 @@ fn change(mount: i32, recursive: bool, attr: &MountAttr) -> Result<()> {
     sys::fchdir(proc)?;
     sys::close(proc);
     let mut path = *b"self/fd/\0\0\0\0\0\0\0\0\0\0\0";
-    number(mount as u32, &mut path[8..]);
+    write_decimal(mount as u32, &mut path[8..]);
     let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
     if attributes != 0 {
         let flags = MS_REMOUNT | MS_BIND | merged(sys::fs_flags(mount)?, attr);
@@ -93,7 +93,7 @@ fn merged(holds: u64, attr: &MountAttr) -> u64 {
     flags
 }
 
-fn number(mut value: u32, text: &mut [u8]) {
+fn write_decimal(mut value: u32, text: &mut [u8]) {
     let mut digits = [0_u8; 10];
     let mut count = 0;
     loop {
@@ -133,7 +133,7 @@ mod tests {
     fn descriptors_in_decimal() {
         for (value, text) in [(0, "0"), (7, "7"), (10, "10"), (4_294_967_295, "4294967295")] {
             let mut bytes = [0; 11];
-            number(value, &mut bytes);
+            write_decimal(value, &mut bytes);
             assert_eq!(CStr::from_bytes_until_nul(&bytes).unwrap().to_str().unwrap(), text);
         }
     }

@@ -30,7 +30,7 @@ impl RootDirectory {
     ///
     /// # Errors
     /// It would be `/`.
-    pub fn decide(given: Option<&OsStr>) -> Result<RootDirectory, Failure> {
+    pub fn choose(given: Option<&OsStr>) -> Result<RootDirectory, Failure> {
         if let Some(given) = given {
             let path = clean(&std::path::absolute(given).unwrap_or_default());
             // Empty, ".", "../.." and the like end here as well as "/" itself.
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_root_is_absolute_and_never_the_root_directory() {
-        let given = |path: &str| RootDirectory::decide(Some(path.as_ref())).map(|root| root.path);
+        let given = |path: &str| RootDirectory::choose(Some(path.as_ref())).map(|root| root.path);
         assert_eq!(given("/a//b/./c/../d/"), Ok(PathBuf::from("/a/b/d")));
         assert_eq!(given("x"), Ok(std::env::current_dir().unwrap().join("x")));
         for bad in ["/", "", "//", "/..", "/a/..", "../../../../../../../../../../../../../.."] {

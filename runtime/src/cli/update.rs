@@ -120,18 +120,18 @@ impl UpdateCommand {
             ..Memory::default()
         };
         let cpu = Cpu {
-            shares: number("cpu-share", &self.cpu_share)?,
-            quota: number("cpu-quota", &self.cpu_quota)?,
-            burst: number("cpu-burst", &self.cpu_burst)?,
-            period: number("cpu-period", &self.cpu_period)?,
-            realtime_runtime: number("cpu-rt-runtime", &self.cpu_rt_runtime)?,
-            realtime_period: number("cpu-rt-period", &self.cpu_rt_period)?,
+            shares: parse_number("cpu-share", &self.cpu_share)?,
+            quota: parse_number("cpu-quota", &self.cpu_quota)?,
+            burst: parse_number("cpu-burst", &self.cpu_burst)?,
+            period: parse_number("cpu-period", &self.cpu_period)?,
+            realtime_runtime: parse_number("cpu-rt-runtime", &self.cpu_rt_runtime)?,
+            realtime_period: parse_number("cpu-rt-period", &self.cpu_rt_period)?,
             cpus: values::text(self.cpuset_cpus.clone()),
             mems: values::text(self.cpuset_mems.clone()),
-            idle: number("cpu-idle", &self.cpu_idle)?,
+            idle: parse_number("cpu-idle", &self.cpu_idle)?,
         };
-        let weight = number("blkio-weight", &self.blkio_weight)?;
-        let limit = number("pids-limit", &self.pids_limit)?;
+        let weight = parse_number("blkio-weight", &self.blkio_weight)?;
+        let limit = parse_number("pids-limit", &self.pids_limit)?;
         Ok(Resources {
             memory: some(memory),
             cpu: some(cpu),
@@ -159,7 +159,7 @@ fn read(file: &OsString) -> Result<Resources, Failure> {
     Ok(spec::read("resources", &bytes)?)
 }
 
-fn number<T: std::str::FromStr>(flag: &str, text: &Option<String>) -> Result<Option<T>, Failure> {
+fn parse_number<T: std::str::FromStr>(flag: &str, text: &Option<String>) -> Result<Option<T>, Failure> {
     // FromStr takes a plus sign, Go too.
     value(flag, text, |text| text.parse().ok(), "a whole number")
 }

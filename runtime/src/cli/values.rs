@@ -55,11 +55,11 @@ pub fn group(text: &str) -> Result<u32, Failure> {
 }
 
 fn id(text: &str) -> Option<u32> {
-    number(text).filter(|id| *id != u32::MAX)
+    parse_number(text).filter(|id| *id != u32::MAX)
 }
 
 /// Decimal digits and nothing else: no sign, no spaces, no other base.
-fn number(text: &str) -> Option<u32> {
+fn parse_number(text: &str) -> Option<u32> {
     (!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
@@ -70,7 +70,7 @@ fn number(text: &str) -> Option<u32> {
 /// Anything else.
 pub fn signal(text: &str) -> Result<i32, Failure> {
     let unknown = || Failure::new(format!("unknown signal {text:?}"));
-    if let Some(number) = number(text) {
+    if let Some(number) = parse_number(text) {
         return i32::try_from(number).ok().filter(|number| *number <= RTMAX).ok_or_else(unknown);
     }
     let upper = text.to_ascii_uppercase();
@@ -84,7 +84,7 @@ pub fn signal(text: &str) -> Result<i32, Failure> {
         _ => None,
     };
     let offset = |prefix, sign: i32, base: i32| {
-        let number = i32::try_from(number(name.strip_prefix(prefix)?)?).ok()?;
+        let number = i32::try_from(parse_number(name.strip_prefix(prefix)?)?).ok()?;
         (number <= RTMAX - RTMIN).then_some(base + sign * number)
     };
     numbered
@@ -129,7 +129,7 @@ pub fn notify_socket() -> Option<PathBuf> {
 /// How many socket-activation descriptors this very process was given (sd_listen_fds(3)); a caller that does not
 /// know our pid beforehand may leave LISTEN_PID out.
 pub fn listen_fds() -> u32 {
-    let variable = |name| std::env::var(name).ok().and_then(|text| number(&text));
+    let variable = |name| std::env::var(name).ok().and_then(|text| parse_number(&text));
     match variable("LISTEN_PID") {
         Some(pid) if pid != std::process::id() => 0,
         _ => variable("LISTEN_FDS").unwrap_or(0),

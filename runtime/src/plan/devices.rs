@@ -200,8 +200,8 @@ fn read(device: &spec::Device, at: String, via: impl Fn(&str, u32) -> Via) -> Re
     let rdev = if kind == libc::S_IFIFO {
         0
     } else {
-        let major = number(device.major, 12, &at, "major")?;
-        encode(major, number(device.minor, 20, &at, "minor")?)
+        let major = device_number(device.major, 12, &at, "major")?;
+        encode(major, device_number(device.minor, 20, &at, "minor")?)
     };
     let owner = |id: Option<u32>, field: &str| match id {
         Some(u32::MAX) => Err(Error::invalid(format_args!("{at}/{field}"), "4294967295 is not an id")),
@@ -215,7 +215,7 @@ fn read(device: &spec::Device, at: String, via: impl Fn(&str, u32) -> Via) -> Re
 }
 
 /// The kernel's MAJOR has 12 bits, MINOR 20.
-fn number(number: i64, bits: u32, at: &str, field: &str) -> Result<u32> {
+fn device_number(number: i64, bits: u32, at: &str, field: &str) -> Result<u32> {
     match u32::try_from(number) {
         Ok(number) if number < 1 << bits => Ok(number),
         _ => Err(Error::invalid(format_args!("{at}/{field}"), format!("{number} is not a {field} number"))),

@@ -77,11 +77,11 @@ pub fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
 }
 
 fn each(hooks: &[spec::Hook], kind: &str, output: &Output) -> Result<Vec<Hook>> {
-    let one = |(index, hook)| one(hook, format!("/hooks/{kind}/{index}"), output);
-    hooks.iter().enumerate().map(one).collect()
+    let read = |(index, hook)| read_hook(hook, format!("/hooks/{kind}/{index}"), output);
+    hooks.iter().enumerate().map(read).collect()
 }
 
-fn one(hook: &spec::Hook, at: String, output: &Output) -> Result<Hook> {
+fn read_hook(hook: &spec::Hook, at: String, output: &Output) -> Result<Hook> {
     let path = absolute(format_args!("{at}/path"), &hook.path)?.to_owned();
     let timeout = match hook.timeout {
         None => None,

@@ -26,7 +26,7 @@ pub(super) struct AttachedMounts {
 }
 
 impl AttachedMounts {
-    pub(super) fn take(&mut self, program: &Program, op: &StageOp) -> Result<(), &'static str> {
+    pub(super) fn check_step(&mut self, program: &Program, op: &StageOp) -> Result<(), &'static str> {
         match op {
             StageOp::Target { slot, path, .. } | StageOp::AttachOrLink { slot, path, .. } => {
                 self.forget(Ref::Slot(*slot));
@@ -62,9 +62,9 @@ impl AttachedMounts {
                     self.attach(*mount, path);
                 }
             }
-            StageOp::Mask { place, .. } => self.hardened(program, place)?,
+            StageOp::Mask { place, .. } => self.may_be_hardened(program, place)?,
             StageOp::Readonly(place) => {
-                self.hardened(program, place)?;
+                self.may_be_hardened(program, place)?;
                 self.covered |= !place.is_anchored();
                 // It is a copy, with what is mounted there: the original is out of reach.
                 self.attached.retain(|(_, at)| *at != place.path && inside(&place.path, at).is_none());
@@ -96,7 +96,7 @@ impl AttachedMounts {
         Ok(())
     }
 
-    fn hardened(&self, program: &Program, place: &Place) -> Result<(), &'static str> {
+    fn may_be_hardened(&self, program: &Program, place: &Place) -> Result<(), &'static str> {
         self.lies_there(place)?;
         if place.is_anchored() && self.covered {
             return Err("a mount that may be covered already is hardened");

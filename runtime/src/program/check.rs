@@ -52,7 +52,7 @@ pub fn check(program: &Program) -> Result<()> {
             }
             reached = rank;
         }
-        seen.take(program, op).map_err(|text| bug(index, text.into()))?;
+        seen.check_step(program, op).map_err(|text| bug(index, text.into()))?;
         last = Some(op);
     }
     match last {
@@ -84,11 +84,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, program: &Program, op: &StageOp) -> std::result::Result<(), &'static str> {
+    fn check_step(&mut self, program: &Program, op: &StageOp) -> std::result::Result<(), &'static str> {
         if self.closed && refs(op).iter().any(|fd| matches!(fd, Ref::Source(_))) {
             return Err("a source after they are closed");
         }
-        self.anchors.take(program, op)?;
+        self.anchors.check_step(program, op)?;
         match op {
             StageOp::FsOpen { slot, fstype } => {
                 if let Some(procfs) = self.procfs.get_mut(*slot) {

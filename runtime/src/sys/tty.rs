@@ -60,11 +60,11 @@ pub fn is_relayed_unchanged() -> bool {
 
 /// Whether both descriptors are of one terminal, whatever names (`/dev/tty`) it was opened by.
 fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    number(one).is_some_and(|one| number(other) == Some(one))
+    device_number(one).is_some_and(|one| device_number(other) == Some(one))
 }
 
 /// A terminal's device number, as the kernel knows it.
-fn number(tty: BorrowedFd<'_>) -> Option<u32> {
+fn device_number(tty: BorrowedFd<'_>) -> Option<u32> {
     let mut number: libc::c_uint = 0;
     // SAFETY: TIOCGDEV writes one unsigned int, which lives here; the descriptor is open for the duration of the borrow.
     let result = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGDEV as _, &raw mut number) };

@@ -117,12 +117,12 @@ impl Anchors {
 
 impl Builder {
     /// Of something to hide or to make read-only.
-    pub(super) fn hardened(&self, plan: &Plan, path: &str) -> Place {
+    pub(super) fn place_to_harden(&self, plan: &Plan, path: &str) -> Place {
         self.anchors.place(plan, path, is_kernel)
     }
 
     /// Of something to make.
-    pub(super) fn made(&self, plan: &Plan, path: &str) -> Place {
+    pub(super) fn place_to_make(&self, plan: &Plan, path: &str) -> Place {
         self.anchors.place(plan, path, is_empty)
     }
 }

@@ -341,7 +341,7 @@ impl Builder {
                 Via::Mknod => self.stage(
                     at,
                     StageOp::Mknod {
-                        place: self.made(plan, &device.path),
+                        place: self.place_to_make(plan, &device.path),
                         mode: device.mode,
                         rdev: device.rdev,
                         uid: device.uid,
@@ -360,7 +360,7 @@ impl Builder {
             }
         }
         for (path, target) in &plan.dev_links {
-            let place = self.made(plan, path);
+            let place = self.place_to_make(plan, path);
             self.stage("", StageOp::Symlink { place, target: (*target).into() });
         }
     }
@@ -386,19 +386,19 @@ impl Builder {
             let (path, data) = (format!("sys/{}", field.value.0), field.value.1.clone());
             self.stage(&field.at, StageOp::Write { dir: Ref::Slot(slots::PROC), path, data });
         }
-        self.cover(plan, true);
-        self.cover(plan, false);
+        self.harden_paths(plan, true);
+        self.harden_paths(plan, false);
     }
 
     /// Read-only and masked paths: first those in mounts that we hold, then those that are looked up by name. What the
     /// latter lead to may be a held mount all the same (by a link, or from above), and then they copy it as it is. A hook
     /// may have mounted over a held one: then its paths are covered once more, by name.
-    fn cover(&mut self, plan: &Plan, held: bool) {
+    fn harden_paths(&mut self, plan: &Plan, held: bool) {
         let hooks = &plan.hooks;
         let again = !(hooks.prestart.is_empty()
             && hooks.create_runtime.is_empty()
             && hooks.create_container.is_empty());
-        let place = |this: &Self, path: &str| match this.hardened(plan, path) {
+        let place = |this: &Self, path: &str| match this.place_to_harden(plan, path) {
             place if place.is_anchored() == held => Some(place),
             _ => (!held && again).then(|| Place::named(path)),
         };

@@ -31,7 +31,7 @@ fn run(input: &[u8]) -> bool {
     let uid = u32::from_le_bytes(id.try_into().unwrap());
     let mut home = PasswdHome::default();
     let mut line = PasswdLine::default();
-    let found = text.iter().any(|byte| line.take(*byte, uid, &mut home)) || line.end(uid);
+    let found = text.iter().any(|byte| line.push(*byte, uid, &mut home)) || line.end(uid);
     let expected = expected(text, uid);
     let read = found.then(|| home.bytes());
     assert_eq!(read, expected.as_deref(), "{uid} in {:?}", text.escape_ascii().to_string());
