@@ -4,6 +4,14 @@
 //! An import that is not on the map fails, and so does an arrow that no code needs, and a circle. To see the graph as it is:
 //! `cargo test -p corten --test rooms -- --nocapture`.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy knows the functions marked as tests, not their helpers"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -137,7 +137,8 @@ fn differs(report: &Report, at: &str, cell: &Cell) -> Option<String> {
     let mut got: Vec<&str> = FLAGS.iter().filter(|flag| held.contains(flag)).copied().collect();
     got.extend(strict.then_some("strictatime"));
     let mut want: Vec<&str> = cell.want.split(' ').filter(|flag| *flag != "·").collect();
-    (got.sort_unstable(), want.sort_unstable());
+    got.sort_unstable();
+    want.sort_unstable();
     (got != want).then(|| format!("{what}: {got:?}, not {want:?}"))
 }
 

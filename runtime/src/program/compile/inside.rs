@@ -89,10 +89,8 @@ impl Builder {
             self.early_filter(process, filter, &[]);
         }
         self.hop_and_lead();
-        if let Some(filter) = under {
-            if filter.listener.is_some() {
-                self.host("/linux/seccomp/listenerPath", HostOp::Listener);
-            }
+        if under.is_some_and(|filter| filter.listener.is_some()) {
+            self.host("/linux/seccomp/listenerPath", HostOp::Listener);
         }
         self.host("", HostOp::Release);
         self.stage("", StageOp::Setsid);

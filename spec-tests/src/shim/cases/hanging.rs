@@ -114,7 +114,7 @@ fn execs_and_the_others(t: &Test) -> Verdict {
     soon("Stats", || first.stats())?;
     soon("Pids", || first.pids())?;
     same("the state", soon("State", || first.state(""))?.status, RUNNING)?;
-    soon("Update", || first.update(&json!({"pids": {"limit": 500}})).or_else(|_| Ok::<_, Trouble>(())))?;
+    soon("Update", || first.update(&json!({"pids": {"limit": 500}})).or(Ok::<_, Trouble>(())))?;
     let third = d.bundle("exit 3")?.set("/annotations/io.kubernetes.cri.sandbox-id", json!(one.id));
     let begin = Instant::now();
     let more = d.create(&third, &Io::null())?;

@@ -25,8 +25,8 @@ pub fn parts() -> BoxedStrategy<Plan> {
     let size = proptest::option::of(Just(json!({"height": 10, "width": 33})));
     (select(&SAID[..]), stream(), stream(), size, any::<bool>())
         .prop_map(|(said, stdin, stdout, size, exec)| {
-            let mut plan = Plan::default();
-            plan.caller = Caller { stdin, stdout, ..Caller::default() };
+            let caller = Caller { stdin, stdout, ..Caller::default() };
+            let mut plan = Plan { caller, ..Plan::default() };
             if exec {
                 let words = format!("exec --tty @ {}", said.join(" "));
                 let steps = ["run --detach @", ":report", &words, "kill @ KILL", ":stopped", "delete @"];
