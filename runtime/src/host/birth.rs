@@ -69,8 +69,7 @@ impl Walk<'_> {
         if let Some(beside) = beside.into_inner() {
             self.placement = Some(beside);
         }
-        let records = encoded.steps;
-        self.born(Child { pid, pidfd, channel, records, way_in: got, cloner: None }, way_in)
+        self.born(Child { pid, pidfd, channel, way_in: got, cloner: None }, way_in)
     }
 
     /// The process exists: its undo comes first.

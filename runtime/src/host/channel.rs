@@ -135,10 +135,10 @@ impl AsFd for Channel {
     }
 }
 
-/// Words a fault of the stage. `steps` maps the stage's records to steps.
-pub fn word(program: &Program, steps: &[usize], incoming: &Incoming) -> Error {
+/// Words a fault of the stage, which names the record that it was at.
+pub fn word(program: &Program, incoming: &Incoming) -> Error {
     let Message { op, errno, aux, .. } = incoming.message;
-    let Some(&index) = steps.get(op as usize) else {
+    let Some(&index) = program.records().get(op as usize) else {
         // The launch window's own.
         return Error::os(call_name(aux), errno).at("starting the stage");
     };

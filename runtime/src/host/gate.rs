@@ -80,7 +80,7 @@ impl Knock {
         }
     }
 
-    /// Waits for the exec; what the stage says instead, if it fails.
+    /// Waits for the exec, which is the end; what the stage says instead, if it fails.
     ///
     /// # Errors
     /// What is no message of the stage's.

@@ -136,8 +136,6 @@ pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
     pub(super) channel: Channel,
-    /// For each record of its program the step: faults name records.
-    pub(super) records: Vec<usize>,
     /// How it gets, or got, into its control groups.
     pub(super) way_in: WayIn,
     /// The process that only cloned it: waited for when there is time.
@@ -181,7 +179,7 @@ impl Launch<'_> {
         if let Task::Create { dir, .. } = &walk.given.task {
             walk.journal.push(Undo::Dir(dir));
         }
-        let walked = walk.to_the_end();
+        let walked = walk.perform_all();
         walk.give_room_back();
         match walked {
             Ok(launched) => {
@@ -200,7 +198,7 @@ impl Launch<'_> {
 }
 
 impl Walk<'_> {
-    fn to_the_end(&mut self) -> Result<Launched> {
+    fn perform_all(&mut self) -> Result<Launched> {
         let program = self.given.program;
         let mut met = Met::default();
         for (index, step) in program.steps.iter().enumerate() {

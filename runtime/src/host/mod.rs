@@ -8,6 +8,7 @@
 
 mod birth;
 mod channel;
+pub mod fate;
 mod fields;
 pub mod gate;
 pub mod hooks;
@@ -24,7 +25,6 @@ pub mod own_mount;
 pub mod permitted;
 pub mod rdt;
 mod ready;
-pub mod silent;
 mod sockets;
 mod sources;
 mod undo;

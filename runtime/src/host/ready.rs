@@ -10,10 +10,11 @@ use std::path::Path;
 
 use rustix::process::Rlimit;
 
-use super::launch::{MadeGroup, Met, STARTING, Task, Walk};
-use super::silent::{self, End};
+use super::channel::Incoming;
+use super::fate::{Fate, Next, stage_fate};
+use super::launch::{Child, Met, STARTING, Task, Walk};
 use super::undo::Undo;
-use super::{channel, hooks, sockets};
+use super::{hooks, sockets};
 use crate::ask::Stdio;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::sched::CpuSet;
@@ -26,49 +27,57 @@ impl Walk<'_> {
     /// kept for its agent, which may have to wait for more.
     pub(super) fn await_at(&mut self, barrier: u8) -> Result<Met> {
         loop {
-            let Some(incoming) = self.child()?.channel.receive().step(|| STARTING)? else {
-                return Err(self.died());
-            };
-            match incoming.message.kind {
-                kind::REACHED if incoming.message.barrier == barrier => {
-                    let mut met = Met { fd: incoming.fd, aux: incoming.message.aux };
+            match self.hear(Next::Barrier)? {
+                Fate::Working(said)
+                    if said.message.kind == kind::REACHED && said.message.barrier == barrier =>
+                {
+                    let mut met = Met { fd: said.fd, aux: said.message.aux };
                     match barrier {
                         barrier::LISTENER => self.listener = met.fd.take(),
-                        barrier::LISTENER_NUMBER => self.take_listener(incoming.message.errno)?,
+                        barrier::LISTENER_NUMBER => self.take_listener(said.message.errno)?,
                         _ => {}
                     }
                     return Ok(met);
                 }
-                kind::WARNING => self.warn(&incoming),
-                kind::FAULT => return Err(self.fault(&incoming)),
-                _ => return Err(Error::new(Kind::Peer, "unexpected message from the stage").at(STARTING)),
+                Fate::Working(said) if said.message.kind == kind::WARNING => self.warn(&said),
+                Fate::Working(_) => {
+                    return Err(Error::new(Kind::Peer, "unexpected message from the stage").at(STARTING));
+                }
+                ended => self.ended(ended)?,
             }
         }
     }
 
-    fn fault(&self, incoming: &channel::Incoming) -> Error {
-        let records = self.child.as_ref().map_or(&[][..], |child| &child.records);
-        channel::word(self.given.program, records, incoming).at("error during container init").at(STARTING)
+    /// The socket's end is the exec's success, which closes it, unless the stage has died.
+    pub(super) fn outcome(&mut self) -> Result<()> {
+        loop {
+            match self.hear(Next::Exec)? {
+                Fate::Working(said) if said.message.kind == kind::WARNING => self.warn(&said),
+                ended => return self.ended(ended),
+            }
+        }
     }
 
-    fn warn(&self, incoming: &channel::Incoming) {
+    /// What has become of the stage when it is heard, or heard no more.
+    fn hear(&self, next: Next) -> Result<Fate> {
+        let Child { pid, pidfd, channel, .. } = self.child()?;
+        stage_fate(channel.receive().step(|| STARTING)?, *pid, pidfd.as_fd(), next).step(|| STARTING)
+    }
+
+    fn ended(&self, fate: Fate) -> Result<()> {
+        let says_why = matches!(fate, Fate::Working(_) | Fate::Failed(_));
+        let group = self.group.as_ref().map(|made| (&*made.group, made.oom_kills));
+        match fate.error(self.given.program, self.met()..self.step, group) {
+            Some(error) if says_why => Err(error.at("error during container init").at(STARTING)),
+            Some(error) => Err(error.at(STARTING)),
+            None => Ok(()),
+        }
+    }
+
+    fn warn(&self, incoming: &Incoming) {
         let name = crate::plan::caps::names(1 << incoming.message.aux.min(63)).join("");
         let errno = crate::error::Words(incoming.message.errno);
         (self.given.home.warn)(&format!("can't raise ambient capability {name}: {errno}"));
-    }
-
-    /// The stage went away without a word.
-    fn died(&mut self) -> Error {
-        let Some(Ok(exit)) = self.child.as_ref().map(|child| crate::sys::wait::reap(child.pidfd.as_fd()))
-        else {
-            return Error::new(Kind::Os, "container init ended early: unknown end").at(STARTING);
-        };
-        if let Some(MadeGroup { group, oom_kills }) = &self.group
-            && silent::out_of_memory(exit, group, *oom_kills)
-        {
-            return silent::killed_for_memory().at(STARTING);
-        }
-        silent::word(self.given.program, self.met()..self.step, Some(exit)).at(STARTING)
     }
 
     /// The step at which the stage was last told to go on.
@@ -233,26 +242,6 @@ impl Walk<'_> {
             self.journal.push(Undo::File(path));
         }
         Ok(())
-    }
-
-    /// The socket's end is the exec's success: it is closed by it.
-    pub(super) fn outcome(&mut self) -> Result<()> {
-        while let Some(incoming) = self.child()?.channel.receive().step(|| STARTING)? {
-            match incoming.message.kind {
-                kind::WARNING => self.warn(&incoming),
-                _ => return Err(self.fault(&incoming)),
-            }
-        }
-        let child = self.child()?;
-        let end = silent::end(child.pid, child.pidfd.as_fd())?;
-        if end == End::Executed {
-            return Ok(());
-        }
-        let group = self.group.as_ref().map(|made| (&*made.group, made.oom_kills));
-        match silent::judge(end, self.given.program, self.met(), group) {
-            Some(error) => Err(error.at(STARTING)),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {

@@ -18,8 +18,6 @@ const HOME_ROOM: usize = 4096 + 8;
 pub struct Encoded {
     /// The bytes, a multiple of 8.
     pub bytes: Vec<u8>,
-    /// For each record, the index of its step: faults name records.
-    pub steps: Vec<usize>,
 }
 
 struct Encoder<'a> {
@@ -71,7 +69,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     }
     bytes.append(&mut encoder.blob);
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    Encoded { bytes, steps: program.records() }
+    Encoded { bytes }
 }
 
 impl Encoded {

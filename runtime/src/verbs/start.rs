@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::delete::destroy;
@@ -11,10 +11,10 @@ use crate::ask::{Create, Home};
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
+use crate::host::fate::{Fate, Next, stage_fate};
 use crate::host::gate::{self, GATE};
 use crate::host::notify::Notify;
-use crate::host::silent::{self, End};
-use crate::host::{hooks, permitted, word};
+use crate::host::{hooks, permitted};
 use crate::plan::{self, Plan};
 use crate::program::{Op, Program, StageOp, Step, compile};
 use crate::state::NOTIFY_DIRECTORY;
@@ -70,29 +70,24 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
     // FIFO) ends.
     container.dir.remove_file(GATE)?;
     knock.go()?;
-    if let Some(incoming) = knock.outcome()? {
-        let worded = program(home, &container);
-        let worded = worded.map(|program| word(&program, &program.records(), &incoming));
-        return Err(worded.unwrap_or_else(|error| error).at(STARTING));
-    }
+    let heard = knock.outcome()?;
     if let (Some(pidfd), Some(init)) = (&pidfd, &container.state.init) {
-        executed(home, &container, init.pid, pidfd.as_fd())?;
+        executed(home, &container, stage_fate(heard, init.pid, pidfd.as_fd(), Next::Exec)?)?;
     }
     poststart(home, &container)?;
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     Ok(notify.zip(pidfd).map(|(notify, pidfd)| (notify, pid, pidfd)))
 }
 
-/// The stage closed its end: by the exec, or by dying.
-fn executed(home: &Home, container: &Container, pid: i32, pidfd: BorrowedFd<'_>) -> Result<()> {
-    let end = silent::end(pid, pidfd)?;
-    if end == End::Executed {
+/// What has kept the stage from the exec, if it has not executed.
+fn executed(home: &Home, container: &Container, fate: Fate) -> Result<()> {
+    if matches!(fate, Fate::Executed) {
         return Ok(());
     }
-    let program = program(home, container)?;
+    let program = program(home, container).map_err(|error| error.at(STARTING))?;
     let is_gate = |step: &Step| step.op == Op::Stage(StageOp::Gate);
     let from = program.steps.iter().position(is_gate).map_or(0, |gate| gate + 1);
-    match silent::judge(end, &program, from, Some((container.group(), 0))) {
+    match fate.error(&program, from..program.steps.len(), Some((container.group(), 0))) {
         Some(error) => Err(error.at(STARTING)),
         None => Ok(()),
     }

@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn made_and_gone(host: &Host) {
-    let (group, placement) = host.group("a/b", "{}");
+    let (group, _) = host.group("a/b", "{}");
     assert_eq!(group.record().version.way_in() == WayIn::Born, host.v2());
     assert_eq!(group.record().groups.len(), host.dirs("a/b").len());
     assert!(group.record().groups.iter().all(|g| g.inode.is_some()));

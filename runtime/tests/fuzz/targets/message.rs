@@ -72,7 +72,7 @@ fn run(input: &[u8]) -> bool {
                 );
                 PROGRAMS.with(|programs| {
                     let program = &programs[crate::random::hash(packet) as usize % programs.len()];
-                    holds::one_line(&word(program, &program.records(), &incoming).to_string());
+                    holds::one_line(&word(program, &incoming).to_string());
                 });
             }
             Err(error) => {
