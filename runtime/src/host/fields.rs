@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use super::launch::{STARTING, Task, Walk};
-use super::netdev::{Moved, Namespaces};
+use super::netdev::{Moved, NetnsPair};
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
 use crate::error::{Result, Step};
@@ -84,7 +84,7 @@ impl Walk<'_> {
     /// All are looked at before the first is moved.
     pub(super) fn net_devices(&mut self) -> Result<()> {
         let Task::Create { plan, .. } = &self.given.task else { return Ok(()) };
-        let namespaces = Rc::new(Namespaces::of(self.pid()).step(|| "config.json /linux/netDevices")?);
+        let namespaces = Rc::new(NetnsPair::of(self.pid()).step(|| "config.json /linux/netDevices")?);
         let prepared: Vec<Rc<Moved>> = plan
             .netdevs
             .iter()

@@ -16,7 +16,7 @@ use crate::error::{Context, Error, Kind, Result, Step};
 use crate::plan::netdev::NetDevice;
 
 /// Where devices are moved to, and from.
-pub(super) struct Namespaces {
+pub(super) struct NetnsPair {
     host: Netlink,
     host_file: OwnedFd,
     inside: Netlink,
@@ -25,16 +25,16 @@ pub(super) struct Namespaces {
 
 /// A device as it was before it was moved.
 pub(super) struct Moved {
-    namespaces: std::rc::Rc<Namespaces>,
+    namespaces: std::rc::Rc<NetnsPair>,
     before: Link,
     addresses: Vec<InterfaceAddress>,
     /// Where it is now; nothing before it was moved.
     now: std::cell::Cell<Option<u32>>,
 }
 
-impl Namespaces {
+impl NetnsPair {
     /// Ours and the one of process `pid`, an unreaped child of ours.
-    pub(super) fn of(pid: i32) -> Result<Namespaces> {
+    pub(super) fn of(pid: i32) -> Result<NetnsPair> {
         let open = |path: String| {
             rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .call(|| format!("open({path})"))
@@ -42,7 +42,7 @@ impl Namespaces {
         let host_file = open("/proc/thread-self/ns/net".to_owned())?;
         let inside_file = open(format!("/proc/{pid}/ns/net"))?;
         let inside = Netlink::open_in(inside_file.as_fd())?;
-        Ok(Namespaces { host: Netlink::open()?, host_file, inside, inside_file })
+        Ok(NetnsPair { host: Netlink::open()?, host_file, inside, inside_file })
     }
 }
 
@@ -51,7 +51,7 @@ impl Moved {
     ///
     /// # Errors
     /// No such device, or its name inside is taken.
-    pub(super) fn prepare(namespaces: &std::rc::Rc<Namespaces>, device: &NetDevice) -> Result<Moved> {
+    pub(super) fn prepare(namespaces: &std::rc::Rc<NetnsPair>, device: &NetDevice) -> Result<Moved> {
         let wrong = |text| Error::new(Kind::Invalid, text).at(format!("config.json {}", device.at));
         let before = namespaces.host.links()?.into_iter().find(|link| link.name == device.host);
         let Some(before) = before else {
@@ -73,7 +73,7 @@ impl Moved {
     /// # Errors
     /// What the kernel says of a device that may not leave (EINVAL, EPERM), or of its name (EEXIST).
     pub(super) fn go(&self, device: &NetDevice) -> Result<()> {
-        let Namespaces { host, inside, inside_file, .. } = &*self.namespaces;
+        let NetnsPair { host, inside, inside_file, .. } = &*self.namespaces;
         let known: Vec<u32> = inside.links()?.iter().map(|link| link.index).collect();
         let sent = host.send_away(self.before.index, &device.inside, inside_file.as_fd());
         // It keeps its number unless that is taken inside, so the one that is new is it; also after a failure, which
@@ -97,7 +97,7 @@ impl Moved {
     /// What the kernel says.
     pub(super) fn back(&self) -> Result<()> {
         let Some(index) = self.now.take() else { return Ok(()) };
-        let Namespaces { host, inside, host_file, .. } = &*self.namespaces;
+        let NetnsPair { host, inside, host_file, .. } = &*self.namespaces;
         let name = self.before.name.as_str();
         inside.send_away(index, name, host_file.as_fd()).step(|| format!("network device {name}"))?;
         let back = host.links()?.into_iter().find(|link| link.name == name);

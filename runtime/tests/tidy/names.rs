@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 10] = [
+const SHARED: [(&str, &str); 9] = [
     ("Dir", "owing: a group's (cgroup), and a container's (state)"),
     ("Incoming", "owing: from a bus (cgroup::dbus), and from the stage (host::channel)"),
     ("Kind", "owing: of a message on a bus (cgroup::dbus), and of an error"),
-    ("Namespaces", "owing: a container's (plan), and the two of a network device's move (host::netdev)"),
     ("Plan", "owing: of a container (plan), and of its groups (cgroup::decide)"),
     ("Result", "each crate's Result with its own error"),
     ("Step", "owing: of a program, and the trait that names one in an error"),
