@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The walks of docs/ARCHITECTURE.md: every file of one exists, none stands twice in it, and it is as short as it says.
+//! The walks of docs/ARCHITECTURE.md: every file of one exists, none stands twice in it, and it is as short as it says;
+//! and the glossary's words are in the code.
 
 use std::collections::BTreeSet;
 
-use super::{assert_none, root};
+use super::{File, assert_none, root, tracked};
 
 /// What a newcomer asks first.
 const WALKS: [&str; 5] = ["create", "subjects", "exec", "limit", "exit"];
@@ -60,6 +61,34 @@ fn walks_lead_through_what_exists_and_are_short() {
         }
     }
     assert_none("walks of docs/ARCHITECTURE.md", broken);
+}
+
+/// The table of our own words: what its last column names stands in the file that it names, or anywhere in the code.
+#[test]
+fn the_glossary_names_what_is_in_the_code() {
+    let text = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let section = text.split("## Words that are ours").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows = section.unwrap_or_default().lines().filter(|line| line.starts_with("| "));
+    let code: Vec<File> = tracked().into_iter().filter(|file| file.is_rust() && file.is_program()).collect();
+    let mut broken = Vec::new();
+    let mut count = 0;
+    for row in rows.skip(1) {
+        count += 1;
+        let place = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+        let (paths, names): (Vec<&str>, Vec<&str>) =
+            place.split('`').skip(1).step_by(2).partition(|word| word.contains('/'));
+        let named = |file: &&File| paths.is_empty() || paths.iter().any(|path| file.path.contains(path));
+        for name in names.iter().filter_map(|name| name.rsplit("::").next()) {
+            let defines = |file: &File| {
+                file.text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
+            };
+            if !code.iter().filter(named).any(defines) {
+                broken.push(format!("{name} of {place}"));
+            }
+        }
+    }
+    assert!(count > 20 || code.is_empty(), "the glossary has {count} rows");
+    assert_none("the glossary names what is not in the code", broken);
 }
 
 #[test]
