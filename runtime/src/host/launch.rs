@@ -48,7 +48,7 @@ pub enum Task<'a> {
         /// Init's pid.
         pid: i32,
         /// Where the process goes.
-        placement: Placement,
+        placement: Box<Placement>,
         /// The container's groups in resctrl.
         rdt: Option<ResctrlGroups>,
     },
@@ -159,7 +159,7 @@ impl Launch<'_> {
         let home = self.home;
         let placement = match &mut self.task {
             Task::Create { .. } => None,
-            Task::Exec { placement, .. } => Some(std::mem::take(placement)),
+            Task::Exec { placement, .. } => Some(*std::mem::take(placement)),
         };
         let mut walk = Walk {
             descriptors: make_room(self.program.sources.len())?,

@@ -81,7 +81,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    let task = Task::Exec { init, pid, placement, rdt: container.state.rdt.clone() };
+    let task = Task::Exec { init, pid, placement: Box::new(placement), rdt: container.state.rdt.clone() };
     Launch { home, program: &program, task, subject }.run()
 }
 
