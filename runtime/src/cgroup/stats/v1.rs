@@ -47,7 +47,6 @@ pub(super) fn read(group: &Group) -> Result<Stats> {
         io: of("blkio")?.map(|files| io(&files)).transpose()?,
         hugetlb: of("hugetlb")?.map(|files| hugetlb(&files)).transpose()?.unwrap_or_default(),
         rdma: of("rdma")?.map(|files| files.rdma()).transpose()?.unwrap_or_default(),
-        ..Stats::default()
     })
 }
 
