@@ -247,6 +247,7 @@ mod tests {
         assert!(matches!(fate(None, Next::Barrier), Fate::Died(Exit::Code(0))));
         assert!(matches!(fate(None, Next::Exec), Fate::Unknown), "it was waited for");
         assert!(stage_fate(None, pid, pidfd.as_fd(), Next::Barrier).is_err());
+        assert!(child.wait().is_err(), "it was reaped");
     }
 
     #[test]
