@@ -10,11 +10,15 @@
 
 #![forbid(unsafe_code)]
 
+mod read;
+mod values;
+
 use std::borrow::Cow;
 
-use super::items::{hugepages, list, one, priorities, rdma, set, swap, throttles, unified, weight_devices};
+use read::{hugepages, list, one, priorities, rdma, set, swap, throttles, unified, weight_devices};
+use values::*;
+
 use super::properties::{self as unit, ToUnit};
-use super::values::*;
 use crate::spec::Resources;
 
 /// A value found in the configuration.

@@ -24,7 +24,6 @@ mod devices_bpf;
 mod dir;
 mod foreign;
 mod group;
-mod items;
 mod limits;
 mod made;
 mod merge;
@@ -42,7 +41,6 @@ mod unit;
 mod update;
 mod v1;
 mod v2;
-mod values;
 
 pub use change::{Change, Check, change};
 pub use dbus::{Property, Value};

@@ -5,8 +5,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::convert;
-use super::limits::{Item, Value, Why};
+use super::{Item, Value, Why};
+use crate::cgroup::convert;
 use crate::spec::Resources;
 
 fn invalid<T>(reason: impl Into<Why>) -> Result<T, Why> {

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::limits::Item;
+use super::Item;
 use crate::spec::{BlockIo, Resources, ThrottleDevice, WeightDevice};
 
 pub(super) fn one<T: Into<i128>>(value: Option<T>) -> Vec<Item> {
