@@ -267,7 +267,11 @@ impl Plan {
         plan.devices = plan.devices_of(&policy)?;
         if let Some(unit) = &mut plan.unit {
             unit.add_devices(&policy);
-            properties::round_quotas(resources, &mut plan.writes);
+            for write in &mut plan.writes {
+                if let Some(kept) = properties::kept_quota(resources, &write.file, &write.value) {
+                    write.value = kept;
+                }
+            }
         }
         Ok(plan)
     }

@@ -9,7 +9,6 @@
 
 use super::convert;
 use super::dbus::{Property, Value};
-use super::decide::Write;
 use super::devices::{MKNOD, Policy, READ, Rule, Type, WRITE};
 use crate::spec::Resources;
 
@@ -119,17 +118,9 @@ fn per_second(quota: u64, period: u64) -> u64 {
     u64::try_from(exact).unwrap_or(most).min(most).next_multiple_of(QUOTA_STEP)
 }
 
-/// Makes the quotas in `writes` what systemd's steps make of them: it would write that at any time.
-pub(super) fn round_quotas(r: &Resources, writes: &mut [Write]) {
-    for write in writes {
-        if let Some(kept) = kept_quota(r, &write.file, &write.value) {
-            write.value = kept;
-        }
-    }
-}
-
-/// `None` for other files, and for what is no quota.
-fn kept_quota(r: &Resources, file: &str, text: &str) -> Option<String> {
+/// What systemd's steps make of a quota that is written to `file`: it would write that at any time. `None` for other files,
+/// and for what is no quota.
+pub(super) fn kept_quota(r: &Resources, file: &str, text: &str) -> Option<String> {
     let mut words = text.split_ascii_whitespace();
     let quota = words.next()?.parse::<u64>().ok()?;
     let period = match file {
