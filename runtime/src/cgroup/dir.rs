@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
@@ -16,6 +17,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::{Context, Error, Result};
 use crate::sys::tty::send;
 
+/// How long a freeze may take before it is taken back.
+pub(super) const FREEZE_WAIT: Duration = Duration::from_secs(2);
+/// How long killing and removing may take: fork bombs are over sooner, processes in uninterruptible sleep are not.
+pub(super) const END_WAIT: Duration = Duration::from_secs(2);
 /// How many processes are held by pidfd at a time while they are signalled.
 const BATCH: usize = 128;
 /// The extended attribute that says whose a group is: one that only the host's root can set or take away, and one for
@@ -194,6 +199,11 @@ impl From<Dir> for OwnedFd {
     fn from(dir: Dir) -> OwnedFd {
         dir.fd
     }
+}
+
+/// Whether the group a file belonged to was removed meanwhile.
+pub(super) fn gone(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))
 }
 
 /// The path of an open group, as the kernel says it.

@@ -16,18 +16,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::dir::Dir;
+use super::dir::{Dir, END_WAIT, gone};
 use super::own::Own;
 use super::placement::{Placement, SubGroups, UnitGroup, join};
 use super::probe::Version;
 use super::record::{self, GroupDir, Record};
 use super::{systemd, v1, v2};
 use crate::error::{Error, Kind, Result, Step};
-
-/// How long a freeze may take before it is taken back.
-pub(super) const FREEZE_WAIT: Duration = Duration::from_secs(2);
-/// How long killing and removing may take: fork bombs are over sooner, processes in uninterruptible sleep are not.
-pub(super) const END_WAIT: Duration = Duration::from_secs(2);
 
 /// A container's groups.
 #[derive(Debug)]
@@ -361,9 +356,4 @@ impl Group {
         }
         Ok(placement)
     }
-}
-
-/// Whether the group a file belonged to was removed meanwhile.
-pub(super) fn gone(error: &Error) -> bool {
-    matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))
 }

@@ -13,8 +13,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::dir::Dir;
-use super::group::{Group, gone};
+use super::dir::{Dir, gone};
+use super::group::Group;
 use super::probe::Version;
 use crate::error::{Context, Error, Kind, Result};
 

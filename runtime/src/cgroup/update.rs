@@ -8,10 +8,10 @@
 
 use super::change::{Change, Check, restoring, transition};
 use super::decide::{DevicePlan, Write, missing};
-use super::dir::Dir;
-use super::group::{Group, gone};
+use super::dir::{Dir, gone};
+use super::group::Group;
 use super::probe::Version;
-use super::{v1, v2};
+use super::v2;
 use crate::error::{Error, Kind, Result, Step};
 
 /// What was there before a change.
@@ -194,10 +194,9 @@ impl Before<'_> {
     fn devices(&self, old: &DevicePlan, new: &DevicePlan) -> Result<()> {
         match (old, new) {
             (DevicePlan::Lines(old), DevicePlan::Lines(new)) => {
-                v1::devices(self.group, &DevicePlan::Lines(transition(old, new)))
+                self.group.put_devices(&DevicePlan::Lines(transition(old, new)))
             }
-            (_, DevicePlan::Lines(_)) => v1::devices(self.group, new),
-            _ => v2::devices(self.group, new),
+            _ => self.group.put_devices(new),
         }
         .map_err(|error| error.relocated("config.json /linux/resources", "resources "))
     }

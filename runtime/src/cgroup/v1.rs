@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::decide::{DevicePlan, Plan};
-use super::dir::Dir;
-use super::group::{END_WAIT, FREEZE_WAIT, Group};
+use super::decide::{Line, Plan};
+use super::dir::{Dir, END_WAIT, FREEZE_WAIT};
 use super::own::Own;
 use super::record::GroupDir;
 use crate::error::{Error, Result, Step};
@@ -52,9 +51,7 @@ fn open(path: &str) -> Result<Dir> {
 }
 
 /// Writes the device rules. The group is empty, so it does not matter that they are written one by one.
-pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
-    let DevicePlan::Lines(lines) = plan else { return Ok(()) };
-    let Some((_, dir)) = group.group_of("devices")? else { return Ok(()) };
+pub(super) fn devices(dir: &Own, lines: &[Line]) -> Result<()> {
     for line in lines {
         match dir.write(line.file, &line.value) {
             // The parent has less than the built-in rules: so has the container.

@@ -9,10 +9,9 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::decide::{DevicePlan, Plan, missing};
+use super::decide::{Plan, missing};
 use super::devices::Policy;
-use super::dir::Dir;
-use super::group::{FREEZE_WAIT, Group, gone};
+use super::dir::{Dir, FREEZE_WAIT, gone};
 use super::own::Own;
 use super::v1::kill_while_frozen;
 use crate::error::{Context, Error, Result, Step};
@@ -156,11 +155,9 @@ pub(super) fn kill(dir: &Own) -> Result<()> {
     }
 }
 
-/// Puts the device program on the group, in the place of an older one of ours. Programs of others stay: all must
-/// agree to an access, so a second one never allows more.
-pub(super) fn devices(group: &Group, plan: &DevicePlan) -> Result<()> {
-    let DevicePlan::Program { policy, insns } = plan else { return Ok(()) };
-    let Some((fresh, dir)) = group.group_of("devices")? else { return Ok(()) };
+/// Puts the device program on the group, in the place of an older one of ours, if it is not `fresh`. Programs of others stay:
+/// all must agree to an access, so a second one never allows more.
+pub(super) fn devices(dir: &Own, fresh: bool, policy: &Policy, insns: &[Insn]) -> Result<()> {
     match attach(dir, fresh, policy, insns) {
         // bpf(2) is for the initial user namespace, and so are device nodes: inside another one nothing can be
         // opened that was not given.

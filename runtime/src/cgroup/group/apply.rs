@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Group;
-use crate::cgroup::decide::{Plan, Write, missing};
+use crate::cgroup::decide::{DevicePlan, Plan, Write, missing};
 use crate::cgroup::probe::Version;
 use crate::cgroup::{systemd, v1, v2};
 use crate::error::{Error, Result, Step};
@@ -33,10 +33,18 @@ impl Group {
     /// # Errors
     /// `Kind::Os` naming the call, at /linux/resources/devices.
     pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
-        match self.record.version {
-            Version::None => Ok(()),
-            Version::V1 => v1::devices(self, &plan.devices),
-            Version::V2 => v2::devices(self, &plan.devices),
+        self.put_devices(&plan.devices)
+    }
+
+    /// Puts device rules on the group that takes them, if there is one.
+    pub(in crate::cgroup) fn put_devices(&self, rules: &DevicePlan) -> Result<()> {
+        let group = || self.group_of("devices");
+        match rules {
+            DevicePlan::None => Ok(()),
+            DevicePlan::Lines(lines) => group()?.map_or(Ok(()), |(_, dir)| v1::devices(dir, lines)),
+            DevicePlan::Program { policy, insns } => {
+                group()?.map_or(Ok(()), |(fresh, dir)| v2::devices(dir, fresh, policy, insns))
+            }
         }
     }
 

@@ -7,9 +7,9 @@
 
 use rustix::io::Errno;
 
-use super::{Group, apply, gone};
+use super::{Group, apply};
 use crate::cgroup::decide::Plan;
-use crate::cgroup::dir::Dir;
+use crate::cgroup::dir::{Dir, gone};
 use crate::cgroup::made::Made;
 use crate::cgroup::own::{Claim, Own};
 use crate::cgroup::placement::Placement;
