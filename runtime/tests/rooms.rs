@@ -92,6 +92,47 @@ fn graph(src: &Path, elsewhere: &[(&str, PathBuf)]) -> Graph {
     graph
 }
 
+/// The rooms within one: the files and directories of `src/NAME`, whose own `mod.rs` says where each name comes from that
+/// others use as `crate::NAME::Name`.
+fn inner_graph(src: &Path, name: &str) -> Graph {
+    let dir = src.join(name);
+    let mut files = Vec::new();
+    sources(&dir, &mut files);
+    files.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("mod.rs"));
+    let below = |path: &Path| path.strip_prefix(&dir).unwrap().to_owned();
+    let room_of = |path: &Path| {
+        let first = below(path).components().next().unwrap().as_os_str().to_owned();
+        first.to_str().unwrap().trim_end_matches(".rs").to_owned()
+    };
+    let rooms: BTreeSet<String> = files.iter().map(|path| room_of(path)).collect();
+    let mut home: BTreeMap<String, String> = rooms.iter().map(|room| (room.clone(), room.clone())).collect();
+    for line in code(&dir.join("mod.rs")).split(';') {
+        let Some((room, list)) = line.trim().strip_prefix("pub use ").and_then(|rest| rest.split_once("::"))
+        else {
+            continue;
+        };
+        home.extend(
+            names(list.split(" as ").last().unwrap_or(list)).into_iter().map(|name| (name, room.to_owned())),
+        );
+    }
+    let mut graph: Graph = rooms.iter().map(|room| (room.clone(), BTreeSet::new())).collect();
+    for path in &files {
+        let (room, code) = (room_of(path), code(path));
+        let up = "super::".repeat(below(path).components().count());
+        let outer = format!("crate::{name}::");
+        let used = [outer.as_str(), up.as_str()].into_iter().flat_map(|prefix| {
+            // Not the end of a longer way up.
+            code.match_indices(prefix)
+                .filter(|(at, _)| !code[..*at].ends_with("super::"))
+                .flat_map(|(at, _)| names(&code[at + prefix.len()..]))
+                .collect::<Vec<_>>()
+        });
+        let others = used.filter_map(|name| home.get(&name).cloned()).filter(|other| *other != room);
+        graph.entry(room.clone()).or_default().extend(others);
+    }
+    graph
+}
+
 /// The block `rooms NAME` of docs/ARCHITECTURE.md: `room: rooms that it uses` on each line.
 fn map(name: &str) -> Graph {
     let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
@@ -151,6 +192,11 @@ fn hold(name: &str, graph: &Graph) {
 fn the_runtime_is_built_as_the_map_says() {
     let src = root().join("runtime/src");
     hold("runtime", &graph(&src, &[("stage", root().join("runtime/stage"))]));
+}
+
+#[test]
+fn the_cgroup_room_is_built_as_the_map_says() {
+    hold("cgroup", &inner_graph(&root().join("runtime/src"), "cgroup"));
 }
 
 #[test]
