@@ -29,6 +29,9 @@ fn main() -> ExitCode {
     if name.rsplit('/').next().is_some_and(|base| base.starts_with("probe")) {
         return probe::main(&args);
     }
+    if args.first().is_some_and(|first| first != "probe") {
+        sys::handle_signals_as_usual();
+    }
     match args.first().map(String::as_str) {
         Some("probe") => probe::main(&args[1..]),
         Some("shim") => shim::cli::main(&args),

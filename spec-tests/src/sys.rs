@@ -308,6 +308,22 @@ impl Attributes {
     }
 }
 
+/// Blocks and ignores no signal, whoever started this: a shell's background, nohup and init ignore some, and what a runtime makes
+/// of that is compared. (SIGPIPE is the standard library's to see to.)
+pub fn handle_signals_as_usual() {
+    // SAFETY: plain system calls; no handler is installed; all zeroes is a valid set.
+    unsafe {
+        for number in (1..=libc::SIGRTMAX()).filter(|number| *number != libc::SIGPIPE) {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(number, std::ptr::null(), &mut now) == 0 && now.sa_sigaction == libc::SIG_IGN {
+                libc::signal(number, libc::SIG_DFL);
+            }
+        }
+        let none: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
 /// Makes `command` start with these attributes.
 pub fn with_attributes(command: &mut Command, attributes: Attributes) {
     // SAFETY: what is called is async-signal-safe and allocates nothing; the vectors live in the closure.
