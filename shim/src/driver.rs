@@ -47,6 +47,33 @@ pub struct Wish {
     pub options: Options,
 }
 
+/// What an exec is to run. Another runtime gets the very text, with all that we do not know.
+pub struct ExecProcess {
+    process: spec::Process,
+    json: Vec<u8>,
+}
+
+impl ExecProcess {
+    /// Reads `json`, a process of config.json. Whether it has a terminal is `terminal`'s to say, whatever stands there, as with
+    /// containerd's own shim.
+    ///
+    /// # Errors
+    /// InvalidArgument naming the field.
+    pub fn read(mut json: Vec<u8>, terminal: bool) -> Result<ExecProcess> {
+        let mut process: spec::Process = spec::read("process", &json)?;
+        if process.terminal != terminal {
+            process.terminal = terminal;
+            let mut text: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json)
+                .map_err(|error| Refusal::invalid(format!("process: {error}")))?;
+            // Go's reader, and ours, know the field in any case.
+            text.retain(|key, _| !key.eq_ignore_ascii_case("terminal"));
+            text.insert("terminal".to_owned(), terminal.into());
+            json = serde_json::Value::from(text).to_string().into_bytes();
+        }
+        Ok(ExecProcess { process, json })
+    }
+}
+
 /// What came of it.
 pub struct LaunchedProcess {
     /// Init's pid.
@@ -155,16 +182,17 @@ impl Driver {
         }
     }
 
-    /// `exec`. Another runtime gets the process as it came.
+    /// `exec`.
     ///
     /// # Errors
     /// As `create`.
-    pub fn exec(&self, id: &str, object: spec::Process, raw: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
+    pub fn exec(&self, id: &str, wanted: ExecProcess, stdio: Stdio) -> Result<LaunchedProcess> {
         let place = match self {
             Driver::Inside(place) => place,
-            Driver::Outside(binary) => return binary.exec(id, raw, stdio),
+            Driver::Outside(binary) => return binary.exec(id, &wanted.json, stdio),
         };
-        let ask = Exec { id: id.to_owned(), object: Some(object), stdio, detach: true, ..Exec::default() };
+        let object = Some(wanted.process);
+        let ask = Exec { id: id.to_owned(), object, stdio, detach: true, ..Exec::default() };
         place.with(|home| {
             let Launched { pid, pidfd, console, .. } =
                 verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
@@ -245,6 +273,21 @@ mod tests {
 
     fn peek(json: &str) -> Peek {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn both_forms_of_an_exec_say_the_same_of_its_terminal() {
+        let text = br#"{"args":["a"],"Terminal":true,"cwd":"/","later":{"x":1}}"#;
+        let same = ExecProcess::read(text.to_vec(), true).unwrap();
+        assert_eq!(same.json, text);
+        let other = ExecProcess::read(text.to_vec(), false).unwrap();
+        assert!(!other.process.terminal);
+        let json: serde_json::Value = serde_json::from_slice(&other.json).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"args": ["a"], "cwd": "/", "later": {"x": 1}, "terminal": false})
+        );
+        assert!(ExecProcess::read(b"[]".to_vec(), false).is_err());
     }
 
     #[test]

@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use containerd_shim_protos::api::Status;
-use corten::spec;
 use corten::verbs::Exit;
 use tokio::sync::Notify;
 
 use crate::clock;
+use crate::driver::ExecProcess;
 use crate::io::{StreamPaths, Streams};
 
 /// What a client is told of a process that never ran, when it waits for its end (containerd's UnknownExitStatus).
@@ -59,9 +59,7 @@ pub struct TaskProcess {
     /// What its client wants behind its descriptors.
     pub wanted: StreamPaths,
     /// What an exec is to run; taken when it starts.
-    pub object: RefCell<Option<spec::Process>>,
-    /// The same as it came, for another runtime.
-    pub raw: RefCell<Vec<u8>>,
+    pub exec: RefCell<Option<ExecProcess>>,
     /// Its pid; 0 before there is one.
     pub pid: Cell<i32>,
     /// Its pidfd, from birth.
@@ -83,8 +81,7 @@ impl TaskProcess {
         Rc::new(TaskProcess {
             exec_id,
             wanted,
-            object: RefCell::default(),
-            raw: RefCell::default(),
+            exec: RefCell::default(),
             pid: Cell::new(0),
             pidfd: RefCell::default(),
             phase: Cell::new(ProcessPhase::Created),

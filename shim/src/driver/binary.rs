@@ -71,9 +71,9 @@ impl Binary {
     }
 
     /// `exec --detach --process`.
-    pub fn exec(&self, id: &str, object: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
+    pub fn exec(&self, id: &str, json: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
         let process = Nameless::new("process.json")?;
-        process.write(object)?;
+        process.write(json)?;
         let flags = vec!["--detach".to_owned(), "--process".to_owned(), process.path()];
         let pid_file = self.bundle.join(format!(".pid-{}", unguessable()?));
         let made = self.launch("exec", flags, id, stdio, &pid_file);

@@ -7,11 +7,10 @@ use std::rc::Rc;
 
 use containerd_shim_protos::api::{ExecProcessRequest, StartRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted, TaskStart};
-use corten::spec;
 use tokio::task::spawn_local;
 
 use super::{Pod, watch};
-use crate::driver::LaunchedProcess;
+use crate::driver::{ExecProcess, LaunchedProcess};
 use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
@@ -34,9 +33,8 @@ impl Pod {
         if task.paused.get() {
             return Err(Refusal::state("cannot exec in a paused container"));
         }
-        let object = request.spec.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
-        let mut object: spec::Process = spec::read("process", object)?;
-        object.terminal = request.terminal;
+        let json = request.spec.into_option().map(|any| any.value).unwrap_or_default();
+        let exec = ExecProcess::read(json, request.terminal)?;
         let wanted = StreamPaths {
             terminal: request.terminal,
             stdin: request.stdin,
@@ -44,8 +42,7 @@ impl Pod {
             stderr: request.stderr,
         };
         let process = TaskProcess::new(request.exec_id.clone(), wanted);
-        process.object.replace(Some(object));
-        process.raw.replace(request.spec.into_option().map(|any| any.value).unwrap_or_default());
+        process.exec.replace(Some(exec));
         task.execs.borrow_mut().insert(request.exec_id.clone(), process);
         let event =
             TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
@@ -89,7 +86,7 @@ impl Pod {
         if process.phase.get() != ProcessPhase::Created {
             return Err(Refusal::state(format!("exec {exec_id} was started already")));
         }
-        let Some(object) = process.object.take() else {
+        let Some(exec) = process.exec.take() else {
             return Err(Refusal::state(format!("exec {exec_id} has failed to start")));
         };
         process.phase.set(ProcessPhase::Starting);
@@ -97,7 +94,7 @@ impl Pod {
         // given up: what is started may lie on a file system that does not answer.
         let (pod, whose, what, under_way) = (self.clone(), task.clone(), process.clone(), task.starting());
         let start = spawn_local(async move {
-            let started = pod.launch_exec(&whose, &what, object).await;
+            let started = pod.launch_exec(&whose, &what, exec).await;
             drop(under_way);
             started
         });
@@ -115,9 +112,9 @@ impl Pod {
         self: &Rc<Self>,
         task: &Rc<Task>,
         process: &Rc<TaskProcess>,
-        object: spec::Process,
+        exec: ExecProcess,
     ) -> Result<i32> {
-        let (made, prepared) = launch(task, process, object).await?;
+        let (made, prepared) = launch(task, process, exec).await?;
         if task.abandoned.has_happened() {
             // Its container's end has been told. Nobody may hear of it any more.
             exits::kill(made.pidfd, made.pid).await;
@@ -159,10 +156,10 @@ impl Pod {
 async fn launch(
     task: &Rc<Task>,
     process: &Rc<TaskProcess>,
-    object: spec::Process,
+    exec: ExecProcess,
 ) -> Result<(LaunchedProcess, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
-    let (driver, id, raw) = (task.driver.clone(), task.id.clone(), process.raw.take());
-    let made = task.starters.run(move || driver.exec(&id, object, &raw, stdio)).await?;
+    let (driver, id) = (task.driver.clone(), task.id.clone());
+    let made = task.starters.run(move || driver.exec(&id, exec, stdio)).await?;
     Ok((made, prepared))
 }

@@ -13,7 +13,7 @@ use crate::harness::test::Test;
 use crate::shim::daemon::{Daemon, GRPC_ADDRESS, RUNC_OPTIONS, call, read_reply};
 use crate::shim::fifo::Streams;
 use crate::shim::procs;
-use crate::shim::task::{Io, RUNNING, Shim, Task};
+use crate::shim::task::{Io, RUNNING, Shim, Task, process};
 use crate::shim::ttrpc::{INVALID_ARGUMENT, NOT_FOUND, UNKNOWN};
 use crate::shim::wire::Message;
 
@@ -70,6 +70,13 @@ fn another_runtime(t: &Test) -> Verdict {
     task.start("")?;
     same("the state", task.state("")?.status, RUNNING)?;
     same("an exec", task.execute("x", &["/probe", "exit", "5"], &Io::null())?.status, 5)?;
+    // The request says whether there is a terminal, not the process in it.
+    let mut process = process(&["/probe", "exit", "6"]);
+    process["terminal"] = json!(true);
+    task.exec_process("y", &process, &Io::null())?;
+    task.start("y")?;
+    same("an exec that speaks of a terminal", task.exit("y")?.status, 6)?;
+    task.delete("y")?;
     check!(!task.pids()?.is_empty(), "no pids");
     task.pause()?;
     task.resume()?;
