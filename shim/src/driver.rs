@@ -21,8 +21,8 @@ use serde::Deserialize;
 
 use self::binary::Binary;
 pub use self::binary::keep_working_directory;
-use crate::exits;
 use crate::options::Options;
+use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 use crate::threads::StateRoot;
 
@@ -45,6 +45,8 @@ pub struct Wish {
     pub stdio: Stdio,
     /// Its options.
     pub options: Options,
+    /// Who hears of its end.
+    pub reaper: Reaper,
 }
 
 /// What an exec is to run. Another runtime gets the very text, with all that we do not know.
@@ -162,7 +164,7 @@ impl Driver {
         place.with(|home| {
             let Launched { pid, pidfd, console, .. } =
                 verbs::create(home, ask).map_err(|error| failed("create", &error))?;
-            exits::claim(pid);
+            wish.reaper.claim(pid);
             let group = Container::open(home, &wish.id).ok().map(Container::into_group);
             let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
             Ok(LaunchedProcess { pid, pidfd, console, group, oom })
@@ -186,17 +188,23 @@ impl Driver {
     ///
     /// # Errors
     /// As `create`.
-    pub fn exec(&self, id: &str, wanted: ExecProcess, stdio: Stdio) -> Result<LaunchedProcess> {
+    pub fn exec(
+        &self,
+        id: &str,
+        wanted: ExecProcess,
+        stdio: Stdio,
+        reaper: &Reaper,
+    ) -> Result<LaunchedProcess> {
         let place = match self {
             Driver::Inside(place) => place,
-            Driver::Outside(binary) => return binary.exec(id, &wanted.json, stdio),
+            Driver::Outside(binary) => return binary.exec(id, &wanted.json, stdio, reaper),
         };
         let object = Some(wanted.process);
         let ask = Exec { id: id.to_owned(), object, stdio, detach: true, ..Exec::default() };
         place.with(|home| {
             let Launched { pid, pidfd, console, .. } =
                 verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
-            exits::claim(pid);
+            reaper.claim(pid);
             Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })
     }

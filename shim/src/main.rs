@@ -4,7 +4,7 @@
 //! ```text
 //! entry/   start, delete, -info: what containerd executes us for; start goes on as the server
 //! server   connections ─> rpc ─> pod/ ─> threads ─> driver ─> the runtime's verbs
-//! exits    pidfds ─> pod/watch ─> events (one queue) ─> containerd
+//! reaper   pidfds ─> pod/watch ─> events (one queue) ─> containerd
 //! io/      the container's descriptors ─> FIFOs, files, loggers
 //! ```
 //! One thread serves a pod; it never waits for a verb. Containers outlive containerd, not the shim: when that dies,
@@ -16,7 +16,6 @@ mod clock;
 mod driver;
 mod entry;
 mod events;
-mod exits;
 mod flags;
 mod idle;
 mod io;
@@ -26,6 +25,7 @@ mod options;
 mod pod;
 mod process;
 mod ready;
+mod reaper;
 mod record;
 mod refusal;
 mod rpc;

@@ -29,6 +29,7 @@ use crate::clock;
 use crate::events::Events;
 use crate::idle::Idle;
 use crate::process::ProcessPhase;
+use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
 
@@ -38,6 +39,8 @@ pub struct Pod {
     pub namespace: String,
     /// Where its events go.
     pub events: Rc<Events>,
+    /// Who hears of the ends of processes.
+    pub reaper: Reaper,
     /// The server, for the records that `delete` reads.
     pub server: Server,
     tasks: RefCell<BTreeMap<String, Rc<Task>>>,
@@ -76,10 +79,11 @@ impl Server {
 
 impl Pod {
     /// Without containers yet.
-    pub fn new(namespace: &str, server: Server, events: Rc<Events>) -> Rc<Pod> {
+    pub fn new(namespace: &str, server: Server, events: Rc<Events>, reaper: Reaper) -> Rc<Pod> {
         Rc::new(Pod {
             namespace: namespace.to_owned(),
             events,
+            reaper,
             server,
             tasks: RefCell::default(),
             taken: RefCell::default(),

@@ -45,8 +45,17 @@ pub struct Task {
     pub execs: RefCell<BTreeMap<String, Rc<TaskProcess>>>,
     /// It is frozen.
     pub paused: Cell<bool>,
-    /// Held by whatever changes it. What a holder learns of before it lets go (an end, above all) is told after what it
-    /// tells itself.
+    /// Held by whatever changes it, telling included. Who holds it, and what would go wrong otherwise:
+    ///
+    /// | holder | while it | the race that this closes |
+    /// |---|---|---|
+    /// | `Start` of init (`pod/start`) | starts, and tells `/tasks/start` | a short program's exit told before its start; two Starts at once, of which one would be told of the other's process |
+    /// | init's end (`pod/watch`) | kills what is left, records and tells `/tasks/exit` | an exit told in the middle of a Start, a Pause or an Update; a Delete that finds the exit not yet recorded |
+    /// | `Delete` of init (`pod/end`) | removes the container, tells `/tasks/delete` | two Deletes that both tell one; a Pause or an Update of groups that are being removed. It lets go while it waits for the end of a container that never ran, since whoever tells that needs the turn, and then looks again whether the container is there |
+    /// | `Pause`, `Resume` (`pod/resources`) | freezes or thaws, and tells it | `paused` saying something else than the freezer, which a Start or an Exec would believe |
+    /// | `Update` (`pod/resources`) | writes the limits | two updates whose writes and records mix |
+    ///
+    /// Execs do not hold it: their starts may hang (`starts`).
     pub turn: Mutex<()>,
     /// Starts of execs that are under way: beside each other, and beside what changes the container, for they may hang.
     pub starts: Starts,

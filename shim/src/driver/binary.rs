@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::paper::{ConsoleSocket, Nameless, unguessable};
 use super::{LaunchedProcess, Wish};
-use crate::exits;
+use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 
 /// What the service manager tells containerd, and nobody below it: with the first a runc that starts a container waits
@@ -64,19 +64,19 @@ impl Binary {
         let pid_file = self.bundle.join("init.pid");
         // One of an earlier attempt must not be taken for this one's.
         let _ = std::fs::remove_file(&pid_file);
-        let made = self.launch("create", flags, &wish.id, wish.stdio, &pid_file)?;
+        let made = self.launch("create", flags, &wish.id, wish.stdio, &pid_file, &wish.reaper)?;
         let group = Group::of_process(made.pid).ok();
         let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
         Ok(LaunchedProcess { group, oom, ..made })
     }
 
     /// `exec --detach --process`.
-    pub fn exec(&self, id: &str, json: &[u8], stdio: Stdio) -> Result<LaunchedProcess> {
+    pub fn exec(&self, id: &str, json: &[u8], stdio: Stdio, reaper: &Reaper) -> Result<LaunchedProcess> {
         let process = Nameless::new("process.json")?;
         process.write(json)?;
         let flags = vec!["--detach".to_owned(), "--process".to_owned(), process.path()];
         let pid_file = self.bundle.join(format!(".pid-{}", unguessable()?));
-        let made = self.launch("exec", flags, id, stdio, &pid_file);
+        let made = self.launch("exec", flags, id, stdio, &pid_file, reaper);
         let _ = std::fs::remove_file(&pid_file);
         made
     }
@@ -106,6 +106,7 @@ impl Binary {
         id: &str,
         stdio: Stdio,
         pid_file: &Path,
+        reaper: &Reaper,
     ) -> Result<LaunchedProcess> {
         let log = Nameless::new("log")?;
         let mut command = self.command(&log);
@@ -122,18 +123,18 @@ impl Binary {
             }
         }
         command.arg(id);
-        let _adoption = exits::adopting(pid_file);
+        let _adoption = reaper.adopting(pid_file);
         self.run(verb, command, &log)?;
         let text = std::fs::read_to_string(pid_file).call(|| format!("read({})", pid_file.display()))?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Refusal::unknown(format!("{}: no pid in its pid file", self.name())))?;
         // It came to us, the subreaper, when the runtime ended, and is ours to wait for; nobody has yet.
-        exits::claim(pid.as_raw_nonzero().get());
+        reaper.claim(pid.as_raw_nonzero().get());
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).call(|| format!("pidfd_open({text})"))?;
         let console = console.map(|socket| socket.receive()).transpose();
         if console.is_err() {
             identity::kill(pidfd.as_fd())?;
-            exits::unclaim(pid.as_raw_nonzero().get());
+            reaper.unclaim(pid.as_raw_nonzero().get());
         }
         Ok(LaunchedProcess {
             pid: pid.as_raw_nonzero().get(),

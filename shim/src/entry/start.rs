@@ -30,8 +30,9 @@ use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
 use crate::pod::{Pod, Server};
+use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
-use crate::{driver, exits, log, server};
+use crate::{driver, log, reaper, server};
 
 /// containerd waits that long for the answer to Shutdown.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -120,7 +121,8 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
     let listener = bound.take_over()?;
     alone(&listener, boot.debug)?;
-    let signals = exits::block_signals()?;
+    let signals = reaper::block_signals()?;
+    let reaper = Reaper::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -128,12 +130,12 @@ fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, path: PathBuf, address
         .build()
         .call(|| "epoll_create")?;
     let events = Events::new(&flags.namespace, &boot.ttrpc_address);
-    let pod = Pod::new(&flags.namespace, Server::here(address), events.clone());
+    let pod = Pod::new(&flags.namespace, Server::here(address), events.clone(), reaper.clone());
     LocalSet::new().block_on(&runtime, async {
         listener.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
         let listener = tokio::net::UnixListener::from_std(listener).call(|| "epoll_ctl")?;
         let told = pod.clone();
-        spawn_local(exits::sweep(signals, move || told.asked_to_end()));
+        spawn_local(reaper.sweep(signals, move || told.asked_to_end()));
         spawn_local(events.clone().publish());
         spawn_local(server::serve(listener, pod.clone()));
         let quiet = pod.clone();

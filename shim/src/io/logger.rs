@@ -22,8 +22,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{Owner, pump};
 use crate::ready::Once;
+use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
-use crate::{exits, log, ready};
+use crate::{log, ready};
 
 /// How long a logger may take to be ready.
 const READY: Duration = Duration::from_secs(30);
@@ -55,12 +56,12 @@ impl Logger {
         let [out, err] = &pipes;
         let down = vec![out.try_clone().call(|| "dup(pipe)")?, err.try_clone().call(|| "dup(pipe)")?, tell];
         hand_down(&mut command, down);
-        let spawned = exits::claimed(|| command.spawn().map(|child| (child.id() as i32, child)));
+        let spawned = owner.reaper.claimed(|| command.spawn().map(|child| (child.id() as i32, child)));
         let child = spawned.map_err(|error| Refusal::invalid(format!("logger {path}: {error}")))?;
         // Our copies of what it has.
         drop(command);
         let logger = Logger::over(&child, pipes)?;
-        logger.watch(child);
+        logger.watch(child, owner.reaper.clone());
         logger.ready(ready, strict).await.map_err(|refusal| refusal.at(&format!("logger {path}")))?;
         Ok(logger)
     }
@@ -75,10 +76,10 @@ impl Logger {
         })
     }
 
-    fn watch(&self, child: Child) {
+    fn watch(&self, child: Child, reaper: Reaper) {
         let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
         spawn_local(async move {
-            let exit = exits::end_of(&pidfd, child.id() as i32).await;
+            let exit = reaper.end_of(&pidfd, child.id() as i32).await;
             log::debug(&format!("logger {} has ended: {exit:?}", child.id()));
             ended.happen();
         });

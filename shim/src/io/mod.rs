@@ -31,6 +31,7 @@ use self::logger::Logger;
 pub use self::open::prepare;
 use self::open::{Input, Sink};
 use crate::ready::Once;
+use crate::reaper::Reaper;
 use crate::refusal::Result;
 
 /// What a client wants: paths of FIFOs, URIs, or nothing.
@@ -55,6 +56,8 @@ pub struct Owner {
     pub id: String,
     /// Its namespace.
     pub namespace: String,
+    /// Who hears of the logger's end.
+    pub reaper: Reaper,
 }
 
 /// Opened, for a process that is about to be launched. Dropped, everything is closed again.

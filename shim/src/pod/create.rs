@@ -25,7 +25,7 @@ use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
 use crate::task::{Starts, Task};
 use crate::threads::Crew;
-use crate::{exits, log, mounts, threads};
+use crate::{log, mounts, threads};
 
 /// What the thread hands back.
 struct Done {
@@ -75,14 +75,21 @@ impl Pod {
             ids: (options.io_uid, options.io_gid),
             id: request.id.clone(),
             namespace: self.namespace.clone(),
+            reaper: self.reaper.clone(),
         };
         let (stdio, prepared) = prepare(&wanted, &owner).await?;
-        let wish = Wish { id: request.id.clone(), bundle: bundle.clone(), stdio, options };
+        let wish = Wish {
+            id: request.id.clone(),
+            bundle: bundle.clone(),
+            stdio,
+            options,
+            reaper: self.reaper.clone(),
+        };
         let (namespace, server, rootfs) =
             (self.namespace.clone(), self.server.clone(), request.rootfs.clone());
         let done = threads::run(move || make(wish, &namespace, server, &rootfs)).await?;
         if self.taken.borrow().get(&request.id) == Some(&true) {
-            return Err(undone(request, &bundle, done).await);
+            return Err(self.undone(request, &bundle, done).await);
         }
         self.register(request, wanted, owner, bundle, prepared, done)
     }
@@ -129,23 +136,28 @@ impl Pod {
         spawn_local(watch::init(self.clone(), task, pidfd));
         Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
     }
-}
 
-/// Takes back what was made for a client that has given up.
-async fn undone(request: &CreateTaskRequest, bundle: &Path, Done { made, driver, .. }: Done) -> Refusal {
-    let (id, point) = (request.id.clone(), (!request.rootfs.is_empty()).then(|| bundle.join("rootfs")));
-    let removed = threads::run(move || {
-        let removed = driver.delete(&id);
-        if let Some(point) = point {
-            mounts::unmount_all(&point);
+    /// Takes back what was made for a client that has given up.
+    async fn undone(
+        &self,
+        request: &CreateTaskRequest,
+        bundle: &Path,
+        Done { made, driver, .. }: Done,
+    ) -> Refusal {
+        let (id, point) = (request.id.clone(), (!request.rootfs.is_empty()).then(|| bundle.join("rootfs")));
+        let removed = threads::run(move || {
+            let removed = driver.delete(&id);
+            if let Some(point) = point {
+                mounts::unmount_all(&point);
+            }
+            removed
+        });
+        if let Err(refusal) = removed.await {
+            log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
         }
-        removed
-    });
-    if let Err(refusal) = removed.await {
-        log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
+        self.reaper.kill(made.pidfd, made.pid).await;
+        Refusal::state(format!("the create of container {} was given up by its client", request.id))
     }
-    exits::kill(made.pidfd, made.pid).await;
-    Refusal::state(format!("the create of container {} was given up by its client", request.id))
 }
 
 fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {

@@ -15,7 +15,7 @@ use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::{exits, threads};
+use crate::threads;
 
 impl Pod {
     /// `Exec`: nothing runs yet.
@@ -117,7 +117,7 @@ impl Pod {
         let (made, prepared) = launch(task, process, exec).await?;
         if task.abandoned.has_happened() {
             // Its container's end has been told. Nobody may hear of it any more.
-            exits::kill(made.pidfd, made.pid).await;
+            self.reaper.kill(made.pidfd, made.pid).await;
             return Err(Refusal::state("the container ended before the exec started"));
         }
         self.exec_runs(task, process, made, prepared)
@@ -159,7 +159,7 @@ async fn launch(
     exec: ExecProcess,
 ) -> Result<(LaunchedProcess, Prepared)> {
     let (stdio, prepared) = prepare(&process.wanted, &task.owner).await?;
-    let (driver, id) = (task.driver.clone(), task.id.clone());
-    let made = task.starters.run(move || driver.exec(&id, exec, stdio)).await?;
+    let (driver, id, reaper) = (task.driver.clone(), task.id.clone(), task.owner.reaper.clone());
+    let made = task.starters.run(move || driver.exec(&id, exec, stdio, &reaper)).await?;
     Ok((made, prepared))
 }

@@ -15,7 +15,7 @@ use super::Pod;
 use crate::process::{ProcessExit, TaskProcess};
 use crate::record::ShimRecord;
 use crate::task::Task;
-use crate::{clock, exits, log, threads};
+use crate::{clock, log, threads};
 
 /// How long init's exit is held back for execs that do not end although they were killed.
 const EXECS: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ const KILLED: Duration = Duration::from_secs(1);
 /// Watches init from its birth.
 pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     let process = task.init.clone();
-    let exit = exits::end_of(&pidfd, process.pid.get()).await;
+    let exit = pod.reaper.end_of(&pidfd, process.pid.get()).await;
     let ended = ProcessExit::now(exit);
     task.over.happen();
     task.starters.dismiss();
@@ -78,7 +78,7 @@ async fn kill_all(task: &Rc<Task>) {
 
 /// Watches an exec, once its start has been told.
 pub async fn exec(pod: Rc<Pod>, task: Rc<Task>, process: Rc<TaskProcess>, pidfd: Rc<OwnedFd>) {
-    let exit = exits::end_of(&pidfd, process.pid.get()).await;
+    let exit = pod.reaper.end_of(&pidfd, process.pid.get()).await;
     finish(&pod, &task, &process, ProcessExit::now(exit));
 }
 
