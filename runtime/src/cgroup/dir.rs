@@ -29,32 +29,32 @@ const MARKS: [&str; 2] = ["trusted.corten", "user.corten"];
 
 /// An open cgroup directory and its name for messages.
 #[derive(Debug)]
-pub(super) struct Dir {
+pub(super) struct CgroupDir {
     fd: OwnedFd,
     path: String,
 }
 
-impl Dir {
+impl CgroupDir {
     /// Opens the group at the absolute `path`; `None` if there is none. cgroupfs has no symbolic links and mount
     /// points come from the mount table without any, so none is followed.
-    pub(super) fn open(path: &str) -> Result<Option<Dir>> {
+    pub(super) fn open(path: &str) -> Result<Option<CgroupDir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Ok(fd) => Ok(Some(Dir { fd, path: path.to_owned() })),
+            Ok(fd) => Ok(Some(CgroupDir { fd, path: path.to_owned() })),
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
             Err(errno) => Err(Error::os(format!("openat2({path})"), errno)),
         }
     }
 
     /// Opens the group `below` this one, never one outside of it.
-    pub(super) fn open_below(&self, below: &str) -> Result<Dir> {
+    pub(super) fn open_below(&self, below: &str) -> Result<CgroupDir> {
         let below = below.trim_start_matches('/');
         let path = format!("{}/{below}", self.path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let below = if below.is_empty() { "." } else { below };
         let fd = fs::openat2(&self.fd, below, flags, Mode::empty(), resolve).call(|| path.clone())?;
-        Ok(Dir { fd, path })
+        Ok(CgroupDir { fd, path })
     }
 
     /// The file that takes the thread that writes to it: `tasks` of v1, where moving oneself needs no lock; v2 has processes
@@ -70,9 +70,9 @@ impl Dir {
     }
 
     /// A second descriptor of it, for whoever keeps one.
-    pub(super) fn duplicate(&self) -> Result<Dir> {
+    pub(super) fn duplicate(&self) -> Result<CgroupDir> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).call(|| format!("dup({})", self.path))?;
-        Ok(Dir { fd, path: self.path.clone() })
+        Ok(CgroupDir { fd, path: self.path.clone() })
     }
 
     /// Its inode number: kernfs does not use one twice while the hierarchy lives.
@@ -94,7 +94,7 @@ impl Dir {
         Ok(Some(false))
     }
 
-    /// Whether [`Dir::mark`] has been here for the same container.
+    /// Whether [`CgroupDir::mark`] has been here for the same container.
     pub(super) fn bears(&self, mark: &str) -> Result<bool> {
         Ok(!mark.is_empty() && self.read_mark()?.is_some_and(|found| found == mark.as_bytes()))
     }
@@ -168,7 +168,7 @@ impl Dir {
     }
 
     /// The group of `pid`, if it is this one or one below.
-    pub(super) fn find(&self, pid: i32) -> Result<Option<Dir>> {
+    pub(super) fn find(&self, pid: i32) -> Result<Option<CgroupDir>> {
         let mut found = None;
         self.walk(|dir| {
             if found.is_none() && procs(dir)?.contains(&pid) {
@@ -176,7 +176,8 @@ impl Dir {
             }
             Ok(())
         })?;
-        Ok(found.map(|fd| Dir { path: name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path)), fd }))
+        Ok(found
+            .map(|fd| CgroupDir { path: name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path)), fd }))
     }
 
     /// Removes every group below this one, leaves first; see [`Own::remove_below`](super::own::Own::remove_below).
@@ -189,14 +190,14 @@ impl Dir {
     }
 }
 
-impl AsFd for Dir {
+impl AsFd for CgroupDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl From<Dir> for OwnedFd {
-    fn from(dir: Dir) -> OwnedFd {
+impl From<CgroupDir> for OwnedFd {
+    fn from(dir: CgroupDir) -> OwnedFd {
         dir.fd
     }
 }

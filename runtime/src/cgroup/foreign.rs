@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::dir::Dir;
+use super::dir::CgroupDir;
 use super::group::Group;
 use super::probe::{Hierarchies, Hierarchy, Version};
 use super::record::{GroupDir, Record};
@@ -26,7 +26,7 @@ impl Group {
             let (mount, path) = (hierarchy.mount.clone(), hierarchy.own.clone());
             let mut group =
                 GroupDir { mount, path, controllers: hierarchy.controllers.clone(), ..GroupDir::default() };
-            group.inode = Dir::open(&group.full())?.map(|dir| dir.inode()).transpose()?;
+            group.inode = CgroupDir::open(&group.full())?.map(|dir| dir.inode()).transpose()?;
             Ok(group)
         };
         let groups: Result<Vec<GroupDir>> = match version {

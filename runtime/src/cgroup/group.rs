@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::dir::{Dir, END_WAIT, gone};
+use super::dir::{CgroupDir, END_WAIT, gone};
 use super::own::Own;
 use super::placement::{Placement, SubGroups, UnitGroup, join};
 use super::probe::Version;
@@ -293,7 +293,7 @@ impl Group {
             return Ok(());
         }
         let path = group.full();
-        match Dir::open(&path)? {
+        match CgroupDir::open(&path)? {
             Some(dir) if dir.is_unmarked()? => match fs::unlinkat(CWD, &path, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(()),
                 Err(errno) => Err(Error::os(format!("rmdir({path})"), errno)),
@@ -340,7 +340,7 @@ impl Group {
         }
     }
 
-    fn placement(&self, each: impl Fn(&Own, &GroupDir) -> Result<Dir>) -> Result<Placement> {
+    fn placement(&self, each: impl Fn(&Own, &GroupDir) -> Result<CgroupDir>) -> Result<Placement> {
         let mut placement = Placement::default();
         for (index, record) in self.record.groups.iter().enumerate() {
             let dir = each(self.needed(index)?, record)?;

@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 
-use super::dir::{Dir, gone};
+use super::dir::{CgroupDir, gone};
 use super::group::Group;
 use super::probe::Version;
 use crate::error::{Context, Error, Kind, Result};
@@ -29,7 +29,7 @@ pub const AGAIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct OomWatch {
     fd: OwnedFd,
-    memory: Dir,
+    memory: CgroupDir,
     version: Version,
     /// Kills that were told already.
     told: u64,
@@ -146,7 +146,7 @@ impl AsFd for OomWatch {
 }
 
 /// The kills that the kernel has counted; `None` if the group is gone or has no such count.
-fn kills(memory: &Dir, version: Version) -> Result<Option<u64>> {
+fn kills(memory: &CgroupDir, version: Version) -> Result<Option<u64>> {
     let file = if version == Version::V2 { "memory.events" } else { "memory.oom_control" };
     match memory.read(file) {
         Ok(text) => {
@@ -158,7 +158,7 @@ fn kills(memory: &Dir, version: Version) -> Result<Option<u64>> {
     }
 }
 
-fn watch_events(memory: &Dir) -> Result<OwnedFd> {
+fn watch_events(memory: &CgroupDir) -> Result<OwnedFd> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     let fd = inotify::init(flags).call(|| "inotify_init1")?;
     // Through the open directory: the group's name may be another group's by now.
@@ -168,7 +168,7 @@ fn watch_events(memory: &Dir) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn watch_control(memory: &Dir) -> Result<OwnedFd> {
+fn watch_control(memory: &CgroupDir) -> Result<OwnedFd> {
     let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).call(|| "eventfd")?;
     let control = memory.open_file("memory.oom_control")?;
     memory.write("cgroup.event_control", &format!("{} {}", fd.as_raw_fd(), control.as_raw_fd()))?;

@@ -3,7 +3,7 @@
 //! removed.
 //!
 //! There are two ways to one: [`Own::claim`], by whoever makes the group (or takes one that was there and is nobody's),
-//! and [`Own::find`], by the record that the maker left. A plain [`Dir`] can be read and written, no more: a name says
+//! and [`Own::find`], by the record that the maker left. A plain [`CgroupDir`] can be read and written, no more: a name says
 //! nothing of whose a group is.
 
 #![forbid(unsafe_code)]
@@ -13,14 +13,14 @@ use std::ops::Deref;
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::dir::{self, Dir};
+use super::dir::{self, CgroupDir};
 use super::record::{GroupDir, Record};
 use crate::error::{Error, Kind, Result};
 use crate::procfs;
 
 /// An open group of the container's.
 #[derive(Debug)]
-pub(super) struct Own(Dir);
+pub(super) struct Own(CgroupDir);
 
 /// What a claim left behind.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Own {
     ///
     /// # Errors
     /// `Kind::Invalid` when another container has it.
-    pub(super) fn claim(dir: Dir, record: &Record) -> Result<Claim> {
+    pub(super) fn claim(dir: CgroupDir, record: &Record) -> Result<Claim> {
         let marked = match dir.mark(&record.mark)? {
             Some(marked) => marked,
             None => {
@@ -56,7 +56,7 @@ impl Own {
     /// # Errors
     /// `Kind::Os` when that cannot be found out.
     pub(super) fn find(record: &Record, group: &GroupDir) -> Result<Option<Own>> {
-        let Some(dir) = Dir::open(&group.full())? else { return Ok(None) };
+        let Some(dir) = CgroupDir::open(&group.full())? else { return Ok(None) };
         let ours = dir.bears(&record.mark)? || is_recorded(record, group, &dir)?;
         Ok(ours.then_some(Own(dir)))
     }
@@ -66,7 +66,7 @@ impl Own {
     /// # Errors
     /// As [`Own::find`].
     pub(super) fn is_there(&self) -> Result<bool> {
-        match Dir::open(self.path())? {
+        match CgroupDir::open(self.path())? {
             Some(found) => Ok(found.inode()? == self.inode()?),
             None => Ok(false),
         }
@@ -114,15 +114,15 @@ impl Own {
 }
 
 impl Deref for Own {
-    type Target = Dir;
+    type Target = CgroupDir;
 
-    fn deref(&self) -> &Dir {
+    fn deref(&self) -> &CgroupDir {
         &self.0
     }
 }
 
 /// Inodes of a hierarchy are never used twice, but they begin anew with every boot, and a state root may outlive one.
-fn is_recorded(record: &Record, group: &GroupDir, dir: &Dir) -> Result<bool> {
+fn is_recorded(record: &Record, group: &GroupDir, dir: &CgroupDir) -> Result<bool> {
     match group.inode {
         Some(inode) if inode == dir.inode()? => {
             Ok(record.boot.is_empty() || record.boot == procfs::boot_id()?)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags};
 
-use super::dir::Dir;
+use super::dir::CgroupDir;
 use super::probe::Version;
 use super::record;
 use super::systemd::{self, Holder};
@@ -24,15 +24,15 @@ pub struct Placement {
     /// The group on the unified hierarchy, to be born into. Where the kernel refuses (EOPNOTSUPP: it is threaded; ENOSYS,
     /// EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be given to
     /// [`Placement::place`]; for EBUSY there is [`Placement::beside_init`].
-    pub(super) birth: Option<Dir>,
+    pub(super) birth: Option<CgroupDir>,
     /// The groups on v1 hierarchies, to be joined before the process does anything.
-    pub(super) v1: Vec<Dir>,
+    pub(super) v1: Vec<CgroupDir>,
     /// The unit whose group the one on the unified hierarchy is.
     pub(super) unit: Option<UnitGroup>,
     /// What keeps the unit until the process is in it.
     pub(super) holder: Option<Holder>,
     /// The group's pids.max once that is gone.
-    pub(super) tasks: Option<(Dir, String)>,
+    pub(super) tasks: Option<(CgroupDir, String)>,
     /// The container's first process, for a further one.
     pub(super) init: Option<i32>,
 }
@@ -82,7 +82,7 @@ impl Placement {
     /// # Errors
     /// `Kind::Os`: it is to be moved by its pid then.
     pub fn tasks_files(&self) -> Result<Vec<OwnedFd>> {
-        self.v1.iter().map(Dir::open_tasks).collect()
+        self.v1.iter().map(CgroupDir::open_tasks).collect()
     }
 
     /// The same placement for a further process of the container whose first one is `init`.
@@ -102,7 +102,7 @@ impl Placement {
         let Some(found) = own.find(init)? else { return Ok(None) };
         let below = found.path().strip_prefix(own.path()).unwrap_or_default().trim_matches('/').to_owned();
         let unit = self.unit.clone().map(|group| UnitGroup { below, ..group });
-        let v1 = self.v1.iter().map(Dir::duplicate).collect::<Result<_>>()?;
+        let v1 = self.v1.iter().map(CgroupDir::duplicate).collect::<Result<_>>()?;
         Ok(Some(Placement { birth: Some(found), v1, unit, ..Placement::default() }))
     }
 
@@ -126,7 +126,7 @@ impl Placement {
     /// brought, since that is known already; no distribution keeps a kernel in between.
     #[must_use]
     pub fn forgets_cpuset(&self) -> bool {
-        let has = |group: &Dir| {
+        let has = |group: &CgroupDir| {
             rustix::fs::accessat(group, "cpuset.cpus", Access::EXISTS, AtFlags::empty()).is_ok()
         };
         !crate::sys::mount::has_set_attr() && self.birth.as_ref().is_some_and(has)
@@ -138,7 +138,7 @@ fn is_denied(error: &Error) -> bool {
 }
 
 /// Moves a process into one group.
-pub(super) fn join(group: &Dir, pid: i32) -> Result<()> {
+pub(super) fn join(group: &CgroupDir, pid: i32) -> Result<()> {
     let pid_text = pid.to_string();
     let mut tries = 0;
     loop {

@@ -12,7 +12,7 @@ mod v2;
 
 use std::collections::BTreeMap;
 
-use super::dir::Dir;
+use super::dir::CgroupDir;
 use super::group::Group;
 use super::probe::Version;
 use crate::error::{Error, Kind, Result};
@@ -205,7 +205,7 @@ impl Group {
 }
 
 /// The files of one group, each of which may be missing.
-struct Files<'a>(&'a Dir);
+struct Files<'a>(&'a CgroupDir);
 
 impl Files<'_> {
     /// A file's text; `None` if there is none (or the kernel has it switched off).

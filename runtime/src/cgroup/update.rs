@@ -8,7 +8,7 @@
 
 use super::change::{Change, Check, restoring, transition};
 use super::decide::{DevicePlan, Write, missing};
-use super::dir::{Dir, gone};
+use super::dir::{CgroupDir, gone};
 use super::group::Group;
 use super::probe::Version;
 use super::v2;
@@ -169,7 +169,7 @@ impl Before<'_> {
 
     fn bring_back(&self, file: &File<'_>) -> Result<()> {
         let dir = self.dir(file)?;
-        let same = |dir: &Dir| dir.read(file.name).is_ok_and(|now| now == file.content);
+        let same = |dir: &CgroupDir| dir.read(file.name).is_ok_and(|now| now == file.content);
         if file.content.is_empty() && file.name != "io.max" || same(dir) {
             return Ok(());
         }
@@ -184,7 +184,7 @@ impl Before<'_> {
         Ok(())
     }
 
-    fn dir(&self, file: &File<'_>) -> Result<&Dir> {
+    fn dir(&self, file: &File<'_>) -> Result<&CgroupDir> {
         match self.group.group_of(&file.write.controller)? {
             Some((_, dir)) => Ok(dir),
             None => Err(missing(file.write, "it is not mounted")),

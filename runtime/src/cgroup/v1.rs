@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::decide::{Line, Plan};
-use super::dir::{Dir, END_WAIT, FREEZE_WAIT};
+use super::dir::{CgroupDir, END_WAIT, FREEZE_WAIT};
 use super::own::Own;
 use super::record::GroupDir;
 use crate::error::{Error, Result, Step};
@@ -46,8 +46,8 @@ pub(super) fn prepare(group: &GroupDir, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn open(path: &str) -> Result<Dir> {
-    Dir::open(path)?.ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT))
+fn open(path: &str) -> Result<CgroupDir> {
+    CgroupDir::open(path)?.ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT))
 }
 
 /// Writes the device rules. The group is empty, so it does not matter that they are written one by one.
@@ -66,7 +66,7 @@ pub(super) fn devices(dir: &Own, lines: &[Line]) -> Result<()> {
 }
 
 /// Whether the processes of a group of the freezer hierarchy are stopped, or about to be.
-pub(super) fn is_stopped(dir: &Dir) -> Result<bool> {
+pub(super) fn is_stopped(dir: &CgroupDir) -> Result<bool> {
     Ok(dir.read("freezer.state")?.trim() != "THAWED")
 }
 

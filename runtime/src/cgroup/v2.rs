@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::decide::{Plan, missing};
 use super::devices::Policy;
-use super::dir::{Dir, FREEZE_WAIT, gone};
+use super::dir::{CgroupDir, FREEZE_WAIT, gone};
 use super::own::Own;
 use super::v1::kill_while_frozen;
 use crate::error::{Context, Error, Result, Step};
@@ -23,7 +23,7 @@ use crate::sys::ns::unprivileged;
 const ACCOUNTING: [&str; 4] = ["memory", "pids", "cpu", "io"];
 
 /// Sees to it that the group has the controllers that `plan` needs, from the top down.
-pub(super) fn enable(plan: &Plan, dir: &Dir) -> Result<()> {
+pub(super) fn enable(plan: &Plan, dir: &CgroupDir) -> Result<()> {
     let needs = plan.needs();
     let here = dir.read("cgroup.controllers")?;
     let mut wanted: Vec<&str> = ACCOUNTING.iter().copied().chain(needs.iter().map(|(c, _)| *c)).collect();
@@ -53,7 +53,7 @@ fn enable_above<'a>(plan: &Plan, wanted: &mut Vec<&'a str>) -> Result<Vec<(&'a s
     let (mount, full) = (group.mount.trim_end_matches('/'), group.full());
     let mut end = mount.len();
     while end < full.len() && !wanted.is_empty() {
-        let Some(level) = Dir::open(if end == 0 { "/" } else { &full[..end] })? else { break };
+        let Some(level) = CgroupDir::open(if end == 0 { "/" } else { &full[..end] })? else { break };
         let available = level.read("cgroup.controllers")?;
         wanted.retain(|controller| lists(&available, controller));
         if wanted.is_empty() {
@@ -80,7 +80,7 @@ fn enable_above<'a>(plan: &Plan, wanted: &mut Vec<&'a str>) -> Result<Vec<(&'a s
 
 /// Whether there are processes in a group that may not have any once it has controllers for its children: the root may. The
 /// kernel refuses some controllers then; the others it takes, and would let no process into the children.
-fn is_inhabited(dir: &Dir) -> Result<bool> {
+fn is_inhabited(dir: &CgroupDir) -> Result<bool> {
     match dir.read("cgroup.type").and_then(|_| dir.read("cgroup.procs")) {
         Ok(processes) => Ok(!processes.is_empty()),
         // A threaded one does not tell.
@@ -99,7 +99,7 @@ pub(super) fn says(events: &str, flag: &str) -> bool {
 }
 
 /// Waits for a flag of cgroup.events; whether it came. A group that is gone has neither processes nor wishes.
-pub(super) fn wait(dir: &Dir, flag: &str, up: bool, deadline: Instant) -> Result<bool> {
+pub(super) fn wait(dir: &CgroupDir, flag: &str, up: bool, deadline: Instant) -> Result<bool> {
     let events = dir.open_file("cgroup.events")?;
     let call = |what: &str| format!("{what}({}/cgroup.events)", dir.path());
     loop {
@@ -166,7 +166,7 @@ pub(super) fn devices(dir: &Own, fresh: bool, policy: &Policy, insns: &[Insn]) -
     }
 }
 
-fn attach(dir: &Dir, fresh: bool, policy: &Policy, insns: &[Insn]) -> Result<()> {
+fn attach(dir: &CgroupDir, fresh: bool, policy: &Policy, insns: &[Insn]) -> Result<()> {
     let path = dir.path();
     let mut old: Vec<OwnedFd> = Vec::new();
     if !fresh {

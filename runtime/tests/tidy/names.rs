@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 9] = [
-    ("Dir", "owing: a group's (cgroup), and a container's (state)"),
+const SHARED: [(&str, &str); 8] = [
     ("Incoming", "owing: from a bus (cgroup::dbus), and from the stage (host::channel)"),
     ("Kind", "owing: of a message on a bus (cgroup::dbus), and of an error"),
     ("Plan", "owing: of a container (plan), and of its groups (cgroup::decide)"),

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{Group, apply};
 use crate::cgroup::decide::Plan;
-use crate::cgroup::dir::{Dir, gone};
+use crate::cgroup::dir::{CgroupDir, gone};
 use crate::cgroup::made::Made;
 use crate::cgroup::own::{Claim, Own};
 use crate::cgroup::placement::Placement;
@@ -105,7 +105,7 @@ impl Group {
     /// Makes a group that is there ours; whether it bears our mark.
     fn claim(&mut self, index: usize, plan: &Plan) -> Result<bool> {
         let path = self.record.groups[index].full();
-        let dir = Dir::open(&path)?
+        let dir = CgroupDir::open(&path)?
             .ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING))?;
         self.refuse_used(index, &dir)?;
         let Claim { own, inode, marked } = Own::claim(dir, &self.record).step(|| APPLYING)?;
@@ -141,7 +141,7 @@ impl Group {
 
     /// Refuses a group that others use, and one that is frozen, or below a frozen one: what is born in it, or moved into it,
     /// stands still, and whoever waits for it.
-    fn refuse_used(&self, index: usize, dir: &Dir) -> Result<()> {
+    fn refuse_used(&self, index: usize, dir: &CgroupDir) -> Result<()> {
         // A unit is a new one; systemd has put its holder into the group.
         let mut used = !self.fresh[index] && self.record.unit.is_none();
         let (mut frozen, mut processes) = (false, 0);
@@ -170,7 +170,7 @@ impl Group {
             let full = group.full();
             let ends = full.match_indices('/').map(|(slash, _)| slash).chain([full.len()]);
             for end in ends.rev().take_while(|end| *end >= group.mount.len()) {
-                let Some(dir) = Dir::open(&full[..end])? else { continue };
+                let Some(dir) = CgroupDir::open(&full[..end])? else { continue };
                 match dir.read("cgroup.events") {
                     Ok(events) if v2::says(&events, "frozen") => {
                         return Err(Error::new(Kind::Invalid, FROZEN).at(dir.path().to_owned()));

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use super::{Counter, Cpu, Cpuset, Files, Io, Memory, Pids, Stats, Transfer, list, page_sizes};
 use crate::cgroup::Version;
-use crate::cgroup::dir::Dir;
+use crate::cgroup::dir::CgroupDir;
 use crate::error::Result;
 
-pub(super) fn read(dir: &Dir) -> Result<Stats> {
+pub(super) fn read(dir: &CgroupDir) -> Result<Stats> {
     let files = Files(dir);
     Ok(Stats {
         version: Version::V2,
