@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::decide::{Line, Plan, RESOURCES, Write};
+use super::decide::{GroupPlan, Line, RESOURCES, Write};
 use super::devices::Policy;
 use super::limits::LIMITS;
 use super::merge::merged;
@@ -23,9 +23,9 @@ pub struct Change {
     /// What is in force afterwards: for State, and for a driver that sets properties instead of files.
     pub resources: Resources,
     /// The groups, and what is written into them, in this order.
-    pub plan: Plan,
+    pub plan: GroupPlan,
     /// Everything that was in force before; `None` if that is not to be had any more (a controller has gone).
-    pub before: Option<Plan>,
+    pub before: Option<GroupPlan>,
     /// Whether the meaning of the device rules changes.
     pub devices: bool,
     /// `checkBeforeUpdate`: these limits must not be below the usage.
@@ -50,7 +50,7 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     let resources = without_older(record, merged(before, ask), ask, &named)?;
     let mut plan = planned(record, &resources)?;
     let devices = Policy::of(&resources.devices)? != Policy::of(&before.devices)?;
-    let before = Plan::of(record.clone(), before).ok();
+    let before = GroupPlan::of(record.clone(), before).ok();
     let old = before.as_ref().map(|plan| plan.writes.as_slice()).unwrap_or_default();
     let same = |a: &Write, b: &Write| (&a.file, &a.value, &a.or) == (&b.file, &b.value, &b.or);
     plan.writes.retain(|write| named.contains(&write.at) || !old.iter().any(|old| same(old, write)));
@@ -60,8 +60,9 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
 }
 
 /// What these resources are to the groups, with the pointers of an update.
-fn planned(record: &Record, resources: &Resources) -> Result<Plan> {
-    Plan::of(record.clone(), resources).map_err(|e| e.relocated("config.json /linux/resources", "resources "))
+fn planned(record: &Record, resources: &Resources) -> Result<GroupPlan> {
+    GroupPlan::of(record.clone(), resources)
+        .map_err(|e| e.relocated("config.json /linux/resources", "resources "))
 }
 
 /// Without what `unified` once said of a file that `ask` speaks of by a limit's name: the later word counts. Files with a line for

@@ -43,7 +43,7 @@ pub enum RulesFrom {
 
 /// Everything that is done to the container's groups at creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct GroupPlan {
     /// For State, to be persisted before [`Group::create`](super::Group::create).
     pub record: Record,
     /// Limits, in the order of their writing.
@@ -119,8 +119,8 @@ pub fn decide(
     id: &str,
     cgroups_path: Option<&str>,
     resources: Option<&Resources>,
-) -> Result<Plan> {
-    let none = Plan {
+) -> Result<GroupPlan> {
+    let none = GroupPlan {
         record: Record { id: id.to_owned(), ..Record::default() },
         writes: Vec::new(),
         devices: DevicePlan::None,
@@ -149,7 +149,7 @@ pub fn decide(
     let groups = groups(h, version, id, path.as_deref())?;
     let of_unit = unit.as_ref().map(|unit| unit.record.clone());
     let record = Record { version, id: id.to_owned(), groups, unit: of_unit, ..Record::default() };
-    let mut plan = Plan::of(record, resources)?;
+    let mut plan = GroupPlan::of(record, resources)?;
     if let (Some(unit), Some(own)) = (unit, &mut plan.unit) {
         *own = Unit { limits: std::mem::take(&mut own.limits), ..unit };
     }
@@ -158,7 +158,7 @@ pub fn decide(
 
 /// `disabled`: nothing that would need a group is passed over in silence, but for device rules: every configuration has
 /// some, and device nodes are all that a container then gets.
-fn without_groups(none: Plan, resources: Option<&Resources>) -> Result<Plan> {
+fn without_groups(none: GroupPlan, resources: Option<&Resources>) -> Result<GroupPlan> {
     let nothing = Resources::default();
     let asked = resources.unwrap_or(&nothing);
     let first =
@@ -232,12 +232,12 @@ fn parts(path: &str) -> Result<Vec<&str>, String> {
     Ok(parts)
 }
 
-impl Plan {
+impl GroupPlan {
     /// What `resources` mean for the groups of `record`, which are those of this host or were when they were made.
     ///
     /// # Errors
     /// As [`decide`].
-    pub(super) fn of(record: Record, resources: &Resources) -> Result<Plan> {
+    pub(super) fn of(record: Record, resources: &Resources) -> Result<GroupPlan> {
         let unit = record.unit.clone().map(Unit::known);
         let policy = Policy::of(&resources.devices)?;
         let device_rules = match record.version {
@@ -245,7 +245,7 @@ impl Plan {
             Version::V1 => RulesFrom::Birth,
             _ => RulesFrom::Meanwhile,
         };
-        let mut plan = Plan {
+        let mut plan = GroupPlan {
             record,
             writes: Vec::new(),
             devices: DevicePlan::None,

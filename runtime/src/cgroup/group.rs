@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A container's groups, alive: made from a [`Plan`] or found again from a [`Record`].
+//! A container's groups, alive: made from a [`GroupPlan`] or found again from a [`Record`].
 //!
 //! What is the same on v1 and v2 stands here; `v1` and `v2` have the rest. All of it goes through [`Group::dir`], which
 //! gives groups that are known to be the container's ([`Own`]) and no others: what has one's name is not looked at. A

@@ -2,7 +2,7 @@
 //! Control groups: where a container's group is, its limits, its life.
 //!
 //! ```text
-//! Hierarchies::probe ─facts─> decide ─Plan─> Group::create ─> apply ─> birth or place ─> freeze kill pids ─> destroy
+//! Hierarchies::probe ─facts─> decide ─GroupPlan─> Group::create ─> apply ─> birth or place ─> freeze kill pids ─> destroy
 //!                                      └Record─> State         Group::open(Record) ────────────^
 //! ```
 //!
@@ -44,7 +44,7 @@ mod v2;
 
 pub use change::{Change, Check, change};
 pub use dbus::{Property, Value};
-pub use decide::{DevicePlan, Line, Plan, RulesFrom, Write, decide};
+pub use decide::{DevicePlan, GroupPlan, Line, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;

@@ -7,12 +7,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::decide::{DevicePlan, Plan, Write};
+use super::decide::{DevicePlan, GroupPlan, Write};
 use super::probe::{Hierarchies, Version};
 use super::record::GroupDir;
 use crate::error::{Error, Kind, Result};
 
-impl Plan {
+impl GroupPlan {
     /// The plan for groups by default (no `cgroupsPath`) where only `delegated` directories take any: v1 hierarchies
     /// without permission are left out; on v2 the group goes beside our own or, where only that is delegated, below it.
     /// The second value says what is missing, for a warning.
@@ -23,9 +23,9 @@ impl Plan {
         mut self,
         h: &Hierarchies,
         delegated: &[String],
-    ) -> Result<(Plan, Option<&'static str>)> {
+    ) -> Result<(GroupPlan, Option<&'static str>)> {
         // Beside v1 the unified hierarchy has no limits: it is not missed.
-        let counted = |plan: &Plan| {
+        let counted = |plan: &GroupPlan| {
             plan.record
                 .groups
                 .iter()
@@ -107,13 +107,17 @@ mod tests {
         Hierarchies { v1: vec![of("pids"), of("name=systemd"), of("devices")], v2: None, user: Some(1000) }
     }
 
-    fn plan(h: &Hierarchies, delegated: &[&str], resources: &str) -> Result<(Plan, Option<&'static str>)> {
+    fn plan(
+        h: &Hierarchies,
+        delegated: &[&str],
+        resources: &str,
+    ) -> Result<(GroupPlan, Option<&'static str>)> {
         let resources: Resources = serde_json::from_str(resources).unwrap();
         let delegated: Vec<String> = delegated.iter().map(|path| (*path).to_owned()).collect();
         decide(h, Manager::Cgroupfs, "x", None, Some(&resources))?.where_delegated(h, &delegated)
     }
 
-    fn paths(plan: &Plan) -> Vec<String> {
+    fn paths(plan: &GroupPlan) -> Vec<String> {
         plan.record.groups.iter().map(GroupDir::full).collect()
     }
 

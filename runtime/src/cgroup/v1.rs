@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::decide::{Line, Plan};
+use super::decide::{GroupPlan, Line};
 use super::dir::{CgroupDir, END_WAIT, FREEZE_WAIT};
 use super::own::Own;
 use super::record::GroupDir;
@@ -20,7 +20,7 @@ const KILL_FREEZE: Duration = Duration::from_millis(100);
 
 /// What a new group needs before processes may join: a cpuset without CPUs or memory nodes takes none, and a new one has
 /// none. Every level takes its parent's, but for what `plan` writes into the last.
-pub(super) fn prepare(group: &GroupDir, plan: &Plan) -> Result<()> {
+pub(super) fn prepare(group: &GroupDir, plan: &GroupPlan) -> Result<()> {
     if !group.controllers.iter().any(|c| c == "cpuset") {
         return Ok(());
     }

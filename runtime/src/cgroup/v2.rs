@@ -9,7 +9,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::decide::{Plan, missing};
+use super::decide::{GroupPlan, missing};
 use super::devices::Policy;
 use super::dir::{CgroupDir, FREEZE_WAIT, gone};
 use super::own::Own;
@@ -23,7 +23,7 @@ use crate::sys::ns::unprivileged;
 const ACCOUNTING: [&str; 4] = ["memory", "pids", "cpu", "io"];
 
 /// Sees to it that the group has the controllers that `plan` needs, from the top down.
-pub(super) fn enable(plan: &Plan, dir: &CgroupDir) -> Result<()> {
+pub(super) fn enable(plan: &GroupPlan, dir: &CgroupDir) -> Result<()> {
     let needs = plan.needs();
     let here = dir.read("cgroup.controllers")?;
     let mut wanted: Vec<&str> = ACCOUNTING.iter().copied().chain(needs.iter().map(|(c, _)| *c)).collect();
@@ -47,7 +47,7 @@ pub(super) fn enable(plan: &Plan, dir: &CgroupDir) -> Result<()> {
 }
 
 /// Enables `wanted` in every group from the mount's root to the parent; answers what was refused.
-fn enable_above<'a>(plan: &Plan, wanted: &mut Vec<&'a str>) -> Result<Vec<(&'a str, Error)>> {
+fn enable_above<'a>(plan: &GroupPlan, wanted: &mut Vec<&'a str>) -> Result<Vec<(&'a str, Error)>> {
     let mut refused = Vec::new();
     let Some(group) = plan.record.groups.first() else { return Ok(refused) };
     let (mount, full) = (group.mount.trim_end_matches('/'), group.full());

@@ -94,7 +94,7 @@ pub struct Plan {
     /// Hooks by kind.
     pub hooks: hooks::Hooks,
     /// The control group.
-    pub cgroup: cgroup::Plan,
+    pub cgroup: cgroup::GroupPlan,
     /// Groups in resctrl.
     pub rdt: Option<rdt::Rdt>,
     /// Network devices to move in.
@@ -240,7 +240,7 @@ fn groups(
     home: &Home,
     id: &str,
     warnings: &mut Vec<String>,
-) -> Result<cgroup::Plan> {
+) -> Result<cgroup::GroupPlan> {
     let path = spec.linux.cgroups_path.as_deref().filter(|path| !path.is_empty());
     if let Some(long) = path.filter(|path| path.len() >= libc::PATH_MAX as usize) {
         let text = format!("{} bytes are more than a path may have", long.len());

@@ -33,7 +33,7 @@ pub struct MountContext<'a> {
     /// The host.
     pub facts: &'a Facts,
     /// The decided control group.
-    pub cgroup: &'a cgroup::Plan,
+    pub cgroup: &'a cgroup::GroupPlan,
     /// The bundle, absolute: relative bind sources start here.
     pub bundle: &'a Path,
     /// The option of file systems that carries `mountLabel`.

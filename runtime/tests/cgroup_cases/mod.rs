@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use corten::ask::Manager;
-use corten::cgroup::{Group, Hierarchies, Made, Placement, Plan, Version, decide};
+use corten::cgroup::{Group, GroupPlan, Hierarchies, Made, Placement, Version, decide};
 use corten::spec::Resources;
 
 type Case = (&'static str, fn(&Host));
@@ -80,7 +80,7 @@ impl Host {
         println!("not run: {}: {why}", self.name);
     }
 
-    pub fn try_plan(&self, group: &str, json: &str) -> corten::Result<Plan> {
+    pub fn try_plan(&self, group: &str, json: &str) -> corten::Result<GroupPlan> {
         let resources: Resources = corten::spec::read("resources", json.as_bytes()).unwrap();
         let path = format!("/{}/{group}", self.base);
         let mut plan = decide(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))?;
@@ -88,7 +88,7 @@ impl Host {
         Ok(plan)
     }
 
-    pub fn plan(&self, group: &str, json: &str) -> Plan {
+    pub fn plan(&self, group: &str, json: &str) -> GroupPlan {
         self.try_plan(group, json).unwrap()
     }
 
@@ -145,13 +145,13 @@ impl Host {
 }
 
 /// Makes the groups, or nothing.
-pub fn create(plan: &Plan) -> corten::Result<(Group, Placement)> {
+pub fn create(plan: &GroupPlan) -> corten::Result<(Group, Placement)> {
     let mut made = Made::default();
     Group::create(plan, &mut made, &mut |_| Ok(())).inspect_err(|_| made.undo().unwrap())
 }
 
 /// Limits, then device rules, as `create` does.
-pub fn apply(group: &Group, plan: &Plan) -> corten::Result<()> {
+pub fn apply(group: &Group, plan: &GroupPlan) -> corten::Result<()> {
     group.apply_limits(plan)?;
     group.apply_devices(plan)
 }

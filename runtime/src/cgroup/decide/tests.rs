@@ -32,7 +32,7 @@ fn resources(json: &str) -> Resources {
     crate::spec::read("resources", json.as_bytes()).unwrap()
 }
 
-fn plan(h: &Hierarchies, json: &str) -> Result<Plan> {
+fn plan(h: &Hierarchies, json: &str) -> Result<GroupPlan> {
     decide(h, Manager::Cgroupfs, "id", None, Some(&resources(json)))
 }
 

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::Group;
-use crate::cgroup::decide::{DevicePlan, Plan, Write, missing};
+use crate::cgroup::decide::{DevicePlan, GroupPlan, Write, missing};
 use crate::cgroup::probe::Version;
 use crate::cgroup::{systemd, v1, v2};
 use crate::error::{Error, Result, Step};
@@ -15,7 +15,7 @@ impl Group {
     /// # Errors
     /// `Kind::Unsupported` for a limit without a file, `Kind::Os` for a value the kernel refuses; both name the
     /// limit's JSON pointer.
-    pub fn apply_limits(&self, plan: &Plan) -> Result<()> {
+    pub fn apply_limits(&self, plan: &GroupPlan) -> Result<()> {
         let mut again = Vec::new();
         for write in &plan.writes {
             match self.write(write) {
@@ -32,7 +32,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Os` naming the call, at /linux/resources/devices.
-    pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
+    pub fn apply_devices(&self, plan: &GroupPlan) -> Result<()> {
         self.put_devices(&plan.devices)
     }
 
@@ -53,7 +53,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.
-    pub fn set_properties(&self, plan: &Plan) -> Result<()> {
+    pub fn set_properties(&self, plan: &GroupPlan) -> Result<()> {
         let (Some(unit), Some(wanted)) = (&self.record.unit, &plan.unit) else { return Ok(()) };
         // On v1 systemd takes all devices away for a moment before it gives some back: the container must not see it.
         let devices =

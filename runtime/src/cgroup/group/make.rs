@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Making the groups of a [`Plan`], or taking those that are there; what fails gives back what it found.
+//! Making the groups of a [`GroupPlan`], or taking those that are there; what fails gives back what it found.
 //!
 //! Counterpart: `group.rs` finds them again, and removes them.
 
@@ -8,7 +8,7 @@
 use rustix::io::Errno;
 
 use super::{Group, apply};
-use crate::cgroup::decide::Plan;
+use crate::cgroup::decide::GroupPlan;
 use crate::cgroup::dir::{CgroupDir, gone};
 use crate::cgroup::made::Made;
 use crate::cgroup::own::{Claim, Own};
@@ -36,7 +36,7 @@ impl Group {
     /// # Errors
     /// `Kind::Invalid` for a group that is in use, frozen or another container's; `Kind::Unsupported` for a controller that
     /// is not there; `Kind::Os` (EACCES, EPERM, EROFS: no permission for cgroups here).
-    pub fn create(plan: &Plan, made: &mut Made, note: &mut Note<'_>) -> Result<(Group, Placement)> {
+    pub fn create(plan: &GroupPlan, made: &mut Made, note: &mut Note<'_>) -> Result<(Group, Placement)> {
         let mut group = Group::open(plan.record.clone());
         let mut holder = None;
         if let Some(unit) = &plan.unit {
@@ -67,7 +67,7 @@ impl Group {
     }
 
     /// Where the first process goes.
-    fn first_placement(&self, plan: &Plan) -> Result<Placement> {
+    fn first_placement(&self, plan: &GroupPlan) -> Result<Placement> {
         let placement = self.placement(|dir, _| dir.duplicate())?;
         let tight = self.held && plan.writes.iter().any(apply::needs_room);
         let tasks = match self.group_of("pids")? {
@@ -77,7 +77,7 @@ impl Group {
         Ok(Placement { tasks, ..placement })
     }
 
-    fn make(&mut self, plan: &Plan, made: &mut Made, note: &mut Note<'_>) -> Result<()> {
+    fn make(&mut self, plan: &GroupPlan, made: &mut Made, note: &mut Note<'_>) -> Result<()> {
         for index in 0..self.dirs.len() {
             self.fresh[index] = match made.group(&self.record.groups[index]) {
                 // Beside v1 it has no limits: whoever may not make groups there goes without one.
@@ -103,7 +103,7 @@ impl Group {
     }
 
     /// Makes a group that is there ours; whether it bears our mark.
-    fn claim(&mut self, index: usize, plan: &Plan) -> Result<bool> {
+    fn claim(&mut self, index: usize, plan: &GroupPlan) -> Result<bool> {
         let path = self.record.groups[index].full();
         let dir = CgroupDir::open(&path)?
             .ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING))?;

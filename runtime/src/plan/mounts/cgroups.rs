@@ -61,7 +61,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<MountStep>) -> Result<()> {
 pub fn group_owner(
     steps: &[MountStep],
     namespaces: &Namespaces,
-    cgroup: &cgroup::Plan,
+    cgroup: &cgroup::GroupPlan,
     process: Option<&Process>,
 ) -> Option<Field<u32>> {
     let record = &cgroup.record;
