@@ -29,7 +29,7 @@ pub(super) use wire::Argument;
 pub(super) use wire::tests::message;
 
 use crate::error::{Context, Error, Kind, Result};
-use wire::{Call, FIXED, Incoming, Kind as Message};
+use wire::{BusMessage, Call, FIXED, MessageType};
 
 /// How long the other side may take to take a connection and to let us in.
 const GREETING: Duration = Duration::from_secs(10);
@@ -184,14 +184,16 @@ impl Bus {
             let incoming = self.next(member)?;
             if incoming.answers != serial {
                 // The bus may refuse to be greeted.
-                if incoming.kind == Message::Error {
+                if incoming.kind == MessageType::Error {
                     return Ok(refusal(&incoming));
                 }
                 continue;
             }
             match incoming.kind {
-                Message::Return => return Ok(Answer::Done(incoming.text(0).unwrap_or_default().to_owned())),
-                Message::Error => return Ok(refusal(&incoming)),
+                MessageType::Return => {
+                    return Ok(Answer::Done(incoming.text(0).unwrap_or_default().to_owned()));
+                }
+                MessageType::Error => return Ok(refusal(&incoming)),
                 _ => {}
             }
         }
@@ -211,7 +213,7 @@ impl Bus {
     }
 
     /// The next message; the end of a job is noted.
-    fn next(&mut self, what: &str) -> Result<Incoming> {
+    fn next(&mut self, what: &str) -> Result<BusMessage> {
         self.fill(FIXED, what)?;
         // systemd before 247 let us in at the first word, and now answers to the second.
         if self.inbox.starts_with(b"OK ") || self.inbox.starts_with(b"ERROR") {
@@ -224,7 +226,7 @@ impl Bus {
         self.fill(length, what)?;
         let bytes: Vec<u8> = self.inbox.drain(..length).collect();
         let incoming = wire::read(&bytes).ok_or_else(|| nonsense(&self.name))?;
-        if incoming.kind == Message::Signal
+        if incoming.kind == MessageType::Signal
             && incoming.name == "JobRemoved"
             && let (Some(job), Some(result)) = (incoming.text(1), incoming.text(3))
         {
@@ -299,7 +301,7 @@ impl Bus {
 /// runc's words: clients and its own tests look for them.
 const ABSENT: &str = "systemd not running on this host, cannot use systemd cgroups manager";
 
-fn refusal(incoming: &Incoming) -> Answer {
+fn refusal(incoming: &BusMessage) -> Answer {
     let line =
         |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect::<String>();
     Answer::Refused { name: line(&incoming.name), text: line(incoming.text(0).unwrap_or_default()) }

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 7] = [
-    ("Incoming", "owing: from a bus (cgroup::dbus), and from the stage (host::channel)"),
-    ("Kind", "owing: of a message on a bus (cgroup::dbus), and of an error"),
+const SHARED: [(&str, &str); 5] = [
     ("Result", "each crate's Result with its own error"),
     ("Step", "owing: of a program, and the trait that names one in an error"),
     ("Task", "owing: what a launch is for (host), and containerd's word for a container (shim)"),

@@ -42,7 +42,7 @@ pub enum Argument<'a> {
 
 /// What kind of message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MessageType {
     Return,
     Error,
     Signal,
@@ -51,8 +51,8 @@ pub(super) enum Kind {
 
 /// A message that came, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Incoming {
-    pub kind: Kind,
+pub(super) struct BusMessage {
+    pub kind: MessageType,
     /// Serial of the call that it answers; 0 for none.
     pub answers: u32,
     /// Name of the error, or of the signal.
@@ -68,7 +68,7 @@ pub(super) enum Part {
     Text(String),
 }
 
-impl Incoming {
+impl BusMessage {
     /// The text at `index` of the body.
     pub(super) fn text(&self, index: usize) -> Option<&str> {
         match self.body.get(index) {
@@ -222,15 +222,15 @@ pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
 }
 
 /// Reads a message of the length that [`length`] told; `None` if it does not read.
-pub(super) fn read(bytes: &[u8]) -> Option<Incoming> {
+pub(super) fn read(bytes: &[u8]) -> Option<BusMessage> {
     let mut reader = Reader::new(bytes)?;
     let kind = match bytes.get(1)? {
-        2 => Kind::Return,
-        3 => Kind::Error,
-        4 => Kind::Signal,
-        _ => Kind::Other,
+        2 => MessageType::Return,
+        3 => MessageType::Error,
+        4 => MessageType::Signal,
+        _ => MessageType::Other,
     };
-    let mut incoming = Incoming { kind, answers: 0, name: String::new(), body: Vec::new() };
+    let mut incoming = BusMessage { kind, answers: 0, name: String::new(), body: Vec::new() };
     let mut signature = String::new();
     reader.skip(12)?;
     let fields = reader.u32()? as usize;
@@ -244,8 +244,8 @@ pub(super) fn read(bytes: &[u8]) -> Option<Incoming> {
         let kind = reader.signature()?;
         match (code, kind.as_str()) {
             (5, "u") => incoming.answers = reader.u32()?,
-            (3, "s") if incoming.kind == Kind::Signal => incoming.name = reader.text()?,
-            (4, "s") if incoming.kind == Kind::Error => incoming.name = reader.text()?,
+            (3, "s") if incoming.kind == MessageType::Signal => incoming.name = reader.text()?,
+            (4, "s") if incoming.kind == MessageType::Error => incoming.name = reader.text()?,
             (8, "g") => signature = reader.signature()?,
             (_, "s" | "o") => drop(reader.text()?),
             (_, "g") => drop(reader.signature()?),
@@ -354,7 +354,7 @@ pub(super) mod tests {
         writer.bytes
     }
 
-    fn whole(bytes: &[u8]) -> Option<Incoming> {
+    fn whole(bytes: &[u8]) -> Option<BusMessage> {
         let fixed = bytes.get(..FIXED)?.try_into().ok()?;
         (length(fixed)? == bytes.len()).then(|| read(bytes)).flatten()
     }
@@ -396,7 +396,7 @@ pub(super) mod tests {
     fn answers_are_read() {
         let job = message(2, 3, "", "o", &[Value::Path("/job/1".into())]);
         let read = whole(&job).unwrap();
-        assert_eq!((read.kind, read.answers, read.text(0)), (Kind::Return, 3, Some("/job/1")));
+        assert_eq!((read.kind, read.answers, read.text(0)), (MessageType::Return, 3, Some("/job/1")));
         let body = [Value::U32(5), Value::Path("/job/1".into()), Value::text("a.scope"), Value::text("done")];
         let read = whole(&message(4, 0, "JobRemoved", "uoss", &body)).unwrap();
         assert_eq!(
@@ -404,7 +404,10 @@ pub(super) mod tests {
             ("JobRemoved", Some("/job/1"), Some("done"))
         );
         let read = whole(&message(3, 9, "org.Error", "s", &[Value::text("no")])).unwrap();
-        assert_eq!((read.kind, read.name.as_str(), read.text(0)), (Kind::Error, "org.Error", Some("no")));
+        assert_eq!(
+            (read.kind, read.name.as_str(), read.text(0)),
+            (MessageType::Error, "org.Error", Some("no"))
+        );
     }
 
     /// Every prefix, and every message with some bytes changed: an answer or none, and never a panic.
