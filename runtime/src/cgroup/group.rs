@@ -215,7 +215,7 @@ impl Group {
     }
 
     /// Ends the unit, if it is ours: its group is then gone, but for what systemd does not know of.
-    fn stop(&self, unit: &record::Unit) -> Result<()> {
+    fn stop(&self, unit: &record::UnitRecord) -> Result<()> {
         let index = self.record.index_of("name=systemd").unwrap_or(0);
         match self.dir(index)? {
             Some(dir) => {

@@ -40,7 +40,7 @@ pub struct Placement {
 /// The group of a systemd unit, or one below it.
 #[derive(Debug, Clone)]
 pub(super) struct UnitGroup {
-    pub(super) unit: record::Unit,
+    pub(super) unit: record::UnitRecord,
     /// The group's path below the unit's.
     pub(super) below: String,
 }

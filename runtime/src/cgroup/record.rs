@@ -30,13 +30,13 @@ pub struct Record {
     pub groups: Vec<GroupDir>,
     /// The systemd unit that they belong to, if systemd made them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<Unit>,
+    pub unit: Option<UnitRecord>,
 }
 
 /// A unit of systemd.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Unit {
+pub struct UnitRecord {
     /// Its name.
     pub name: String,
     /// It is the user's manager that has it, not the system's.
@@ -203,7 +203,8 @@ mod tests {
         };
         for inode in [None, Some(7)] {
             record.groups[0].inode = inode;
-            record.unit = inode.map(|_| Unit { name: "a.scope".into(), user: true, keeps_failed: false });
+            record.unit =
+                inode.map(|_| UnitRecord { name: "a.scope".into(), user: true, keeps_failed: false });
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
         }

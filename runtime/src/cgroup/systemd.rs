@@ -155,7 +155,7 @@ fn path_in(text: &str, version: Version) -> Option<&str> {
 ///
 /// # Errors
 /// As [`start`].
-pub(super) fn set_properties(unit: &record::Unit, properties: &[Property]) -> Result<()> {
+pub(super) fn set_properties(unit: &record::UnitRecord, properties: &[Property]) -> Result<()> {
     let mut bus = Bus::connect(&addresses(unit.user))?;
     let mut properties = properties.to_vec();
     loop {
@@ -181,7 +181,7 @@ pub(super) fn set_properties(unit: &record::Unit, properties: &[Property]) -> Re
 ///
 /// # Errors
 /// As [`start`].
-pub(super) fn stop(unit: &record::Unit) -> Result<()> {
+pub(super) fn stop(unit: &record::UnitRecord) -> Result<()> {
     let mut bus = Bus::connect(&addresses(unit.user))?;
     match bus.call("StopUnit", &[Argument::Text(&unit.name), Argument::Text("replace")])? {
         // However the job ended: what is left shows when the group is removed.
@@ -199,7 +199,7 @@ pub(super) fn stop(unit: &record::Unit) -> Result<()> {
 ///
 /// # Errors
 /// When systemd cannot be asked.
-pub(super) fn forget(unit: &record::Unit) -> Result<()> {
+pub(super) fn forget(unit: &record::UnitRecord) -> Result<()> {
     let mut bus = Bus::connect(&addresses(unit.user))?;
     bus.call("ResetFailedUnit", &[Argument::Text(&unit.name)]).map(drop)
 }
@@ -209,7 +209,7 @@ pub(super) fn forget(unit: &record::Unit) -> Result<()> {
 ///
 /// # Errors
 /// As [`start`].
-pub(super) fn attach(unit: &record::Unit, below: &str, pid: i32) -> Result<()> {
+pub(super) fn attach(unit: &record::UnitRecord, below: &str, pid: i32) -> Result<()> {
     let mut bus = Bus::connect(&addresses(unit.user))?;
     let pids = Value::Array("u".into(), vec![Value::U32(pid.unsigned_abs())]);
     let below = if below.is_empty() { String::new() } else { format!("/{}", below.trim_matches('/')) };

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// Its name and manager, for State.
-    pub record: record::Unit,
+    pub record: record::UnitRecord,
     /// The slice it is in: a name without slashes.
     pub slice: String,
     /// What every container's unit has; for a scope the process comes on top (`PIDs`).
@@ -69,13 +69,13 @@ impl Unit {
         // A slice's place follows from its own name, whatever the parent that was named beside it.
         let path = if name.ends_with(".slice") { expand(&name)? } else { format!("{expanded}/{name}") };
         let base = base(&name, slice, id, h);
-        let record = record::Unit { name, user, keeps_failed: false };
+        let record = record::UnitRecord { name, user, keeps_failed: false };
         let path = format!("{}{path}", manager_group(h));
         Ok((Unit { record, slice: slice.to_owned(), base, limits: Vec::new() }, path))
     }
 
     /// A unit that was started before: only its limits are decided on.
-    pub(super) fn known(record: record::Unit) -> Unit {
+    pub(super) fn known(record: record::UnitRecord) -> Unit {
         Unit { record, slice: String::new(), base: Vec::new(), limits: Vec::new() }
     }
 
