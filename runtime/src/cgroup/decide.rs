@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::devices::{Policy, Rule};
 use super::devices_bpf;
-use super::limits::{self, Convert, File, Item, LIMITS, Limit, Value, Way};
+use super::limits::{self, Convert, File, FileValue, Item, LIMITS, Limit, Way};
 use super::probe::{Hierarchies, Hierarchy, Version};
 use super::properties;
 use super::record::{GroupDir, Record};
@@ -462,9 +462,9 @@ fn rule_in_words(rule: &Rule) -> String {
 /// The value and whether it is the usual one; `None` to write nothing.
 fn make(at: &str, convert: Convert, r: &Resources, item: &Item) -> Result<Option<(String, bool)>> {
     match convert(r, item) {
-        Ok(Value::Set(value)) => Ok(Some((value, false))),
-        Ok(Value::Usual(value)) => Ok(Some((value, true))),
-        Ok(Value::Skip) => Ok(None),
+        Ok(FileValue::Set(value)) => Ok(Some((value, false))),
+        Ok(FileValue::Usual(value)) => Ok(Some((value, true))),
+        Ok(FileValue::Skip) => Ok(None),
         Err(why) => Err(Error::invalid(at, why)),
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Item {
 
 /// What a row writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum FileValue {
     /// This.
     Set(String),
     /// This, which is what a new group has anyway.
@@ -49,7 +49,7 @@ pub(super) enum Value {
 pub(super) type Why = Cow<'static, str>;
 
 /// A cell of the table.
-pub(super) type Convert = fn(&Resources, &Item) -> Result<Value, Why>;
+pub(super) type Convert = fn(&Resources, &Item) -> Result<FileValue, Why>;
 
 /// One file and how its value is made.
 pub(super) struct File {

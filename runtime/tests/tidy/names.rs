@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 4] = [
+const SHARED: [(&str, &str); 3] = [
     ("Result", "each crate's Result with its own error"),
     ("Step", "owing: of a program, and the trait that names one in an error"),
     ("Task", "owing: what a launch is for (host), and containerd's word for a container (shim)"),
-    ("Value", "owing: of a limit (cgroup::limits), and of D-Bus (cgroup::dbus)"),
 ];
 
 /// The name of the public type that this line defines.

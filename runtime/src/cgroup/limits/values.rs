@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Item, Value, Why};
+use super::{FileValue, Item, Why};
 use crate::cgroup::convert;
 use crate::spec::Resources;
 
@@ -14,13 +14,13 @@ fn invalid<T>(reason: impl Into<Why>) -> Result<T, Why> {
 }
 
 /// `value` is what a new group has if `number` is `usual`.
-fn usual_if(usual: i128, number: i128, value: String) -> Value {
-    if number == usual { Value::Usual(value) } else { Value::Set(value) }
+fn usual_if(usual: i128, number: i128, value: String) -> FileValue {
+    if number == usual { FileValue::Usual(value) } else { FileValue::Set(value) }
 }
-pub(super) fn plain(_: &Resources, item: &Item) -> Result<Value, Why> {
-    Ok(Value::Set(item.number.to_string()))
+pub(super) fn plain(_: &Resources, item: &Item) -> Result<FileValue, Why> {
+    Ok(FileValue::Set(item.number.to_string()))
 }
-pub(super) fn plain_usual_0(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn plain_usual_0(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     Ok(usual_if(0, item.number, item.number.to_string()))
 }
 
@@ -28,27 +28,27 @@ fn at_least_unlimited(number: i128) -> Result<(), Why> {
     if number < -1 { invalid(format!("{number} is neither a size nor -1 (unlimited)")) } else { Ok(()) }
 }
 
-pub(super) fn bytes_v1(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn bytes_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
     Ok(usual_if(-1, item.number, item.number.to_string()))
 }
 
-pub(super) fn bytes_v2(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn bytes_v2(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
     Ok(usual_if(-1, item.number, or_max(item.number)))
 }
 
 /// As runc maps it: the soft limit becomes the best-effort protection, whose usual value is 0.
-pub(super) fn low(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn low(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
-    Ok(Value::Set(or_max(item.number)))
+    Ok(FileValue::Set(or_max(item.number)))
 }
 
 fn or_max(number: i128) -> String {
     if number < 0 { "max".to_owned() } else { number.to_string() }
 }
 
-pub(super) fn swap_v1(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn swap_v1(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     swap_v2(r, item)?;
     // The kernel takes no memory+swap below memory.
     if memory_limit(r) == Some(-1) && item.number != -1 {
@@ -57,11 +57,11 @@ pub(super) fn swap_v1(r: &Resources, item: &Item) -> Result<Value, Why> {
     Ok(usual_if(-1, item.number, item.number.to_string()))
 }
 
-pub(super) fn swap_v2(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn swap_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
     match convert::swap_alone(item.number, memory_limit(r)) {
-        Ok(None) => Ok(Value::Usual("max".to_owned())),
-        Ok(Some(swap)) => Ok(Value::Set(swap.to_string())),
+        Ok(None) => Ok(FileValue::Usual("max".to_owned())),
+        Ok(Some(swap)) => Ok(FileValue::Set(swap.to_string())),
         Err(reason) => invalid(reason),
     }
 }
@@ -70,14 +70,14 @@ fn memory_limit(r: &Resources) -> Option<i128> {
     r.memory.as_ref()?.limit.map(Into::into)
 }
 
-pub(super) fn swappiness(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn swappiness(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     if item.number > 100 {
         return invalid("swappiness lies between 0 and 100");
     }
-    Ok(Value::Set(item.number.to_string()))
+    Ok(FileValue::Set(item.number.to_string()))
 }
 
-pub(super) fn idle(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn idle(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     if !(0..=1).contains(&item.number) {
         return invalid("idle is 0 or 1");
     }
@@ -88,12 +88,12 @@ pub(super) fn idle(_: &Resources, item: &Item) -> Result<Value, Why> {
 fn is_idle(r: &Resources) -> bool {
     r.cpu.as_ref().is_some_and(|c| c.idle == Some(1))
 }
-pub(super) fn shares_v1(r: &Resources, item: &Item) -> Result<Value, Why> {
-    Ok(if is_idle(r) { Value::Skip } else { usual_if(1024, item.number, item.number.to_string()) })
+pub(super) fn shares_v1(r: &Resources, item: &Item) -> Result<FileValue, Why> {
+    Ok(if is_idle(r) { FileValue::Skip } else { usual_if(1024, item.number, item.number.to_string()) })
 }
-pub(super) fn shares_v2(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn shares_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     if is_idle(r) {
-        return Ok(Value::Skip);
+        return Ok(FileValue::Skip);
     }
     let weight = convert::weight_of_shares(u64::try_from(item.number).unwrap_or(u64::MAX));
     Ok(usual_if(100, weight.into(), weight.to_string()))
@@ -115,35 +115,35 @@ fn quota(item: &Item) -> Result<i128, Why> {
     }
 }
 
-pub(super) fn period_v1(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn period_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     let period = period(item)?;
     Ok(usual_if(100_000, period, period.to_string()))
 }
 
-pub(super) fn quota_v1(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn quota_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = quota(item)?;
     Ok(usual_if(-1, quota, quota.to_string()))
 }
 
 /// One file holds both; the quota's row writes it when there is a quota.
-pub(super) fn period_v2(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn period_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let period = period(item)?;
     let quota = r.cpu.as_ref().and_then(|c| c.quota).is_some_and(|q| q != 0);
-    Ok(if quota { Value::Skip } else { usual_if(100_000, period, format!("max {period}")) })
+    Ok(if quota { FileValue::Skip } else { usual_if(100_000, period, format!("max {period}")) })
 }
 
-pub(super) fn quota_v2(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn quota_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = quota(item)?;
     // 0 is "not set" for the period too. Its own row has checked it.
     match r.cpu.as_ref().and_then(|c| c.period).filter(|&p| p != 0) {
-        Some(period) if quota < 0 && period == 100_000 => Ok(Value::Usual(format!("max {period}"))),
-        Some(period) => Ok(Value::Set(format!("{} {period}", or_max(quota)))),
+        Some(period) if quota < 0 && period == 100_000 => Ok(FileValue::Usual(format!("max {period}"))),
+        Some(period) => Ok(FileValue::Set(format!("{} {period}", or_max(quota)))),
         // The period stays what it is.
         None => Ok(usual_if(-1, quota, or_max(quota))),
     }
 }
 
-pub(super) fn burst(r: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn burst(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = r.cpu.as_ref().and_then(|c| c.quota).filter(|&q| q > 0);
     match quota {
         Some(quota) if item.number > quota.into() => invalid("the burst exceeds the quota"),
@@ -151,21 +151,21 @@ pub(super) fn burst(r: &Resources, item: &Item) -> Result<Value, Why> {
     }
 }
 
-pub(super) fn cpu_list(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn cpu_list(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     // The kernel parses it; it must only be one list, on one line.
     if item.text.contains(|c: char| !(c.is_ascii_alphanumeric() || "-,:/ ".contains(c))) {
         return invalid(format!("{:?} is no list of numbers", item.text));
     }
-    Ok(Value::Set(item.text.clone()))
+    Ok(FileValue::Set(item.text.clone()))
 }
 
 /// Zero is a limit: no further process. The kernel counts the container's own init, and birth in a group whose limit
 /// is 0 is refused, so 1 says the same (runc writes 1 as well).
-pub(super) fn pids(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn pids(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     Ok(match item.number {
-        ..0 => Value::Usual("max".to_owned()),
-        0 => Value::Set("1".to_owned()),
-        number => Value::Set(number.to_string()),
+        ..0 => FileValue::Usual("max".to_owned()),
+        0 => FileValue::Set("1".to_owned()),
+        number => FileValue::Set(number.to_string()),
     })
 }
 
@@ -185,25 +185,25 @@ fn io_weight_in_range(item: &Item) -> Result<u64, Why> {
     }
 }
 
-pub(super) fn io_weight_v1(_: &Resources, item: &Item) -> Result<Value, Why> {
-    Ok(Value::Set(format!("{}{}", of_device(item)?, io_weight_in_range(item)?)))
+pub(super) fn io_weight_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
+    Ok(FileValue::Set(format!("{}{}", of_device(item)?, io_weight_in_range(item)?)))
 }
 
-pub(super) fn io_weight_v2(_: &Resources, item: &Item) -> Result<Value, Why> {
-    Ok(Value::Set(format!("{}{}", of_device(item)?, convert::io_weight(io_weight_in_range(item)?))))
+pub(super) fn io_weight_v2(_: &Resources, item: &Item) -> Result<FileValue, Why> {
+    Ok(FileValue::Set(format!("{}{}", of_device(item)?, convert::io_weight(io_weight_in_range(item)?))))
 }
 
-pub(super) fn throttle_v1(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn throttle_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     Ok(usual_if(0, item.number, format!("{}{}", of_device(item)?, item.number)))
 }
 
-pub(super) fn throttle_v2(item: &Item, what: &str) -> Result<Value, Why> {
+pub(super) fn throttle_v2(item: &Item, what: &str) -> Result<FileValue, Why> {
     let rate = if item.number == 0 { "max".to_owned() } else { item.number.to_string() };
     Ok(usual_if(0, item.number, format!("{}{what}={rate}", of_device(item)?)))
 }
 
 /// `2MB`, `1GB`: what stands in the name of the file.
-pub(super) fn hugepage(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn hugepage(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     let digits = item.key.trim_end_matches(|c: char| c.is_ascii_uppercase());
     let sized = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
     if !sized || !matches!(&item.key[digits.len()..], "KB" | "MB" | "GB" | "TB" | "PB" | "EB") {
@@ -219,12 +219,16 @@ fn one_word(item: &Item) -> Result<(), Why> {
     Ok(())
 }
 
-pub(super) fn keyed(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn keyed(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     one_word(item)?;
-    Ok(Value::Set(format!("{} {}", item.key, item.number)))
+    Ok(FileValue::Set(format!("{} {}", item.key, item.number)))
 }
 
-pub(super) fn keyed_text(_: &Resources, item: &Item) -> Result<Value, Why> {
+pub(super) fn keyed_text(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     one_word(item)?;
-    Ok(if item.text.is_empty() { Value::Skip } else { Value::Set(format!("{}{}", item.key, item.text)) })
+    Ok(if item.text.is_empty() {
+        FileValue::Skip
+    } else {
+        FileValue::Set(format!("{}{}", item.key, item.text))
+    })
 }
