@@ -70,7 +70,7 @@ pub struct Write {
     /// What is written.
     pub value: String,
     /// It is what a new group has anyway: written only where the group was there before.
-    pub usual: bool,
+    pub kernel_default: bool,
     /// A missing file is passed over.
     pub optional: bool,
     /// File and value instead, where the first file is missing.
@@ -308,7 +308,7 @@ impl GroupPlan {
             if let Some((file, value)) = &write.or {
                 step += &format!(", or else {value:?} to {file}");
             }
-            if write.usual {
+            if write.kernel_default {
                 step += ", if the group was there before";
             }
             steps.push((write.at.clone(), step));
@@ -348,7 +348,7 @@ impl GroupPlan {
     /// The controllers that must be there, each with the limit that needs it.
     pub(super) fn needs(&self) -> Vec<(&str, &Write)> {
         let mut needs: Vec<(&str, &Write)> = Vec::new();
-        for write in self.writes.iter().filter(|w| !w.usual && w.controller != "cgroup") {
+        for write in self.writes.iter().filter(|w| !w.kernel_default && w.controller != "cgroup") {
             if !needs.iter().any(|(controller, _)| *controller == write.controller) {
                 needs.push((&write.controller, write));
             }
@@ -374,7 +374,7 @@ impl GroupPlan {
     }
 
     fn add_file(&mut self, at: &str, file: &File, r: &Resources, item: &Item) -> Result<()> {
-        let Some((value, usual)) = make(at, file.value, r, item)? else { return Ok(()) };
+        let Some((value, kernel_default)) = make(at, file.value, r, item)? else { return Ok(()) };
         let or = match file.or {
             Some((name, convert)) => make(at, convert, r, item)?.map(|(value, _)| (name, value)),
             None => None,
@@ -384,12 +384,12 @@ impl GroupPlan {
             controller: Cow::Borrowed(file.controller),
             file: file.name.replace("{}", &item.key),
             value,
-            usual,
+            kernel_default,
             optional: file.optional,
             or,
         };
         if self.record.index_of(file.controller).is_none() {
-            return if usual { Ok(()) } else { Err(missing(&write, "it is not mounted")) };
+            return if kernel_default { Ok(()) } else { Err(missing(&write, "it is not mounted")) };
         }
         if let (Some(unit), Some(convert)) = (&mut self.unit, file.unit) {
             unit.limits.extend(convert(r, &write.value));
@@ -424,7 +424,7 @@ impl GroupPlan {
                 controller: Cow::Owned(controller.to_owned()),
                 file: file.to_owned(),
                 value: line.to_owned(),
-                usual: false,
+                kernel_default: false,
                 optional: false,
                 or: None,
             });
@@ -459,11 +459,11 @@ fn rule_in_words(rule: &Rule) -> String {
     format!("{} {rule}", if rule.allow { "allow" } else { "deny" })
 }
 
-/// The value and whether it is the usual one; `None` to write nothing.
+/// The value and whether it is the kernel's default; `None` to write nothing.
 fn make(at: &str, convert: Convert, r: &Resources, item: &Item) -> Result<Option<(String, bool)>> {
     match convert(r, item) {
         Ok(FileValue::Set(value)) => Ok(Some((value, false))),
-        Ok(FileValue::Usual(value)) => Ok(Some((value, true))),
+        Ok(FileValue::KernelDefault(value)) => Ok(Some((value, true))),
         Ok(FileValue::Skip) => Ok(None),
         Err(why) => Err(Error::invalid(at, why)),
     }

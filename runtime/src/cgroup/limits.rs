@@ -40,7 +40,7 @@ pub(super) enum FileValue {
     /// This.
     Set(String),
     /// This, which is what a new group has anyway.
-    Usual(String),
+    KernelDefault(String),
     /// Nothing: not set, or part of another row.
     Skip,
 }
@@ -145,7 +145,7 @@ pub(super) static LIMITS: &[Limit] = &[
     Limit {
         at: "/memory/disableOOMKiller",
         items: |r| one(r.memory.as_ref().and_then(|m| m.disable_oom_killer)),
-        v1: Way::Files(&[file("memory", "memory.oom_control", plain_usual_0)]),
+        v1: Way::Files(&[file("memory", "memory.oom_control", plain_default_0)]),
         v2: Way::Check(|i| only(i.number == 0, "cgroup v2 cannot switch off the OOM killer of a group")),
     },
     Limit {

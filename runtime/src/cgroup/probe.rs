@@ -101,7 +101,10 @@ impl Hierarchies {
                 let own = below(&mount.root(), unified);
                 let hierarchy = Hierarchy { mount: mount.point(), own, controllers: Vec::new() };
                 // The first mount wins, but the usual place beats any other.
-                let better = found.v2.as_ref().is_none_or(|v2| !usual(&v2.mount) && usual(&hierarchy.mount));
+                let better = found
+                    .v2
+                    .as_ref()
+                    .is_none_or(|v2| !is_standard(&v2.mount) && is_standard(&hierarchy.mount));
                 if better {
                     found.v2 = Some(hierarchy);
                 }
@@ -113,7 +116,7 @@ impl Hierarchies {
             let hierarchy = Hierarchy { mount: mount.point(), own, controllers: controllers.clone() };
             match found.v1.iter_mut().find(|h| h.controllers == hierarchy.controllers) {
                 None => found.v1.push(hierarchy),
-                Some(h) if !usual(&h.mount) && usual(&hierarchy.mount) => *h = hierarchy,
+                Some(h) if !is_standard(&h.mount) && is_standard(&hierarchy.mount) => *h = hierarchy,
                 Some(_) => {}
             }
         }
@@ -180,7 +183,7 @@ fn outside(map: &str, uid: u32) -> u32 {
     lines.filter_map(of).next().unwrap_or(uid)
 }
 
-fn usual(mount: &str) -> bool {
+fn is_standard(mount: &str) -> bool {
     mount.strip_prefix(USUAL).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

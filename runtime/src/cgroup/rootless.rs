@@ -50,7 +50,7 @@ impl GroupPlan {
             return Ok((self, None));
         }
         let lacks = |write: &Write| v2 || self.record.index_of(&write.controller).is_none();
-        if let Some(write) = self.writes.iter().find(|write| !write.usual && lacks(write)) {
+        if let Some(write) = self.writes.iter().find(|write| !write.kernel_default && lacks(write)) {
             return Err(refuse(write, v2));
         }
         let mut writes = std::mem::take(&mut self.writes);

@@ -78,7 +78,7 @@ impl Group {
                 Err(error) => return Err(error.at(write.at.clone())),
             }
         }
-        if write.optional || write.usual {
+        if write.optional || write.kernel_default {
             return Ok(None);
         }
         Err(missing(write, "the kernel has no such file"))

@@ -39,7 +39,7 @@ fn plan(h: &Hierarchies, json: &str) -> Result<GroupPlan> {
 /// `file=value` of what a new group gets.
 fn written(h: &Hierarchies, json: &str) -> Vec<String> {
     let plan = plan(h, json).unwrap();
-    plan.writes.iter().filter(|w| !w.usual).map(|w| format!("{}={}", w.file, w.value)).collect()
+    plan.writes.iter().filter(|w| !w.kernel_default).map(|w| format!("{}={}", w.file, w.value)).collect()
 }
 
 fn refused(h: &Hierarchies, json: &str) -> String {
@@ -155,7 +155,7 @@ fn memory() {
     // Unlimited memory takes memory+swap along, in a group that was there before.
     let plan = plan(&v1(), r#"{"memory":{"limit":-1}}"#).unwrap();
     assert_eq!(
-        plan.writes.iter().map(|w| (w.file.as_str(), w.value.as_str(), w.usual)).collect::<Vec<_>>(),
+        plan.writes.iter().map(|w| (w.file.as_str(), w.value.as_str(), w.kernel_default)).collect::<Vec<_>>(),
         [("memory.limit_in_bytes", "-1", true), ("memory.memsw.limit_in_bytes", "-1", true)]
     );
 }

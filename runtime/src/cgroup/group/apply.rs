@@ -73,7 +73,7 @@ impl Group {
         let Some((fresh, dir)) = self.group_of(&write.controller)? else {
             return Err(missing(write, "it is not mounted"));
         };
-        if write.usual && fresh {
+        if write.kernel_default && fresh {
             return Ok(());
         }
         let absent = |error: &Error| error.errno() == Some(libc::ENOENT);
@@ -85,7 +85,7 @@ impl Group {
             written = dir.write(file, value);
         }
         match written {
-            Err(error) if absent(&error) && (write.optional || write.usual) => Ok(()),
+            Err(error) if absent(&error) && (write.optional || write.kernel_default) => Ok(()),
             Err(error) if absent(&error) => Err(missing(write, "the kernel has no such file")),
             other => other.step(|| format!("config.json {}", write.at)),
         }

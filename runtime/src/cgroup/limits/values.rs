@@ -13,15 +13,15 @@ fn invalid<T>(reason: impl Into<Why>) -> Result<T, Why> {
     Err(reason.into())
 }
 
-/// `value` is what a new group has if `number` is `usual`.
-fn usual_if(usual: i128, number: i128, value: String) -> FileValue {
-    if number == usual { FileValue::Usual(value) } else { FileValue::Set(value) }
+/// `value` is what a new group has if `number` is `default`.
+fn default_if(default: i128, number: i128, value: String) -> FileValue {
+    if number == default { FileValue::KernelDefault(value) } else { FileValue::Set(value) }
 }
 pub(super) fn plain(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     Ok(FileValue::Set(item.number.to_string()))
 }
-pub(super) fn plain_usual_0(_: &Resources, item: &Item) -> Result<FileValue, Why> {
-    Ok(usual_if(0, item.number, item.number.to_string()))
+pub(super) fn plain_default_0(_: &Resources, item: &Item) -> Result<FileValue, Why> {
+    Ok(default_if(0, item.number, item.number.to_string()))
 }
 
 fn at_least_unlimited(number: i128) -> Result<(), Why> {
@@ -30,15 +30,15 @@ fn at_least_unlimited(number: i128) -> Result<(), Why> {
 
 pub(super) fn bytes_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
-    Ok(usual_if(-1, item.number, item.number.to_string()))
+    Ok(default_if(-1, item.number, item.number.to_string()))
 }
 
 pub(super) fn bytes_v2(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
-    Ok(usual_if(-1, item.number, or_max(item.number)))
+    Ok(default_if(-1, item.number, or_max(item.number)))
 }
 
-/// As runc maps it: the soft limit becomes the best-effort protection, whose usual value is 0.
+/// As runc maps it: the soft limit becomes the best-effort protection, whose default is 0.
 pub(super) fn low(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
     Ok(FileValue::Set(or_max(item.number)))
@@ -54,13 +54,13 @@ pub(super) fn swap_v1(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     if memory_limit(r) == Some(-1) && item.number != -1 {
         return invalid("memory+swap limit should be >= memory limit");
     }
-    Ok(usual_if(-1, item.number, item.number.to_string()))
+    Ok(default_if(-1, item.number, item.number.to_string()))
 }
 
 pub(super) fn swap_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     at_least_unlimited(item.number)?;
     match convert::swap_alone(item.number, memory_limit(r)) {
-        Ok(None) => Ok(FileValue::Usual("max".to_owned())),
+        Ok(None) => Ok(FileValue::KernelDefault("max".to_owned())),
         Ok(Some(swap)) => Ok(FileValue::Set(swap.to_string())),
         Err(reason) => invalid(reason),
     }
@@ -81,7 +81,7 @@ pub(super) fn idle(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     if !(0..=1).contains(&item.number) {
         return invalid("idle is 0 or 1");
     }
-    Ok(usual_if(0, item.number, item.number.to_string()))
+    Ok(default_if(0, item.number, item.number.to_string()))
 }
 
 /// The kernel refuses a weight for a SCHED_IDLE group, and idle says all there is to say.
@@ -89,14 +89,14 @@ fn is_idle(r: &Resources) -> bool {
     r.cpu.as_ref().is_some_and(|c| c.idle == Some(1))
 }
 pub(super) fn shares_v1(r: &Resources, item: &Item) -> Result<FileValue, Why> {
-    Ok(if is_idle(r) { FileValue::Skip } else { usual_if(1024, item.number, item.number.to_string()) })
+    Ok(if is_idle(r) { FileValue::Skip } else { default_if(1024, item.number, item.number.to_string()) })
 }
 pub(super) fn shares_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     if is_idle(r) {
         return Ok(FileValue::Skip);
     }
     let weight = convert::weight_of_shares(u64::try_from(item.number).unwrap_or(u64::MAX));
-    Ok(usual_if(100, weight.into(), weight.to_string()))
+    Ok(default_if(100, weight.into(), weight.to_string()))
 }
 
 /// What kernel/sched accepts: one millisecond to one second.
@@ -117,29 +117,31 @@ fn quota(item: &Item) -> Result<i128, Why> {
 
 pub(super) fn period_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     let period = period(item)?;
-    Ok(usual_if(100_000, period, period.to_string()))
+    Ok(default_if(100_000, period, period.to_string()))
 }
 
 pub(super) fn quota_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = quota(item)?;
-    Ok(usual_if(-1, quota, quota.to_string()))
+    Ok(default_if(-1, quota, quota.to_string()))
 }
 
 /// One file holds both; the quota's row writes it when there is a quota.
 pub(super) fn period_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let period = period(item)?;
     let quota = r.cpu.as_ref().and_then(|c| c.quota).is_some_and(|q| q != 0);
-    Ok(if quota { FileValue::Skip } else { usual_if(100_000, period, format!("max {period}")) })
+    Ok(if quota { FileValue::Skip } else { default_if(100_000, period, format!("max {period}")) })
 }
 
 pub(super) fn quota_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = quota(item)?;
     // 0 is "not set" for the period too. Its own row has checked it.
     match r.cpu.as_ref().and_then(|c| c.period).filter(|&p| p != 0) {
-        Some(period) if quota < 0 && period == 100_000 => Ok(FileValue::Usual(format!("max {period}"))),
+        Some(period) if quota < 0 && period == 100_000 => {
+            Ok(FileValue::KernelDefault(format!("max {period}")))
+        }
         Some(period) => Ok(FileValue::Set(format!("{} {period}", or_max(quota)))),
         // The period stays what it is.
-        None => Ok(usual_if(-1, quota, or_max(quota))),
+        None => Ok(default_if(-1, quota, or_max(quota))),
     }
 }
 
@@ -147,7 +149,7 @@ pub(super) fn burst(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     let quota = r.cpu.as_ref().and_then(|c| c.quota).filter(|&q| q > 0);
     match quota {
         Some(quota) if item.number > quota.into() => invalid("the burst exceeds the quota"),
-        _ => plain_usual_0(r, item),
+        _ => plain_default_0(r, item),
     }
 }
 
@@ -163,7 +165,7 @@ pub(super) fn cpu_list(_: &Resources, item: &Item) -> Result<FileValue, Why> {
 /// is 0 is refused, so 1 says the same (runc writes 1 as well).
 pub(super) fn pids(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     Ok(match item.number {
-        ..0 => FileValue::Usual("max".to_owned()),
+        ..0 => FileValue::KernelDefault("max".to_owned()),
         0 => FileValue::Set("1".to_owned()),
         number => FileValue::Set(number.to_string()),
     })
@@ -194,12 +196,12 @@ pub(super) fn io_weight_v2(_: &Resources, item: &Item) -> Result<FileValue, Why>
 }
 
 pub(super) fn throttle_v1(_: &Resources, item: &Item) -> Result<FileValue, Why> {
-    Ok(usual_if(0, item.number, format!("{}{}", of_device(item)?, item.number)))
+    Ok(default_if(0, item.number, format!("{}{}", of_device(item)?, item.number)))
 }
 
 pub(super) fn throttle_v2(item: &Item, what: &str) -> Result<FileValue, Why> {
     let rate = if item.number == 0 { "max".to_owned() } else { item.number.to_string() };
-    Ok(usual_if(0, item.number, format!("{}{what}={rate}", of_device(item)?)))
+    Ok(default_if(0, item.number, format!("{}{what}={rate}", of_device(item)?)))
 }
 
 /// `2MB`, `1GB`: what stands in the name of the file.
@@ -209,7 +211,7 @@ pub(super) fn hugepage(_: &Resources, item: &Item) -> Result<FileValue, Why> {
     if !sized || !matches!(&item.key[digits.len()..], "KB" | "MB" | "GB" | "TB" | "PB" | "EB") {
         return invalid(format!("invalid pagesize {:?}", item.key));
     }
-    Ok(usual_if(u64::MAX.into(), item.number, item.number.to_string()))
+    Ok(default_if(u64::MAX.into(), item.number, item.number.to_string()))
 }
 
 fn one_word(item: &Item) -> Result<(), Why> {
