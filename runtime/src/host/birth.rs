@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Resource, setrlimit};
 
-use super::launch::{Child, Met, STARTING, Task, Walk};
+use super::launch::{Child, LaunchPurpose, Met, STARTING, Walk};
 use super::undo::Undo;
 use super::{Channel, idmap, image, sources};
 use crate::ask::Stdio;
@@ -46,9 +46,9 @@ impl Walk<'_> {
             joins: &joins,
             wait,
             become_root: flags & NsKind::User.flag() != 0,
-            lock: match &self.given.task {
-                Task::Create { dir, .. } => Some(dir.fd()),
-                Task::Exec { .. } => None,
+            lock: match &self.given.purpose {
+                LaunchPurpose::Create { dir, .. } => Some(dir.fd()),
+                LaunchPurpose::Exec { .. } => None,
             },
             sync: sync.as_fd(),
             host: Some(channel.as_fd()),
@@ -76,7 +76,7 @@ impl Walk<'_> {
     fn born(&mut self, child: Child, planned: WayIn) -> Result<()> {
         let way_in = child.way_in;
         // The hooks are for a container that is gone: undone after the child.
-        if let Task::Create { plan, .. } = &self.given.task {
+        if let LaunchPurpose::Create { plan, .. } = &self.given.purpose {
             self.journal.push(Undo::Poststop(plan));
         }
         self.journal.push(Undo::Child(child.pidfd.try_clone().call(|| "dup(pidfd)")?));
@@ -116,8 +116,8 @@ impl Walk<'_> {
     }
 
     pub(super) fn id_maps(&mut self, writers: Writers) -> Result<()> {
-        match &self.given.task {
-            Task::Create { plan: Plan { ids: Some(ids), .. }, .. } => {
+        match &self.given.purpose {
+            LaunchPurpose::Create { plan: Plan { ids: Some(ids), .. }, .. } => {
                 idmap::write_maps(self.pid(), ids, writers)
             }
             _ => Ok(()),
@@ -136,9 +136,9 @@ impl Walk<'_> {
     /// Puts the process, which waits for it, into its groups.
     fn move_in(&mut self) -> Result<()> {
         let placed = self.placement.as_ref().map(|placement| placement.place(self.pid())).transpose();
-        match (&self.given.task, placed) {
+        match (&self.given.purpose, placed) {
             // A user whose own group is not delegated may not move a process into one that is. runc says nothing of it.
-            (Task::Exec { .. }, Err(error))
+            (LaunchPurpose::Exec { .. }, Err(error))
                 if error.errno() == Some(libc::EACCES)
                     && unprivileged()
                     && self.given.home.rootless != Some(false) =>

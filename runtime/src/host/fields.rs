@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::launch::{STARTING, Task, Walk};
+use super::launch::{LaunchPurpose, STARTING, Walk};
 use super::netdev::{Moved, NetnsPair};
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
@@ -18,7 +18,7 @@ use crate::state::OwnMount;
 impl Walk<'_> {
     /// Before anything else happens: the real mappings, which must be those that the configuration gives, if any.
     pub(super) fn joined_ids(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, .. } = &self.given.purpose else { return Ok(()) };
         let Some(join) = plan.namespaces.join_of(NsKind::User) else { return Ok(()) };
         let mapped = plan.mounts.iter().any(crate::plan::mounts::MountStep::is_mapped);
         // Read only if there is a use for them.
@@ -39,8 +39,8 @@ impl Walk<'_> {
     /// In the state, and the journal, before it is attached.
     pub(super) fn own_mount(&mut self, index: usize) -> Result<()> {
         use std::os::fd::AsFd;
-        let (Task::Create { plan, dir, state, .. }, Some(mount)) =
-            (&mut self.given.task, self.sources.get(index))
+        let (LaunchPurpose::Create { plan, dir, state, .. }, Some(mount)) =
+            (&mut self.given.purpose, self.sources.get(index))
         else {
             return Ok(());
         };
@@ -52,7 +52,9 @@ impl Walk<'_> {
 
     /// Whoever has no power over the group's owner has the group already, or cannot give it away.
     pub(super) fn cgroup_owner(&mut self, uid: u32) -> Result<()> {
-        let (Task::Create { plan, .. }, Some(made)) = (&self.given.task, &self.group) else { return Ok(()) };
+        let (LaunchPurpose::Create { plan, .. }, Some(made)) = (&self.given.purpose, &self.group) else {
+            return Ok(());
+        };
         let ids = plan.ids.as_ref().or(self.joined.as_ref());
         let Some(owner) = ids.and_then(|ids| ids.host_uid(uid)) else { return Ok(()) };
         match made.group.give_to(owner) {
@@ -63,7 +65,7 @@ impl Walk<'_> {
 
     /// What is to be made is in the state before it is made.
     pub(super) fn rdt(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, state, .. } = &mut self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, dir, state, .. } = &mut self.given.purpose else { return Ok(()) };
         let Some(asked) = &plan.rdt else { return Ok(()) };
         let record = rdt::prepare(asked, &plan.id)?;
         state.rdt = Some(record.clone());
@@ -73,9 +75,9 @@ impl Walk<'_> {
     }
 
     pub(super) fn rdt_place(&mut self) -> Result<()> {
-        let record = match &self.given.task {
-            Task::Create { state, .. } => &state.rdt,
-            Task::Exec { rdt, .. } => rdt,
+        let record = match &self.given.purpose {
+            LaunchPurpose::Create { state, .. } => &state.rdt,
+            LaunchPurpose::Exec { rdt, .. } => rdt,
         };
         let Some(record) = record else { return Ok(()) };
         rdt::place(record, self.pid()).step(|| "config.json /linux/intelRdt")
@@ -83,7 +85,7 @@ impl Walk<'_> {
 
     /// All are looked at before the first is moved.
     pub(super) fn net_devices(&mut self) -> Result<()> {
-        let Task::Create { plan, .. } = &self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, .. } = &self.given.purpose else { return Ok(()) };
         let namespaces = Rc::new(NetnsPair::of(self.pid()).step(|| "config.json /linux/netDevices")?);
         let prepared: Vec<Rc<Moved>> = plan
             .netdevs

@@ -29,7 +29,7 @@ use crate::state::{Dir, Identity, ResctrlGroups, State};
 pub(super) const STARTING: &str = "unable to start container process";
 
 /// What is launched: a container, or one more process in one.
-pub enum Task<'a> {
+pub enum LaunchPurpose<'a> {
     /// `create` and `run`.
     Create {
         /// The plan.
@@ -79,7 +79,7 @@ pub struct Launch<'a> {
     /// What is to be done.
     pub program: &'a Program,
     /// For a container, or in one.
-    pub task: Task<'a>,
+    pub purpose: LaunchPurpose<'a>,
     /// Who it is about.
     pub subject: Subject<'a>,
 }
@@ -157,9 +157,9 @@ impl Launch<'_> {
     /// After an error everything is undone.
     pub fn run(mut self) -> Result<Launched> {
         let home = self.home;
-        let placement = match &mut self.task {
-            Task::Create { .. } => None,
-            Task::Exec { placement, .. } => Some(*std::mem::take(placement)),
+        let placement = match &mut self.purpose {
+            LaunchPurpose::Create { .. } => None,
+            LaunchPurpose::Exec { placement, .. } => Some(*std::mem::take(placement)),
         };
         let mut walk = Walk {
             descriptors: make_room(self.program.sources.len())?,
@@ -176,7 +176,7 @@ impl Launch<'_> {
             listener: None,
             console: None,
         };
-        if let Task::Create { dir, .. } = &walk.given.task {
+        if let LaunchPurpose::Create { dir, .. } = &walk.given.purpose {
             walk.journal.push(Undo::Dir(dir));
         }
         let walked = walk.perform_all();
@@ -265,12 +265,12 @@ impl Walk<'_> {
     }
 
     fn reserve(&mut self) -> Result<()> {
-        let Task::Create { dir, state, .. } = &self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { dir, state, .. } = &self.given.purpose else { return Ok(()) };
         dir.write(state)
     }
 
     fn cgroup(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, state, .. } = &mut self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, dir, state, .. } = &mut self.given.purpose else { return Ok(()) };
         let mut made = Made::default();
         let created = Group::create(&plan.cgroup, &mut made, &mut |record| {
             state.cgroup = record.clone();
@@ -299,21 +299,21 @@ impl Walk<'_> {
     }
 
     fn device_rules(&mut self) -> Result<()> {
-        match (&self.given.task, &self.group) {
-            (Task::Create { plan, .. }, Some(made)) => made.group.apply_devices(&plan.cgroup),
+        match (&self.given.purpose, &self.group) {
+            (LaunchPurpose::Create { plan, .. }, Some(made)) => made.group.apply_devices(&plan.cgroup),
             _ => Ok(()),
         }
     }
 
     fn keep(&mut self) -> Result<()> {
-        match &self.given.task {
-            Task::Create { dir, config, .. } => dir.write_file("config.json", config),
-            Task::Exec { .. } => Ok(()),
+        match &self.given.purpose {
+            LaunchPurpose::Create { dir, config, .. } => dir.write_file("config.json", config),
+            LaunchPurpose::Exec { .. } => Ok(()),
         }
     }
 
     fn identify(&mut self) -> Result<()> {
-        if let (Task::Create { state, .. }, Some(child)) = (&mut self.given.task, &self.child) {
+        if let (LaunchPurpose::Create { state, .. }, Some(child)) = (&mut self.given.purpose, &self.child) {
             state.init = Some(Identity::of(child.pid, child.pidfd.as_fd())?);
         }
         Ok(())
@@ -321,8 +321,8 @@ impl Walk<'_> {
 
     fn open(&mut self, index: usize) -> Result<()> {
         let Some(source) = self.given.program.sources.get(index) else { return Ok(()) };
-        let opened = match (source, &self.given.task) {
-            (Source::Tree(tree), Task::Create { plan, .. }) => {
+        let opened = match (source, &self.given.purpose) {
+            (Source::Tree(tree), LaunchPurpose::Create { plan, .. }) => {
                 let ids = plan.ids.as_ref().or(self.joined.as_ref());
                 if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
                     self.trees = sources::locked_trees(&self.given.program.sources, ids)?;
@@ -332,7 +332,7 @@ impl Walk<'_> {
                     None => sources::tree(tree, ids),
                 }
             }
-            (Source::Fs(fs), Task::Create { plan, .. }) => {
+            (Source::Fs(fs), LaunchPurpose::Create { plan, .. }) => {
                 sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref()))
             }
             // Only where there is a user namespace: made with its trees, of which the root is the first.
@@ -345,12 +345,14 @@ impl Walk<'_> {
             }
             (Source::Place, _) => sources::directory("/"),
             (Source::Proc, _) => sources::directory("/proc"),
-            (Source::Gate, Task::Create { dir, .. }) => gate::socket(dir),
-            (Source::GateFifo, Task::Create { dir, .. }) => gate::fifo(dir, gate::GATE),
-            (Source::OutcomeFifo, Task::Create { dir, .. }) => gate::fifo(dir, gate::OUTCOME),
-            (Source::Init, Task::Exec { init, .. }) => init.try_clone().call(|| "dup(pidfd)"),
-            (Source::InitRoot, Task::Exec { pid, .. }) => sources::directory(&format!("/proc/{pid}/root")),
-            _ => Err(Error::new(Kind::Invalid, "internal error: a source of another task")),
+            (Source::Gate, LaunchPurpose::Create { dir, .. }) => gate::socket(dir),
+            (Source::GateFifo, LaunchPurpose::Create { dir, .. }) => gate::fifo(dir, gate::GATE),
+            (Source::OutcomeFifo, LaunchPurpose::Create { dir, .. }) => gate::fifo(dir, gate::OUTCOME),
+            (Source::Init, LaunchPurpose::Exec { init, .. }) => init.try_clone().call(|| "dup(pidfd)"),
+            (Source::InitRoot, LaunchPurpose::Exec { pid, .. }) => {
+                sources::directory(&format!("/proc/{pid}/root"))
+            }
+            _ => Err(Error::new(Kind::Invalid, "internal error: a source of another purpose")),
         }?;
         self.sources.push(opened);
         Ok(())

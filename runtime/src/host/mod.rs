@@ -31,5 +31,5 @@ mod undo;
 
 pub use channel::{Channel, Incoming, word};
 pub use idmap::userns;
-pub use launch::{Launch, Launched, Subject, Task};
+pub use launch::{Launch, LaunchPurpose, Launched, Subject};
 pub use sockets::{append, connect, send_descriptor, write_whole};

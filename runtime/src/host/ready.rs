@@ -12,7 +12,7 @@ use rustix::process::Rlimit;
 
 use super::channel::Incoming;
 use super::fate::{Fate, Next, stage_fate};
-use super::launch::{Child, Met, STARTING, Task, Walk};
+use super::launch::{Child, LaunchPurpose, Met, STARTING, Walk};
 use super::undo::Undo;
 use super::{hooks, sockets};
 use crate::ask::Stdio;
@@ -95,7 +95,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn hooks(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, .. } = &self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, dir, .. } = &self.given.purpose else { return Ok(()) };
         let state = |status| hooks::state_of(&plan.id, status, self.pid(), &plan.bundle, &plan.annotations);
         // prestart is from a time when it ran at `start`: "created" is what its users were promised, and crun says.
         hooks::run("prestart", &plan.hooks.prestart, &state("created"), &plan.bundle, dir)
@@ -111,9 +111,9 @@ impl Walk<'_> {
         };
         let refused = |error: Error| error.at("failed to connect with seccomp agent");
         let socket = sockets::connect(Path::new(&listener.path), "seccomp agent").map_err(refused)?;
-        let (status, annotations) = match &self.given.task {
-            Task::Create { plan, .. } => ("creating", &plan.annotations),
-            Task::Exec { .. } => ("running", &EMPTY),
+        let (status, annotations) = match &self.given.purpose {
+            LaunchPurpose::Create { plan, .. } => ("creating", &plan.annotations),
+            LaunchPurpose::Exec { .. } => ("running", &EMPTY),
         };
         let state = hooks::state_of(
             self.given.subject.id,
@@ -195,7 +195,7 @@ impl Walk<'_> {
 
     /// CPU affinity is for `exec` alone (config.md: execCPUAffinity).
     pub(super) fn run_on(&self, cpus: Option<&CpuSet>, field: &str) -> Result<()> {
-        let (Task::Exec { .. }, Some(cpus)) = (&self.given.task, cpus) else { return Ok(()) };
+        let (LaunchPurpose::Exec { .. }, Some(cpus)) = (&self.given.purpose, cpus) else { return Ok(()) };
         crate::sys::sched::set_affinity(self.pid(), &cpus.0)
             .call(|| "sched_setaffinity")
             .step(|| format!("config.json /process/execCPUAffinity/{field}"))
@@ -223,12 +223,12 @@ impl Walk<'_> {
     /// The process is complete: tell whoever asked to be told.
     pub(super) fn record(&mut self) -> Result<()> {
         let child = self.child.as_ref().ok_or_else(super::launch::no_stage)?;
-        let payload = match &mut self.given.task {
-            Task::Create { dir, state, .. } => {
+        let payload = match &mut self.given.purpose {
+            LaunchPurpose::Create { dir, state, .. } => {
                 dir.write(state)?;
                 "standard"
             }
-            Task::Exec { .. } => "setns",
+            LaunchPurpose::Exec { .. } => "setns",
         };
         if let Some(path) = &self.given.subject.pidfd_socket {
             let socket = sockets::connect(path, "pidfd socket")?;
@@ -245,7 +245,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn poststart(&mut self) -> Result<()> {
-        let Task::Create { plan, dir, .. } = &self.given.task else { return Ok(()) };
+        let LaunchPurpose::Create { plan, dir, .. } = &self.given.purpose else { return Ok(()) };
         let state = hooks::state_of(&plan.id, "running", self.pid(), &plan.bundle, &plan.annotations);
         hooks::run("poststart", &plan.hooks.poststart, &state, &plan.bundle, dir)
     }

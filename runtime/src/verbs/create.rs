@@ -13,7 +13,7 @@ use crate::cgroup::Version;
 use crate::error::{Context, Error, Kind, Result, Step};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
-use crate::host::{Launch, Launched, Subject, Task, permitted};
+use crate::host::{Launch, LaunchPurpose, Launched, Subject, permitted};
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Plan, ids};
 use crate::procfs::boot_id;
@@ -88,7 +88,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
             return Err(error);
         }
     };
-    let task = Task::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };
+    let purpose = LaunchPurpose::Create { plan: &plan, dir: &dir, state: Box::new(state), config: &bytes };
     let subject = Subject {
         id: &plan.id,
         bundle: &plan.bundle,
@@ -98,7 +98,7 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take().or_else(|| plan.obeyed.pidfd_socket.clone()),
     };
-    let launched = Launch { home, program: &program, task, subject }.run()?;
+    let launched = Launch { home, program: &program, purpose, subject }.run()?;
     Ok(Launched { notify, ..launched })
 }
 

@@ -11,7 +11,7 @@ use crate::cgroup::Placement;
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result, printable};
 use crate::facts::{self, Facts};
-use crate::host::{Launch, Launched, Subject, Task, permitted};
+use crate::host::{Launch, LaunchPurpose, Launched, Subject, permitted};
 use crate::plan::annotations;
 use crate::plan::ids::{self, Setgroups};
 use crate::plan::namespaces::{self, Namespaces, NsKind};
@@ -81,8 +81,9 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    let task = Task::Exec { init, pid, placement: Box::new(placement), rdt: container.state.rdt.clone() };
-    Launch { home, program: &program, task, subject }.run()
+    let purpose =
+        LaunchPurpose::Exec { init, pid, placement: Box::new(placement), rdt: container.state.rdt.clone() };
+    Launch { home, program: &program, purpose, subject }.run()
 }
 
 /// The name of the container's session keyring. Containers of before 0.2 have it named after their id alone.

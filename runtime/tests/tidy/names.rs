@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 3] = [
+const SHARED: [(&str, &str); 2] = [
     ("Result", "each crate's Result with its own error"),
     ("Step", "owing: of a program, and the trait that names one in an error"),
-    ("Task", "owing: what a launch is for (host), and containerd's word for a container (shim)"),
 ];
 
 /// The name of the public type that this line defines.
