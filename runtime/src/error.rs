@@ -199,12 +199,12 @@ impl<T, E: Into<RawErrno>> Context<T> for std::result::Result<T, E> {
 }
 
 /// Adds the step to a failing result of this crate.
-pub trait Step<T> {
+pub trait WithStep<T> {
     /// Names the step or field that failed.
     fn step<C: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> C) -> Result<T>;
 }
 
-impl<T> Step<T> for Result<T> {
+impl<T> WithStep<T> for Result<T> {
     fn step<C: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> C) -> Result<T> {
         self.map_err(|error| error.at(step()))
     }

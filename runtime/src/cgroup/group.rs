@@ -22,7 +22,7 @@ use super::placement::{Placement, SubGroups, UnitGroup, join};
 use super::probe::Version;
 use super::record::{self, GroupDir, Record};
 use super::{systemd, v1, v2};
-use crate::error::{Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result, WithStep};
 
 /// A container's groups.
 #[derive(Debug)]

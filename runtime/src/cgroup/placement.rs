@@ -12,7 +12,7 @@ use super::dir::CgroupDir;
 use super::probe::Version;
 use super::record;
 use super::systemd::{self, Holder};
-use crate::error::{Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result, WithStep};
 use crate::sys::clone::WayIn;
 
 /// How often the kernel is asked again to take a process that is still being made (`TASK_NEW` gives EINVAL on v1).

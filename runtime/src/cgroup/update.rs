@@ -12,7 +12,7 @@ use super::dir::{CgroupDir, gone};
 use super::group::Group;
 use super::probe::Version;
 use super::v2;
-use crate::error::{Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result, WithStep};
 
 /// What was there before a change.
 #[derive(Debug)]

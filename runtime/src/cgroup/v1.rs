@@ -12,7 +12,7 @@ use super::decide::{GroupPlan, Line};
 use super::dir::{CgroupDir, END_WAIT, FREEZE_WAIT};
 use super::own::Own;
 use super::record::GroupDir;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, WithStep};
 use crate::sys::ns::unprivileged;
 
 /// How long one freeze may take while processes are being killed: it helps, but does not matter.

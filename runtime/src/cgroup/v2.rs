@@ -14,7 +14,7 @@ use super::devices::Policy;
 use super::dir::{CgroupDir, FREEZE_WAIT, gone};
 use super::own::Own;
 use super::v1::kill_while_frozen;
-use crate::error::{Context, Error, Result, Step};
+use crate::error::{Context, Error, Result, WithStep};
 use crate::sys::bpf::{self, Insn};
 use crate::sys::ns::unprivileged;
 

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use corten::error::{Context, Step};
+use corten::error::{Context, WithStep};
 use corten::host::Launched;
 use corten::sys::tty;
 use corten::verbs::{self, Exit};

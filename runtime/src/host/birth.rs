@@ -15,7 +15,7 @@ use super::undo::Undo;
 use super::{Channel, idmap, image, sources};
 use crate::ask::Stdio;
 use crate::cgroup::{Placement, WayIn};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::Plan;
 use crate::plan::ids::Writers;
 use crate::plan::namespaces::NsKind;

@@ -11,7 +11,7 @@ use super::launch::{LaunchPurpose, STARTING, Walk};
 use super::netdev::{Moved, NetnsPair};
 use super::undo::Undo;
 use super::{idmap, rdt, sources};
-use crate::error::{Result, Step};
+use crate::error::{Result, WithStep};
 use crate::plan::namespaces::NsKind;
 use crate::state::OwnMount;
 

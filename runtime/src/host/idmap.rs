@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::{identity, idtool};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::{IdMaps, ids};
 use crate::plan::ids::{Writer, Writers};
 use crate::spec::IdMapping;

@@ -16,7 +16,7 @@ use super::undo::{Journal, Undo};
 use super::{Channel, gate, sockets, sources};
 use crate::ask::{Home, Stdio};
 use crate::cgroup::{Group, Made, Placement, WayIn};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::IdMaps;
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::netlink::{InterfaceAddress, Link, Netlink};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::netdev::NetDevice;
 
 /// Where devices are moved to, and from.

@@ -19,7 +19,7 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::state::Dir;
 use crate::state::{NOTIFY_DIRECTORY, NOTIFY_SOCKET};
 

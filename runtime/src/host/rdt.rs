@@ -11,7 +11,7 @@ pub use figures::{Figures, figures};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::rdt::{Clos, Rdt, mismatch};
 use crate::procfs;
 use crate::state::ResctrlGroups;

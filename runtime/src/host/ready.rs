@@ -16,7 +16,7 @@ use super::launch::{Child, LaunchPurpose, Met, STARTING, Walk};
 use super::undo::Undo;
 use super::{hooks, sockets};
 use crate::ask::Stdio;
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::sched::CpuSet;
 use crate::program::{HostOp, Op};
 use crate::stage::wire::{barrier, kind};

@@ -13,7 +13,7 @@ use rustix::mount::{
 };
 
 use super::idmap;
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::IdMaps;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;

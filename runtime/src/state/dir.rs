@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 
 use super::check_id;
 use super::{Identity, State};
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 
 /// Which process is a hook that a verb waits for, while it holds the container: `delete --force` does not wait for it.
 const HOOK: &str = "hook";

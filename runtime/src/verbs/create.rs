@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::ask::{Create, Home};
 use crate::cgroup::Version;
-use crate::error::{Context, Error, Kind, Result, Step};
+use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
 use crate::host::{Launch, LaunchPurpose, Launched, Subject, permitted};

@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use super::{File, assert_none, tracked};
 
 /// Names that two things share, and why that stays or who still owes the repair. This list may only shrink.
-const SHARED: [(&str, &str); 2] = [
-    ("Result", "each crate's Result with its own error"),
-    ("Step", "owing: of a program, and the trait that names one in an error"),
-];
+const SHARED: [(&str, &str); 1] = [("Result", "each crate's Result with its own error")];
 
 /// The name of the public type that this line defines.
 fn defined(line: &str) -> Option<&str> {

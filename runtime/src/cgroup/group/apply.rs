@@ -7,7 +7,7 @@ use super::Group;
 use crate::cgroup::decide::{DevicePlan, GroupPlan, Write, missing};
 use crate::cgroup::probe::Version;
 use crate::cgroup::{systemd, v1, v2};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result, WithStep};
 
 impl Group {
     /// Writes the limits of `plan`. To be called before any process is in.

@@ -16,7 +16,7 @@ use crate::cgroup::placement::Placement;
 use crate::cgroup::probe::Version;
 use crate::cgroup::record::Record;
 use crate::cgroup::{systemd, v1, v2};
-use crate::error::{Error, Kind, Result, Step};
+use crate::error::{Error, Kind, Result, WithStep};
 
 /// Keeps the record of groups that are being made.
 pub type Note<'a> = dyn FnMut(&Record) -> Result<()> + 'a;
