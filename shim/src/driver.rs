@@ -67,7 +67,7 @@ impl ExecProcess {
             process.terminal = terminal;
             let mut text: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json)
                 .map_err(|error| Refusal::invalid(format!("process: {error}")))?;
-            // Go's reader, and ours, know the field in any case.
+            // Go's reader, which the other runtime may have, knows the field however it is written.
             text.retain(|key, _| !key.eq_ignore_ascii_case("terminal"));
             text.insert("terminal".to_owned(), terminal.into());
             json = serde_json::Value::from(text).to_string().into_bytes();
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn both_forms_of_an_exec_say_the_same_of_its_terminal() {
-        let text = br#"{"args":["a"],"Terminal":true,"cwd":"/","later":{"x":1}}"#;
+        let text = br#"{"args":["a"],"terminal":true,"cwd":"/","later":{"x":1}}"#;
         let same = ExecProcess::read(text.to_vec(), true).unwrap();
         assert_eq!(same.json, text);
         let other = ExecProcess::read(text.to_vec(), false).unwrap();
