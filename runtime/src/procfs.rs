@@ -3,10 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 
@@ -94,6 +96,41 @@ pub fn boot_id() -> Result<&'static str> {
     let length = rustix::io::read(&file, &mut bytes).call(call)?;
     let id = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).trim_end().to_owned();
     Ok(ID.get_or_init(|| id))
+}
+
+/// Which kernel files end with a read that brings little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShortRead {
+    /// It may be anywhere in the file: only an empty one is the end (a mount table comes line by line).
+    GoesOn,
+    /// It is the end: the file comes in one piece or in pieces of a page or so. That saves a call for most.
+    IsTheEnd,
+}
+
+/// Reads a file of the kernel's whole, without the stat that std makes first.
+///
+/// # Errors
+/// Those of read(2).
+pub fn read_whole(file: &OwnedFd, short: ShortRead) -> std::result::Result<String, Errno> {
+    const LITTLE: usize = 512;
+    let mut bytes = vec![0; 4096];
+    let mut filled = 0;
+    loop {
+        match rustix::io::read(file, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        if short == ShortRead::IsTheEnd && filled < LITTLE {
+            break;
+        }
+        if bytes.len() - filled < 1024 {
+            bytes.resize(bytes.len() * 2, 0);
+        }
+    }
+    bytes.truncate(filled);
+    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 
 /// What /proc/PID/stat says (proc_pid_stat(5)). Whoever reads it by a pid holds that pid by a pidfd.

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
+use crate::procfs::{ShortRead, read_whole};
 use crate::sys::tty::send;
 
 /// How long a freeze may take before it is taken back.
@@ -220,25 +221,7 @@ fn shown(value: &str) -> String {
 
 fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     let fd = fs::openat(dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = vec![0; 4096];
-    let mut filled = 0;
-    loop {
-        match rustix::io::read(&fd, &mut bytes[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(errno),
-        }
-        // Such files come in one piece, unless they are lists, which come in pieces of a page or so.
-        if filled < 512 {
-            break;
-        }
-        if bytes.len() - filled < 1024 {
-            bytes.resize(bytes.len() * 2, 0);
-        }
-    }
-    bytes.truncate(filled);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    read_whole(&fd, ShortRead::IsTheEnd)
 }
 
 /// Without privilege over the file system, or support in it, there are no marks of that kind.

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use rustix::fs::{self, CWD, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
-use crate::procfs;
+use crate::error::{Context, Result};
+use crate::procfs::{self, ShortRead, read_whole};
 
 /// Where every distribution mounts its cgroups.
-const USUAL: &str = "/sys/fs/cgroup";
+const STANDARD_MOUNT: &str = "/sys/fs/cgroup";
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// Inode number of the root of a cgroup2 hierarchy: kernfs numbers from 1. Any other number at a mount point is a
@@ -70,17 +70,18 @@ impl Hierarchies {
     /// # Errors
     /// `Kind::Os` when /proc cannot be read.
     pub fn probe() -> Result<Self> {
-        let unified = fs::statfs(USUAL).is_ok_and(|s| u64::try_from(s.f_type) == Ok(CGROUP2_MAGIC));
-        let cgroup = slurp("/proc/self/cgroup")?;
+        let unified = fs::statfs(STANDARD_MOUNT).is_ok_and(|s| u64::try_from(s.f_type) == Ok(CGROUP2_MAGIC));
+        let cgroup = read_proc("/proc/self/cgroup")?;
         if unified {
             let own = unified_own(&cgroup);
             // With the whole hierarchy mounted (or inside a cgroup namespace's root) the mount table adds nothing.
-            if own == "/" || fs::stat(USUAL).is_ok_and(|s| s.st_ino == ROOT_INODE) {
-                let v2 = Hierarchy { mount: USUAL.into(), own: below("/", own), controllers: Vec::new() };
+            if own == "/" || fs::stat(STANDARD_MOUNT).is_ok_and(|s| s.st_ino == ROOT_INODE) {
+                let v2 =
+                    Hierarchy { mount: STANDARD_MOUNT.into(), own: below("/", own), controllers: Vec::new() };
                 return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2), user: user() });
             }
         }
-        let mut found = Self::parse(&slurp("/proc/self/mountinfo")?, &cgroup);
+        let mut found = Self::parse(&read_proc("/proc/self/mountinfo")?, &cgroup);
         if unified {
             // As every runtime does: a stray v1 mount elsewhere does not make a v2 host a v1 host.
             found.v1.clear();
@@ -167,7 +168,7 @@ fn user() -> Option<u32> {
     if !crate::sys::ns::in_user_namespace() {
         return (!uid.is_root()).then(|| uid.as_raw());
     }
-    Some(outside(&slurp("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
+    Some(outside(&read_proc("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
 }
 
 /// user_namespaces(7): each line is `INSIDE OUTSIDE COUNT`.
@@ -184,7 +185,7 @@ fn outside(map: &str, uid: u32) -> u32 {
 }
 
 fn is_standard(mount: &str) -> bool {
-    mount.strip_prefix(USUAL).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    mount.strip_prefix(STANDARD_MOUNT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The v1 hierarchy that a superblock with these options is: its controllers and this process's group.
@@ -219,24 +220,10 @@ fn is_name(part: &str) -> bool {
 }
 
 /// Reads a /proc file whole, without the stat that std makes first.
-fn slurp(path: &str) -> Result<String> {
+fn read_proc(path: &str) -> Result<String> {
     let fd = fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("openat({path})"))?;
-    let mut bytes = vec![0; 4096];
-    let mut filled = 0;
-    loop {
-        match rustix::io::read(&fd, &mut bytes[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::os(format!("read({path})"), errno)),
-        }
-        if bytes.len() - filled < 1024 {
-            bytes.resize(bytes.len() * 2, 0);
-        }
-    }
-    bytes.truncate(filled);
-    Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    read_whole(&fd, ShortRead::GoesOn).call(|| format!("read({path})"))
 }
 
 #[cfg(test)]
