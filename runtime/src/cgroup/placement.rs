@@ -23,7 +23,7 @@ const TRIES: u32 = 5;
 pub struct Placement {
     /// The group on the unified hierarchy, to be born into. Where the kernel refuses (EOPNOTSUPP: it is threaded; ENOSYS,
     /// EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be given to
-    /// [`Placement::place`]; for EBUSY there is [`Placement::beside_init`].
+    /// [`Placement::place`]; for EBUSY there is [`Placement::beside_init`], before that.
     pub(super) birth: Option<CgroupDir>,
     /// The groups on v1 hierarchies, to be joined before the process does anything.
     pub(super) v1: Vec<CgroupDir>,
@@ -57,7 +57,8 @@ impl Version {
 }
 
 impl Placement {
-    /// Puts a process into the groups; which of the two ways it was, by its pid or by systemd.
+    /// Puts a process into the groups; which of the two ways it was, by its pid or by systemd. A group that takes no more is
+    /// left for the one that [`Placement::beside_init`] finds.
     ///
     /// # Errors
     /// `Kind::Os` naming the cgroup.procs that refused.
@@ -66,6 +67,10 @@ impl Placement {
         let Some(group) = &self.birth else { return Ok(WayIn::MovedByPid) };
         match (join(group, pid).map_err(threaded), &self.unit) {
             (Ok(()), _) => Ok(WayIn::MovedByPid),
+            (Err(error), _) if error.errno() == Some(libc::EBUSY) => match self.beside_init()? {
+                Some(beside) => beside.place(pid),
+                None => Err(error),
+            },
             (Err(error), _) if !is_denied(&error) => Err(error),
             // Of the two groups' common parent only root is the owner: systemd's business.
             (Err(_), Some(group)) => systemd::attach(&group.unit, &group.below, pid)
