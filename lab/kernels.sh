@@ -17,6 +17,7 @@ qemu_packages=(qemu-system-x86 xz-utils e2fsprogs)
 # The first are for the guest itself; what they need is found.
 kernel_modules=(virtio_pci virtio_blk virtio_console overlay veth dummy loop bridge tun fuse squashfs isofs)
 guest_programs=(dash runc crun newuidmap newgidmap ip nsenter unshare setpriv strace ps losetup mount umount)
+guest_recipe=1 # for the guests' root alone
 kernel_recipe=4 # raise it when a change here must rebuild everybody's kernels
 
 kernels_are_done() {
@@ -30,7 +31,7 @@ kernels_are_done() {
 
 # The guest's programs are the tree's: made anew with it.
 guest_stamp() {
-    echo "$kernel_recipe ${guest_programs[*]} $(cksum <"$lab/stamp" 2>/dev/null) $(cksum <"$lab/versions" 2>/dev/null)"
+    echo "$kernel_recipe $guest_recipe ${guest_programs[*]} $(cksum <"$lab/stamp" 2>/dev/null) $(cksum <"$lab/versions" 2>/dev/null)"
 }
 
 make_kernels() {
@@ -134,8 +135,8 @@ make_guest() {
     cp -a "$lab/debian" "$root/rootfs/debian"
     for program in "${guest_programs[@]}"; do put_program "$root" "$program"; done
     ln -sf dash "$root/bin/sh" # busybox's takes its own setpriv and ip before the programs
-    size=$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 200))
-    mke2fs -q -t ext4 -b 4096 -O ^has_journal -m 0 -N 40000 -d "$root" "$new/kernels/guest.ext4" "${size}M" >/dev/null || die "mke2fs failed"
+    size=$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 800)) # of it sparse: what a thousand cases leave
+    mke2fs -q -t ext4 -b 4096 -O ^has_journal -m 0 -N 120000 -d "$root" "$new/kernels/guest.ext4" "${size}M" >/dev/null || die "mke2fs failed"
     mv "$new/kernels/guest.ext4" "$lab/kernels/guest.ext4"
     guest_stamp >"$lab/kernels/guest"
     rm -rf "$root"
