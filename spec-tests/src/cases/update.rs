@@ -255,7 +255,7 @@ fn wholes() -> Vec<Case> {
                 if t.host.is_v2() { ("cpu.weight", "10000") } else { ("cpu.shares", "262144") };
             same(file, value(t, &b, "cpu", file)?.as_str(), want)
         })
-        .needs(&[Need::Controller("cpu")])
+        .needs(&[Need::Controller("cpu"), Need::Kernel("cpu.idle", 5, 15)])
         .runc("on v1: writes the shares while the group is idle")
         .crun(IDLE),
         case("update/bad-value-changes-nothing", |t| {

@@ -67,7 +67,9 @@ fn look(own: &str, marker: &str, allowed: u64, prey: &mut Prey) {
         }
         prey.seen += 1;
         let host = fs::symlink_metadata(format!("/proc/{pid}/root{marker}")).is_ok();
-        let spare = capabilities(pid, "CapPrm:").unwrap_or(0) & !allowed;
+        // Over a user namespace of its own, which holds nothing of anybody's, it may have what it likes.
+        let elsewhere = user_namespace(pid).is_some_and(|other| Some(other) != user_namespace("self"));
+        let spare = if elsewhere { 0 } else { capabilities(pid, "CapPrm:").unwrap_or(0) & !allowed };
         prey.host_tree += u64::from(host);
         prey.spare |= spare;
         if host || spare != 0 {
@@ -78,6 +80,10 @@ fn look(own: &str, marker: &str, allowed: u64, prey: &mut Prey) {
             prey.taken += u64::from(memory || seized);
         }
     }
+}
+
+fn user_namespace(pid: &str) -> Option<std::path::PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/user")).ok()
 }
 
 fn capabilities(pid: &str, set: &str) -> Option<u64> {
