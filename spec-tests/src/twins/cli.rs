@@ -314,7 +314,12 @@ impl Session<'_> {
             println!("PLAN {}", serde_json::to_string(&plan).unwrap_or_default());
         }
         let ours = self.ours.perform(&plan)?;
-        self.tally().containers += 1;
+        let mut tally = self.tally();
+        tally.containers += 1;
+        if tally.containers % 100 == 0 {
+            println!("{} containers so far, the last is {number}", tally.containers);
+        }
+        drop(tally);
         for peer in &self.peers {
             let found = differences(&ours, &peer.perform(&plan)?);
             for row in found.iter().filter_map(|difference| self.row(peer, &plan, difference)) {
