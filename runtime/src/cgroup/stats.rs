@@ -155,10 +155,27 @@ pub struct Io {
     pub bytes: Vec<Transfer>,
     /// Operations completed.
     pub operations: Vec<Transfer>,
-    /// v1 with BFQ's debugging figures: queued, service_time, wait_time, merged, time, sectors.
-    pub more: BTreeMap<&'static str, Vec<Transfer>>,
+    /// v1 with BFQ's debugging figures.
+    pub bfq: BfqFigures,
     /// v2: waiting for devices.
     pub psi: Option<Psi>,
+}
+
+/// What BFQ counts when it is built for debugging (Documentation/block/bfq-iosched.rst): empty elsewhere.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BfqFigures {
+    /// Requests that wait.
+    pub queued: Vec<Transfer>,
+    /// Nanoseconds from dispatch to completion.
+    pub service_time: Vec<Transfer>,
+    /// Nanoseconds in the queues.
+    pub wait_time: Vec<Transfer>,
+    /// Requests that were merged into others.
+    pub merged: Vec<Transfer>,
+    /// Milliseconds of disk time.
+    pub time: Vec<Transfer>,
+    /// Sectors moved.
+    pub sectors: Vec<Transfer>,
 }
 
 /// A figure of one block device.

@@ -311,16 +311,15 @@ fn blkio(io: &stats::Io) -> Blkio {
             |t: &Transfer| BlkioEntry { major: t.major, minor: t.minor, op: t.op.clone(), value: t.value };
         transfers.iter().map(entry).collect()
     };
-    let more = |name| io.more.get(name).map(|transfers| table(transfers)).unwrap_or_default();
     Blkio {
         io_service_bytes_recursive: table(&io.bytes),
         io_serviced_recursive: table(&io.operations),
-        io_queued_recursive: more("queued"),
-        io_service_time_recursive: more("service_time"),
-        io_wait_time_recursive: more("wait_time"),
-        io_merged_recursive: more("merged"),
-        io_time_recursive: more("time"),
-        sectors_recursive: more("sectors"),
+        io_queued_recursive: table(&io.bfq.queued),
+        io_service_time_recursive: table(&io.bfq.service_time),
+        io_wait_time_recursive: table(&io.bfq.wait_time),
+        io_merged_recursive: table(&io.bfq.merged),
+        io_time_recursive: table(&io.bfq.time),
+        sectors_recursive: table(&io.bfq.sectors),
         psi: psi(io.psi),
     }
 }

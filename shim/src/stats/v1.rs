@@ -129,16 +129,15 @@ fn io(io: &Io) -> BlkIOStat {
         ..Default::default()
     };
     let all = |transfers: &[Transfer]| transfers.iter().map(entry).collect();
-    let more = |name: &str| io.more.get(name).map(|transfers| all(transfers)).unwrap_or_default();
     BlkIOStat {
         io_service_bytes_recursive: all(&io.bytes),
         io_serviced_recursive: all(&io.operations),
-        io_queued_recursive: more("queued"),
-        io_service_time_recursive: more("service_time"),
-        io_wait_time_recursive: more("wait_time"),
-        io_merged_recursive: more("merged"),
-        io_time_recursive: more("time"),
-        sectors_recursive: more("sectors"),
+        io_queued_recursive: all(&io.bfq.queued),
+        io_service_time_recursive: all(&io.bfq.service_time),
+        io_wait_time_recursive: all(&io.bfq.wait_time),
+        io_merged_recursive: all(&io.bfq.merged),
+        io_time_recursive: all(&io.bfq.time),
+        sectors_recursive: all(&io.bfq.sectors),
         ..Default::default()
     }
 }

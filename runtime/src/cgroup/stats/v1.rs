@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Counter, Cpu, Cpuset, Files, Io, Memory, PerCpu, Pids, Stats, Transfer, list, page_sizes};
+use super::{
+    BfqFigures, Counter, Cpu, Cpuset, Files, Io, Memory, PerCpu, Pids, Stats, Transfer, list, page_sizes,
+};
 use crate::cgroup::Version;
 use crate::cgroup::group::Group;
 use crate::error::Result;
@@ -24,16 +26,6 @@ const FLAGS: [&str; 9] = [
     "memory_pressure",
     "sched_load_balance",
     "sched_relax_domain_level",
-];
-
-/// BFQ's figures beyond bytes and operations, which it has only when built for debugging.
-const DEBUGGING: [(&str, &str); 6] = [
-    ("queued", "blkio.bfq.io_queued_recursive"),
-    ("service_time", "blkio.bfq.io_service_time_recursive"),
-    ("wait_time", "blkio.bfq.io_wait_time_recursive"),
-    ("merged", "blkio.bfq.io_merged_recursive"),
-    ("time", "blkio.bfq.time_recursive"),
-    ("sectors", "blkio.bfq.sectors_recursive"),
 ];
 
 pub(super) fn read(group: &Group) -> Result<Stats> {
@@ -134,12 +126,15 @@ fn io(files: &Files<'_>) -> Result<Io> {
         return Ok(io);
     }
     io.operations = table("blkio.bfq.io_serviced_recursive")?;
-    for (name, file) in DEBUGGING {
-        let more = table(file)?;
-        if !more.is_empty() {
-            io.more.insert(name, more);
-        }
-    }
+    let bfq = |name: &str| table(&format!("blkio.bfq.{name}_recursive"));
+    io.bfq = BfqFigures {
+        queued: bfq("io_queued")?,
+        service_time: bfq("io_service_time")?,
+        wait_time: bfq("io_wait_time")?,
+        merged: bfq("io_merged")?,
+        time: bfq("time")?,
+        sectors: bfq("sectors")?,
+    };
     Ok(io)
 }
 
