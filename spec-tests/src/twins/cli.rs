@@ -316,7 +316,7 @@ impl Session<'_> {
         let ours = self.ours.perform(&plan)?;
         let mut tally = self.tally();
         tally.containers += 1;
-        if tally.containers % 100 == 0 {
+        if tally.containers.is_multiple_of(100) {
             println!("{} containers so far, the last is {number}", tally.containers);
         }
         drop(tally);
