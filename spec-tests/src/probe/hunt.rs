@@ -31,6 +31,7 @@ pub fn hunt(dir: &str, marker: &str) -> Result<(), String> {
     let at = |name: &str| Path::new(dir).join(name);
     let own = std::process::id().to_string();
     let allowed = capabilities("self", "CapBnd:").unwrap_or(0);
+    let here = user_namespace("self");
     let (mut prey, mut told) = (Prey::default(), None);
     while !at("stop").exists() {
         if at("forget").exists() {
@@ -40,7 +41,7 @@ pub fn hunt(dir: &str, marker: &str) -> Result<(), String> {
         }
         // Most rounds only look.
         for _ in 0..200 {
-            look(&own, marker, allowed, &mut prey);
+            look(&own, marker, allowed, here.as_deref(), &mut prey);
         }
         if told != Some(prey.seen) {
             told = Some(prey.seen);
@@ -56,7 +57,7 @@ fn shown(prey: &Prey) -> Value {
         "descriptors": prey.descriptors, "taken": prey.taken})
 }
 
-fn look(own: &str, marker: &str, allowed: u64, prey: &mut Prey) {
+fn look(own: &str, marker: &str, allowed: u64, here: Option<&Path>, prey: &mut Prey) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
@@ -68,7 +69,7 @@ fn look(own: &str, marker: &str, allowed: u64, prey: &mut Prey) {
         prey.seen += 1;
         let host = fs::symlink_metadata(format!("/proc/{pid}/root{marker}")).is_ok();
         // Over a user namespace of its own, which holds nothing of anybody's, it may have what it likes.
-        let elsewhere = user_namespace(pid).is_some_and(|other| Some(other) != user_namespace("self"));
+        let elsewhere = here.zip(user_namespace(pid).as_deref()).is_some_and(|(here, other)| here != other);
         let spare = if elsewhere { 0 } else { capabilities(pid, "CapPrm:").unwrap_or(0) & !allowed };
         prey.host_tree += u64::from(host);
         prey.spare |= spare;
