@@ -194,9 +194,9 @@ impl Before<'_> {
     fn devices(&self, old: &DevicePlan, new: &DevicePlan) -> Result<()> {
         match (old, new) {
             (DevicePlan::Lines(old), DevicePlan::Lines(new)) => {
-                self.group.put_devices(&DevicePlan::Lines(transition(old, new)))
+                self.group.apply_devices(&DevicePlan::Lines(transition(old, new)))
             }
-            _ => self.group.put_devices(new),
+            _ => self.group.apply_devices(new),
         }
         .map_err(|error| error.relocated("config.json /linux/resources", "resources "))
     }

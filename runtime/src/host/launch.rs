@@ -300,7 +300,9 @@ impl Walk<'_> {
 
     fn device_rules(&mut self) -> Result<()> {
         match (&self.given.purpose, &self.group) {
-            (LaunchPurpose::Create { plan, .. }, Some(made)) => made.group.apply_devices(&plan.cgroup),
+            (LaunchPurpose::Create { plan, .. }, Some(made)) => {
+                made.group.apply_devices(&plan.cgroup.devices)
+            }
             _ => Ok(()),
         }
     }

@@ -251,7 +251,7 @@ fn random_lists(host: &Host) {
             continue;
         };
         Group::open(group.record().clone())
-            .apply_devices(&plan)
+            .apply_devices(&plan.devices)
             .unwrap_or_else(|error| panic!("{error}: {list:?}"));
         process.0.stdin.as_mut().unwrap().write_all(b"again\n").unwrap();
         let line = lines

@@ -153,7 +153,7 @@ pub fn create(plan: &GroupPlan) -> corten::Result<(Group, Placement)> {
 /// Limits, then device rules, as `create` does.
 pub fn apply(group: &Group, plan: &GroupPlan) -> corten::Result<()> {
     group.apply_limits(plan)?;
-    group.apply_devices(plan)
+    group.apply_devices(&plan.devices)
 }
 
 /// A file's content, trimmed.

@@ -28,16 +28,12 @@ impl Group {
         again.into_iter().try_for_each(|write| self.write(write))
     }
 
-    /// Puts the device rules of `plan` on the groups. To be called before anything of the container's runs in them.
+    /// Puts device rules on the group that takes them, if there is one. A create calls it before anything of the container's runs
+    /// in there.
     ///
     /// # Errors
     /// `Kind::Os` naming the call, at /linux/resources/devices.
-    pub fn apply_devices(&self, plan: &GroupPlan) -> Result<()> {
-        self.put_devices(&plan.devices)
-    }
-
-    /// Puts device rules on the group that takes them, if there is one.
-    pub(in crate::cgroup) fn put_devices(&self, rules: &DevicePlan) -> Result<()> {
+    pub fn apply_devices(&self, rules: &DevicePlan) -> Result<()> {
         let group = || self.group_of("devices");
         match rules {
             DevicePlan::None => Ok(()),
