@@ -66,14 +66,17 @@ fn names(after: &str) -> Vec<String> {
     names
 }
 
+/// The file or directory directly below `dir` that `path` is, or is in.
+fn room_below(dir: &Path, path: &Path) -> String {
+    let first = path.strip_prefix(dir).unwrap().components().next().unwrap();
+    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
 /// The rooms of a crate: the files and directories of `src`, and those that are elsewhere.
 fn graph(src: &Path, elsewhere: &[(&str, PathBuf)]) -> Graph {
     let mut files = Vec::new();
     sources(src, &mut files);
-    let room_of = |path: &Path| {
-        let first = path.strip_prefix(src).unwrap().components().next().unwrap();
-        first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
-    };
+    let room_of = |path: &Path| room_below(src, path);
     let mut all: Vec<(String, PathBuf)> = files.into_iter().map(|path| (room_of(&path), path)).collect();
     for (room, dir) in elsewhere {
         let mut files = Vec::new();
@@ -99,11 +102,7 @@ fn inner_graph(src: &Path, name: &str) -> Graph {
     let mut files = Vec::new();
     sources(&dir, &mut files);
     files.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("mod.rs"));
-    let below = |path: &Path| path.strip_prefix(&dir).unwrap().to_owned();
-    let room_of = |path: &Path| {
-        let first = below(path).components().next().unwrap().as_os_str().to_owned();
-        first.to_str().unwrap().trim_end_matches(".rs").to_owned()
-    };
+    let room_of = |path: &Path| room_below(&dir, path);
     let rooms: BTreeSet<String> = files.iter().map(|path| room_of(path)).collect();
     let mut home: BTreeMap<String, String> = rooms.iter().map(|room| (room.clone(), room.clone())).collect();
     for line in code(&dir.join("mod.rs")).split(';') {
@@ -118,7 +117,7 @@ fn inner_graph(src: &Path, name: &str) -> Graph {
     let mut graph: Graph = rooms.iter().map(|room| (room.clone(), BTreeSet::new())).collect();
     for path in &files {
         let (room, code) = (room_of(path), code(path));
-        let up = "super::".repeat(below(path).components().count());
+        let up = "super::".repeat(path.strip_prefix(&dir).unwrap().components().count());
         let outer = format!("crate::{name}::");
         let used = [outer.as_str(), up.as_str()].into_iter().flat_map(|prefix| {
             // Not the end of a longer way up.
