@@ -98,8 +98,8 @@ fetch_kernel() { # SUITE DIR
 make_initrd() { # TREE DIR
     local image release modules root=$2/initramfs module path
     mkdir -p "$1/boot" "$1/lib/modules" "$1/usr/lib/modules" # suites differ in which they use
-    image=$(find "$1/boot" "$1/usr/lib/modules" -name 'vmlinuz*' | head -n 1)
-    modules=$(find "$1/lib/modules" "$1/usr/lib/modules" -maxdepth 1 -mindepth 1 | head -n 1)
+    image=$(find "$1/boot" "$1/usr/lib/modules" -name 'vmlinuz*' | sed -n 1p)
+    modules=$(find "$1/lib/modules" "$1/usr/lib/modules" -maxdepth 1 -mindepth 1 | sed -n 1p)
     [[ -n $image && -n $modules ]] || die "no kernel in the packages of ${2##*/}"
     release=${modules##*/}
     cp "$image" "$2/vmlinuz"
@@ -146,7 +146,7 @@ make_guest() {
 # The program in place of busybox's, and the libraries that it links, under the tree's own names.
 put_program() { # ROOT PROGRAM
     local tree=$lab/tree path library
-    path=$(cd "$tree" && find usr/bin usr/sbin -maxdepth 1 -name "$2" | head -n 1)
+    path=$(cd "$tree" && find usr/bin usr/sbin -maxdepth 1 -name "$2" | sed -n 1p)
     [[ -n $path ]] || die "the tree has no $2"
     rm -f "$1/bin/$2" "$1/sbin/$2" "$1/usr/bin/$2" "$1/usr/sbin/$2"
     cp -L "$tree/$path" "$1/bin/$2"

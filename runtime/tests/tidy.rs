@@ -15,6 +15,8 @@ use std::process::Command;
 mod commits;
 #[path = "tidy/names.rs"]
 mod names;
+#[path = "tidy/scripts.rs"]
+mod scripts;
 #[path = "tidy/walks.rs"]
 mod walks;
 
