@@ -19,16 +19,18 @@ use rustix::net::{
 };
 
 mod address;
+mod error;
 mod value;
 mod wire;
 
-pub(super) use address::{Address, addresses};
+pub use address::{Address, addresses};
+pub use error::{Error, Result};
 pub use value::Value;
-pub(super) use wire::Argument;
+pub use wire::Argument;
 #[cfg(test)]
-pub(super) use wire::tests::message;
+pub use wire::message;
 
-use crate::error::{Context, Error, Kind, Result};
+use error::Context;
 use wire::{BusMessage, Call, FIXED, MessageType};
 
 /// How long the other side may take to take a connection and to let us in.
@@ -46,20 +48,9 @@ const BUS_PATH: &str = "/org/freedesktop/DBus";
 const JOBS: &str = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',\
                     member='JobRemoved',path='/org/freedesktop/systemd1'";
 
-/// A property of a unit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Property {
-    /// Its name on the bus.
-    pub name: &'static str,
-    /// Its value.
-    pub value: Value,
-    /// Not every systemd of today knows it (in this form): it is done without where it is refused.
-    pub newer: bool,
-}
-
 /// What a call came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     /// It was done; of the body, the first text: a job's path.
     Done(String),
     /// It was refused.
@@ -73,7 +64,7 @@ pub(super) enum Answer {
 
 /// A connection to a manager.
 #[derive(Debug)]
-pub(super) struct Bus {
+pub struct Bus {
     socket: OwnedFd,
     /// For messages.
     name: String,
@@ -88,27 +79,23 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// Connects to the first of `addresses` that is there.
+    /// Connects to the first of `addresses` that is there, as the user `uid`; without one, as whom the kernel says.
+    ///
+    /// In a user namespace our own uid is not the one that the other side sees: there it is not to be named.
     ///
     /// # Errors
-    /// `Kind::Unsupported` when none is; `Kind::Peer` or ETIMEDOUT when one is that does not let us in.
-    pub(super) fn connect(addresses: &[Address]) -> Result<Bus> {
+    /// [`Error::Absent`] when none is; any other when one is that does not let us in.
+    pub fn connect(addresses: &[Address], uid: Option<u32>) -> Result<Bus> {
         for address in addresses {
             if let Some(socket) = dial(address)? {
-                return Bus::greet(socket, address);
+                return Bus::greet(socket, address, uid);
             }
         }
-        let names: Vec<String> = addresses.iter().map(Address::to_string).collect();
-        let text = match names.is_empty() {
-            true => "XDG_RUNTIME_DIR and DBUS_SESSION_BUS_ADDRESS are not set".to_owned(),
-            false => format!("nobody listens at {}", names.join(" or ")),
-        };
-        Err(Error::new(Kind::Unsupported, text).at(ABSENT))
+        Err(Error::Absent { addresses: addresses.to_vec() })
     }
 
-    /// SASL EXTERNAL: the kernel tells who we are. The name is sent along, but in a user namespace, where ours is not
-    /// the one that the other side sees: then it is asked to take the kernel's word.
-    fn greet(socket: OwnedFd, address: &Address) -> Result<Bus> {
+    /// SASL EXTERNAL: the kernel tells who we are. The name is sent along if it is known.
+    fn greet(socket: OwnedFd, address: &Address, uid: Option<u32>) -> Result<Bus> {
         let name = address.to_string();
         let deadline = Instant::now() + GREETING;
         let mut bus = Bus {
@@ -120,11 +107,10 @@ impl Bus {
             ended: Vec::new(),
             deadline,
         };
-        let who = match crate::sys::ns::in_user_namespace() {
-            true => "\r\nDATA".to_owned(),
-            false => {
-                let uid = rustix::process::geteuid().as_raw().to_string();
-                uid.bytes().fold(" ".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
+        let who = match uid {
+            None => "\r\nDATA".to_owned(),
+            Some(uid) => {
+                uid.to_string().bytes().fold(" ".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
             }
         };
         // All at once, and no call before the answer: systemd reads what comes together with BEGIN, and then waits for
@@ -136,9 +122,7 @@ impl Bus {
         }
         if !line.starts_with("OK") {
             let words = line.trim_end().escape_default().to_string();
-            return Err(
-                Error::new(Kind::Peer, format!("authentication is answered with {words:?}")).at(bus.name)
-            );
+            return Err(Error::peer(&bus.name, format!("authentication is answered with {words:?}")));
         }
         bus.deadline = Instant::now() + PATIENCE;
         if !address.direct {
@@ -165,7 +149,7 @@ impl Bus {
     ///
     /// # Errors
     /// When the connection breaks, or at the deadline.
-    pub(super) fn call(&mut self, member: &'static str, arguments: &[Argument<'_>]) -> Result<Answer> {
+    pub fn call(&mut self, member: &'static str, arguments: &[Argument<'_>]) -> Result<Answer> {
         self.deadline = Instant::now() + PATIENCE;
         self.serial += 1;
         let serial = self.serial;
@@ -203,7 +187,7 @@ impl Bus {
     ///
     /// # Errors
     /// As `call`.
-    pub(super) fn job(&mut self, path: &str) -> Result<String> {
+    pub fn job(&mut self, path: &str) -> Result<String> {
         loop {
             if let Some((_, result)) = self.ended.iter().find(|(job, _)| job == path) {
                 return Ok(result.clone());
@@ -220,7 +204,7 @@ impl Bus {
             self.line()?;
             self.fill(FIXED, what)?;
         }
-        let nonsense = |name: &str| Error::new(Kind::Peer, format!("{name} sends what is no D-Bus message"));
+        let nonsense = |name: &str| Error::peer(name, "sends what is no D-Bus message");
         let fixed = self.inbox.first_chunk::<FIXED>().and_then(wire::length);
         let length = fixed.ok_or_else(|| nonsense(&self.name))?;
         self.fill(length, what)?;
@@ -246,7 +230,7 @@ impl Bus {
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             if self.inbox.len() > LINE {
-                return Err(Error::new(Kind::Peer, "the greeting does not end").at(self.name.clone()));
+                return Err(Error::peer(&self.name, "the greeting does not end"));
             }
             self.fill(self.inbox.len() + 1, "authentication")?;
         }
@@ -258,12 +242,12 @@ impl Bus {
         while self.inbox.len() < length {
             match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => {
-                    return Err(Error::os(format!("recv({}, {what})", self.name), Errno::CONNRESET));
+                    return Err(Error::call(format!("recv({}, {what})", self.name), Errno::CONNRESET));
                 }
                 Ok((_, count)) => self.inbox.extend(&buffer[..count.min(buffer.len())]),
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, what)?,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::os(format!("recv({}, {what})", self.name), errno)),
+                Err(errno) => return Err(Error::call(format!("recv({}, {what})", self.name), errno)),
             }
         }
         Ok(())
@@ -275,7 +259,7 @@ impl Bus {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, what)?,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::os(format!("send({}, {what})", self.name), errno)),
+                Err(errno) => return Err(Error::call(format!("send({}, {what})", self.name), errno)),
             }
         }
         Ok(())
@@ -290,16 +274,13 @@ impl Bus {
         match poll(&mut [PollFd::new(&self.socket, flags)], Some(&timeout)) {
             Ok(0) => {
                 let call = format!("poll({}, {what})", self.name);
-                Err(Error::os(call, Errno::TIMEDOUT).with_kind(Kind::Peer).at("systemd does not answer"))
+                Err(Error::call(call, Errno::TIMEDOUT))
             }
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(Error::os(format!("poll({})", self.name), errno)),
+            Err(errno) => Err(Error::call(format!("poll({})", self.name), errno)),
         }
     }
 }
-
-/// runc's words: clients and its own tests look for them.
-const ABSENT: &str = "systemd not running on this host, cannot use systemd cgroups manager";
 
 fn refusal(incoming: &BusMessage) -> Answer {
     let line =
@@ -311,13 +292,13 @@ fn refusal(incoming: &BusMessage) -> Answer {
 fn dial(address: &Address) -> Result<Option<OwnedFd>> {
     let call = || format!("connect({address})");
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).call(|| "socket(AF_UNIX)")?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .name_call(|| "socket(AF_UNIX)".to_owned())?;
     let to = match address.name.strip_prefix('@') {
         Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
         None => SocketAddrUnix::new(address.name.as_str()),
     };
-    let to = to.call(call)?;
+    let to = to.name_call(call)?;
     let deadline = Instant::now() + GREETING;
     loop {
         match connect(&socket, &to) {
@@ -325,8 +306,8 @@ fn dial(address: &Address) -> Result<Option<OwnedFd>> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::ACCESS) => return Ok(None),
             Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Err(Error::os(call(), Errno::TIMEDOUT).at("systemd does not answer")),
-            Err(errno) => return Err(Error::os(call(), errno)),
+            Err(Errno::AGAIN) => return Err(Error::call(call(), Errno::TIMEDOUT)),
+            Err(errno) => return Err(Error::call(call(), errno)),
         }
     }
 }

@@ -43,7 +43,7 @@ mod v1;
 mod v2;
 
 pub use change::{Change, Check, change};
-pub use dbus::{Property, Value};
+pub use dbus::Value;
 pub use decide::{DevicePlan, GroupPlan, Line, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;
@@ -52,6 +52,7 @@ pub use made::Made;
 pub use oom::OomWatch;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
+pub use properties::Property;
 pub use record::{GroupDir, Record, View};
 pub use stats::Stats;
 pub use unit::Unit;

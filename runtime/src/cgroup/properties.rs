@@ -8,9 +8,20 @@
 #![forbid(unsafe_code)]
 
 use super::convert;
-use super::dbus::{Property, Value};
+use super::dbus::Value;
 use super::devices::{MKNOD, Policy, READ, Rule, Type, WRITE};
 use crate::spec::Resources;
+
+/// A property of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name on the bus.
+    pub name: &'static str,
+    /// Its value.
+    pub value: Value,
+    /// Not every systemd of today knows it (in this form): it is done without where it is refused.
+    pub newer: bool,
+}
 
 /// A cell of the column: the properties for what is written. None for a text that systemd has no words for.
 pub(super) type ToUnit = fn(&Resources, &str) -> Vec<Property>;

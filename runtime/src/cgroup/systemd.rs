@@ -10,10 +10,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::dbus::{Address, Answer, Argument, Bus, Property, Value, addresses};
+use super::dbus::{self, Address, Answer, Argument, Bus, Value, addresses};
 use super::probe::Version;
+use super::properties::Property;
 use super::record;
 use super::unit::Unit;
 use crate::error::{Context, Error, Kind, Result};
@@ -28,6 +30,44 @@ const REFUSED_PROPERTY: [&str; 3] = [
     "org.freedesktop.DBus.Error.UnknownProperty",
     "org.freedesktop.DBus.Error.InvalidArgs",
 ];
+
+/// runc's words: clients and its own tests look for them.
+const ABSENT: &str = "systemd not running on this host, cannot use systemd cgroups manager";
+
+/// A connection to systemd, whose errors are ours.
+#[derive(Debug)]
+struct Systemd(Bus);
+
+impl Systemd {
+    /// As who we are; in a user namespace, as whom the kernel says that we are.
+    fn connect(addresses: &[Address]) -> Result<Systemd> {
+        let uid = (!sys::ns::in_user_namespace()).then(|| rustix::process::geteuid().as_raw());
+        Bus::connect(addresses, uid).map(Systemd).map_err(no_answer)
+    }
+
+    fn call(&mut self, member: &'static str, arguments: &[Argument<'_>]) -> Result<Answer> {
+        self.0.call(member, arguments).map_err(no_answer)
+    }
+
+    fn job(&mut self, path: &str) -> Result<String> {
+        self.0.job(path).map_err(no_answer)
+    }
+}
+
+fn no_answer(error: dbus::Error) -> Error {
+    match error {
+        dbus::Error::Absent { .. } => Error::new(Kind::Unsupported, error.to_string()).at(ABSENT),
+        dbus::Error::Peer { name, text } => Error::new(Kind::Peer, text).at(name),
+        dbus::Error::Call { call, errno: errno @ Errno::TIMEDOUT } => {
+            Error::os(call, errno).with_kind(Kind::Peer).at("systemd does not answer")
+        }
+        dbus::Error::Call { call, errno } => Error::os(call, errno),
+    }
+}
+
+fn pairs(properties: &[Property]) -> Vec<(&str, &Value)> {
+    properties.iter().map(|property| (property.name, &property.value)).collect()
+}
 
 /// A process that keeps a scope until the container is in it: it only sleeps, and ends with this object or this process.
 #[derive(Debug)]
@@ -60,7 +100,7 @@ pub(super) fn start(unit: &Unit, version: Version) -> Result<Option<(Holder, Str
 }
 
 fn start_at(addresses: &[Address], unit: &Unit, version: Version) -> Result<Option<(Holder, String)>> {
-    let mut bus = Bus::connect(addresses)?;
+    let mut bus = Systemd::connect(addresses)?;
     let holder = unit.is_scope().then(Holder::new).transpose()?;
     let pids = holder.as_ref().map(|holder| Property {
         name: "PIDs",
@@ -85,13 +125,14 @@ fn start_at(addresses: &[Address], unit: &Unit, version: Version) -> Result<Opti
     }
 }
 
-fn begin(bus: &mut Bus, name: &str, mut properties: Vec<Property>) -> Result<()> {
+fn begin(bus: &mut Systemd, name: &str, mut properties: Vec<Property>) -> Result<()> {
     let (mut reset, mut without) = (false, false);
     loop {
+        let pairs = pairs(&properties);
         let arguments = [
             Argument::Text(name),
             Argument::Text("replace"),
-            Argument::Properties(&properties),
+            Argument::Properties(&pairs),
             Argument::NoUnits,
         ];
         match bus.call("StartTransientUnit", &arguments)? {
@@ -117,7 +158,7 @@ fn may_be_older(error: &str, properties: &[Property]) -> bool {
     REFUSED_PROPERTY.contains(&error) && properties.iter().any(|property| property.newer)
 }
 
-fn done(bus: &mut Bus, name: &str, job: &str, call: &str) -> Result<()> {
+fn done(bus: &mut Systemd, name: &str, job: &str, call: &str) -> Result<()> {
     match bus.job(job)?.as_str() {
         "done" => Ok(()),
         result => {
@@ -156,15 +197,13 @@ fn path_in(text: &str, version: Version) -> Option<&str> {
 /// # Errors
 /// As [`start`].
 pub(super) fn set_properties(unit: &record::UnitRecord, properties: &[Property]) -> Result<()> {
-    let mut bus = Bus::connect(&addresses(unit.user))?;
+    let mut bus = Systemd::connect(&addresses(unit.user))?;
     let mut properties = properties.to_vec();
     loop {
         // At run time: the unit has no file that could be changed.
-        let arguments = [
-            Argument::Text(&unit.name),
-            Argument::Value(&Value::Bool(true)),
-            Argument::Properties(&properties),
-        ];
+        let pairs = pairs(&properties);
+        let arguments =
+            [Argument::Text(&unit.name), Argument::Value(&Value::Bool(true)), Argument::Properties(&pairs)];
         match bus.call("SetUnitProperties", &arguments)? {
             Answer::Done(_) => return Ok(()),
             Answer::Refused { name, .. } if may_be_older(&name, &properties) => {
@@ -182,7 +221,7 @@ pub(super) fn set_properties(unit: &record::UnitRecord, properties: &[Property])
 /// # Errors
 /// As [`start`].
 pub(super) fn stop(unit: &record::UnitRecord) -> Result<()> {
-    let mut bus = Bus::connect(&addresses(unit.user))?;
+    let mut bus = Systemd::connect(&addresses(unit.user))?;
     match bus.call("StopUnit", &[Argument::Text(&unit.name), Argument::Text("replace")])? {
         // However the job ended: what is left shows when the group is removed.
         Answer::Done(job) => drop(bus.job(&job)?),
@@ -200,7 +239,7 @@ pub(super) fn stop(unit: &record::UnitRecord) -> Result<()> {
 /// # Errors
 /// When systemd cannot be asked.
 pub(super) fn forget(unit: &record::UnitRecord) -> Result<()> {
-    let mut bus = Bus::connect(&addresses(unit.user))?;
+    let mut bus = Systemd::connect(&addresses(unit.user))?;
     bus.call("ResetFailedUnit", &[Argument::Text(&unit.name)]).map(drop)
 }
 
@@ -210,7 +249,7 @@ pub(super) fn forget(unit: &record::UnitRecord) -> Result<()> {
 /// # Errors
 /// As [`start`].
 pub(super) fn attach(unit: &record::UnitRecord, below: &str, pid: i32) -> Result<()> {
-    let mut bus = Bus::connect(&addresses(unit.user))?;
+    let mut bus = Systemd::connect(&addresses(unit.user))?;
     let pids = Value::Array("u".into(), vec![Value::U32(pid.unsigned_abs())]);
     let below = if below.is_empty() { String::new() } else { format!("/{}", below.trim_matches('/')) };
     let arguments = [Argument::Text(&unit.name), Argument::Text(&below), Argument::Value(&pids)];

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::dbus::{Property, Value};
+use super::dbus::Value;
 use super::devices::Policy;
 use super::probe::Hierarchies;
-use super::properties;
+use super::properties::{self, Property};
 use super::record;
 use crate::error::{Error, Kind, Result};
 

@@ -8,7 +8,7 @@ use super::super::dbus::message;
 use super::*;
 
 /// Has `ask` talk to a systemd that gives these answers, numbered from 1; tells what came of it and what was heard.
-fn talk<T>(answers: &[Vec<u8>], ask: impl FnOnce(&mut Bus) -> T) -> (T, String) {
+fn talk<T>(answers: &[Vec<u8>], ask: impl FnOnce(&mut Systemd) -> T) -> (T, String) {
     let dir = std::env::temp_dir().join(format!("corten-systemd-{}-{:p}", std::process::id(), answers));
     let _ = std::fs::remove_file(&dir);
     let listener = UnixListener::bind(&dir).unwrap();
@@ -21,7 +21,7 @@ fn talk<T>(answers: &[Vec<u8>], ask: impl FnOnce(&mut Bus) -> T) -> (T, String) 
         String::from_utf8_lossy(&heard).into_owned()
     });
     let address = Address { name: dir.to_str().unwrap().to_owned(), direct: true };
-    let mut bus = Bus::connect(&[address]).unwrap();
+    let mut bus = Systemd::connect(&[address]).unwrap();
     let got = ask(&mut bus);
     drop(bus);
     std::fs::remove_file(dir).unwrap();
@@ -93,4 +93,16 @@ fn paths_of_processes() {
     assert_eq!(path_in("0::/b\n", Version::V1), Some("/b"));
     assert_eq!(path_in(v1, Version::V2), Some("/b"));
     assert_eq!(path_in("", Version::V2), None);
+}
+
+#[test]
+fn without_systemd_the_words_are_those_that_clients_know() {
+    let error =
+        Systemd::connect(&[Address { name: "/nonexistent/socket".into(), direct: true }]).unwrap_err();
+    assert_eq!((error.kind(), error.errno()), (Kind::Unsupported, None));
+    assert_eq!(error.to_string(), format!("{ABSENT}: nobody listens at /nonexistent/socket"));
+    let silent = dbus::Error::Call { call: "poll(a)".into(), errno: Errno::TIMEDOUT };
+    let error = no_answer(silent);
+    assert_eq!((error.kind(), error.errno()), (Kind::Peer, Some(libc::ETIMEDOUT)));
+    assert!(error.to_string().starts_with("systemd does not answer: poll(a): "), "{error}");
 }
