@@ -11,13 +11,12 @@
 //! made, so that `delete` finds the groups after a crash at any point. Which of them are the container's is `own`'s to say;
 //! nothing is done to others. Hybrid hosts (controllers on v1, an empty v2 beside them) are v1 hosts, whose containers have a
 //! group on v2, too. With `--systemd-cgroup` a `unit` of systemd is the group: `systemd` has it made, over
-//! the connection of `dbus`, before anything is born in it; from then on it is a group like the others.
+//! the connection of `corten_dbus`, before anything is born in it; from then on it is a group like the others.
 
 #![forbid(unsafe_code)]
 
 mod change;
 mod convert;
-mod dbus;
 mod decide;
 mod devices;
 mod devices_bpf;
@@ -43,7 +42,6 @@ mod v1;
 mod v2;
 
 pub use change::{Change, Check, change};
-pub use dbus::Value;
 pub use decide::{DevicePlan, GroupPlan, Line, RulesFrom, Write, decide};
 pub use devices::{Devices, Policy, Rule, Type};
 pub use devices_bpf::compile as compile_devices;

@@ -7,8 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+use corten_dbus::Value;
+
 use super::convert;
-use super::dbus::Value;
 use super::devices::{MKNOD, Policy, READ, Rule, Type, WRITE};
 use crate::spec::Resources;
 

@@ -10,10 +10,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use corten_dbus::{Address, Answer, Argument, Bus, BusError, Value, addresses};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::dbus::{self, Address, Answer, Argument, Bus, Value, addresses};
 use super::probe::Version;
 use super::properties::Property;
 use super::record;
@@ -54,14 +54,14 @@ impl Systemd {
     }
 }
 
-fn no_answer(error: dbus::Error) -> Error {
+fn no_answer(error: BusError) -> Error {
     match error {
-        dbus::Error::Absent { .. } => Error::new(Kind::Unsupported, error.to_string()).at(ABSENT),
-        dbus::Error::Peer { name, text } => Error::new(Kind::Peer, text).at(name),
-        dbus::Error::Call { call, errno: errno @ Errno::TIMEDOUT } => {
+        BusError::Absent { .. } => Error::new(Kind::Unsupported, error.to_string()).at(ABSENT),
+        BusError::Peer { name, text } => Error::new(Kind::Peer, text).at(name),
+        BusError::Call { call, errno: errno @ Errno::TIMEDOUT } => {
             Error::os(call, errno).with_kind(Kind::Peer).at("systemd does not answer")
         }
-        dbus::Error::Call { call, errno } => Error::os(call, errno),
+        BusError::Call { call, errno } => Error::os(call, errno),
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::dbus::Value;
+use corten_dbus::Value;
+
 use super::devices::Policy;
 use super::probe::Hierarchies;
 use super::properties::{self, Property};

@@ -4,7 +4,8 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
-use super::super::dbus::message;
+use corten_dbus::message;
+
 use super::*;
 
 /// Has `ask` talk to a systemd that gives these answers, numbered from 1; tells what came of it and what was heard.
@@ -101,7 +102,7 @@ fn without_systemd_the_words_are_those_that_clients_know() {
         Systemd::connect(&[Address { name: "/nonexistent/socket".into(), direct: true }]).unwrap_err();
     assert_eq!((error.kind(), error.errno()), (Kind::Unsupported, None));
     assert_eq!(error.to_string(), format!("{ABSENT}: nobody listens at /nonexistent/socket"));
-    let silent = dbus::Error::Call { call: "poll(a)".into(), errno: Errno::TIMEDOUT };
+    let silent = BusError::Call { call: "poll(a)".into(), errno: Errno::TIMEDOUT };
     let error = no_answer(silent);
     assert_eq!((error.kind(), error.errno()), (Kind::Peer, Some(libc::ETIMEDOUT)));
     assert!(error.to_string().starts_with("systemd does not answer: poll(a): "), "{error}");

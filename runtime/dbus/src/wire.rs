@@ -6,18 +6,18 @@
 
 #![forbid(unsafe_code)]
 
-use super::value::Value;
+use crate::Value;
 
 /// The longest message that is read. The specification allows 128 MiB; systemd's are a few hundred bytes.
-pub(super) const LONGEST: usize = 1 << 20;
+pub(crate) const LONGEST: usize = 1 << 20;
 /// The part of a message that tells how long it is.
-pub(super) const FIXED: usize = 16;
+pub(crate) const FIXED: usize = 16;
 /// Flag: no reply is wanted.
 const NO_REPLY: u8 = 1;
 
 /// A method to be called.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub destination: &'a str,
     pub path: &'a str,
     pub interface: &'a str,
@@ -42,7 +42,7 @@ pub enum Argument<'a> {
 
 /// What kind of message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MessageType {
+pub(crate) enum MessageType {
     Return,
     Error,
     Signal,
@@ -51,7 +51,7 @@ pub(super) enum MessageType {
 
 /// A message that came, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BusMessage {
+pub(crate) struct BusMessage {
     pub kind: MessageType,
     /// Serial of the call that it answers; 0 for none.
     pub answers: u32,
@@ -63,14 +63,14 @@ pub(super) struct BusMessage {
 
 /// A part of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Number(u32),
     Text(String),
 }
 
 impl BusMessage {
     /// The text at `index` of the body.
-    pub(super) fn text(&self, index: usize) -> Option<&str> {
+    pub(crate) fn text(&self, index: usize) -> Option<&str> {
         match self.body.get(index) {
             Some(Part::Text(text)) => Some(text),
             _ => None,
@@ -79,7 +79,7 @@ impl BusMessage {
 }
 
 /// The bytes of a call.
-pub(super) fn call(serial: u32, call: &Call<'_>) -> Vec<u8> {
+pub(crate) fn call(serial: u32, call: &Call<'_>) -> Vec<u8> {
     let mut body = Writer::default();
     let mut signature = String::new();
     for argument in call.arguments {
@@ -212,7 +212,7 @@ fn alignment(signature: &str) -> usize {
 }
 
 /// How many bytes the message has that begins with these; `None` if it is none that is read here.
-pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
+pub(crate) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
     let mut reader = Reader::new(fixed)?;
     let body = reader.skip(4)?.u32()? as usize;
     let fields = reader.skip(4)?.u32()? as usize;
@@ -222,7 +222,7 @@ pub(super) fn length(fixed: &[u8; FIXED]) -> Option<usize> {
 }
 
 /// Reads a message of the length that [`length`] told; `None` if it does not read.
-pub(super) fn read(bytes: &[u8]) -> Option<BusMessage> {
+pub(crate) fn read(bytes: &[u8]) -> Option<BusMessage> {
     let mut reader = Reader::new(bytes)?;
     let kind = match bytes.get(1)? {
         2 => MessageType::Return,
@@ -327,7 +327,6 @@ impl<'a> Reader<'a> {
 /// A message as the other side sends them: a return (2), an error (3) or a signal (4) of this `name`, which answers the call
 /// of serial `answers`. For tests, which are that side: nothing else says such a thing.
 #[must_use]
-#[cfg(test)]
 pub fn message(kind: u8, answers: u32, name: &str, signature: &str, body: &[Value]) -> Vec<u8> {
     let mut content = Writer::default();
     body.iter().for_each(|value| content.value(value));

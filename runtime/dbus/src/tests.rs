@@ -4,7 +4,6 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::value::Value;
 use super::*;
 
 /// A connection whose other side has already said `bytes`, and that side.
@@ -68,7 +67,7 @@ fn refusals_are_told_in_one_line() {
 fn a_hostile_side_is_an_error() {
     for said in [&b"REJECTED EXTERNAL\r\n"[..], b"ERROR\r\n", b"DATA\r\nREJECTED\r\n", &[b'x'; 5000]] {
         let error = greeted(true, said).err().unwrap();
-        assert!(matches!(error, Error::Peer { .. }), "{error}");
+        assert!(matches!(error, BusError::Peer { .. }), "{error}");
     }
     let endless = [b'l', 2, 0, 1, 255, 255, 255, 127, 1, 0, 0, 0, 0, 0, 0, 0];
     for after in [&b"GET / HTTP/1.1\r\n\r\n"[..], &endless] {
@@ -81,7 +80,7 @@ fn a_hostile_side_is_an_error() {
     let (mut bus, theirs) = greeted(true, b"OK 00\r\n").unwrap();
     theirs.shutdown(std::net::Shutdown::Write).unwrap();
     let error = bus.call("StopUnit", &[]).unwrap_err();
-    assert!(matches!(error, Error::Call { errno: Errno::CONNRESET, .. }), "{error}");
+    assert!(matches!(error, BusError::Call { errno: Errno::CONNRESET, .. }), "{error}");
 }
 
 #[test]
@@ -89,14 +88,14 @@ fn silence_ends_at_the_deadline() {
     let (mut bus, _theirs) = greeted(true, b"OK 00\r\n").unwrap();
     bus.deadline = Instant::now();
     let error = bus.next("StopUnit").unwrap_err();
-    assert!(matches!(error, Error::Call { errno: Errno::TIMEDOUT, .. }), "{error}");
+    assert!(matches!(error, BusError::Call { errno: Errno::TIMEDOUT, .. }), "{error}");
 }
 
 #[test]
 fn nobody_there() {
     let nowhere = Address { name: "/nonexistent/socket".into(), direct: true };
     let error = Bus::connect(&[nowhere], None).unwrap_err();
-    assert!(matches!(error, Error::Absent { .. }), "{error}");
+    assert!(matches!(error, BusError::Absent { .. }), "{error}");
     assert_eq!(error.to_string(), "nobody listens at /nonexistent/socket");
     assert!(Bus::connect(&[], None).unwrap_err().to_string().contains("XDG_RUNTIME_DIR"));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A connection to systemd: the little of D-Bus that it takes to call a method and to wait for a job
-//! (decisions/0014 says why this is not a crate).
+//! A connection to systemd: the little of D-Bus that it takes to call a method of its manager and to wait for a job
+//! (decisions/0014 says why it is not zbus). What is asked of systemd is not known here: see runtime/src/cgroup/systemd.rs.
 //!
 //! systemd's own socket is asked first: no bus daemon stands in between, nobody has to be greeted, and the end of a
 //! job is told without having been subscribed to. Every wait ends at a deadline; what the other side says is bounded
@@ -24,13 +24,11 @@ mod value;
 mod wire;
 
 pub use address::{Address, addresses};
-pub use error::{Error, Result};
+pub use error::{BusError, Result};
 pub use value::Value;
-pub use wire::Argument;
-#[cfg(test)]
-pub use wire::message;
+pub use wire::{Argument, message};
 
-use error::Context;
+use error::NameCall;
 use wire::{BusMessage, Call, FIXED, MessageType};
 
 /// How long the other side may take to take a connection and to let us in.
@@ -84,14 +82,14 @@ impl Bus {
     /// In a user namespace our own uid is not the one that the other side sees: there it is not to be named.
     ///
     /// # Errors
-    /// [`Error::Absent`] when none is; any other when one is that does not let us in.
+    /// [`BusError::Absent`] when none is; any other when one is that does not let us in.
     pub fn connect(addresses: &[Address], uid: Option<u32>) -> Result<Bus> {
         for address in addresses {
             if let Some(socket) = dial(address)? {
                 return Bus::greet(socket, address, uid);
             }
         }
-        Err(Error::Absent { addresses: addresses.to_vec() })
+        Err(BusError::Absent { addresses: addresses.to_vec() })
     }
 
     /// SASL EXTERNAL: the kernel tells who we are. The name is sent along if it is known.
@@ -122,7 +120,7 @@ impl Bus {
         }
         if !line.starts_with("OK") {
             let words = line.trim_end().escape_default().to_string();
-            return Err(Error::peer(&bus.name, format!("authentication is answered with {words:?}")));
+            return Err(BusError::peer(&bus.name, format!("authentication is answered with {words:?}")));
         }
         bus.deadline = Instant::now() + PATIENCE;
         if !address.direct {
@@ -204,7 +202,7 @@ impl Bus {
             self.line()?;
             self.fill(FIXED, what)?;
         }
-        let nonsense = |name: &str| Error::peer(name, "sends what is no D-Bus message");
+        let nonsense = |name: &str| BusError::peer(name, "sends what is no D-Bus message");
         let fixed = self.inbox.first_chunk::<FIXED>().and_then(wire::length);
         let length = fixed.ok_or_else(|| nonsense(&self.name))?;
         self.fill(length, what)?;
@@ -230,7 +228,7 @@ impl Bus {
                 return Ok(String::from_utf8_lossy(&line).into_owned());
             }
             if self.inbox.len() > LINE {
-                return Err(Error::peer(&self.name, "the greeting does not end"));
+                return Err(BusError::peer(&self.name, "the greeting does not end"));
             }
             self.fill(self.inbox.len() + 1, "authentication")?;
         }
@@ -242,12 +240,12 @@ impl Bus {
         while self.inbox.len() < length {
             match recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => {
-                    return Err(Error::call(format!("recv({}, {what})", self.name), Errno::CONNRESET));
+                    return Err(BusError::call(format!("recv({}, {what})", self.name), Errno::CONNRESET));
                 }
                 Ok((_, count)) => self.inbox.extend(&buffer[..count.min(buffer.len())]),
                 Err(Errno::AGAIN) => self.wait(PollFlags::IN, what)?,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::call(format!("recv({}, {what})", self.name), errno)),
+                Err(errno) => return Err(BusError::call(format!("recv({}, {what})", self.name), errno)),
             }
         }
         Ok(())
@@ -259,7 +257,7 @@ impl Bus {
                 Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, what)?,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::call(format!("send({}, {what})", self.name), errno)),
+                Err(errno) => return Err(BusError::call(format!("send({}, {what})", self.name), errno)),
             }
         }
         Ok(())
@@ -274,10 +272,10 @@ impl Bus {
         match poll(&mut [PollFd::new(&self.socket, flags)], Some(&timeout)) {
             Ok(0) => {
                 let call = format!("poll({}, {what})", self.name);
-                Err(Error::call(call, Errno::TIMEDOUT))
+                Err(BusError::call(call, Errno::TIMEDOUT))
             }
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(Error::call(format!("poll({})", self.name), errno)),
+            Err(errno) => Err(BusError::call(format!("poll({})", self.name), errno)),
         }
     }
 }
@@ -306,8 +304,8 @@ fn dial(address: &Address) -> Result<Option<OwnedFd>> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED | Errno::ACCESS) => return Ok(None),
             Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Err(Error::call(call(), Errno::TIMEDOUT)),
-            Err(errno) => return Err(Error::call(call(), errno)),
+            Err(Errno::AGAIN) => return Err(BusError::call(call(), Errno::TIMEDOUT)),
+            Err(errno) => return Err(BusError::call(call(), errno)),
         }
     }
 }

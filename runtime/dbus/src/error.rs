@@ -7,14 +7,14 @@ use std::fmt;
 
 use rustix::io::Errno;
 
-use super::Address;
+use crate::Address;
 
 /// Shorthand for results of this crate.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = BusError> = std::result::Result<T, E>;
 
 /// Why systemd could not be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Error {
+pub enum BusError {
     /// Nobody listens at any of these addresses; without any, the environment named none.
     Absent {
         /// Where it was tried.
@@ -36,41 +36,41 @@ pub enum Error {
     },
 }
 
-impl Error {
-    pub(super) fn call(call: String, errno: Errno) -> Error {
-        Error::Call { call, errno }
+impl BusError {
+    pub(crate) fn call(call: String, errno: Errno) -> BusError {
+        BusError::Call { call, errno }
     }
 
-    pub(super) fn peer(name: &str, text: impl Into<String>) -> Error {
-        Error::Peer { name: name.to_owned(), text: text.into() }
+    pub(crate) fn peer(name: &str, text: impl Into<String>) -> BusError {
+        BusError::Peer { name: name.to_owned(), text: text.into() }
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Absent { addresses } if addresses.is_empty() => {
+            BusError::Absent { addresses } if addresses.is_empty() => {
                 f.write_str("XDG_RUNTIME_DIR and DBUS_SESSION_BUS_ADDRESS are not set")
             }
-            Error::Absent { addresses } => {
+            BusError::Absent { addresses } => {
                 let names: Vec<String> = addresses.iter().map(Address::to_string).collect();
                 write!(f, "nobody listens at {}", names.join(" or "))
             }
-            Error::Peer { name, text } => write!(f, "{name}: {text}"),
-            Error::Call { call, errno } => write!(f, "{call}: {errno}"),
+            BusError::Peer { name, text } => write!(f, "{name}: {text}"),
+            BusError::Call { call, errno } => write!(f, "{call}: {errno}"),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for BusError {}
 
 /// Adds the call to a failing result.
-pub(super) trait Context<T> {
+pub(crate) trait NameCall<T> {
     fn name_call(self, call: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T> Context<T> for std::result::Result<T, Errno> {
+impl<T> NameCall<T> for std::result::Result<T, Errno> {
     fn name_call(self, call: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|errno| Error::call(call(), errno))
+        self.map_err(|errno| BusError::call(call(), errno))
     }
 }
