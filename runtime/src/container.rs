@@ -18,7 +18,7 @@ use crate::state::{Dir, OCI_VERSION, State, Status};
 
 /// What a container is doing (runtime.md#state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Some `create` is at work on it.
     Creating,
     /// Its process waits at the gate.
@@ -33,7 +33,7 @@ pub enum Phase {
 
 impl Phase {
     /// The word for it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Creating => "creating",
             Phase::Created => "created",
@@ -65,7 +65,7 @@ impl Container {
     }
 
     /// The container of a directory and what it holds.
-    pub fn of(dir: Dir, state: State) -> Container {
+    pub(crate) fn of(dir: Dir, state: State) -> Container {
         let group = Group::open(state.cgroup.clone());
         Container { dir, state, group }
     }
@@ -86,7 +86,7 @@ impl Container {
     ///
     /// # Errors
     /// As `open`.
-    pub fn open_locked(home: &Home, id: &str) -> Result<Container> {
+    pub(crate) fn open_locked(home: &Home, id: &str) -> Result<Container> {
         let dir = Dir::open(&home.root, id)?;
         dir.lock()?;
         Container::read(dir)
@@ -96,7 +96,7 @@ impl Container {
     ///
     /// # Errors
     /// When neither the process nor the group can be looked at.
-    pub fn phase(&self) -> Result<(Phase, Option<OwnedFd>)> {
+    pub(crate) fn phase(&self) -> Result<(Phase, Option<OwnedFd>)> {
         let Some(init) = &self.state.init else {
             let creating = self.dir.is_locked()?;
             return Ok((if creating { Phase::Creating } else { Phase::Stopped }, None));
@@ -113,7 +113,7 @@ impl Container {
     }
 
     /// Its control group.
-    pub fn group(&self) -> &Group {
+    pub(crate) fn group(&self) -> &Group {
         &self.group
     }
 
@@ -126,7 +126,7 @@ impl Container {
     ///
     /// # Errors
     /// `Kind::Unsupported` when neither is its own.
-    pub fn pids(&self) -> Result<Vec<i32>> {
+    pub(crate) fn pids(&self) -> Result<Vec<i32>> {
         if !self.state.cgroup.groups.is_empty() {
             return self.group().pids();
         }
@@ -141,7 +141,7 @@ impl Container {
     ///
     /// # Errors
     /// When the copy is gone or does not read.
-    pub fn spec(&self) -> Result<Spec> {
+    pub(crate) fn spec(&self) -> Result<Spec> {
         spec::read("config.json", &self.dir.read_file("config.json")?)
     }
 
@@ -149,7 +149,7 @@ impl Container {
     ///
     /// # Errors
     /// As `spec`.
-    pub fn resources(&self) -> Result<Resources> {
+    pub(crate) fn resources(&self) -> Result<Resources> {
         match &self.state.resources {
             Some(resources) => Ok(resources.clone()),
             None => Ok(self.spec()?.linux.resources.unwrap_or_default()),
@@ -160,7 +160,7 @@ impl Container {
     ///
     /// # Errors
     /// As `phase`.
-    pub fn status(&self) -> Result<Status> {
+    pub(crate) fn status(&self) -> Result<Status> {
         let (phase, _) = self.phase()?;
         let alive = !matches!(phase, Phase::Stopped | Phase::Creating);
         let state = &self.state;
@@ -179,7 +179,7 @@ impl Container {
 }
 
 /// The user's name in /etc/passwd, else the number.
-pub fn owner(uid: u32) -> String {
+pub(crate) fn owner(uid: u32) -> String {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -193,7 +193,7 @@ pub fn owner(uid: u32) -> String {
 ///
 /// # Errors
 /// `Kind::Os` when init does not die (it hangs in the kernel); trying again later may succeed.
-pub fn end(container: &Container, pidfd: Option<&OwnedFd>) -> Result<()> {
+pub(crate) fn end(container: &Container, pidfd: Option<&OwnedFd>) -> Result<()> {
     use crate::host::identity;
     let limit = Duration::from_secs(10);
     let group = container.group();

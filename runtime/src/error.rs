@@ -58,7 +58,7 @@ impl Error {
     }
 
     /// A configuration error: `at` is the JSON pointer of the offending value, for example `/process/cwd`.
-    pub fn invalid(at: impl fmt::Display, text: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid(at: impl fmt::Display, text: impl Into<Cow<'static, str>>) -> Self {
         Error::new(Kind::Invalid, text).at(format!("config.json {at}"))
     }
 
@@ -78,7 +78,7 @@ impl Error {
     /// The same error, with `to` for `from` where a context begins with that: the same check may be of config.json or
     /// of what an `update` asks for.
     #[must_use]
-    pub fn relocated(mut self, from: &str, to: &str) -> Self {
+    pub(crate) fn relocated(mut self, from: &str, to: &str) -> Self {
         for context in &mut self.context {
             if let Some(rest) = context.strip_prefix(from) {
                 *context = format!("{to}{rest}").into();
@@ -89,7 +89,7 @@ impl Error {
 
     /// The same error with another kind.
     #[must_use]
-    pub fn with_kind(mut self, kind: Kind) -> Self {
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
@@ -170,7 +170,7 @@ const SHOWN: usize = 4300;
 
 /// The text with its control characters escaped and not endless: what a configuration, a hook or a caller says must not
 /// break a log's line, nor fill it, nor speak to a terminal.
-pub fn printable(text: &str) -> Cow<'_, str> {
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     let end = (0..=text.len().min(SHOWN)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let (start, rest) = text.split_at(end);
     if rest.is_empty() && !text.contains(char::is_control) {

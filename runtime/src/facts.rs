@@ -72,13 +72,13 @@ impl Facts {
     ///
     /// # Errors
     /// Only when /proc cannot be read at all.
-    pub fn probe() -> Result<Self> {
+    pub(crate) fn probe() -> Result<Self> {
         Ok(Self::beside(Hierarchies::probe()?))
     }
 
     /// The same without a look at the control groups: for a process that goes into some that are known.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         Self::beside(Hierarchies::unseen())
     }
 
@@ -112,7 +112,7 @@ impl Facts {
 
     /// Also looks where groups may be made if `rootless` (`--rootless=true`) says that this is to be taken into account.
     #[must_use]
-    pub fn for_rootless(mut self, rootless: Option<bool>) -> Self {
+    pub(crate) fn for_rootless(mut self, rootless: Option<bool>) -> Self {
         if rootless == Some(true) && self.delegated.is_none() {
             self.delegated = Some(self.cgroups.delegated());
         }
@@ -121,18 +121,18 @@ impl Facts {
 
     /// Whether a process of this one's may do what root may with the mounts and namespaces around it.
     #[must_use]
-    pub fn is_admin(&self) -> bool {
+    pub(crate) fn is_admin(&self) -> bool {
         self.can(CAP_SYS_ADMIN)
     }
 
     /// Whether the capability is in force.
     #[must_use]
-    pub fn can(&self, capability: u32) -> bool {
+    pub(crate) fn can(&self, capability: u32) -> bool {
         self.effective >> capability & 1 == 1
     }
 
     /// Looks where the sources of its binds are: nothing, unless it has one that is not the first mount.
-    pub fn probe_sources(&mut self, spec: &Spec, bundle: &Path) {
+    pub(crate) fn probe_sources(&mut self, spec: &Spec, bundle: &Path) {
         self.within = within::sources(spec, bundle);
     }
 
@@ -140,7 +140,7 @@ impl Facts {
     ///
     /// # Errors
     /// When /proc cannot be read.
-    pub fn probe_mounts(&mut self) -> Result<()> {
+    pub(crate) fn probe_mounts(&mut self) -> Result<()> {
         let path = "/proc/thread-self/mountinfo";
         let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
         self.mounts = outermost(&table);
@@ -149,15 +149,15 @@ impl Facts {
 }
 
 /// capabilities(7), by their numbers in linux/capability.h.
-pub const CAP_SETGID: u32 = 6;
+pub(crate) const CAP_SETGID: u32 = 6;
 /// See [`CAP_SETGID`].
-pub const CAP_SETUID: u32 = 7;
+pub(crate) const CAP_SETUID: u32 = 7;
 /// See [`CAP_SETGID`].
-pub const CAP_SYS_ADMIN: u32 = 21;
+pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 
 /// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
 /// and in every user namespace below: no process can take it back.
-pub fn setgroups_denied(process: &str) -> bool {
+pub(crate) fn setgroups_denied(process: &str) -> bool {
     std::fs::read(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
 }
 

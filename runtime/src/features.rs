@@ -15,7 +15,7 @@ use crate::seccomp;
 use crate::sys::probe;
 
 /// Least version of the specification that is understood.
-pub const OCI_VERSION_MIN: &str = "1.0.0";
+pub(crate) const OCI_VERSION_MIN: &str = "1.0.0";
 /// Greatest version of the specification that is understood.
 pub const OCI_VERSION_MAX: &str = "1.3.0";
 /// Our version.
@@ -28,14 +28,14 @@ pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
 
 /// What is built. A feature is switched on here by the change that builds it.
 mod built {
-    pub const CGROUP_SYSTEMD: bool = true;
-    pub const CGROUP_RDMA: bool = true;
-    pub const APPARMOR: bool = true;
-    pub const SELINUX: bool = true;
-    pub const INTEL_RDT: bool = true;
-    pub const NET_DEVICES: bool = true;
-    pub const CHECKPOINT: bool = false;
-    pub const IDMAPPED_MOUNTS: bool = true;
+    pub(crate) const CGROUP_SYSTEMD: bool = true;
+    pub(crate) const CGROUP_RDMA: bool = true;
+    pub(crate) const APPARMOR: bool = true;
+    pub(crate) const SELINUX: bool = true;
+    pub(crate) const INTEL_RDT: bool = true;
+    pub(crate) const NET_DEVICES: bool = true;
+    pub(crate) const CHECKPOINT: bool = false;
+    pub(crate) const IDMAPPED_MOUNTS: bool = true;
 }
 
 /// features.md

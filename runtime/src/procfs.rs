@@ -47,7 +47,7 @@ impl<'a> MountinfoEntry<'a> {
 
     /// What of the file system is mounted.
     #[must_use]
-    pub fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         unescape(self.root)
     }
 
@@ -100,7 +100,7 @@ pub fn boot_id() -> Result<&'static str> {
 
 /// Which kernel files end with a read that brings little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShortRead {
+pub(crate) enum ShortRead {
     /// It may be anywhere in the file: only an empty one is the end (a mount table comes line by line).
     GoesOn,
     /// It is the end: the file comes in one piece or in pieces of a page or so. That saves a call for most.
@@ -111,7 +111,7 @@ pub enum ShortRead {
 ///
 /// # Errors
 /// Those of read(2).
-pub fn read_whole(file: &OwnedFd, short: ShortRead) -> std::result::Result<String, Errno> {
+pub(crate) fn read_whole(file: &OwnedFd, short: ShortRead) -> std::result::Result<String, Errno> {
     const LITTLE: usize = 512;
     let mut bytes = vec![0; 4096];
     let mut filled = 0;
@@ -149,7 +149,7 @@ impl Stat {
 
     /// The name, field 2, which may hold anything, also blanks and parentheses.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         let head = self.0.rsplit_once(')').map_or("", |(head, _)| head);
         head.split_once('(').map_or("", |(_, name)| name)
     }

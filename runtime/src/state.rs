@@ -11,7 +11,7 @@
 mod dir;
 mod id;
 
-pub use dir::{Dir, Root};
+pub(crate) use dir::{Dir, Root};
 pub(crate) use dir::{read_all, write_all};
 pub use id::check_id;
 
@@ -26,12 +26,12 @@ use crate::error::{Error, Kind, Result};
 use crate::spec::Resources;
 
 /// The version of the OCI runtime specification that Corten implements.
-pub const OCI_VERSION: &str = "1.3.0";
+pub(crate) const OCI_VERSION: &str = "1.3.0";
 
 /// The directory of the notification socket (sd_notify(3)) below the container's, which is bound into the container.
-pub const NOTIFY_DIRECTORY: &str = "notify";
+pub(crate) const NOTIFY_DIRECTORY: &str = "notify";
 /// The socket's name in there.
-pub const NOTIFY_SOCKET: &str = "notify.sock";
+pub(crate) const NOTIFY_SOCKET: &str = "notify.sock";
 
 /// What state.json holds. Unknown fields are ignored, so that an older Corten reads a newer one's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

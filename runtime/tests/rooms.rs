@@ -113,10 +113,9 @@ fn inner_graph(src: &Path, name: &str) -> Graph {
     let rooms: BTreeSet<String> = files.iter().map(|path| room_of(path)).collect();
     let mut home: BTreeMap<String, String> = rooms.iter().map(|room| (room.clone(), room.clone())).collect();
     for line in code(&dir.join("mod.rs")).split(';') {
-        let Some((room, list)) = line.trim().strip_prefix("pub use ").and_then(|rest| rest.split_once("::"))
-        else {
-            continue;
-        };
+        let line = line.trim();
+        let used = line.strip_prefix("pub use ").or_else(|| line.strip_prefix("pub(crate) use "));
+        let Some((room, list)) = used.and_then(|rest| rest.split_once("::")) else { continue };
         home.extend(
             names(list.split(" as ").last().unwrap_or(list)).into_iter().map(|name| (name, room.to_owned())),
         );

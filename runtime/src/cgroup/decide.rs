@@ -281,7 +281,7 @@ impl GroupPlan {
     ///
     /// # Errors
     /// `Kind::Invalid` with the annotation's JSON pointer.
-    pub fn annotate(&mut self, annotations: &BTreeMap<String, Option<String>>) -> Result<()> {
+    pub(crate) fn annotate(&mut self, annotations: &BTreeMap<String, Option<String>>) -> Result<()> {
         let Some(unit) = &mut self.unit else { return Ok(()) };
         unit.annotate(annotations)?;
         self.record.unit = Some(unit.record.clone());
@@ -318,7 +318,7 @@ impl GroupPlan {
 
     /// The steps for devices, likewise.
     #[must_use]
-    pub fn explain_devices(&self) -> Vec<(String, String)> {
+    pub(crate) fn explain_devices(&self) -> Vec<(String, String)> {
         let mut steps: Vec<(String, String)> = Vec::new();
         let at = || format!("{RESOURCES}/devices");
         match &self.devices {

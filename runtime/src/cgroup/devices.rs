@@ -138,7 +138,7 @@ impl Policy {
 
     /// Whether every device may be used: then there is nothing to enforce.
     #[must_use]
-    pub fn allows_everything(&self) -> bool {
+    pub(crate) fn allows_everything(&self) -> bool {
         self.otherwise && self.rules.is_empty()
     }
 

@@ -161,7 +161,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Os` when that cannot be found out.
-    pub fn is_known(&self) -> Result<bool> {
+    pub(crate) fn is_known(&self) -> Result<bool> {
         let index = self.record.index_of("freezer").unwrap_or(0);
         Ok(!self.dirs.is_empty() && self.dir(index)?.is_some())
     }
@@ -170,7 +170,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Os` when it cannot be thawed.
-    pub fn let_die(&self) -> Result<()> {
+    pub(crate) fn let_die(&self) -> Result<()> {
         if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) }
     }
 

@@ -14,7 +14,7 @@ use crate::spec::{BlockIo, Cpu, Memory, Network, Resources};
 
 /// The resources that are in force after `ask` was applied to `before`.
 #[must_use]
-pub fn merged(before: &Resources, ask: &Resources) -> Resources {
+pub(crate) fn merged(before: &Resources, ask: &Resources) -> Resources {
     let mut all = before.clone();
     if !ask.devices.is_empty() {
         all.devices.clone_from(&ask.devices);

@@ -41,19 +41,18 @@ mod update;
 mod v1;
 mod v2;
 
-pub use change::{Change, Check, change};
-pub use decide::{DevicePlan, GroupPlan, Line, RulesFrom, Write, decide};
-pub use devices::{Devices, Policy, Rule, Type};
+pub use change::{Change, change};
+pub(crate) use decide::RulesFrom;
+pub use decide::{DevicePlan, GroupPlan, decide};
+pub use devices::Policy;
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;
 pub use made::Made;
 pub use oom::OomWatch;
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
-pub use properties::Property;
-pub use record::{GroupDir, Record, View};
-pub use stats::Stats;
-pub use unit::Unit;
-pub use update::Before;
+pub use record::Record;
+pub(crate) use record::View;
+pub(crate) use stats::Stats;
 
 pub use crate::sys::clone::WayIn;

@@ -67,7 +67,7 @@ impl Group {
     ///
     /// # Errors
     /// As [`Group::oom_kills`].
-    pub fn oom_kills_before(&self) -> Result<u64> {
+    pub(crate) fn oom_kills_before(&self) -> Result<u64> {
         match self.group_of("memory") {
             Ok(Some((false, _))) => self.oom_kills(),
             _ => Ok(0),

@@ -20,7 +20,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Os`; a file of the list that this group does not have is none.
-    pub fn give_to(&self, uid: u32) -> Result<()> {
+    pub(crate) fn give_to(&self, uid: u32) -> Result<()> {
         if self.record().version != Version::V2 || self.record().groups.is_empty() {
             return Ok(());
         }

@@ -86,7 +86,7 @@ impl Placement {
     ///
     /// # Errors
     /// `Kind::Os`: it is to be moved by its pid then.
-    pub fn tasks_files(&self) -> Result<Vec<OwnedFd>> {
+    pub(crate) fn tasks_files(&self) -> Result<Vec<OwnedFd>> {
         self.v1.iter().map(CgroupDir::open_tasks).collect()
     }
 
@@ -115,7 +115,7 @@ impl Placement {
     ///
     /// # Errors
     /// `Kind::Os` when a limit that had to wait for this is refused.
-    pub fn release_holder(&mut self) -> Result<()> {
+    pub(crate) fn release_holder(&mut self) -> Result<()> {
         self.holder.take();
         self.tasks.take().map_or(Ok(()), |(group, limit)| group.write("pids.max", &limit))
     }
@@ -130,7 +130,7 @@ impl Placement {
     /// and 6.1.25 a clone3 with CLONE_INTO_CGROUP left the group's cpuset out, a move does not. Asked is for what Linux 5.12
     /// brought, since that is known already; no distribution keeps a kernel in between.
     #[must_use]
-    pub fn forgets_cpuset(&self) -> bool {
+    pub(crate) fn forgets_cpuset(&self) -> bool {
         let has = |group: &CgroupDir| {
             rustix::fs::accessat(group, "cpuset.cpus", Access::EXISTS, AtFlags::empty()).is_ok()
         };
@@ -232,7 +232,7 @@ fn checked(path: &str) -> Result<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::GroupDir;
+    use crate::cgroup::record::GroupDir;
 
     #[test]
     fn sub_groups() {

@@ -61,7 +61,7 @@ pub struct Hierarchies {
 impl Hierarchies {
     /// None looked at: only whose they would be.
     #[must_use]
-    pub fn unseen() -> Self {
+    pub(crate) fn unseen() -> Self {
         Hierarchies { user: user(), ..Hierarchies::default() }
     }
 
@@ -128,7 +128,7 @@ impl Hierarchies {
     /// group goes by default: beside our own group on v2 or below it, below it on v1. Besides the directory itself, v2
     /// wants the cgroup.procs of the common ancestor to be writable.
     #[must_use]
-    pub fn delegated(&self) -> Vec<String> {
+    pub(crate) fn delegated(&self) -> Vec<String> {
         let writable = |path: &str| {
             let access = fs::Access::WRITE_OK;
             fs::accessat(CWD, path, access, fs::AtFlags::EACCESS).is_ok()

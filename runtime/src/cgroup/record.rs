@@ -9,7 +9,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::probe::{Hierarchies, Hierarchy, Version};
-use crate::ask::Manager;
 
 /// The groups of one container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,16 +112,6 @@ impl Record {
             .then_some("a group needs a mount point and a path below it, both absolute")
     }
 
-    /// Which manager the container was made with.
-    #[must_use]
-    pub fn manager(&self) -> Manager {
-        match (self.version, &self.unit) {
-            (_, Some(_)) => Manager::Systemd,
-            (Version::None, None) => Manager::Disabled,
-            _ => Manager::Cgroupfs,
-        }
-    }
-
     /// The container's group on the unified hierarchy, absolute.
     #[must_use]
     pub fn v2_path(&self) -> Option<String> {
@@ -148,14 +137,14 @@ impl Record {
 impl Hierarchies {
     /// This process's own groups as a v1 cgroup mount shows them: for a container without groups of its own.
     #[must_use]
-    pub fn v1_views(&self) -> Vec<View> {
+    pub(crate) fn v1_views(&self) -> Vec<View> {
         let full = |h: &Hierarchy| format!("{}{}", h.mount, h.own.trim_end_matches('/'));
         self.v1.iter().map(|h| view(&h.mount, &h.controllers, full(h))).collect()
     }
 
     /// This process's own group on the unified hierarchy, absolute.
     #[must_use]
-    pub fn v2_path(&self) -> Option<String> {
+    pub(crate) fn v2_path(&self) -> Option<String> {
         self.v2.as_ref().map(|h| format!("{}{}", h.mount, h.own.trim_end_matches('/')))
     }
 }

@@ -19,7 +19,7 @@ impl GroupPlan {
     ///
     /// # Errors
     /// `Kind::Unsupported` for a limit on a group that cannot be made, in runc's words.
-    pub fn where_delegated(
+    pub(crate) fn where_delegated(
         mut self,
         h: &Hierarchies,
         delegated: &[String],

@@ -115,7 +115,7 @@ impl Before<'_> {
     ///
     /// # Errors
     /// As [`Group::update`], but nothing is taken back.
-    pub fn write_after_systemd(&mut self) -> Result<()> {
+    pub(crate) fn write_after_systemd(&mut self) -> Result<()> {
         if self.group.record().unit.is_some() { self.write() } else { Ok(()) }
     }
 

@@ -37,13 +37,13 @@ pub struct Incoming {
 
 impl Incoming {
     /// The longest message: one with what a hook wrote.
-    pub const MOST: usize = HEAD + OUTPUT;
+    pub(crate) const MOST: usize = HEAD + OUTPUT;
 
     /// Reads a message.
     ///
     /// # Errors
     /// Anything shorter than one: it must not pass for the end, which means success.
-    pub fn of(bytes: &[u8], fd: Option<OwnedFd>) -> Result<Incoming> {
+    pub(crate) fn of(bytes: &[u8], fd: Option<OwnedFd>) -> Result<Incoming> {
         match bytes.split_at_checked(HEAD) {
             Some((head, output)) => Ok(Incoming {
                 message: Message::from_bytes(head.try_into().unwrap_or_default()),
@@ -80,7 +80,7 @@ impl Channel {
     ///
     /// # Errors
     /// EPIPE when it is gone.
-    pub fn go(&self) -> Result<()> {
+    pub(crate) fn go(&self) -> Result<()> {
         let bytes = Message { kind: kind::GO, ..Default::default() }.bytes();
         let mut ancillary = SendAncillaryBuffer::default();
         rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
@@ -92,7 +92,7 @@ impl Channel {
     ///
     /// # Errors
     /// EPIPE when it is gone.
-    pub fn give(&self, fd: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn give(&self, fd: BorrowedFd<'_>) -> Result<()> {
         let bytes = Message { kind: kind::GO, ..Default::default() }.bytes();
         super::sockets::send_descriptor(self.0.as_fd(), &bytes, fd)
     }
@@ -253,7 +253,14 @@ fn lookup_failure(program: &Program, errno: i32) -> Error {
 }
 
 /// The wording of runc (compatibility E11), for hooks of both sides.
-pub fn hook_failure(kind: &str, number: u16, hook: &Hook, aux: u32, errno: i32, output: &[u8]) -> Error {
+pub(crate) fn hook_failure(
+    kind: &str,
+    number: u16,
+    hook: &Hook,
+    aux: u32,
+    errno: i32,
+    output: &[u8],
+) -> Error {
     // It is the hook's, perhaps from inside: one line, and nothing that speaks to a terminal.
     let output = String::from_utf8_lossy(output);
     let output = printable(output.trim_end());

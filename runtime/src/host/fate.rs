@@ -35,7 +35,7 @@ const DYING: Duration = Duration::from_secs(1);
 
 /// What became of it.
 #[derive(Debug)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It is still working, and says this.
     Working(Incoming),
     /// It has become the user's program.
@@ -50,7 +50,7 @@ pub enum Fate {
 
 /// What the stage comes to next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// A barrier.
     Barrier,
     /// The exec of the user's program.
@@ -62,7 +62,12 @@ pub enum Next {
 ///
 /// # Errors
 /// Those of poll(2), and of waitid(2).
-pub fn stage_fate(heard: Option<Incoming>, pid: i32, pidfd: BorrowedFd<'_>, next: Next) -> Result<Fate> {
+pub(crate) fn stage_fate(
+    heard: Option<Incoming>,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    next: Next,
+) -> Result<Fate> {
     match heard {
         Some(said) if said.message.kind == kind::FAULT => Ok(Fate::Failed(said)),
         Some(said) => Ok(Fate::Working(said)),
@@ -105,7 +110,7 @@ fn is_stage(name: &str) -> bool {
 impl Fate {
     /// The error, if it has not executed. `steps` are those of its program that it may have been at; `group` had lost so many
     /// processes for want of memory when it was made.
-    pub fn error(
+    pub(crate) fn error(
         self,
         program: &Program,
         steps: Range<usize>,

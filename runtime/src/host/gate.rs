@@ -18,9 +18,9 @@ use crate::stage::wire::{Message, kind};
 use crate::state::Dir;
 
 /// Its name in the state directory: where it is, the container is "created".
-pub const GATE: &str = "gate";
+pub(crate) const GATE: &str = "gate";
 /// What `start` listens to, if the gate is a FIFO.
-pub const OUTCOME: &str = "outcome";
+pub(crate) const OUTCOME: &str = "outcome";
 
 /// The stage's side of it as a socket.
 pub(super) fn socket(dir: &Dir) -> Result<OwnedFd> {
@@ -39,7 +39,7 @@ pub(super) fn fifo(dir: &Dir, name: &str) -> Result<OwnedFd> {
 }
 
 /// `start`'s side.
-pub enum Knock {
+pub(crate) enum Knock {
     /// A connection.
     Socket(Channel),
     /// The word, and the outcome.
@@ -50,7 +50,7 @@ pub enum Knock {
 ///
 /// # Errors
 /// ENXIO or ECONNREFUSED when the process has gone.
-pub fn knock(dir: &Dir) -> Result<Knock> {
+pub(crate) fn knock(dir: &Dir) -> Result<Knock> {
     let stream = seqpacket()?;
     match rustix::net::connect(&stream, &address(dir)?) {
         Ok(()) => Ok(Knock::Socket(Channel::over(stream))),
@@ -70,7 +70,7 @@ impl Knock {
     ///
     /// # Errors
     /// EPIPE when the process has gone.
-    pub fn go(&self) -> Result<()> {
+    pub(crate) fn go(&self) -> Result<()> {
         match self {
             Knock::Socket(channel) => channel.go(),
             Knock::Fifos(gate, _) => {
@@ -84,7 +84,7 @@ impl Knock {
     ///
     /// # Errors
     /// What is no message of the stage's.
-    pub fn outcome(&self) -> Result<Option<Incoming>> {
+    pub(crate) fn outcome(&self) -> Result<Option<Incoming>> {
         match self {
             Knock::Socket(channel) => channel.receive(),
             Knock::Fifos(_, outcome) => read_to_end(outcome),

@@ -36,12 +36,12 @@ const PIPE: usize = 64 * 1024;
 ///
 /// # Errors
 /// `Kind::Peer` with what the hook wrote.
-pub fn run(kind: &str, hooks: &[Hook], state: &str, bundle: &Path, dir: &Dir) -> Result<()> {
+pub(crate) fn run(kind: &str, hooks: &[Hook], state: &str, bundle: &Path, dir: &Dir) -> Result<()> {
     hooks.iter().zip(0..).try_for_each(|(hook, number)| one(kind, number, hook, state, bundle, Some(dir)))
 }
 
 /// poststop: a failure is warned about and the next one runs (runtime.md#lifecycle, step 13).
-pub fn poststop(
+pub(crate) fn poststop(
     home: &Home,
     hooks: &[Hook],
     id: &str,
@@ -180,7 +180,7 @@ impl Running {
 }
 
 /// The state on stdin for a hook that is told the pid of init.
-pub fn state_of(
+pub(crate) fn state_of(
     id: &str,
     status: &str,
     pid: i32,

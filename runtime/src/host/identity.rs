@@ -74,7 +74,7 @@ fn start_time_or_gone(pid: i32) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// As [`wait_for_exit`].
-pub fn has_exited(pidfd: BorrowedFd<'_>) -> Result<bool> {
+pub(crate) fn has_exited(pidfd: BorrowedFd<'_>) -> Result<bool> {
     wait_for_exit(pidfd, Some(Duration::ZERO))
 }
 

@@ -20,7 +20,7 @@ static STAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage"));
 ///
 /// # Errors
 /// ENOMEM and its like.
-pub fn stage() -> Result<Option<OwnedFd>> {
+pub(crate) fn stage() -> Result<Option<OwnedFd>> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memfd = match memfd_create("corten-stage", flags | MemfdFlags::EXEC) {
         // Linux before 6.3 does not know the flag and always allows the exec.
@@ -53,7 +53,7 @@ fn private() -> Result<OwnedFd> {
 ///
 /// # Errors
 /// ENOMEM and its like.
-pub fn program(bytes: &[u8]) -> Result<OwnedFd> {
+pub(crate) fn program(bytes: &[u8]) -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memfd = match memfd_create("corten-program", flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create("corten-program", flags),

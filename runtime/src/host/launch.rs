@@ -29,7 +29,7 @@ use crate::state::{Dir, Identity, ResctrlGroups, State};
 pub(super) const STARTING: &str = "unable to start container process";
 
 /// What is launched: a container, or one more process in one.
-pub enum LaunchPurpose<'a> {
+pub(crate) enum LaunchPurpose<'a> {
     /// `create` and `run`.
     Create {
         /// The plan.
@@ -55,7 +55,7 @@ pub enum LaunchPurpose<'a> {
 }
 
 /// Who it is about, for both tasks.
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The container's id.
     pub id: &'a str,
     /// The bundle.
@@ -73,7 +73,7 @@ pub struct Subject<'a> {
 }
 
 /// What a launch is given.
-pub struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     /// Where containers are, and who is warned.
     pub home: &'a Home<'a>,
     /// What is to be done.
@@ -155,7 +155,7 @@ impl Launch<'_> {
     ///
     /// # Errors
     /// After an error everything is undone.
-    pub fn run(mut self) -> Result<Launched> {
+    pub(crate) fn run(mut self) -> Result<Launched> {
         let home = self.home;
         let placement = match &mut self.purpose {
             LaunchPurpose::Create { .. } => None,

@@ -8,28 +8,29 @@
 
 mod birth;
 mod channel;
-pub mod fate;
+pub(crate) mod fate;
 mod fields;
-pub mod gate;
-pub mod hooks;
+pub(crate) mod gate;
+pub(crate) mod hooks;
 pub mod identity;
 mod idmap;
 mod idtool;
 mod image;
 mod launch;
-pub mod members;
+pub(crate) mod members;
 mod netdev;
 mod netlink;
 pub mod notify;
-pub mod own_mount;
-pub mod permitted;
+pub(crate) mod own_mount;
+pub(crate) mod permitted;
 pub mod rdt;
 mod ready;
 mod sockets;
 mod sources;
 mod undo;
 
-pub use channel::{Channel, Incoming, word};
+pub use channel::{Channel, word};
 pub use idmap::userns;
-pub use launch::{Launch, LaunchPurpose, Launched, Subject};
-pub use sockets::{append, connect, send_descriptor, write_whole};
+pub use launch::Launched;
+pub(crate) use launch::{Launch, LaunchPurpose, Subject};
+pub use sockets::{append, write_whole};

@@ -40,7 +40,7 @@ impl Notify {
     ///
     /// # Errors
     /// As mkdir(2).
-    pub fn prepare(dir: &Dir) -> Result<()> {
+    pub(crate) fn prepare(dir: &Dir) -> Result<()> {
         let mode = Mode::from_raw_mode(0o755);
         let made = rustix::fs::mkdirat(dir.fd(), NOTIFY_DIRECTORY, mode)
             .and_then(|()| rustix::fs::chmodat(dir.fd(), NOTIFY_DIRECTORY, mode, AtFlags::empty()));
@@ -51,7 +51,7 @@ impl Notify {
     ///
     /// # Errors
     /// As bind(2).
-    pub fn bind(dir: &Dir, manager: &Path) -> Result<Notify> {
+    pub(crate) fn bind(dir: &Dir, manager: &Path) -> Result<Notify> {
         let name = format!("{NOTIFY_DIRECTORY}/{NOTIFY_SOCKET}");
         let bound = || {
             let socket = datagrams()?;

@@ -35,7 +35,7 @@ impl OwnMount {
     ///
     /// # Errors
     /// `Kind::Status` when something else is mounted over it; those of umount2(2).
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         if self.boot_id != boot_id()? {
             return Ok(());
         }

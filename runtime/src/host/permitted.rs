@@ -27,7 +27,7 @@ const OVERFLOW: u32 = 65534;
 ///
 /// # Errors
 /// As [`listed`].
-pub fn by(facts: &Facts, asked: &BTreeMap<String, Option<String>>) -> Result<Permitted> {
+pub(crate) fn by(facts: &Facts, asked: &BTreeMap<String, Option<String>>) -> Result<Permitted> {
     // Nobody gets more from his own runtime than he has: his groups are his.
     listed(asked, !facts.is_admin() || facts.in_userns)
 }
@@ -36,7 +36,7 @@ pub fn by(facts: &Facts, asked: &BTreeMap<String, Option<String>>) -> Result<Per
 ///
 /// # Errors
 /// `Kind::Invalid` for a file that others than root may write to, `Kind::Os` for one that cannot be read.
-pub fn listed(asked: &BTreeMap<String, Option<String>>, groups: bool) -> Result<Permitted> {
+pub(crate) fn listed(asked: &BTreeMap<String, Option<String>>, groups: bool) -> Result<Permitted> {
     if !annotations::need_permission(asked) {
         return Ok(Permitted::default());
     }

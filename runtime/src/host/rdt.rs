@@ -6,7 +6,8 @@
 
 mod figures;
 
-pub use figures::{Figures, figures};
+pub use figures::Figures;
+pub(crate) use figures::figures;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::state::ResctrlGroups;
 ///
 /// # Errors
 /// `Kind::Unsupported` without resctrl; a class that is asked for as it is but absent, or there with other schemata.
-pub fn prepare(rdt: &Rdt, id: &str) -> Result<ResctrlGroups> {
+pub(crate) fn prepare(rdt: &Rdt, id: &str) -> Result<ResctrlGroups> {
     let root = root()?;
     let (class, own) = match &rdt.clos {
         Clos::Default => (root, false),
@@ -68,7 +69,7 @@ fn compare(rdt: &Rdt, class: &Path) -> Result<()> {
 ///
 /// # Errors
 /// ENOSPC where the hardware has no class or monitor left; what resctrl says of schemata that it refuses.
-pub fn make(rdt: &Rdt, record: &ResctrlGroups) -> Result<()> {
+pub(crate) fn make(rdt: &Rdt, record: &ResctrlGroups) -> Result<()> {
     for group in &record.made {
         // In a stand-in for resctrl nobody has made mon_groups; the real one has it.
         let parents = group.parent().is_some_and(|parent| parent.ends_with("mon_groups") && !parent.exists());
@@ -86,7 +87,7 @@ pub fn make(rdt: &Rdt, record: &ResctrlGroups) -> Result<()> {
 /// What `update` found in a file `schemata`.
 #[derive(Debug)]
 #[must_use = "dropping it keeps the change"]
-pub struct SchemataBefore {
+pub(crate) struct SchemataBefore {
     path: PathBuf,
     content: String,
 }
@@ -96,7 +97,7 @@ pub struct SchemataBefore {
 ///
 /// # Errors
 /// What resctrl says of schemata that it refuses; the class is then as it was.
-pub fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<SchemataBefore>> {
+pub(crate) fn update(record: &ResctrlGroups, schemata: &[String]) -> Result<Option<SchemataBefore>> {
     let Some(class) = record.groups.first() else { return Ok(None) };
     let path = class.join("schemata");
     let content = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
@@ -113,7 +114,7 @@ impl SchemataBefore {
     ///
     /// # Errors
     /// As write(2).
-    pub fn restore(&self) -> Result<()> {
+    pub(crate) fn restore(&self) -> Result<()> {
         write(&self.path, &self.content)
     }
 }
@@ -122,7 +123,7 @@ impl SchemataBefore {
 ///
 /// # Errors
 /// As write(2) of a pid into `tasks`.
-pub fn place(record: &ResctrlGroups, pid: i32) -> Result<()> {
+pub(crate) fn place(record: &ResctrlGroups, pid: i32) -> Result<()> {
     record.groups.iter().try_for_each(|group| write(&group.join("tasks"), &pid.to_string()))
 }
 
@@ -130,7 +131,7 @@ pub fn place(record: &ResctrlGroups, pid: i32) -> Result<()> {
 ///
 /// # Errors
 /// As rmdir(2).
-pub fn remove(groups: &[PathBuf]) -> Result<()> {
+pub(crate) fn remove(groups: &[PathBuf]) -> Result<()> {
     for group in groups.iter().rev() {
         let mut removed = std::fs::remove_dir(group);
         if removed.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOTEMPTY)) {

@@ -23,7 +23,7 @@ use crate::sys::random;
 ///
 /// # Errors
 /// `Kind::Peer`: ENOENT, ECONNREFUSED and their like, with the path.
-pub fn connect(path: &Path, what: &'static str) -> Result<OwnedFd> {
+pub(crate) fn connect(path: &Path, what: &'static str) -> Result<OwnedFd> {
     let refused = |errno: rustix::io::Errno| {
         Error::os(format!("connect({})", path.display()), errno).at(what).with_kind(Kind::Peer)
     };
@@ -48,7 +48,7 @@ pub fn connect(path: &Path, what: &'static str) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// EPIPE and its like.
-pub fn send_descriptor(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn send_descriptor(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];

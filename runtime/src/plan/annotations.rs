@@ -16,7 +16,7 @@ use crate::seccomp::SockFilter;
 
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
 /// is a prefix (systemd's are read in `cgroup/unit.rs`).
-pub const NAMES: [&str; 9] =
+pub(crate) const NAMES: [&str; 9] =
     [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
 
 /// Those of them that weaken what the configuration asks for, or have the runtime open or tell something outside of the
@@ -36,7 +36,7 @@ const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
 /// Whether one of them is to be obeyed only with permission.
 #[must_use]
-pub fn need_permission(annotations: &BTreeMap<String, Option<String>>) -> bool {
+pub(crate) fn need_permission(annotations: &BTreeMap<String, Option<String>>) -> bool {
     PERMITTED.iter().any(|name| annotations.contains_key(*name))
 }
 
@@ -78,7 +78,7 @@ impl Default for AnnotationSettings {
 
 impl AnnotationSettings {
     /// What is said of those that are not obeyed.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
         self.not_permitted.iter().map(|name| {
             format!(
                 "config.json /annotations/{name}: not obeyed: the host's administrator has not listed it in \
@@ -93,7 +93,7 @@ impl AnnotationSettings {
 ///
 /// # Errors
 /// Values that do not read.
-pub fn read(
+pub(crate) fn read(
     annotations: &BTreeMap<String, Option<String>>,
     permitted: &Permitted,
 ) -> Result<AnnotationSettings> {

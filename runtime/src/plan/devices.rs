@@ -81,7 +81,7 @@ const PERMISSIONS: u32 = 0o666;
 
 /// The links in /dev, `(path, target)`; none in a /dev that the configuration brings along.
 #[must_use]
-pub fn links(mounts: &[MountStep]) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn links(mounts: &[MountStep]) -> Vec<(&'static str, &'static str)> {
     if mounts::binds_dev(mounts) { Vec::new() } else { LINKS.to_vec() }
 }
 
@@ -91,7 +91,7 @@ pub fn links(mounts: &[MountStep]) -> Vec<(&'static str, &'static str)> {
 /// # Errors
 /// Relative paths, unknown types, numbers that no device can have, two different devices at one path, a device where a
 /// directory must be.
-pub fn decide(
+pub(crate) fn decide(
     spec: &Spec,
     namespaces: &Namespaces,
     facts: &Facts,

@@ -32,7 +32,7 @@ pub struct Hook {
 }
 
 /// Files for the output of all hooks, stdout's and stderr's, if there are any.
-pub type Output = Option<Arc<[Option<PathBuf>; 2]>>;
+pub(crate) type Output = Option<Arc<[Option<PathBuf>; 2]>>;
 
 /// Hooks by kind, each in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Hooks {
 ///
 /// # Errors
 /// A relative path, a timeout that is not positive, a NUL byte.
-pub fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
+pub(crate) fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
     let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &None);
     // It has the host's privileges, and must not get what an image says; and nothing of ours goes inside.
     let closed = |mut hook: Hook| {

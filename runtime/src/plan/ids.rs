@@ -52,7 +52,7 @@ pub struct Writers {
 
 /// Decides who writes the maps of a new user namespace.
 #[must_use]
-pub fn writers(ids: &IdMaps, facts: &Facts) -> Writers {
+pub(crate) fn writers(ids: &IdMaps, facts: &Facts) -> Writers {
     let alone = |map: &[IdMapping], id: u32| matches!(map, [line] if line.size == 1 && line.host_id == id);
     let uid = match facts.can(CAP_SETUID) || alone(&ids.uid, facts.euid) {
         true => Writer::Us,
@@ -79,7 +79,7 @@ pub enum Setgroups {
 
 /// What holds for the container's first process.
 #[must_use]
-pub fn setgroups(namespaces: &Namespaces, ids: Option<&IdMaps>, facts: &Facts) -> Setgroups {
+pub(crate) fn setgroups(namespaces: &Namespaces, ids: Option<&IdMaps>, facts: &Facts) -> Setgroups {
     if namespaces.joins(NsKind::User) {
         return Setgroups::Unknown;
     }
@@ -89,13 +89,17 @@ pub fn setgroups(namespaces: &Namespaces, ids: Option<&IdMaps>, facts: &Facts) -
 
 /// Whether this process can drop its groups where it is.
 #[must_use]
-pub fn may_drop_groups(facts: &Facts) -> bool {
+pub(crate) fn may_drop_groups(facts: &Facts) -> bool {
     facts.can(CAP_SETGID) && !facts.setgroups_denied
 }
 
 /// The mappings that ids in the configuration mean: the container's, as far as they are known, else our own.
 #[must_use]
-pub fn known<'a>(namespaces: &Namespaces, ids: Option<&'a IdMaps>, facts: &'a Facts) -> Option<&'a IdMaps> {
+pub(crate) fn known<'a>(
+    namespaces: &Namespaces,
+    ids: Option<&'a IdMaps>,
+    facts: &'a Facts,
+) -> Option<&'a IdMaps> {
     if namespaces.has(NsKind::User) { ids } else { facts.ids.as_ref() }
 }
 
@@ -117,7 +121,7 @@ pub fn rootless(namespaces: &Namespaces, facts: &Facts) -> Result<()> {
 ///
 /// # Errors
 /// One mapping without the other, or lines that no kernel accepts.
-pub fn expected(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
+pub(crate) fn expected(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
     let (uid, gid) = (&spec.linux.uid_mappings, &spec.linux.gid_mappings);
     if !namespaces.joins(NsKind::User) {
         return Ok(None);

@@ -45,13 +45,13 @@ const FLAGS: [(&str, u32); 3] = [
 
 /// The names of all modes, sorted.
 #[must_use]
-pub fn mode_names() -> Vec<&'static str> {
+pub(crate) fn mode_names() -> Vec<&'static str> {
     MODES.iter().map(|(name, ..)| *name).collect()
 }
 
 /// The names of all flags, sorted.
 #[must_use]
-pub fn flag_names() -> Vec<&'static str> {
+pub(crate) fn flag_names() -> Vec<&'static str> {
     FLAGS.iter().map(|(name, _)| *name).collect()
 }
 
@@ -59,7 +59,7 @@ pub fn flag_names() -> Vec<&'static str> {
 ///
 /// # Errors
 /// Unknown names, nodes that do not read, a mode without the nodes that it needs.
-pub fn decide(asked: Option<&spec::MemoryPolicy>) -> Result<Option<Field<MemPolicy>>> {
+pub(crate) fn decide(asked: Option<&spec::MemoryPolicy>) -> Result<Option<Field<MemPolicy>>> {
     const AT: &str = "/linux/memoryPolicy";
     let wrong = |field: &str, text: String| Err(Error::invalid(format_args!("{AT}/{field}"), text));
     let Some(asked) = asked.filter(|asked| **asked != spec::MemoryPolicy::default()) else { return Ok(None) };

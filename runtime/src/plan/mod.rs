@@ -8,7 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-pub mod annotations;
+pub(crate) mod annotations;
 pub mod caps;
 pub mod devices;
 pub mod hooks;
@@ -16,12 +16,12 @@ pub mod ids;
 pub mod mempolicy;
 pub mod mounts;
 pub mod namespaces;
-pub mod netdev;
+pub(crate) mod netdev;
 pub mod process;
-pub mod rdt;
-pub mod rlimits;
-pub mod rootfs;
-pub mod sched;
+pub(crate) mod rdt;
+pub(crate) mod rlimits;
+pub(crate) mod rootfs;
+pub(crate) mod sched;
 pub mod sysctl;
 mod text;
 
@@ -227,7 +227,7 @@ fn keyring_name(id: &str, suffix: &str) -> String {
 impl Plan {
     /// The process has a notification socket.
     #[must_use]
-    pub fn notifies(&self) -> bool {
+    pub(crate) fn notifies(&self) -> bool {
         let bound = |step: &mounts::MountStep| matches!(step, mounts::MountStep::Mount(m) if m.at.is_empty());
         self.mounts.iter().any(bound)
     }

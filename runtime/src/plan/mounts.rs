@@ -21,11 +21,11 @@ use crate::facts::IdMaps;
 use crate::spec::{IdMapping, Spec};
 use crate::state::NOTIFY_DIRECTORY;
 
-pub use cgroups::group_owner;
+pub(crate) use cgroups::group_owner;
 pub use options::option_names;
 
 /// What the mount room may look at.
-pub struct MountContext<'a> {
+pub(crate) struct MountContext<'a> {
     /// Decided namespaces.
     pub namespaces: &'a Namespaces,
     /// Decided mappings of a new user namespace.
@@ -73,7 +73,7 @@ pub enum MountStep {
 impl MountStep {
     /// Whether it is id-mapped.
     #[must_use]
-    pub fn is_mapped(&self) -> bool {
+    pub(crate) fn is_mapped(&self) -> bool {
         matches!(self, MountStep::Mount(mount) if mount.idmap.is_some())
     }
 }
@@ -152,7 +152,7 @@ pub struct Attrs {
 impl Attrs {
     /// These set, and nothing else changed.
     #[must_use]
-    pub const fn sets(set: u64) -> Attrs {
+    pub(crate) const fn sets(set: u64) -> Attrs {
         Attrs { set, clear: 0, implied: 0 }
     }
 }
@@ -181,7 +181,7 @@ pub struct Idmap {
 ///
 /// # Errors
 /// It holds a NUL.
-pub fn label(spec: &Spec) -> Result<Option<&str>> {
+pub(crate) fn label(spec: &Spec) -> Result<Option<&str>> {
     let label = filled(spec.linux.mount_label.as_deref());
     label.map(|label| plain("/linux/mountLabel", label)).transpose()
 }
@@ -190,7 +190,11 @@ pub fn label(spec: &Spec) -> Result<Option<&str>> {
 ///
 /// # Errors
 /// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
-pub fn decide(spec: &Spec, context: &MountContext, warnings: &mut Vec<String>) -> Result<Vec<MountStep>> {
+pub(crate) fn decide(
+    spec: &Spec,
+    context: &MountContext,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<MountStep>> {
     let on_host = on_host(context.namespaces, context.facts);
     if !spec.mounts.is_empty() && !context.namespaces.has(NsKind::Mount) && !on_host {
         let text = "unable to mount without a private MNT namespace, and without power over the runtime's";
@@ -209,7 +213,7 @@ pub fn decide(spec: &Spec, context: &MountContext, warnings: &mut Vec<String>) -
 /// Whether the container's mounts are the runtime's as well: it has no mount namespace of its own, and its first process
 /// may mount in the runtime's.
 #[must_use]
-pub fn on_host(namespaces: &Namespaces, facts: &Facts) -> bool {
+pub(crate) fn on_host(namespaces: &Namespaces, facts: &Facts) -> bool {
     !namespaces.has(NsKind::Mount) && !namespaces.has(NsKind::User) && facts.is_admin() && facts.copies_mounts
 }
 
@@ -217,7 +221,7 @@ pub fn on_host(namespaces: &Namespaces, facts: &Facts) -> bool {
 ///
 /// # Errors
 /// `Kind::Unsupported` for an id-mapped mount if the stage copies the mounts (`copies_inside`).
-pub fn without_privilege(steps: &[MountStep], copies_inside: bool) -> Result<()> {
+pub(crate) fn without_privilege(steps: &[MountStep], copies_inside: bool) -> Result<()> {
     let mapped = |step: &&MountStep| matches!(step, MountStep::Mount(mount) if mount.idmap.is_some());
     match steps.iter().find(mapped) {
         Some(MountStep::Mount(mount)) if copies_inside => {
@@ -229,7 +233,7 @@ pub fn without_privilege(steps: &[MountStep], copies_inside: bool) -> Result<()>
 }
 
 /// One more mount, for the notification socket: the directory of it below the container's own, `state`.
-pub fn notify(steps: &mut Vec<MountStep>, state: &Path) {
+pub(crate) fn notify(steps: &mut Vec<MountStep>, state: &Path) {
     let source = MountSource::Bind {
         path: state.join(NOTIFY_DIRECTORY),
         recursive: false,
@@ -260,7 +264,7 @@ pub fn notify(steps: &mut Vec<MountStep>, state: &Path) {
 
 /// Whether the configuration brings its own /dev along, in which nothing is to be made.
 #[must_use]
-pub fn binds_dev(steps: &[MountStep]) -> bool {
+pub(crate) fn binds_dev(steps: &[MountStep]) -> bool {
     let binds = |step: &MountStep| match step {
         MountStep::Mount(mount) => mount.target == "/dev" && matches!(mount.source, MountSource::Bind { .. }),
         _ => false,

@@ -62,7 +62,7 @@ impl NsKind {
 
     /// The name in /proc/PID/ns.
     #[must_use]
-    pub fn file(self) -> &'static str {
+    pub(crate) fn file(self) -> &'static str {
         match self {
             NsKind::Network => "net",
             NsKind::Mount => "mnt",
@@ -117,25 +117,25 @@ pub struct Namespaces {
 impl Namespaces {
     /// A new namespace of this kind is made.
     #[must_use]
-    pub fn has_new(&self, kind: NsKind) -> bool {
+    pub(crate) fn has_new(&self, kind: NsKind) -> bool {
         self.new_at(kind).is_some()
     }
 
     /// JSON pointer of the new namespace of this kind.
     #[must_use]
-    pub fn new_at(&self, kind: NsKind) -> Option<&str> {
+    pub(crate) fn new_at(&self, kind: NsKind) -> Option<&str> {
         self.new.iter().find(|(new, _)| *new == kind).map(|(_, at)| at.as_str())
     }
 
     /// An existing namespace of this kind is joined.
     #[must_use]
-    pub fn joins(&self, kind: NsKind) -> bool {
+    pub(crate) fn joins(&self, kind: NsKind) -> bool {
         self.join_of(kind).is_some()
     }
 
     /// The namespace of this kind that is joined.
     #[must_use]
-    pub fn join_of(&self, kind: NsKind) -> Option<&Join> {
+    pub(crate) fn join_of(&self, kind: NsKind) -> Option<&Join> {
         self.join.iter().find(|join| join.kind == kind)
     }
 
@@ -147,7 +147,7 @@ impl Namespaces {
 
     /// The clone flags of the new ones.
     #[must_use]
-    pub fn new_flags(&self) -> u64 {
+    pub(crate) fn new_flags(&self) -> u64 {
         self.new.iter().fold(0, |flags, (kind, _)| flags | kind.flag())
     }
 }
@@ -214,7 +214,7 @@ const UTS_LENGTH: usize = 64;
 ///
 /// # Errors
 /// When the container has no UTS namespace of its own, or the kernel would refuse the name.
-pub fn uts_name(name: Option<&str>, at: &str, namespaces: &Namespaces) -> Result<Option<String>> {
+pub(crate) fn uts_name(name: Option<&str>, at: &str, namespaces: &Namespaces) -> Result<Option<String>> {
     let Some(name) = filled(name) else { return Ok(None) };
     let field = at.trim_start_matches('/');
     if !namespaces.has(NsKind::Uts) {

@@ -78,13 +78,13 @@ pub(super) const NOTIFY_INSIDE: &str = "/run/notify";
 
 impl Process {
     /// Its start is to be told to a service manager: by the socket that [`super::mounts::notify`] brings.
-    pub fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         self.env.retain(|entry| !entry.starts_with("NOTIFY_SOCKET="));
         self.env.push(format!("NOTIFY_SOCKET={NOTIFY_INSIDE}/{NOTIFY_SOCKET}"));
     }
 
     /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.
-    pub fn size_of(&mut self, console: Option<(u16, u16)>) {
+    pub(crate) fn size_of(&mut self, console: Option<(u16, u16)>) {
         if self.terminal == Some(None) {
             self.terminal = Some(console);
         }
@@ -110,7 +110,7 @@ pub struct ProcessContext<'a> {
 ///
 /// # Errors
 /// `Kind::Invalid` with the pointer of the offending value.
-pub fn decide(
+pub(crate) fn decide(
     spec: &Spec,
     facts: &Facts,
     (ids, setgroups): (Option<&IdMaps>, Setgroups),
@@ -220,7 +220,7 @@ pub fn overlay(mut process: spec::Process, over: &ask::Overlay) -> spec::Process
 ///
 /// # Errors
 /// Those of [`seccomp::compile`].
-pub fn seccomp(
+pub(crate) fn seccomp(
     spec: &Spec,
     obeyed: &AnnotationSettings,
     warnings: &mut Vec<String>,

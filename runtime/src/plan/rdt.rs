@@ -37,7 +37,7 @@ const TAKEN: [&str; 4] = ["info", "mon_data", "mon_groups", "."];
 ///
 /// # Errors
 /// A class that is no plain name, lines that are several or of the wrong resource.
-pub fn decide(asked: Option<&spec::IntelRdt>) -> Result<Option<Rdt>> {
+pub(crate) fn decide(asked: Option<&spec::IntelRdt>) -> Result<Option<Rdt>> {
     let Some(asked) = asked else { return Ok(None) };
     let wrong =
         |field: &str, text: String| Err(Error::invalid(format_args!("/linux/intelRdt/{field}"), text));
@@ -73,7 +73,7 @@ pub fn decide(asked: Option<&spec::IntelRdt>) -> Result<Option<Rdt>> {
 /// The first of the lines `asked` that does not hold in `existing`, the content of a file `schemata`. A line of a
 /// later place replaces what an earlier one says of the same resource and domain.
 #[must_use]
-pub fn mismatch<'a>(asked: &'a [String], existing: &str) -> Option<&'a str> {
+pub(crate) fn mismatch<'a>(asked: &'a [String], existing: &str) -> Option<&'a str> {
     let there: Vec<(&str, &str, &str)> = existing.lines().flat_map(values).collect();
     let overruled = |index: usize, resource: &str, domain: &str| {
         let later = asked.iter().skip(index + 1).flat_map(|line| values(line));

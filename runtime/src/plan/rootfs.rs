@@ -35,7 +35,7 @@ pub struct Rootfs {
 ///
 /// # Errors
 /// No root, an unknown propagation, one that is not safe without pivot_root(2).
-pub fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
+pub(crate) fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
     let Some(root) = &spec.root else {
         return Err(Error::invalid("/root", "root must be specified"));
     };
@@ -74,7 +74,7 @@ fn propagation(spec: &Spec, no_pivot: bool) -> Result<(Propagation, String)> {
 ///
 /// # Errors
 /// Relative paths, or none of it is possible because the mount namespace is the host's.
-pub fn paths(paths: &[String], at: &str, namespaces: &Namespaces) -> Result<Vec<Field<String>>> {
+pub(crate) fn paths(paths: &[String], at: &str, namespaces: &Namespaces) -> Result<Vec<Field<String>>> {
     if !paths.is_empty() && !namespaces.has(NsKind::Mount) {
         return Err(Error::invalid(at, "unable to restrict sys entries without a private MNT namespace"));
     }

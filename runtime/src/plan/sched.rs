@@ -51,7 +51,7 @@ fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
 ///
 /// # Errors
 /// Unknown names and combinations that sched_setattr(2) refuses.
-pub fn scheduler(
+pub(crate) fn scheduler(
     asked: Option<&spec::Scheduler>,
     at: &str,
     cpus: Option<&str>,
@@ -123,7 +123,7 @@ fn deadline(policy: u32, asked: &spec::Scheduler) -> Result<(), (&'static str, &
 ///
 /// # Errors
 /// Unknown class, level outside 0 to 7.
-pub fn io_priority(asked: Option<&spec::IoPriority>, at: &str) -> Result<Option<Field<i32>>> {
+pub(crate) fn io_priority(asked: Option<&spec::IoPriority>, at: &str) -> Result<Option<Field<i32>>> {
     const CLASSES: [(&str, i32); 3] =
         [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
     let Some(asked) = asked else { return Ok(None) };
@@ -145,7 +145,7 @@ pub fn io_priority(asked: Option<&spec::IoPriority>, at: &str) -> Result<Option<
 ///
 /// # Errors
 /// Another domain than LINUX and LINUX32; any flag, since the specification defines none.
-pub fn personality(asked: Option<&spec::Personality>) -> Result<Option<Field<u32>>> {
+pub(crate) fn personality(asked: Option<&spec::Personality>) -> Result<Option<Field<u32>>> {
     const AT: &str = "/linux/personality";
     const DOMAINS: [(&str, u32); 2] = [("LINUX", 0), ("LINUX32", 8)];
     let Some(asked) = asked else { return Ok(None) };
@@ -177,7 +177,7 @@ pub struct Affinity {
 ///
 /// # Errors
 /// Lists that do not read.
-pub fn affinity(asked: Option<&spec::CpuAffinity>, at: &str) -> Result<Option<Field<Affinity>>> {
+pub(crate) fn affinity(asked: Option<&spec::CpuAffinity>, at: &str) -> Result<Option<Field<Affinity>>> {
     let Some(asked) = asked else { return Ok(None) };
     let at = format!("{at}/execCPUAffinity");
     let set = |list: &str, field: &str| {

@@ -13,7 +13,7 @@ mod inside;
 mod mounting;
 mod process;
 
-pub use filter::{ADMIN, PTRACE, enters_with_admin};
+pub(crate) use filter::{ADMIN, PTRACE, enters_with_admin};
 use mounting::{Binds, FSCONFIG_MAX};
 
 use super::Program;
@@ -27,21 +27,21 @@ use crate::stage::wire::barrier;
 /// Slots of the stage, by what they hold.
 pub(super) mod slots {
     /// A mount under work (a file system context first).
-    pub const MOUNT: usize = 0;
+    pub(crate) const MOUNT: usize = 0;
     /// The target of a mount.
-    pub const TARGET: usize = 1;
+    pub(crate) const TARGET: usize = 1;
     /// Our own detached procfs.
-    pub const PROC: usize = 2;
+    pub(crate) const PROC: usize = 2;
     /// A terminal's master.
-    pub const MASTER: usize = 3;
+    pub(crate) const MASTER: usize = 3;
     /// A terminal's other side.
-    pub const TERMINAL: usize = 4;
+    pub(crate) const TERMINAL: usize = 4;
     /// A seccomp listener.
-    pub const LISTENER: usize = 5;
+    pub(crate) const LISTENER: usize = 5;
     /// The first of those that hold mounts (`anchors.rs`).
-    pub const ANCHORS: usize = 6;
+    pub(crate) const ANCHORS: usize = 6;
     /// The first of those that hold contexts of a procfs (`inside.rs`), up to the last there is.
-    pub const PROCFS: usize = 12;
+    pub(crate) const PROCFS: usize = 12;
 }
 
 /// mount(2): MS_SLAVE.

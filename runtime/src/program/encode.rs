@@ -74,7 +74,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
 
 impl Encoded {
     /// The bytes as 8-byte words: the linked-in stage reads them where they lie.
-    pub fn words(&self) -> Vec<u64> {
+    pub(crate) fn words(&self) -> Vec<u64> {
         let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
         self.bytes.chunks_exact(8).map(word).collect()
     }

@@ -15,7 +15,8 @@ pub mod explain;
 pub mod op;
 pub mod place;
 
-pub use op::{HostOp, Op, Ref, Source, StageOp, Step};
+pub(crate) use op::Source;
+pub use op::{HostOp, Op, Ref, StageOp, Step};
 
 /// The whole list.
 #[derive(Debug, Clone, Default)]

@@ -21,7 +21,7 @@ use crate::plan::namespaces::NsKind;
 use crate::plan::rlimits::Rlimit;
 
 /// What a hook reads on stdin: the state up to the pid, and after it.
-pub type HookState = Arc<(String, String)>;
+pub(crate) type HookState = Arc<(String, String)>;
 
 /// A descriptor as a program names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

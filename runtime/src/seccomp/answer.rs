@@ -8,7 +8,7 @@ use super::{Filter, Host, SockFilter};
 
 /// An answer, as far as the caller has to care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FilterAnswer {
+pub(crate) enum FilterAnswer {
     /// The kernel performs the call.
     Passes,
     /// It fails, or somebody else answers it.
@@ -19,7 +19,7 @@ pub enum FilterAnswer {
 
 /// A call as a filter sees it: arguments that nobody filters by are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeccompData {
+pub(crate) struct SeccompData {
     /// Number in this machine's own ABI.
     pub number: i64,
     /// Arguments.
@@ -28,7 +28,7 @@ pub struct SeccompData {
 
 impl SeccompData {
     /// A call whose arguments no profile looks at.
-    pub const fn plain(number: i64) -> SeccompData {
+    pub(crate) const fn plain(number: i64) -> SeccompData {
         SeccompData { number, arguments: [0; 6] }
     }
 
@@ -56,7 +56,7 @@ const RET_ALLOW: u32 = 0x7fff_0000;
 impl Filter {
     /// What it answers to `call`. A filter that is not of our compiler's making (an annotation brings its own bytes) and
     /// does what ours does not is taken to refuse.
-    pub fn answer(&self, call: SeccompData) -> FilterAnswer {
+    pub(crate) fn answer(&self, call: SeccompData) -> FilterAnswer {
         let audit = Host::NATIVE.and_then(|host| host.abis().first()).map_or(0, |abi| abi.audit);
         match run(&self.insns, &call, audit).map(|value| value & RET_ACTION_FULL) {
             Some(RET_ALLOW | RET_LOG) => FilterAnswer::Passes,
@@ -67,7 +67,7 @@ impl Filter {
     }
 
     /// Whether all of these calls pass.
-    pub fn lets(&self, calls: &[SeccompData]) -> bool {
+    pub(crate) fn lets(&self, calls: &[SeccompData]) -> bool {
         calls.iter().all(|call| self.answer(*call) == FilterAnswer::Passes)
     }
 }

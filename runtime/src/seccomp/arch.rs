@@ -18,7 +18,7 @@ pub enum Host {
 
 impl Host {
     /// The host this program was built for; `None` where there is no table.
-    pub const NATIVE: Option<Host> = if cfg!(target_arch = "x86_64") {
+    pub(crate) const NATIVE: Option<Host> = if cfg!(target_arch = "x86_64") {
         Some(Host::X86_64)
     } else if cfg!(target_arch = "aarch64") {
         Some(Host::Aarch64)

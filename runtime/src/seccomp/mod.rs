@@ -15,7 +15,7 @@ mod names;
 mod profile;
 mod rules;
 
-pub use answer::{FilterAnswer, SeccompData};
+pub(crate) use answer::{FilterAnswer, SeccompData};
 pub use arch::Host;
 
 use crate::error::{Error, Kind, Result};

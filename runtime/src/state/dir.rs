@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The state root, open. What is in it is believed: its hooks are run, its groups emptied. So it must be ours alone to
 /// write to.
 #[derive(Debug)]
-pub struct Root {
+pub(crate) struct Root {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -36,7 +36,7 @@ impl Root {
     ///
     /// # Errors
     /// `Kind::Os` (ENOENT) when there is none, `Kind::Invalid` when somebody else may write to it.
-    pub fn open(path: &Path) -> Result<Root> {
+    pub(crate) fn open(path: &Path) -> Result<Root> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let call = |what: &str| format!("{what}({})", path.display());
         let fd = rustix::fs::open(path, flags, Mode::empty()).call(|| call("open")).step(|| STATE_ROOT)?;
@@ -55,7 +55,7 @@ impl Root {
     ///
     /// # Errors
     /// As `open` and mkdir(2).
-    pub fn make(path: &Path) -> Result<Root> {
+    pub(crate) fn make(path: &Path) -> Result<Root> {
         match Root::open(path) {
             Err(error) if error.errno() == Some(libc::ENOENT) => {}
             other => return other,
@@ -75,7 +75,7 @@ impl Root {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn ids(&self) -> Result<Vec<String>> {
+    pub(crate) fn ids(&self) -> Result<Vec<String>> {
         let call = || format!("read({})", self.path.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).call(call)?;
@@ -104,7 +104,7 @@ impl Dir {
     ///
     /// # Errors
     /// `Kind::Exists` when it is taken. After any error it is not, or not by us.
-    pub fn create(root: &Path, id: &str) -> Result<Dir> {
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Dir> {
         check_id(id)?;
         let root = Root::make(root)?;
         let path = root.path.join(id);
@@ -131,7 +131,7 @@ impl Dir {
     ///
     /// # Errors
     /// `Kind::NotFound` when there is none.
-    pub fn open(root: &Path, id: &str) -> Result<Dir> {
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Dir> {
         check_id(id)?;
         let absent = |error: Error| match error.errno() {
             Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
@@ -147,7 +147,7 @@ impl Dir {
     ///
     /// # Errors
     /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever.
-    pub fn lock(&self) -> Result<()> {
+    pub(crate) fn lock(&self) -> Result<()> {
         match self.lock_within(PATIENCE)? {
             true => Ok(()),
             false => {
@@ -162,7 +162,7 @@ impl Dir {
     ///
     /// # Errors
     /// Those of flock(2).
-    pub fn lock_within(&self, patience: Duration) -> Result<bool> {
+    pub(crate) fn lock_within(&self, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
         // flock(2) knows no time limit; this is the rare case of two verbs at once.
         while !try_lock(&self.fd, &self.path)? {
@@ -178,7 +178,7 @@ impl Dir {
     ///
     /// # Errors
     /// When that cannot be found out.
-    pub fn is_locked(&self) -> Result<bool> {
+    pub(crate) fn is_locked(&self) -> Result<bool> {
         // Through a description of its own: on ours, which may hold the lock, this would give it up.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let call = |what: &str| format!("{what}({})", self.path.display());
@@ -191,17 +191,17 @@ impl Dir {
     }
 
     /// The container's id.
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 
     /// The directory's path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// A path for bind(2) and connect(2), which take at most 107 bytes, whatever the state root's length.
-    pub fn short_path(&self, name: &str) -> PathBuf {
+    pub(crate) fn short_path(&self, name: &str) -> PathBuf {
         use std::os::fd::AsRawFd;
         format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()).into()
     }
@@ -210,7 +210,7 @@ impl Dir {
     ///
     /// # Errors
     /// `Kind::Invalid` when it does not read.
-    pub fn read(&self) -> Result<State> {
+    pub(crate) fn read(&self) -> Result<State> {
         let bytes = self.read_file("state.json")?;
         let state = State::read(&bytes).map_err(|error| error.at(self.name_of("state.json")))?;
         // What it names is another container's.
@@ -224,7 +224,7 @@ impl Dir {
     }
 
     /// Keeps which process is the hook under way; `None`: none is.
-    pub fn set_hook(&self, hook: Option<&Identity>) -> Result<()> {
+    pub(crate) fn set_hook(&self, hook: Option<&Identity>) -> Result<()> {
         match hook {
             None => self.remove_file(HOOK),
             Some(hook) => {
@@ -236,7 +236,7 @@ impl Dir {
     }
 
     /// The hook under way, if there is one and who runs it has said so already.
-    pub fn hook(&self) -> Result<Option<Identity>> {
+    pub(crate) fn hook(&self) -> Result<Option<Identity>> {
         match self.read_file(HOOK) {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
             // Half written: it is asked for again.
@@ -245,7 +245,7 @@ impl Dir {
     }
 
     /// Reads a file of the directory.
-    pub fn read_file(&self, name: &str) -> Result<Vec<u8>> {
+    pub(crate) fn read_file(&self, name: &str) -> Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
             .call(|| format!("open({})", self.name_of(name)))?;
@@ -253,7 +253,7 @@ impl Dir {
     }
 
     /// Writes state.json whole or not at all.
-    pub fn write(&self, state: &State) -> Result<()> {
+    pub(crate) fn write(&self, state: &State) -> Result<()> {
         let bytes = serde_json::to_vec(state)
             .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at("state.json"))?;
         self.write_file(".state.json", &bytes)?;
@@ -262,7 +262,7 @@ impl Dir {
     }
 
     /// Writes a file of the directory, to disk unless that is memory.
-    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
         const TMPFS_MAGIC: i64 = 0x0102_1994;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
@@ -279,7 +279,7 @@ impl Dir {
     ///
     /// # Errors
     /// When that cannot be found out.
-    pub fn has(&self, name: &str) -> Result<bool> {
+    pub(crate) fn has(&self, name: &str) -> Result<bool> {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(rustix::io::Errno::NOENT) => Ok(false),
@@ -288,7 +288,7 @@ impl Dir {
     }
 
     /// Removes a file of the directory; its absence is fine.
-    pub fn remove_file(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_file(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(errno) => Err(Error::os(format!("unlink({})", self.name_of(name)), errno)),
@@ -296,7 +296,7 @@ impl Dir {
     }
 
     /// Removes the directory and what Corten put there: the id is free again.
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         self.remove_notify()?;
         // The record last.
         for name in ["gate", "config.json", ".state.json", "state.json"] {
@@ -328,7 +328,7 @@ impl Dir {
     }
 
     /// The directory's descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 

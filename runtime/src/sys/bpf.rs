@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The name our programs carry in the kernel, by which they are found again.
-pub const NAME: &str = "corten_device";
+pub(crate) const NAME: &str = "corten_device";
 
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
@@ -102,7 +102,7 @@ struct ProgInfo {
 ///
 /// # Errors
 /// EPERM without CAP_BPF or CAP_SYS_ADMIN in the initial user namespace; EINVAL, EACCES when the verifier refuses.
-pub fn load_device_program(insns: &[Insn]) -> io::Result<OwnedFd> {
+pub(crate) fn load_device_program(insns: &[Insn]) -> io::Result<OwnedFd> {
     match load(insns) {
         // Kernels before 5.11 charge programs to RLIMIT_MEMLOCK and answer EPERM when it is too low.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
@@ -157,7 +157,7 @@ fn load(insns: &[Insn]) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As bpf(2).
-pub fn attach(
+pub(crate) fn attach(
     group: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
     instead: Option<BorrowedFd<'_>>,
@@ -177,7 +177,7 @@ pub fn attach(
 ///
 /// # Errors
 /// As bpf(2).
-pub fn detach(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach(group: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attr = AttachAttr {
         target_fd: raw(group),
         attach_bpf_fd: raw(program),
@@ -214,7 +214,7 @@ pub fn attached(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 ///
 /// # Errors
 /// As bpf(2): ENOENT if it is gone, EPERM without CAP_SYS_ADMIN.
-pub fn ours(id: u32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn ours(id: u32) -> io::Result<Option<OwnedFd>> {
     let attr = FdByIdAttr { prog_id: id, next_id: 0, open_flags: 0 };
     // SAFETY: the structure holds numbers only.
     let fd = unsafe { bpf(PROG_GET_FD_BY_ID, &attr) }?;

@@ -11,7 +11,7 @@ use crate::error::{Context, RawErrno, Result};
 use crate::stage::wire::{Message, barrier, kind};
 
 /// How the stage comes to run.
-pub enum Stage<'a> {
+pub(crate) enum Stage<'a> {
     /// The sealed program in this memfd, and the memfd with its operations.
     Sealed {
         /// The stage's own executable.
@@ -25,7 +25,7 @@ pub enum Stage<'a> {
 
 impl Stage<'_> {
     /// The same once more, for a second attempt.
-    pub fn again(&mut self) -> Stage<'_> {
+    pub(crate) fn again(&mut self) -> Stage<'_> {
         match self {
             Stage::Sealed { image, program } => Stage::Sealed { image: *image, program: *program },
             Stage::Linked(words) => Stage::Linked(words),
@@ -58,7 +58,7 @@ impl WayIn {
 }
 
 /// Everything that the launch window needs.
-pub struct Window<'a> {
+pub(crate) struct Window<'a> {
     /// CLONE_NEW* flags.
     pub flags: u64,
     /// How it gets into its control groups.
@@ -118,7 +118,7 @@ impl<'a> Window<'a> {
 /// # Errors
 /// The errno of clone3(2): ENOSYS before Linux 5.7 or behind a filter, ENOSPC at a namespace limit, EAGAIN or EBUSY
 /// from the control group, EPERM without privilege.
-pub fn launch(window: &Window<'_>, stage: Stage<'_>) -> Result<(i32, OwnedFd)> {
+pub(crate) fn launch(window: &Window<'_>, stage: Stage<'_>) -> Result<(i32, OwnedFd)> {
     // Everything that allocates comes before the clone.
     let inherit: Vec<RawFd> = window.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let number = match &stage {
@@ -307,7 +307,7 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
 ///
 /// # Errors
 /// The errno of clone3(2).
-pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
+pub(crate) fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
     sleeper(libc::CLONE_NEWUSER as u64 | flags)
 }
 
@@ -315,7 +315,7 @@ pub fn sleeper_in_userns(flags: u64) -> Result<(i32, OwnedFd)> {
 ///
 /// # Errors
 /// The errno of clone3(2).
-pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
+pub(crate) fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
     let stdin = rustix::stdio::stdin();
     let parent = std::process::id();
     match clone3(&Window::plain(flags, stdin))? {
@@ -328,7 +328,7 @@ pub fn sleeper(flags: u64) -> Result<(i32, OwnedFd)> {
 ///
 /// # Errors
 /// The errno of clone3(2) or of setns(2).
-pub fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
+pub(crate) fn sleeper_in(userns: BorrowedFd<'_>) -> Result<(i32, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
     let parent = std::process::id();
     let (pid, pidfd) = match clone3(&Window::plain(0, write.as_fd()))? {

@@ -6,16 +6,16 @@
 
 pub mod bpf;
 pub mod bump;
-pub mod clone;
-pub mod image;
+pub(crate) mod clone;
+pub(crate) mod image;
 pub mod loopdev;
 pub mod mount;
-pub mod ns;
+pub(crate) mod ns;
 pub mod pages;
-pub mod prctl;
-pub mod probe;
+pub(crate) mod prctl;
+pub(crate) mod probe;
 pub mod random;
-pub mod sched;
+pub(crate) mod sched;
 pub mod spawn;
 pub mod tty;
 pub mod wait;

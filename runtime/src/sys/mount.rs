@@ -23,14 +23,14 @@ pub struct MountAttrChange<'a> {
 
 /// Whether this process may copy mounts: CAP_SYS_ADMIN in the user namespace that owns its mount namespace.
 #[must_use]
-pub fn may_copy() -> bool {
+pub(crate) fn may_copy() -> bool {
     let flags =
         rustix::mount::OpenTreeFlags::OPEN_TREE_CLONE | rustix::mount::OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(rustix::fs::CWD, "/", flags).is_ok()
 }
 
 /// Whether the kernel has mount_setattr(2) (Linux 5.12). Asked once.
-pub fn has_set_attr() -> bool {
+pub(crate) fn has_set_attr() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(ask_set_attr)
 }

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Kind, RawErrno, Result};
 ///
 /// # Errors
 /// ENOTTY when the file is no namespace.
-pub fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
+pub(crate) fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
     const NS_GET_NSTYPE: u32 = 0xb703;
     // SAFETY: NS_GET_NSTYPE takes no argument and returns a number.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
@@ -26,7 +26,7 @@ pub fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
 ///
 /// # Errors
 /// The errno of clone(2), unshare(2), setns(2) or chroot(2).
-pub fn among_mounts_of<T: Send>(
+pub(crate) fn among_mounts_of<T: Send>(
     pid: i32,
     pidfd: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<T> + Send,
@@ -50,7 +50,7 @@ pub fn among_mounts_of<T: Send>(
 }
 
 /// Whether this process is no root of the initial user namespace.
-pub fn unprivileged() -> bool {
+pub(crate) fn unprivileged() -> bool {
     !rustix::process::geteuid().is_root() || in_user_namespace()
 }
 
@@ -59,7 +59,7 @@ pub fn unprivileged() -> bool {
 /// # Errors
 /// The errno of unshare(2) (ENOSPC: too many of them, EPERM) or ioctl(2). Should setns(2) not lead back, the thread is
 /// lost for anything that has to do with the network: that is an error, too.
-pub fn new_network() -> Result<OwnedFd> {
+pub(crate) fn new_network() -> Result<OwnedFd> {
     const PATH: &str = "/proc/thread-self/ns/net";
     let open = || rustix::fs::open(PATH, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let ours = open().call(|| format!("open({PATH})"))?;
@@ -75,7 +75,7 @@ pub fn new_network() -> Result<OwnedFd> {
 
 /// Whether this process is in a user namespace other than the initial one, which has a number of its own
 /// (`PROC_USER_INIT_INO`, linux/proc_ns.h). The shape of the mappings tells nothing: an identity map is no proof.
-pub fn in_user_namespace() -> bool {
+pub(crate) fn in_user_namespace() -> bool {
     const INITIAL: u64 = 0xEFFF_FFFD;
     rustix::fs::stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino != INITIAL)
 }

@@ -2,7 +2,7 @@
 //! prctl(2).
 
 /// Whether `cap` is in this thread's bounding set; `None` when the kernel does not know the capability.
-pub fn bounding_set_has(cap: u32) -> Option<bool> {
+pub(crate) fn bounding_set_has(cap: u32) -> Option<bool> {
     // SAFETY: PR_CAPBSET_READ takes and returns numbers.
     match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(cap), 0, 0, 0) } {
         0 => Some(false),

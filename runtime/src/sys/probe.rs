@@ -2,7 +2,7 @@
 //! Questions to the kernel that change nothing. Its user is `features`.
 
 /// Whether seccomp(2) takes these `SECCOMP_FILTER_FLAG_*`.
-pub fn seccomp_flags(flags: libc::c_ulong) -> bool {
+pub(crate) fn seccomp_flags(flags: libc::c_ulong) -> bool {
     let no_filter: *const libc::sock_fprog = std::ptr::null();
     // SAFETY: flags are checked first (EINVAL for an unknown one); then the null filter gives EFAULT, so that in no
     // case a filter is installed.

@@ -19,7 +19,7 @@ pub fn text() -> std::io::Result<String> {
 ///
 /// # Errors
 /// Those of getrandom(2).
-pub fn texts<const N: usize>() -> std::io::Result<[String; N]> {
+pub(crate) fn texts<const N: usize>() -> std::io::Result<[String; N]> {
     let mut bytes = [[0_u8; 16]; N];
     // Up to 256 bytes come whole.
     getrandom(bytes.as_flattened_mut(), GetRandomFlags::empty())?;

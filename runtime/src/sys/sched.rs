@@ -13,7 +13,7 @@ fn check(result: i64) -> Result<(), RawErrno> {
 ///
 /// # Errors
 /// EPERM without CAP_SYS_RESOURCE when the hard limit is raised.
-pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), RawErrno> {
+pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(), RawErrno> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the structure is initialised and outlives the call; no old limit is asked for.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, 0) })
@@ -55,7 +55,7 @@ struct Attr {
 ///
 /// # Errors
 /// EPERM without CAP_SYS_NICE, EINVAL or EBUSY for parameters that the scheduler refuses.
-pub fn set_attr(pid: i32, attr: &SchedAttr) -> Result<(), RawErrno> {
+pub(crate) fn set_attr(pid: i32, attr: &SchedAttr) -> Result<(), RawErrno> {
     let attr = Attr {
         size: size_of::<Attr>() as u32,
         policy: attr.policy,
@@ -74,7 +74,7 @@ pub fn set_attr(pid: i32, attr: &SchedAttr) -> Result<(), RawErrno> {
 ///
 /// # Errors
 /// EPERM for the real-time class without CAP_SYS_ADMIN or CAP_SYS_NICE.
-pub fn ioprio_set(pid: i32, value: i32) -> Result<(), RawErrno> {
+pub(crate) fn ioprio_set(pid: i32, value: i32) -> Result<(), RawErrno> {
     const IOPRIO_WHO_PROCESS: i32 = 1;
     // SAFETY: numbers only.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid, value) })
@@ -84,7 +84,7 @@ pub fn ioprio_set(pid: i32, value: i32) -> Result<(), RawErrno> {
 ///
 /// # Errors
 /// EINVAL when no CPU of the mask may be used.
-pub fn set_affinity(pid: i32, mask: &[u64]) -> Result<(), RawErrno> {
+pub(crate) fn set_affinity(pid: i32, mask: &[u64]) -> Result<(), RawErrno> {
     // SAFETY: the mask is passed with its length in bytes.
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) })
 }

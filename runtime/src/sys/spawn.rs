@@ -49,7 +49,7 @@ pub fn hand_down(command: &mut Command, fds: Vec<OwnedFd>) {
 }
 
 /// Lets `command` begin with no signal blocked or ignored, and with nothing open but its three streams: it has nothing of whoever called us.
-pub fn begin_afresh(command: &mut Command) {
+pub(crate) fn begin_afresh(command: &mut Command) {
     let begin = || {
         // SAFETY: an all-zero set is a set with nothing in it; numbers only otherwise. What is open is closed by exec.
         unsafe {
@@ -71,7 +71,7 @@ pub fn begin_afresh(command: &mut Command) {
 }
 
 /// Lets `command` be killed when the thread that started it ends, however that comes about.
-pub fn end_with_us(command: &mut Command) {
+pub(crate) fn end_with_us(command: &mut Command) {
     let parent = std::process::id() as libc::pid_t;
     let ask = move || {
         // SAFETY: numbers only.

@@ -53,7 +53,7 @@ fn is_ours(tty: BorrowedFd<'_>) -> bool {
 
 /// Whether what a container's terminal says goes to a terminal that is raw because of us: standard output is the one that
 /// [`Raw::enter`] takes over at standard input. Any other ends lines in its own way, and must not be given lines that have ended already.
-pub fn is_relayed_unchanged() -> bool {
+pub(crate) fn is_relayed_unchanged() -> bool {
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     is_ours(stdin.as_fd()) && are_one(stdin.as_fd(), stdout.as_fd())
 }

@@ -29,14 +29,6 @@ pub fn stats(home: &Home, id: &str) -> Result<Usage> {
     Watch::of(Container::open(home, id)?)?.stats()
 }
 
-/// A watch for processes of a container that are killed for want of memory: its descriptor is for poll, epoll.
-///
-/// # Errors
-/// As [`stats`]; `Kind::Unsupported` also without the memory controller.
-pub fn oom_watch(home: &Home, id: &str) -> Result<OomWatch> {
-    Watch::of(Container::open(home, id)?)?.group.oom_watch()
-}
-
 /// A container that is followed until its end.
 #[derive(Debug)]
 pub struct Watch {

@@ -20,7 +20,7 @@ use std::os::fd::BorrowedFd;
 
 pub use create::create;
 pub use delete::delete;
-pub use events::{Usage, Watch, oom_watch, stats, watch};
+pub use events::{Usage, Watch, stats, watch};
 pub use exec::exec;
 pub use kill::kill;
 pub use pause::{pause, resume};

@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::cgroup::DevicePlan;
-use crate::cgroup::{GroupDir, Version};
+use crate::cgroup::Version;
+use crate::cgroup::record::GroupDir;
 
 fn record(version: Version) -> Record {
     let group = |mount: &str, controllers: &[&str]| GroupDir {

@@ -49,7 +49,7 @@ impl Group {
     ///
     /// # Errors
     /// `Kind::Peer` when systemd refuses or does not answer in time; it then has changed nothing.
-    pub fn set_properties(&self, plan: &GroupPlan) -> Result<()> {
+    pub(crate) fn set_properties(&self, plan: &GroupPlan) -> Result<()> {
         let (Some(unit), Some(wanted)) = (&self.record.unit, &plan.unit) else { return Ok(()) };
         // On v1 systemd takes all devices away for a moment before it gives some back: the container must not see it.
         let devices =

@@ -19,7 +19,7 @@ use crate::cgroup::{systemd, v1, v2};
 use crate::error::{Error, Kind, Result, WithStep};
 
 /// Keeps the record of groups that are being made.
-pub type Note<'a> = dyn FnMut(&Record) -> Result<()> + 'a;
+pub(crate) type Note<'a> = dyn FnMut(&Record) -> Result<()> + 'a;
 
 const APPLYING: &str = "unable to apply cgroup configuration";
 /// runc's words.

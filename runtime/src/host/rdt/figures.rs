@@ -81,7 +81,7 @@ pub struct Occupancy {
 
 /// The figures now; those of a group that has gone are empty.
 #[must_use]
-pub fn figures(groups: &ResctrlGroups) -> Figures {
+pub(crate) fn figures(groups: &ResctrlGroups) -> Figures {
     let (Some(class), Some(group)) = (groups.groups.first(), groups.groups.last()) else {
         return Figures::default();
     };

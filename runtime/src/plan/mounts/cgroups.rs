@@ -58,7 +58,7 @@ pub(super) fn steps(entry: &Reading, steps: &mut Vec<MountStep>) -> Result<()> {
 /// ownership"): in a user namespace, which makes the user somebody else than the host's, with a new cgroup namespace and a
 /// writable mount of the unified hierarchy at its usual place.
 #[must_use]
-pub fn group_owner(
+pub(crate) fn group_owner(
     steps: &[MountStep],
     namespaces: &Namespaces,
     cgroup: &cgroup::GroupPlan,

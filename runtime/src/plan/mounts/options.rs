@@ -159,7 +159,7 @@ fn effect(name: &str) -> Option<Effect> {
 
 /// The propagation of that name, for `rootfsPropagation` as well.
 #[must_use]
-pub fn propagation(name: &str) -> Option<Propagation> {
+pub(crate) fn propagation(name: &str) -> Option<Propagation> {
     match effect(name)? {
         Effect::Propagation { flag, tree } => Some(Propagation { flag, recursive: tree }),
         _ => None,
@@ -256,7 +256,7 @@ impl MountOptions {
     /// access time and `nodiratime` are one group of their own, as they are for mount(2). Options for the whole tree come
     /// last, so what they settle is left to them.
     #[must_use]
-    pub fn of_bind(&self) -> Attrs {
+    pub(crate) fn of_bind(&self) -> Attrs {
         let Attrs { mut set, mut clear, .. } = self.attrs;
         if set & NODIRATIME != 0 {
             clear |= libc::MOUNT_ATTR__ATIME;

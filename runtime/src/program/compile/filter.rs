@@ -16,9 +16,9 @@ use crate::seccomp::{Filter, SeccompData, SockFilter};
 use crate::stage::wire::{AVOID_PPOLL, AVOID_SETSID, barrier};
 
 /// CAP_SYS_ADMIN's bit.
-pub const ADMIN: u64 = 1 << 21;
+pub(crate) const ADMIN: u64 = 1 << 21;
 /// CAP_SYS_PTRACE's bit.
-pub const PTRACE: u64 = 1 << 19;
+pub(crate) const PTRACE: u64 = 1 << 19;
 
 /// How a process that enters a container's pid namespace gets there with its filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) fn entrance(pid: bool, filter: Option<&Filter>, process: &Process) ->
 
 /// Whether the process would be in the pid namespace that it enters with a CAP_SYS_ADMIN that is only lent: the profile refuses
 /// the hop that would come after the filter.
-pub fn enters_with_admin(filter: Option<&Filter>, process: &Process) -> bool {
+pub(crate) fn enters_with_admin(filter: Option<&Filter>, process: &Process) -> bool {
     let lent = filter.is_some_and(|filter| lends(process, filter));
     lent && process.caps.permitted & ADMIN == 0 && entrance(true, filter, process) == Entrance::Hop
 }
