@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is asked of the runtime: the verbs' arguments as plain data.
 //!
-//! The command line (and later the shim's RPCs) turn their input into these; nothing here is read from a bundle.
+//! The command line turns its flags into these, the shim its requests (`shim/src/driver.rs`). Nothing here comes from a
+//! bundle, nothing is checked yet but its form.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +30,7 @@ pub enum Manager {
 pub struct Home<'a> {
     /// The state root, absolute (`/run/corten`).
     pub root: PathBuf,
-    /// Which cgroup driver.
+    /// Who makes control groups.
     pub manager: Manager,
     /// Whether a lack of permission for cgroups is put up with as long as nothing was asked of them (`--rootless`);
     /// `None`: for everybody but root of the initial user namespace.

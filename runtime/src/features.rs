@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `features`: what this build can do (runtime-spec features.md; reference section 12).
+//! `features`: what this build can do (runtime-spec features.md; compatibility J6).
 //!
 //! Clients decide by it what they may ask for, so a list comes from the table that the code itself reads, and what
 //! is not built yet is told as absent.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The terminal (config.md#process `terminal`). Counterpart: `host/console.rs` receives its master.
+//! The terminal (config.md#process `terminal`): opened in the container's own devpts, so that its name is right in there,
+//! and its master sent out. Counterpart: `hand_over_console` in `host/ready.rs`.
 
 use super::sys::{self, Fault, Result};
 use super::wire::{Rec, aux};

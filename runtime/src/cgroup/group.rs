@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A container's groups, alive: made from a [`GroupPlan`] or found again from a [`Record`].
+//! A container's groups, found again from a [`Record`]: freezing, killing, signalling, listing and removing what is in them.
 //!
-//! What is the same on v1 and v2 stands here; `v1` and `v2` have the rest. All of it goes through [`Group::dir`], which
-//! gives groups that are known to be the container's ([`Own`]) and no others: what has one's name is not looked at. A
-//! group that has vanished is no error for whoever wants it gone.
+//! They are made in `group/make.rs`, and written in `group/apply.rs`; `stats`, `oom` and `update` read and change them. What
+//! is the same on v1 and v2 stands here; `v1` and `v2` have the rest. All of it goes through [`Group::dir`], which gives
+//! groups that are known to be the container's ([`Own`]) and no others: another's that has taken the name is left alone.
+//! A group that has vanished is no error for whoever wants it gone.
 
 #![forbid(unsafe_code)]
 

@@ -2,8 +2,10 @@
 //! The systemd column of the table of limits: what is written to a cgroup file, as properties of a unit; device rules
 //! likewise; and the properties that an annotation may set. Pure.
 //!
-//! Each conversion starts from the very text that the file gets, so that what systemd believes and what the kernel has
-//! agree: systemd may write its own at any time (`daemon-reload`, `systemctl set-property`).
+//! systemd may write its own belief into the files at any time (`daemon-reload`, `systemctl set-property`), so that and
+//! what the kernel has must agree. Each conversion starts from the very text that the file gets; where systemd's unit is
+//! coarser (a CPU quota in steps of a hundredth of a CPU), the file gets what systemd would make of it (`kept_quota`).
+//! A property that older releases of systemd lack is marked `newer`: a refusal costs that property, not the container.
 
 #![forbid(unsafe_code)]
 

@@ -3,8 +3,8 @@
 //!
 //! A scope cannot be without a process, and a container's must exist before anything is born in it: its limits are to
 //! hold from the first instruction, and mounts may name it. So a [`Holder`] keeps it until then (decisions/0015). One
-//! StartTransientUnit with everything in it, and the end of its job, is all that is said: no property is read or set
-//! afterwards, and the group's path is asked of the kernel.
+//! StartTransientUnit with everything in it, and the end of its job, is all that is said at a create: no property is read,
+//! none is set before an `update` changes a limit, and the group's path is asked of the kernel.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Opening what the stage inherits: mount trees, namespaces (design: sources are opened by the host
-//! before any namespace exists). What a descriptor names cannot be exchanged any more.
+//! Opening what the stage inherits: mount trees, files, namespaces. The host does it, in its own namespaces, before the
+//! container's exist (docs/ARCHITECTURE.md, "Why this order", 3). What a descriptor names cannot be exchanged any more.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which namespaces a container gets (config-linux.md#namespaces). Counterparts: `host/launch.rs`, the stage's
-//! `setns`, `unshare` and `hop` operations.
+//! Which namespaces a container gets (config-linux.md#namespaces). Counterparts: `host/birth.rs`, which
+//! clones into the new ones, and the stage's `setns`, `unshare` and `hop` operations.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Resource limits (config.md#posix-process). Set by the host at Ready through prlimit(2): raising a hard limit
-//! needs CAP_SYS_RESOURCE in the initial user namespace.
+//! Resource limits (config.md#posix-process): known names, each once, no soft limit above its hard one.
+//!
+//! They are set in two steps, since a hard limit can be raised with privileges only (CAP_SYS_RESOURCE in the initial user
+//! namespace), while a tiny RLIMIT_NOFILE or RLIMIT_NPROC must not hamper the set-up. The stage raises hard limits while
+//! it is privileged; what it is refused the host raises at Ready, from outside; the limits themselves the stage sets
+//! last, before the filter and the exec. Counterparts: `rlimits` in `stage/identity.rs` and in `host/ready.rs`.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The invariants of every program, checked before anything is done (design: security by construction).
+//! The invariants of every program, checked before anything is done (docs/ARCHITECTURE.md, "Invariants"): a mistake in the plan
+//! or in THE ORDER ends here, not in a container with a hole.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Namespaces: what kind a file is, and looking at another's mounts.
+//! Namespaces: what kind a file is, which we are in, a new one of the network, and a look at another's mounts.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
