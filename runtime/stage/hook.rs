@@ -11,7 +11,6 @@ use super::{Stage, fault};
 /// How much of a hook's output is kept for the message.
 pub(super) const OUTPUT: usize = 4096;
 
-/// A running hook.
 struct Running {
     pid: i32,
     pidfd: i32,

@@ -378,7 +378,6 @@ impl Stage {
     }
 }
 
-/// Index of a slot reference.
 fn slot_index(reference: i32) -> usize {
     (-1_i32).wrapping_sub(reference) as usize
 }

@@ -692,7 +692,6 @@ pub fn default_signal(signal: u32) {
     let _ = sys!(RT_SIGACTION, signal, action.as_ptr(), 0, 8);
 }
 
-/// Ignores `signal`.
 pub fn ignore_signal(signal: u32) {
     const SIG_IGN: u64 = 1;
     let action = [SIG_IGN, 0, 0, 0];

@@ -15,7 +15,6 @@ pub fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Now.
 pub fn now() -> Timestamp {
     stamp(Some(since_epoch()))
 }

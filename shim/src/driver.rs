@@ -39,11 +39,9 @@ pub enum Driver {
 pub struct Wish {
     /// The container.
     pub id: String,
-    /// Its bundle.
     pub bundle: PathBuf,
     /// Its descriptors.
     pub stdio: Stdio,
-    /// Its options.
     pub options: Options,
     /// Who hears of its end.
     pub reaper: Reaper,

@@ -42,7 +42,6 @@ pub struct ProcessExit {
 }
 
 impl ProcessExit {
-    /// Now.
     pub fn now(exit: Exit) -> ProcessExit {
         let status = match exit {
             Exit::Code(code) => code as u32 & 0xff,
@@ -52,7 +51,6 @@ impl ProcessExit {
     }
 }
 
-/// A process.
 pub struct TaskProcess {
     /// Empty for init.
     pub exec_id: String,

@@ -56,7 +56,6 @@ pub struct ShimRecord {
 /// An end as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedExit {
-    /// Exit status.
     pub status: u32,
     /// When, since the epoch.
     pub at: Duration,

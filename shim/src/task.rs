@@ -23,9 +23,7 @@ use crate::threads::Crew;
 
 /// A container.
 pub struct Task {
-    /// Its id.
     pub id: String,
-    /// Its bundle.
     pub bundle: PathBuf,
     /// The runtime that made it.
     pub driver: Driver,

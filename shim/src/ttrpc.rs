@@ -12,9 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The largest message (ttrpc's PROTOCOL.md).
 pub const MOST: u32 = 4 << 20;
-/// A request.
 pub const REQUEST: u8 = 1;
-/// A response.
 pub const RESPONSE: u8 = 2;
 /// The client means to send more: a stream, which none of our methods is.
 pub const REMOTE_OPEN: u8 = 2;

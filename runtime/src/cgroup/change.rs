@@ -35,7 +35,6 @@ pub struct Change {
 /// Limits in bytes that the usage must not exceed already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Check {
-    /// Of memory.
     pub memory: Option<u64>,
     /// Of memory and swap together.
     pub memory_and_swap: Option<u64>,

@@ -38,7 +38,6 @@ pub enum Type {
 /// Which devices a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Devices {
-    /// Type.
     pub kind: Type,
     /// Major number; `None` is every one.
     pub major: Option<u32>,
@@ -46,10 +45,8 @@ pub struct Devices {
     pub minor: Option<u32>,
 }
 
-/// One rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
-    /// For these devices.
     pub devices: Devices,
     /// Bits of `rwm` (m = 1, r = 2, w = 4).
     pub access: u8,

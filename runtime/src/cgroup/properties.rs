@@ -20,7 +20,6 @@ use crate::spec::Resources;
 pub struct Property {
     /// Its name on the bus.
     pub name: &'static str,
-    /// Its value.
     pub value: Value,
     /// Not every systemd of today knows it (in this form): it is done without where it is refused.
     pub newer: bool,

@@ -36,7 +36,6 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnitRecord {
-    /// Its name.
     pub name: String,
     /// It is the user's manager that has it, not the system's.
     #[serde(default)]
@@ -46,7 +45,6 @@ pub struct UnitRecord {
     pub keeps_failed: bool,
 }
 
-/// One group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupDir {

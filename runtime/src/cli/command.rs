@@ -44,7 +44,6 @@ pub struct Arity {
 }
 
 impl Arity {
-    /// Exactly `count`.
     pub const fn exactly(count: usize) -> Self {
         Arity { min: count, max: count }
     }
@@ -127,7 +126,6 @@ impl Subcommand {
     }
 }
 
-/// The subcommands.
 pub fn subcommands() -> &'static [Subcommand] {
     &SUBCOMMANDS
 }

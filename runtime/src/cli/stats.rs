@@ -10,7 +10,6 @@ use corten::host::rdt::Figures;
 use corten::verbs::Usage;
 use serde::Serialize;
 
-/// One event.
 #[derive(Debug, Serialize)]
 pub struct Event<'a> {
     #[serde(rename = "type")]

@@ -27,7 +27,6 @@ const OUTPUT: usize = 4096;
 /// What came from the stage.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The message.
     pub message: Message,
     /// The descriptor that came with it.
     pub fd: Option<OwnedFd>,

@@ -51,7 +51,6 @@ pub(crate) enum Fate {
 /// What the stage comes to next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// A barrier.
     Barrier,
     /// The exec of the user's program.
     Exec,

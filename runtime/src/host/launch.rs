@@ -32,7 +32,6 @@ pub(super) const STARTING: &str = "unable to start container process";
 pub(crate) enum LaunchPurpose<'a> {
     /// `create` and `run`.
     Create {
-        /// The plan.
         plan: &'a Plan,
         /// The container's directory, taken and locked.
         dir: &'a Dir,
@@ -41,7 +40,6 @@ pub(crate) enum LaunchPurpose<'a> {
         /// The bytes of its configuration.
         config: &'a [u8],
     },
-    /// `exec`.
     Exec {
         /// Init's pidfd.
         init: OwnedFd,
@@ -58,9 +56,7 @@ pub(crate) enum LaunchPurpose<'a> {
 pub(crate) struct Subject<'a> {
     /// The container's id.
     pub id: &'a str,
-    /// The bundle.
     pub bundle: &'a Path,
-    /// The process.
     pub process: Option<&'a Process>,
     /// The seccomp agent.
     pub listener: Option<&'a Listener>,

@@ -38,7 +38,6 @@ pub(super) enum Undo<'a> {
     NetDevice(Rc<Moved>),
 }
 
-/// The journal.
 #[derive(Default)]
 pub(super) struct Journal<'a>(Vec<Undo<'a>>);
 

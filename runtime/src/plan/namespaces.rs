@@ -133,7 +133,6 @@ impl Namespaces {
         self.join_of(kind).is_some()
     }
 
-    /// The namespace of this kind that is joined.
     #[must_use]
     pub(crate) fn join_of(&self, kind: NsKind) -> Option<&Join> {
         self.join.iter().find(|join| join.kind == kind)

@@ -10,7 +10,6 @@ use super::text::{escape, filled, printable};
 use crate::error::{Error, Result};
 use crate::spec::Spec;
 
-/// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetDevice {
     /// JSON pointer, `/linux/netDevices/eth0`.

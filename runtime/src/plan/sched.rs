@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::spec;
 use crate::sys::sched::SchedAttr;
 
-/// A scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scheduler {
     /// What the kernel is told.

@@ -22,7 +22,6 @@ pub(crate) enum FilterAnswer {
 pub(crate) struct SeccompData {
     /// Number in this machine's own ABI.
     pub number: i64,
-    /// Arguments.
     pub arguments: [u64; 6],
 }
 

@@ -73,7 +73,6 @@ const fn blob() -> [u8; BLOB_LEN] {
     blob
 }
 
-/// The name in a row.
 pub(super) fn name(row: usize) -> &'static [u8] {
     &BLOB[usize::from(OFFSETS[row])..usize::from(OFFSETS[row + 1])]
 }

@@ -37,7 +37,6 @@ use crate::refusal::Result;
 /// What a client wants: paths of FIFOs, URIs, or nothing.
 #[derive(Debug, Clone, Default)]
 pub struct StreamPaths {
-    /// A terminal.
     pub terminal: bool,
     /// Where input comes from.
     pub stdin: String,
@@ -54,7 +53,6 @@ pub struct Owner {
     pub ids: (u32, u32),
     /// The container.
     pub id: String,
-    /// Its namespace.
     pub namespace: String,
     /// Who hears of the logger's end.
     pub reaper: Reaper,

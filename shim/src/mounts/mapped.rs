@@ -90,7 +90,6 @@ impl Layers {
         Ok(Some(layers))
     }
 
-    /// Removes what there is for `rootfs`.
     pub fn remove(rootfs: &Path) {
         drop(Layers(Layers::place(rootfs)));
     }

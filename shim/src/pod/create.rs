@@ -35,7 +35,6 @@ struct Done {
 }
 
 impl Pod {
-    /// `Create`.
     pub async fn create(self: &Rc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         check_id(&request.id)?;
         if !request.checkpoint.is_empty() {

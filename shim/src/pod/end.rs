@@ -54,7 +54,6 @@ impl Pod {
         task.askers.run(kill).await
     }
 
-    /// `Delete`.
     pub async fn delete(self: &Rc<Self>, request: &DeleteRequest) -> Result<DeleteResponse> {
         if request.exec_id.is_empty() {
             self.give_up_create(&request.id);

@@ -37,7 +37,6 @@ impl Pod {
         Ok(PidsResponse { processes, ..Default::default() })
     }
 
-    /// `Stats`.
     pub async fn stats(&self, request: &StatsRequest) -> Result<StatsResponse> {
         let task = self.task(&request.id)?;
         let Some(group) = task.group.clone() else {
@@ -47,7 +46,6 @@ impl Pod {
         Ok(StatsResponse { stats: MessageField::some(stats), ..Default::default() })
     }
 
-    /// `Pause`.
     pub async fn pause(&self, request: &PauseRequest) -> Result<()> {
         let task = self.task(&request.id)?;
         let _turn = task.turn.lock().await;
@@ -61,7 +59,6 @@ impl Pod {
         Ok(())
     }
 
-    /// `Resume`.
     pub async fn resume(&self, request: &ResumeRequest) -> Result<()> {
         let task = self.task(&request.id)?;
         let _turn = task.turn.lock().await;
@@ -75,7 +72,6 @@ impl Pod {
         Ok(())
     }
 
-    /// `Update`.
     pub async fn update(&self, request: UpdateTaskRequest) -> Result<()> {
         let task = self.task(&request.id)?;
         let resources = request.resources.into_option().map(|any| any.value).unwrap_or_default();

@@ -50,7 +50,6 @@ impl Pod {
         Ok(())
     }
 
-    /// `Start`.
     pub async fn start(self: &Rc<Self>, request: &StartRequest) -> Result<StartResponse> {
         let task = self.task(&request.id)?;
         let pid = match request.exec_id.as_str() {

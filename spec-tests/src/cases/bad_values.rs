@@ -105,7 +105,6 @@ pub const GENERAL: &[Bad] = &[
     .crun("does not say where"),
 ];
 
-/// Scheduling.
 pub const SCHEDULING: &[Bad] = &[
     bad(
         "scheduler-without-policy",

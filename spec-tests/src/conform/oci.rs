@@ -91,7 +91,6 @@ pub fn holds(suite: &Suite) -> bool {
     })
 }
 
-/// The section.
 pub fn section(suite: &Suite) -> String {
     let count = |runtime: &str| suite.values().filter(|row| passes(row, runtime)).count();
     let mut text = String::from("## The OCI runtime-tools validation suite\n\n");

@@ -98,7 +98,6 @@ impl Bundle {
         self.push("/mounts", json!({"type": kind, "source": source, "destination": dest, "options": options}))
     }
 
-    /// Without the mount on `dest`.
     pub fn without_mount(mut self, dest: &str) -> Self {
         if let Some(list) = self.config["mounts"].as_array_mut() {
             list.retain(|mount| mount["destination"] != dest);
@@ -115,7 +114,6 @@ impl Bundle {
         }
     }
 
-    /// Without a namespace of this kind.
     pub fn without_namespace(mut self, kind: &str) -> Self {
         if let Some(list) = self.config["linux"]["namespaces"].as_array_mut() {
             list.retain(|namespace| namespace["type"] != kind);

@@ -105,7 +105,6 @@ pub type Verdict = Result<(), Trouble>;
 
 type Body = Box<dyn Fn(&Test) -> Verdict + Send + Sync>;
 
-/// One case.
 pub struct Case {
     pub name: String,
     pub needs: Vec<Need>,

@@ -26,7 +26,6 @@ pub struct Delivery {
 }
 
 impl Receiver {
-    /// Listens at `path`.
     pub fn listen(path: &Path) -> Result<Self, Trouble> {
         Ok(Self { listener: UnixListener::bind(path)?, path: path.to_owned() })
     }

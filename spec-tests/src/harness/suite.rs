@@ -37,7 +37,6 @@ pub fn read(
     Ok(())
 }
 
-/// A number as the value of `option`.
 pub fn number<T: std::str::FromStr>(option: &str, value: &mut Value) -> Result<Option<T>, String> {
     value()?.parse().map(Some).map_err(|_| format!("{option} takes a number"))
 }

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 
 use crate::sys;
 
-/// The report.
 pub fn everything() -> Value {
     let status = status();
     let of_process = json!({

@@ -16,7 +16,6 @@ use super::wire::{Fields, Message};
 use crate::check;
 use crate::harness::case::{Trouble, Verdict};
 
-/// One event.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Event {
     /// `create`, `start`, `exec-added`, `exec-started`, `exit`, `delete`, `oom`, `paused`, `resumed` …

@@ -128,7 +128,6 @@ impl Task {
         Message::new().text(1, &self.id).text(2, exec)
     }
 
-    /// The request of Create.
     pub fn create_request(&self, bundle: &Bundle, io: &Io, rootfs: &[Message], options: &Message) -> Message {
         let message = Message::new().text(1, &self.id).text(2, &bundle.dir.to_string_lossy());
         let message = rootfs.iter().fold(message, |message, mount| message.message(3, mount));

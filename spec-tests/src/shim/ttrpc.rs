@@ -71,7 +71,6 @@ pub fn read_frame(socket: &mut impl Read) -> std::io::Result<(u32, u8, Vec<u8>)>
     Ok((u32::from_be_bytes([e, f, g, h]), kind, payload))
 }
 
-/// A Request message.
 pub fn request(service: &str, method: &str, payload: &Message) -> Message {
     Message::new().text(1, service).text(2, method).message(3, payload)
 }

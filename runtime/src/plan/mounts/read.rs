@@ -43,11 +43,9 @@ pub(super) struct Reading<'a> {
     pub(super) target: String,
     /// Its place in the list.
     index: usize,
-    /// Options.
     pub(super) options: MountOptions,
     /// The file system type, if one is given.
     kind: Option<&'a str>,
-    /// The source, if one is given.
     pub(super) source: Option<&'a str>,
     /// The mapping of ids, if one is asked for.
     pub(super) idmap: Option<Idmap>,

@@ -103,7 +103,6 @@ impl Step {
         self.word(0)
     }
 
-    /// The request, for a task in the bundle `b`.
     pub fn request(&self, d: &Daemon, task: &Task, b: &Bundle, io: &Io, options: &Message) -> Message {
         let about = Message::new().text(1, &task.id).text(2, &self.process);
         match self.verb.as_str() {

@@ -26,7 +26,6 @@ use crate::shim::wire::Message;
 /// How long an answer, or an end that must come, may take at most.
 pub const PATIENCE: f64 = 30.0;
 
-/// A container of a performance.
 pub struct Container {
     pub bundle: Bundle,
     pub task: Option<Task>,
@@ -45,7 +44,6 @@ pub struct Container {
     pub doomed: Vec<String>,
 }
 
-/// A performance.
 pub struct Stage<'a> {
     pub d: &'a Daemon<'a>,
     pub plan: &'a Plan,
