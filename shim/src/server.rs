@@ -38,7 +38,7 @@ const LEAST: usize = 1 << 10;
 const WAITING: usize = 8192;
 
 static ROOM: Semaphore = Semaphore::const_new(UNDER_WAY);
-static SEATS: Semaphore = Semaphore::const_new(WAITING);
+static WAITS: Semaphore = Semaphore::const_new(WAITING);
 
 /// A client, as its requests know it.
 #[derive(Clone)]
@@ -125,7 +125,7 @@ async fn answer(
     drop(message);
     let limit = u64::try_from(request.timeout_nano).ok().filter(|limit| *limit > 0);
     if rpc::only_waits(&request.method) {
-        let Ok(_seat) = SEATS.try_acquire() else {
+        let Ok(_permit) = WAITS.try_acquire() else {
             return Err(Refusal::exhausted(format!("{WAITING} requests wait already")));
         };
         rpc::shorten(&mut request);

@@ -82,7 +82,7 @@ impl Crew {
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (told, answer) = oneshot::channel();
     // The name that ps -L shows stays what it was.
-    let thread = std::thread::Builder::new().name("operator".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("verb".into()).stack_size(STACK);
     thread
         .spawn(move || {
             // Whoever asked may have gone.

@@ -159,8 +159,8 @@ mod tests {
     fn a_dead_socket_is_replaced_and_a_live_one_found() {
         let dir = std::env::temp_dir().join(format!("corten-socket-{}", std::process::id()));
         let path = dir.join("s");
-        let Ok(Found::Ours(seat)) = find_or_bind(&path) else { panic!("not ours") };
-        let first = seat.take_over().unwrap();
+        let Ok(Found::Ours(listener)) = find_or_bind(&path) else { panic!("not ours") };
+        let first = listener.take_over().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(find_or_bind(&path), Ok(Found::Server)));
         drop(first);

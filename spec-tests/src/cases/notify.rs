@@ -23,7 +23,7 @@ pub fn cases() -> Vec<Case> {
         case("notify/run-detached-returns-when-ready", |t| {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.probe("notify READY=1 -- forever");
-            let done = t.complete(manager.told(t.bundle_command("run -d", &b)?))?;
+            let done = t.complete(manager.with_socket(t.bundle_command("run -d", &b)?))?;
             done.ok()?;
             same(
                 "what came",
@@ -35,10 +35,10 @@ pub fn cases() -> Vec<Case> {
         case("notify/start-returns-when-ready", |t| {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.probe("report-to /tmp/report -- notify READY=1 -- forever").writable();
-            t.complete(manager.told(t.bundle_command("create", &b)?))?.ok()?;
+            t.complete(manager.with_socket(t.bundle_command("create", &b)?))?.ok()?;
             let mut start = t.runtime();
             start.args(["start", &b.id]);
-            t.complete(manager.told(start))?.ok()?;
+            t.complete(manager.with_socket(start))?.ok()?;
             same("what came", manager.heard()?.len(), 3)?;
             let report = std::fs::read_to_string(b.rootfs("tmp/report"))?;
             let r = crate::harness::report::Report(serde_json::from_str(&report)?);
@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
         case("notify/in-the-foreground", |t| {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.probe("notify READY=1 -- sleep 0.2 -- exit 7");
-            t.complete(manager.told(t.bundle_command("run", &b)?))?.exits(7)?;
+            t.complete(manager.with_socket(t.bundle_command("run", &b)?))?.exits(7)?;
             let heard = manager.heard()?;
             check!(heard.first().is_some_and(|first| first == "READY=1"), "{heard:?}");
             check!(heard.get(1).is_some_and(|second| second.starts_with("MAINPID=")), "{heard:?}");
@@ -59,14 +59,14 @@ pub fn cases() -> Vec<Case> {
         case("notify/an-end-without-a-word", |t| {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.probe("sleep 0.1");
-            t.complete(manager.told(t.bundle_command("run -d", &b)?))?.ok()?;
+            t.complete(manager.with_socket(t.bundle_command("run -d", &b)?))?.ok()?;
             manager.silent()
         })
         .runc("never returns: it looks for the process, which nobody reaps while it does"),
         case("notify/status-is-passed-on-and-main-pids-are-not", |t| {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.probe("notify STATUS=halfway MAINPID=1 FDSTORE=1 -- notify READY=1 -- forever");
-            t.complete(manager.told(t.bundle_command("run -d", &b)?))?.ok()?;
+            t.complete(manager.with_socket(t.bundle_command("run -d", &b)?))?.ok()?;
             let heard = manager.heard()?;
             let want = ["STATUS=halfway".into(), "READY=1".into(), format!("MAINPID={}", t.pid(&b)?)];
             same("what came", heard.iter().take(3).collect::<Vec<_>>(), want.iter().collect::<Vec<_>>())
@@ -77,7 +77,7 @@ pub fn cases() -> Vec<Case> {
             let manager = Manager::listen(t)?;
             let b = ready(t)?.set("/process/user", json!({"uid": 1000, "gid": 1000})).user_namespace();
             let b = b.probe("notify READY=1 -- forever");
-            t.complete(manager.told(t.bundle_command("run -d", &b)?))?.ok()?;
+            t.complete(manager.with_socket(t.bundle_command("run -d", &b)?))?.ok()?;
             same("what came", manager.heard()?.len(), 3)
         })
         .crun(CRUN),
@@ -123,7 +123,7 @@ impl Manager {
         Ok(Manager { path, heard })
     }
 
-    fn told(&self, mut command: Command) -> Command {
+    fn with_socket(&self, mut command: Command) -> Command {
         command.env("NOTIFY_SOCKET", &self.path);
         command
     }

@@ -38,7 +38,7 @@ fn run(words: &[String]) -> Result<ExitCode, String> {
             "--runtime" => runtime = value()?.into(),
             "--rootfs-debian" => debian = Some(value()?.into()),
             "--alone" => alone = true,
-            _ => return options.take(arg, value),
+            _ => return options.take_option(arg, value),
         }
         Ok(true)
     })?;

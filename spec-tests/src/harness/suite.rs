@@ -58,7 +58,7 @@ pub struct Options {
 
 impl Options {
     /// Takes `arg` if it is one of these options.
-    pub fn take(&mut self, arg: &str, value: &mut Value) -> Result<bool, String> {
+    pub fn take_option(&mut self, arg: &str, value: &mut Value) -> Result<bool, String> {
         match arg {
             "--env" => self.env = value()?,
             "--filter" => self.filters.push(value()?),

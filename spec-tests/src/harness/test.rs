@@ -78,7 +78,7 @@ impl Test {
         Ok(())
     }
 
-    fn number(&self) -> usize {
+    fn next_number(&self) -> usize {
         self.count.set(self.count.get() + 1);
         self.count.get()
     }
@@ -95,7 +95,7 @@ impl Test {
 
     /// A new bundle with an id and a cgroup path of its own, whose container reports what it sees.
     pub fn bundle(&self) -> Result<Bundle, Trouble> {
-        let n = self.number();
+        let n = self.next_number();
         let id = format!("{}-{n}", self.place.mark);
         let cgroup = format!("/{id}");
         Bundle::make(self.path(&format!("bundle-{n}")), id, &cgroup, &std::env::current_exe()?)
@@ -112,7 +112,7 @@ impl Test {
 
     /// A name for files of output, to which endings are put.
     pub fn new_output(&self) -> PathBuf {
-        self.path("out").join(self.number().to_string())
+        self.path("out").join(self.next_number().to_string())
     }
 
     /// Starts a command with its output going to files (a container may keep them open for ever).

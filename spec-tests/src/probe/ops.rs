@@ -143,18 +143,18 @@ fn make_node(path: &Path, kind: &str, major: i64, minor: i64) -> Answer {
 /// What the kernel says to making such a node, and to opening the one below /nodes to read, to write, and for both.
 fn device(kind: &str, major: i64, minor: i64) -> Answer {
     let made = Path::new("/nodes/made");
-    let mut all = vec![told(&make_node(made, kind, major, minor))];
+    let mut all = vec![ok_or_errno(&make_node(made, kind, major, minor))];
     fs::remove_file(made).ok();
     let path = format!("/nodes/{kind}{major}-{minor}");
     for (read, write) in [(true, false), (false, true), (true, true)] {
         let mut options = OpenOptions::new();
         let options = options.read(read).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        all.push(told(&plain(options.open(&path).map(drop))));
+        all.push(ok_or_errno(&plain(options.open(&path).map(drop))));
     }
     Ok(json!(all.join(" ")))
 }
 
-fn told(answer: &Answer) -> String {
+fn ok_or_errno(answer: &Answer) -> String {
     answer.as_ref().map_or_else(|errno| errno_name(*errno), |_| "ok".to_owned())
 }
 

@@ -307,7 +307,7 @@ fn run(options: &Options, words: &[String]) -> Result<ExitCode, String> {
         let mut values = [Vec::new(), Vec::new()];
         for _ in 0..options.rounds.unwrap_or(figure.rounds).min(figure.rounds) {
             for (which, values) in values.iter_mut().enumerate() {
-                match take(words, which, line) {
+                match measure_once(words, which, line) {
                     Ok(value) => values.push(value),
                     Err(reason) => {
                         eprintln!("{} ({}): {reason}", figure.name, ["Corten", "Go"][which]);
@@ -342,7 +342,7 @@ fn measurement(line: usize) -> Case {
     })
 }
 
-fn take(words: &[String], which: usize, line: usize) -> Result<f64, String> {
+fn measure_once(words: &[String], which: usize, line: usize) -> Result<f64, String> {
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut command = Command::new(this);
     command.args(words).args(["--one", &format!("{which},{line}")]);

@@ -45,7 +45,7 @@ fn run(words: &[String]) -> Result<ExitCode, String> {
             "--shim" => shim = value()?.into(),
             "--runc" => runc = Some(value()?.into()),
             "--long" => long = true,
-            _ => return options.take(arg, value),
+            _ => return options.take_option(arg, value),
         }
         Ok(true)
     })?;

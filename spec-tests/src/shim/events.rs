@@ -298,7 +298,7 @@ fn rules(all: &[Event]) -> Verdict {
 mod tests {
     use super::*;
 
-    fn told(list: &[(&str, &str)]) -> Verdict {
+    fn check_order(list: &[(&str, &str)]) -> Verdict {
         let event = |(kind, exec): &(&str, &str)| Event {
             kind: kind.to_string(),
             container: "c".into(),
@@ -311,9 +311,11 @@ mod tests {
     #[test]
     fn the_order_of_events_is_judged() {
         let good = [("create", ""), ("start", ""), ("exec-added", "x"), ("exec-started", "x"), ("exit", "x")];
-        assert!(told(&good).is_ok());
-        assert!(told(&[&good[..], &[("exec-added", "x"), ("exit", ""), ("delete", "")]].concat()).is_ok());
-        assert!(told(&[("create", ""), ("exit", ""), ("delete", "")]).is_ok());
+        assert!(check_order(&good).is_ok());
+        assert!(
+            check_order(&[&good[..], &[("exec-added", "x"), ("exit", ""), ("delete", "")]].concat()).is_ok()
+        );
+        assert!(check_order(&[("create", ""), ("exit", ""), ("delete", "")]).is_ok());
         for bad in [
             &[("create", ""), ("exit", ""), ("start", "")][..],
             &[("create", ""), ("exit", ""), ("exit", "")],
@@ -322,7 +324,7 @@ mod tests {
             &[("create", ""), ("exec-added", "x"), ("exec-started", "x"), ("exit", ""), ("exit", "x")],
             &[("exit", "")],
         ] {
-            assert!(told(bad).is_err(), "{bad:?}");
+            assert!(check_order(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -52,7 +52,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn take(&mut self, bytes: &[u8]) -> Verdict {
+    fn require(&mut self, bytes: &[u8]) -> Verdict {
         self.rest.extend_from_slice(bytes);
         let whole = self.rest.len() / 8 * 8;
         for eight in self.rest[..whole].chunks_exact(8) {
@@ -76,7 +76,7 @@ fn read_numbers(path: &str, numbers: &mut Numbers, upto: u64, block: usize, paus
                 return Err(format!("the output ended after {} of {upto} bytes", numbers.at * 8).into());
             }
             Some(len) => {
-                numbers.take(&block[..len])?;
+                numbers.require(&block[..len])?;
                 last = Instant::now();
                 std::thread::sleep(pause);
             }
