@@ -132,7 +132,9 @@ impl Container {
         }
         match self.phase()? {
             // Held by its pidfd, so that its number is nobody else's meanwhile.
-            (_, Some(_held)) => members::of(self.state.init.as_ref().map_or(0, |init| init.pid)),
+            (_, Some(_held)) => {
+                members::in_pid_namespace_of(self.state.init.as_ref().map_or(0, |init| init.pid))
+            }
             _ => Ok(Vec::new()),
         }
     }

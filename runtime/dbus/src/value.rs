@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
             Some('(') => self.tuple(wanted)?,
             Some(c) if c.is_ascii_digit() || "+-.".contains(c) => {
                 let word = self.word(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-                number(word, wanted)?
+                parse_number(word, wanted)?
             }
             Some(_) => self.keyword()?,
         };
@@ -252,7 +252,7 @@ fn text(text: String, wanted: &str) -> Value {
     if wanted == "o" { Value::Path(text) } else { Value::Text(text) }
 }
 
-fn number(word: &str, wanted: &str) -> Result<Value, String> {
+fn parse_number(word: &str, wanted: &str) -> Result<Value, String> {
     let no = |_| {
         format!("{:?} is no number of type {}", shown(word), if wanted.is_empty() { "i" } else { wanted })
     };

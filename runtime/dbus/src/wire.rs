@@ -180,12 +180,12 @@ impl Writer {
         match value {
             Value::Bool(on) => self.u32(u32::from(*on)),
             Value::Byte(number) => self.bytes.push(*number),
-            Value::I16(number) => self.number(&number.to_ne_bytes()),
-            Value::U16(number) => self.number(&number.to_ne_bytes()),
-            Value::I32(number) => self.number(&number.to_ne_bytes()),
-            Value::U32(number) => self.number(&number.to_ne_bytes()),
-            Value::I64(number) => self.number(&number.to_ne_bytes()),
-            Value::U64(number) | Value::Double(number) => self.number(&number.to_ne_bytes()),
+            Value::I16(number) => self.aligned(&number.to_ne_bytes()),
+            Value::U16(number) => self.aligned(&number.to_ne_bytes()),
+            Value::I32(number) => self.aligned(&number.to_ne_bytes()),
+            Value::U32(number) => self.aligned(&number.to_ne_bytes()),
+            Value::I64(number) => self.aligned(&number.to_ne_bytes()),
+            Value::U64(number) | Value::Double(number) => self.aligned(&number.to_ne_bytes()),
             Value::Text(text) | Value::Path(text) => self.text(text),
             Value::Array(of, items) => self.array(alignment(of), |w| items.iter().for_each(|i| w.value(i))),
             Value::Tuple(items) => {
@@ -196,7 +196,7 @@ impl Writer {
     }
 
     /// A number is aligned to its own size.
-    fn number(&mut self, bytes: &[u8]) {
+    fn aligned(&mut self, bytes: &[u8]) {
         self.align(bytes.len());
         self.bytes.extend(bytes);
     }
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    fn next_bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(count)?;
         let taken = self.bytes.get(self.at..end)?;
         self.at = end;
@@ -299,12 +299,12 @@ impl<'a> Reader<'a> {
     }
 
     fn byte(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
+        self.next_bytes(1)?.first().copied()
     }
 
     fn u32(&mut self) -> Option<u32> {
         self.align(4)?;
-        let bytes = self.take(4)?.try_into().ok()?;
+        let bytes = self.next_bytes(4)?.try_into().ok()?;
         Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     }
 
@@ -319,7 +319,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ended(&mut self, length: usize) -> Option<String> {
-        let text = String::from_utf8(self.take(length)?.to_vec()).ok()?;
+        let text = String::from_utf8(self.next_bytes(length)?.to_vec()).ok()?;
         (self.byte()? == 0).then_some(text)
     }
 }

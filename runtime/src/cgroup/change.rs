@@ -43,7 +43,7 @@ pub struct Check {
 /// Decides what `ask` changes in the groups of `record`, whose resources are `before`.
 ///
 /// # Errors
-/// As [`decide`](super::decide()); the pointers are those of `ask`, from `resources` on.
+/// As [`decide_groups`](super::decide_groups); the pointers are those of `ask`, from `resources` on.
 pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Change> {
     let named = named(ask);
     let resources = without_older(record, merged(before, ask), ask, &named)?;

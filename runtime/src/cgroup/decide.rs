@@ -113,7 +113,7 @@ pub struct Line {
 /// # Errors
 /// `Kind::Invalid` with the JSON pointer for wrong values; `Kind::Unsupported` for a limit that this host's cgroups
 /// do not have (on v2, whether a controller is there is only found by `Group::create`).
-pub fn decide(
+pub fn decide_groups(
     h: &Hierarchies,
     manager: Manager,
     id: &str,
@@ -236,7 +236,7 @@ impl GroupPlan {
     /// What `resources` mean for the groups of `record`, which are those of this host or were when they were made.
     ///
     /// # Errors
-    /// As [`decide`].
+    /// As [`decide_groups`].
     pub(super) fn of(record: Record, resources: &Resources) -> Result<GroupPlan> {
         let unit = record.unit.clone().map(Unit::known);
         let policy = Policy::of(&resources.devices)?;

@@ -15,7 +15,7 @@ mod values;
 
 use std::borrow::Cow;
 
-use read::{hugepages, list, one, priorities, rdma, set, swap, throttles, unified, weight_devices};
+use read::{given, hugepages, list, nonzero, priorities, rdma, swap, throttles, unified, weight_devices};
 use values::*;
 
 use super::properties::{self as unit, ToUnit};
@@ -104,7 +104,7 @@ pub(super) static LIMITS: &[Limit] = &[
     // the kernel may want them the other way round; `apply` tries a refused write again at the end.
     Limit {
         at: "/memory/limit",
-        items: |r| set(r.memory.as_ref().and_then(|m| m.limit)),
+        items: |r| nonzero(r.memory.as_ref().and_then(|m| m.limit)),
         v1: Way::Files(&[file("memory", "memory.limit_in_bytes", bytes_v1).unit(unit::memory_limit_v1)]),
         v2: Way::Files(&[file("memory", "memory.max", bytes_v2).unit(unit::memory_max)]),
     },
@@ -120,87 +120,87 @@ pub(super) static LIMITS: &[Limit] = &[
     },
     Limit {
         at: "/memory/reservation",
-        items: |r| set(r.memory.as_ref().and_then(|m| m.reservation)),
+        items: |r| nonzero(r.memory.as_ref().and_then(|m| m.reservation)),
         v1: Way::Files(&[file("memory", "memory.soft_limit_in_bytes", bytes_v1)]),
         v2: Way::Files(&[file("memory", "memory.low", low).unit(unit::memory_low)]),
     },
     Limit {
         at: "/memory/kernel",
-        items: |r| set(r.memory.as_ref().and_then(|m| m.kernel)),
+        items: |r| nonzero(r.memory.as_ref().and_then(|m| m.kernel)),
         v1: Way::Warn(KERNEL_MEMORY),
         v2: Way::Warn(KERNEL_MEMORY),
     },
     Limit {
         at: "/memory/kernelTCP",
-        items: |r| set(r.memory.as_ref().and_then(|m| m.kernel_tcp)),
+        items: |r| nonzero(r.memory.as_ref().and_then(|m| m.kernel_tcp)),
         v1: Way::Warn(KERNEL_MEMORY),
         v2: Way::Warn(KERNEL_MEMORY),
     },
     Limit {
         at: "/memory/swappiness",
-        items: |r| one(r.memory.as_ref().and_then(|m| m.swappiness)),
+        items: |r| given(r.memory.as_ref().and_then(|m| m.swappiness)),
         v1: Way::Files(&[file("memory", "memory.swappiness", swappiness)]),
         v2: Way::Check(|_| Err("cgroup v2 has no swappiness of a group")),
     },
     Limit {
         at: "/memory/disableOOMKiller",
-        items: |r| one(r.memory.as_ref().and_then(|m| m.disable_oom_killer)),
+        items: |r| given(r.memory.as_ref().and_then(|m| m.disable_oom_killer)),
         v1: Way::Files(&[file("memory", "memory.oom_control", plain_default_0)]),
         v2: Way::Check(|i| only(i.number == 0, "cgroup v2 cannot switch off the OOM killer of a group")),
     },
     Limit {
         at: "/memory/useHierarchy",
-        items: |r| one(r.memory.as_ref().and_then(|m| m.use_hierarchy)),
+        items: |r| given(r.memory.as_ref().and_then(|m| m.use_hierarchy)),
         v1: Way::Files(&[file("memory", "memory.use_hierarchy", plain)]),
         v2: Way::Check(|i| only(i.number == 1, "cgroup v2 always accounts for the groups below")),
     },
     Limit {
         at: "/memory/checkBeforeUpdate",
-        items: |r| one(r.memory.as_ref().and_then(|m| m.check_before_update)),
+        items: |r| given(r.memory.as_ref().and_then(|m| m.check_before_update)),
         v1: Way::Later,
         v2: Way::Later,
     },
     // Before the shares: an idle group takes none.
     Limit {
         at: "/cpu/idle",
-        items: |r| one(r.cpu.as_ref().and_then(|c| c.idle)),
+        items: |r| given(r.cpu.as_ref().and_then(|c| c.idle)),
         v1: Way::Files(&[file("cpu", "cpu.idle", idle)]),
         v2: Way::Files(&[file("cpu", "cpu.idle", idle).unit(unit::idle)]),
     },
     Limit {
         at: "/cpu/shares",
-        items: |r| set(r.cpu.as_ref().and_then(|c| c.shares)),
+        items: |r| nonzero(r.cpu.as_ref().and_then(|c| c.shares)),
         v1: Way::Files(&[file("cpu", "cpu.shares", shares_v1).unit(unit::shares_v1)]),
         v2: Way::Files(&[file("cpu", "cpu.weight", shares_v2).unit(unit::weight)]),
     },
     Limit {
         at: "/cpu/period",
-        items: |r| set(r.cpu.as_ref().and_then(|c| c.period)),
+        items: |r| nonzero(r.cpu.as_ref().and_then(|c| c.period)),
         v1: Way::Files(&[file("cpu", "cpu.cfs_period_us", period_v1)]),
         v2: Way::Files(&[file("cpu", "cpu.max", period_v2).unit(unit::cpu_max)]),
     },
     Limit {
         at: "/cpu/quota",
-        items: |r| set(r.cpu.as_ref().and_then(|c| c.quota)),
+        items: |r| nonzero(r.cpu.as_ref().and_then(|c| c.quota)),
         v1: Way::Files(&[file("cpu", "cpu.cfs_quota_us", quota_v1).unit(unit::quota_v1)]),
         v2: Way::Files(&[file("cpu", "cpu.max", quota_v2).unit(unit::cpu_max)]),
     },
     // After the quota, which it may not exceed.
     Limit {
         at: "/cpu/burst",
-        items: |r| one(r.cpu.as_ref().and_then(|c| c.burst)),
+        items: |r| given(r.cpu.as_ref().and_then(|c| c.burst)),
         v1: Way::Files(&[file("cpu", "cpu.cfs_burst_us", burst)]),
         v2: Way::Files(&[file("cpu", "cpu.max.burst", burst)]),
     },
     Limit {
         at: "/cpu/realtimePeriod",
-        items: |r| set(r.cpu.as_ref().and_then(|c| c.realtime_period)),
+        items: |r| nonzero(r.cpu.as_ref().and_then(|c| c.realtime_period)),
         v1: Way::Files(&[file("cpu", "cpu.rt_period_us", plain)]),
         v2: Way::Check(|_| Err(REALTIME)),
     },
     Limit {
         at: "/cpu/realtimeRuntime",
-        items: |r| set(r.cpu.as_ref().and_then(|c| c.realtime_runtime)),
+        items: |r| nonzero(r.cpu.as_ref().and_then(|c| c.realtime_runtime)),
         v1: Way::Files(&[file("cpu", "cpu.rt_runtime_us", plain)]),
         v2: Way::Check(|_| Err(REALTIME)),
     },
@@ -218,13 +218,13 @@ pub(super) static LIMITS: &[Limit] = &[
     },
     Limit {
         at: "/pids/limit",
-        items: |r| one(r.pids.as_ref().and_then(|p| p.limit)),
+        items: |r| given(r.pids.as_ref().and_then(|p| p.limit)),
         v1: Way::Files(&[file("pids", "pids.max", pids).unit(unit::tasks_max)]),
         v2: Way::Files(&[file("pids", "pids.max", pids).unit(unit::tasks_max)]),
     },
     Limit {
         at: "/blockIO/weight",
-        items: |r| set(r.block_io.as_ref().and_then(|b| b.weight)),
+        items: |r| nonzero(r.block_io.as_ref().and_then(|b| b.weight)),
         v1: Way::Files(&[file("blkio", "blkio.bfq.weight", io_weight_v1).unit(unit::weight_v1)]),
         v2: Way::Files(&[File {
             or: Some(("io.weight", io_weight_v2)),
@@ -233,7 +233,7 @@ pub(super) static LIMITS: &[Limit] = &[
     },
     Limit {
         at: "/blockIO/leafWeight",
-        items: |r| set(r.block_io.as_ref().and_then(|b| b.leaf_weight)),
+        items: |r| nonzero(r.block_io.as_ref().and_then(|b| b.leaf_weight)),
         v1: Way::Check(|_| Err(LEAF_WEIGHT)),
         v2: Way::Check(|_| Err(LEAF_WEIGHT)),
     },
@@ -291,7 +291,7 @@ pub(super) static LIMITS: &[Limit] = &[
     },
     Limit {
         at: "/network/classID",
-        items: |r| set(r.network.as_ref().and_then(|n| n.class_id)),
+        items: |r| nonzero(r.network.as_ref().and_then(|n| n.class_id)),
         v1: Way::Files(&[file("net_cls", "net_cls.classid", plain)]),
         v2: Way::Check(|_| Err("cgroup v2 has no net_cls controller")),
     },

@@ -43,7 +43,7 @@ mod v2;
 
 pub use change::{Change, change};
 pub(crate) use decide::RulesFrom;
-pub use decide::{DevicePlan, GroupPlan, decide};
+pub use decide::{DevicePlan, GroupPlan, decide_groups};
 pub use devices::Policy;
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;

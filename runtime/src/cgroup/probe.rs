@@ -157,7 +157,7 @@ impl Hierarchies {
 
     /// The v1 hierarchy of `controller`.
     #[must_use]
-    pub fn of(&self, controller: &str) -> Option<&Hierarchy> {
+    pub fn hierarchy_of(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|h| h.controllers.iter().any(|c| c == controller))
     }
 }
@@ -245,10 +245,10 @@ mod tests {
         let h = Hierarchies::parse(HYBRID, HYBRID_OWN);
         assert_eq!(h.version(), Version::V1);
         assert_eq!(h.v1.len(), 3);
-        assert_eq!(h.of("cpuacct").unwrap().mount, "/sys/fs/cgroup/cpu,cpuacct");
-        let memory = h.of("memory").unwrap();
+        assert_eq!(h.hierarchy_of("cpuacct").unwrap().mount, "/sys/fs/cgroup/cpu,cpuacct");
+        let memory = h.hierarchy_of("memory").unwrap();
         assert_eq!((memory.mount.as_str(), memory.own.as_str()), ("/sys/fs/cgroup/memory", "/a/b"));
-        assert_eq!(h.of("name=systemd").unwrap().mount, "/sys/fs/cgroup/systemd");
+        assert_eq!(h.hierarchy_of("name=systemd").unwrap().mount, "/sys/fs/cgroup/systemd");
         assert_eq!(h.v2.unwrap().own, "/u");
     }
 

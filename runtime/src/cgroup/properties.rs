@@ -41,11 +41,11 @@ const SECOND: u128 = 1_000_000;
 /// The kernel's and systemd's period where none is given.
 const PERIOD: u64 = 100_000;
 
-fn one(name: &'static str, value: Value) -> Vec<Property> {
+fn property(name: &'static str, value: Value) -> Vec<Property> {
     vec![Property { name, value, newer: false }]
 }
 
-fn newer(name: &'static str, value: Value) -> Vec<Property> {
+fn newer_property(name: &'static str, value: Value) -> Vec<Property> {
     vec![Property { name, value, newer: true }]
 }
 
@@ -58,7 +58,7 @@ fn limit(text: &str) -> Option<u64> {
 }
 
 fn limited(name: &'static str, text: &str) -> Vec<Property> {
-    limit(text).map_or_else(Vec::new, |number| one(name, Value::U64(number)))
+    limit(text).map_or_else(Vec::new, |number| property(name, Value::U64(number)))
 }
 
 pub(super) fn memory_max(_: &Resources, text: &str) -> Vec<Property> {
@@ -83,8 +83,8 @@ pub(super) fn shares_v1(_: &Resources, text: &str) -> Vec<Property> {
 /// Idle is the weight 0 (systemd 252). Not idle is any other, or none, which a weight that is there replaces.
 pub(super) fn idle(_: &Resources, text: &str) -> Vec<Property> {
     match text.trim() {
-        "1" => newer("CPUWeight", Value::U64(0)),
-        _ => one("CPUWeight", Value::U64(NO_WEIGHT)),
+        "1" => newer_property("CPUWeight", Value::U64(0)),
+        _ => property("CPUWeight", Value::U64(NO_WEIGHT)),
     }
 }
 
@@ -116,9 +116,10 @@ pub(super) fn quota_v1(r: &Resources, text: &str) -> Vec<Property> {
 fn cpu_quota(quota: u64, period: Option<u64>) -> Vec<Property> {
     let mut properties = Vec::new();
     if let Some(period) = period {
-        properties.extend(newer("CPUQuotaPeriodUSec", Value::U64(period)));
+        properties.extend(newer_property("CPUQuotaPeriodUSec", Value::U64(period)));
     }
-    properties.extend(one("CPUQuotaPerSecUSec", Value::U64(per_second(quota, period.unwrap_or(PERIOD)))));
+    properties
+        .extend(property("CPUQuotaPerSecUSec", Value::U64(per_second(quota, period.unwrap_or(PERIOD)))));
     properties
 }
 
@@ -146,10 +147,10 @@ pub(super) fn kept_quota(r: &Resources, file: &str, text: &str) -> Option<String
 }
 
 pub(super) fn cpus(_: &Resources, text: &str) -> Vec<Property> {
-    bits(text).map_or_else(Vec::new, |bits| newer("AllowedCPUs", Value::bytes(&bits)))
+    bits(text).map_or_else(Vec::new, |bits| newer_property("AllowedCPUs", Value::bytes(&bits)))
 }
 pub(super) fn mems(_: &Resources, text: &str) -> Vec<Property> {
-    bits(text).map_or_else(Vec::new, |bits| newer("AllowedMemoryNodes", Value::bytes(&bits)))
+    bits(text).map_or_else(Vec::new, |bits| newer_property("AllowedMemoryNodes", Value::bytes(&bits)))
 }
 
 /// A list such as `0-3,8` as a mask, the lowest bit first; systemd has no strides (`0-9:2/4`).
@@ -184,7 +185,7 @@ fn io_weight(_: &Resources, text: &str) -> Vec<Property> {
 
 fn io_weights(device: &str, weight: u64) -> Vec<Property> {
     match device {
-        "" | "default" => one("IOWeight", Value::U64(weight)),
+        "" | "default" => property("IOWeight", Value::U64(weight)),
         device => per_device("IODeviceWeight", device, weight),
     }
 }
@@ -213,7 +214,7 @@ pub(super) fn io_max(_: &Resources, text: &str) -> Vec<Property> {
 
 fn per_device(name: &'static str, device: &str, number: u64) -> Vec<Property> {
     let device = Value::Text(format!("/dev/block/{device}"));
-    one(name, Value::Array("(st)".into(), vec![Value::Tuple(vec![device, Value::U64(number)])]))
+    property(name, Value::Array("(st)".into(), vec![Value::Tuple(vec![device, Value::U64(number)])]))
 }
 
 /// Files that only `unified` names.
@@ -221,12 +222,12 @@ static UNIFIED: &[(&str, ToUnit)] = &[
     ("memory.high", |_, text| limited("MemoryHigh", text)),
     ("memory.min", |_, text| limited("MemoryMin", text)),
     ("memory.zswap.max", |_, text| {
-        limit(text).map_or_else(Vec::new, |n| newer("MemoryZSwapMax", Value::U64(n)))
+        limit(text).map_or_else(Vec::new, |n| newer_property("MemoryZSwapMax", Value::U64(n)))
     }),
     // Scopes have the property since systemd 253.
     ("memory.oom.group", |_, text| match text.trim() {
-        "0" => newer("OOMPolicy", Value::text("continue")),
-        "1" => newer("OOMPolicy", Value::text("kill")),
+        "0" => newer_property("OOMPolicy", Value::text("continue")),
+        "1" => newer_property("OOMPolicy", Value::text("kill")),
         _ => Vec::new(),
     }),
     ("io.weight", io_weight),
@@ -240,12 +241,13 @@ pub(super) fn of_unified(file: &str) -> Option<ToUnit> {
 /// The device rules. What systemd allows must not be less than what we do, and it knows fewer forms: where ours has
 /// exceptions from an exception, systemd's has the wider one. Ours are enforced besides.
 pub(super) fn devices(policy: &Policy) -> Vec<Property> {
-    let mut properties = one("DevicePolicy", Value::text(if policy.otherwise { "auto" } else { "strict" }));
+    let mut properties =
+        property("DevicePolicy", Value::text(if policy.otherwise { "auto" } else { "strict" }));
     // An empty list takes back what was there: an update replaces.
-    properties.extend(one("DeviceAllow", Value::Array("(ss)".into(), Vec::new())));
+    properties.extend(property("DeviceAllow", Value::Array("(ss)".into(), Vec::new())));
     if !policy.otherwise {
         let rules = policy.rules.iter().filter(|rule| rule.allow).map(device).collect();
-        properties.extend(one("DeviceAllow", Value::Array("(ss)".into(), rules)));
+        properties.extend(property("DeviceAllow", Value::Array("(ss)".into(), rules)));
     }
     properties
 }

@@ -88,7 +88,7 @@ fn refuse(write: &Write, v2: bool) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Hierarchy, decide};
+    use super::super::{Hierarchy, decide_groups};
     use super::*;
     use crate::ask::Manager;
     use crate::spec::Resources;
@@ -114,7 +114,7 @@ mod tests {
     ) -> Result<(GroupPlan, Option<&'static str>)> {
         let resources: Resources = serde_json::from_str(resources).unwrap();
         let delegated: Vec<String> = delegated.iter().map(|path| (*path).to_owned()).collect();
-        decide(h, Manager::Cgroupfs, "x", None, Some(&resources))?.where_delegated(h, &delegated)
+        decide_groups(h, Manager::Cgroupfs, "x", None, Some(&resources))?.where_delegated(h, &delegated)
     }
 
     fn paths(plan: &GroupPlan) -> Vec<String> {

@@ -237,8 +237,8 @@ impl Files<'_> {
     }
 
     /// A file's number; `max` is the greatest there is.
-    fn number(&self, file: &str) -> Result<Option<u64>> {
-        Ok(self.text(file)?.map(|text| number(text.trim())))
+    fn read_number(&self, file: &str) -> Result<Option<u64>> {
+        Ok(self.text(file)?.map(|text| parse_number(text.trim())))
     }
 
     /// A file of `name number` lines.
@@ -256,7 +256,7 @@ impl Files<'_> {
     }
 }
 
-fn number(text: &str) -> u64 {
+fn parse_number(text: &str) -> u64 {
     match text {
         "max" => u64::MAX,
         text => text.parse().unwrap_or(0),
@@ -265,7 +265,7 @@ fn number(text: &str) -> u64 {
 
 fn table(text: &str) -> BTreeMap<String, u64> {
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs.map(|(name, value)| (name.to_owned(), number(value.trim()))).collect()
+    pairs.map(|(name, value)| (name.to_owned(), parse_number(value.trim()))).collect()
 }
 
 fn psi(text: &str) -> Option<Psi> {
@@ -279,7 +279,7 @@ fn psi(text: &str) -> Option<Psi> {
             avg10: percent("avg10"),
             avg60: percent("avg60"),
             avg300: percent("avg300"),
-            total: number(field("total")),
+            total: parse_number(field("total")),
         })
     };
     Some(Psi { some: line("some ")?, full: line("full ").unwrap_or_default() })
@@ -291,7 +291,7 @@ fn rdma(current: &str, max: &str) -> BTreeMap<String, Rdma> {
         for (device, fields) in text.lines().filter_map(|line| line.split_once(' ')) {
             let rdma = all.entry(device.to_owned()).or_default();
             for (name, value) in fields.split(' ').filter_map(|field| field.split_once('=')) {
-                let value = number(value);
+                let value = parse_number(value);
                 let limit = (value != u64::MAX).then_some(value);
                 match (name, limits) {
                     ("hca_handle", false) => rdma.handles = value,

@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    fn take(from: &OwnedFd) -> String {
+    fn read_text(from: &OwnedFd) -> String {
         let mut bytes = [0; 64 * 1024];
         let count = read(from, &mut bytes).unwrap();
         String::from_utf8_lossy(&bytes[..count]).into_owned()
@@ -305,13 +305,13 @@ mod tests {
         write(&stdin.1, b"in\nrest").unwrap();
         write(&slave, b"out\n").unwrap();
         relay(&mut console, &stdin.0, &stdout.1);
-        assert_eq!(take(&slave), "in\n");
+        assert_eq!(read_text(&slave), "in\n");
         drop(stdin.1);
         relay(&mut console, &stdin.0, &stdout.1);
-        assert_eq!(take(&slave), "rest");
-        assert_eq!(take(&slave), "");
+        assert_eq!(read_text(&slave), "rest");
+        assert_eq!(read_text(&slave), "");
         // The terminal echoes what was typed.
-        let said = take(&stdout.0);
+        let said = read_text(&stdout.0);
         assert!(said.contains("out\n") && said.contains("in\n"), "{said:?}");
     }
 
@@ -333,7 +333,7 @@ mod tests {
         drop(slave);
         console.finish_to(stdout.1.as_fd()).unwrap();
         drop(stdout.1);
-        assert_eq!(take(&stdout.0), text);
+        assert_eq!(read_text(&stdout.0), text);
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         let slave = ioctl_tiocgptpeer(&console.master, flags).unwrap();
         write(&slave, b"again\n").unwrap();
         relay(&mut console, &stdin.0, &stdout.1);
-        assert_eq!(take(&stdout.0), "again\n");
+        assert_eq!(read_text(&stdout.0), "again\n");
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Walk<'_> {
         use std::os::fd::AsFd;
         let field = || format!("config.json {}", join.at);
         let file = sources::namespace(&join.path, NsKind::User, None).step(field)?;
-        let found = idmap::of(file.as_fd()).step(field)?;
+        let found = idmap::read_id_maps(file.as_fd()).step(field)?;
         if let Some(expected) = &plan.expected_ids {
             idmap::compare(expected, &found)?;
         }

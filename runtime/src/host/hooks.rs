@@ -37,7 +37,10 @@ const PIPE: usize = 64 * 1024;
 /// # Errors
 /// `Kind::Peer` with what the hook wrote.
 pub(crate) fn run(kind: &str, hooks: &[Hook], state: &str, bundle: &Path, dir: &Dir) -> Result<()> {
-    hooks.iter().zip(0..).try_for_each(|(hook, number)| one(kind, number, hook, state, bundle, Some(dir)))
+    hooks
+        .iter()
+        .zip(0..)
+        .try_for_each(|(hook, number)| run_hook(kind, number, hook, state, bundle, Some(dir)))
 }
 
 /// poststop: a failure is warned about and the next one runs (runtime.md#lifecycle, step 13).
@@ -51,13 +54,20 @@ pub(crate) fn poststop(
     let (before, after) = hook_state(id, "stopped", bundle, annotations);
     let state = format!("{before}0{after}");
     for (hook, number) in hooks.iter().zip(0..) {
-        if let Err(error) = one("poststop", number, hook, &state, bundle, None) {
+        if let Err(error) = run_hook("poststop", number, hook, &state, bundle, None) {
             (home.warn)(&error.to_string());
         }
     }
 }
 
-fn one(kind: &str, number: u16, hook: &Hook, state: &str, bundle: &Path, dir: Option<&Dir>) -> Result<()> {
+fn run_hook(
+    kind: &str,
+    number: u16,
+    hook: &Hook,
+    state: &str,
+    bundle: &Path,
+    dir: Option<&Dir>,
+) -> Result<()> {
     let fail = |aux, errno, output: &[u8]| hook_failure(kind, number, hook, aux, errno, output);
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call(|| "pipe")?;
     let stderr = write.try_clone().call(|| "dup(pipe)")?;
@@ -215,9 +225,9 @@ mod tests {
         let noise = "y=yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; n() { while echo $y$y$y$y; do :; done; }";
         let start = Instant::now();
         let left_behind = hook(&format!("{noise}; n & n & n & exit 0"), 60);
-        assert_eq!(one("prestart", 0, &left_behind, "{}", Path::new("/"), None), Ok(()));
+        assert_eq!(run_hook("prestart", 0, &left_behind, "{}", Path::new("/"), None), Ok(()));
         let endless = hook(&format!("{noise}; n & n & n"), 1);
-        let error = one("prestart", 0, &endless, "{}", Path::new("/"), None).unwrap_err().to_string();
+        let error = run_hook("prestart", 0, &endless, "{}", Path::new("/"), None).unwrap_err().to_string();
         assert!(error.contains("hook ran past specified timeout of 1.0s") && error.len() < 5000, "{error}");
         assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }

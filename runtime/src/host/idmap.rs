@@ -62,7 +62,7 @@ fn write(path: String, text: String) -> Result<()> {
 ///
 /// # Errors
 /// EPERM without power over it, EINVAL for our own.
-pub(super) fn of(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
+pub(super) fn read_id_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in(namespace)?;
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");

@@ -14,7 +14,7 @@ use crate::procfs::Stat;
 ///
 /// # Errors
 /// `Kind::Unsupported` when the namespace is our own: nothing tells its processes from others then.
-pub(crate) fn of(init: i32) -> Result<Vec<i32>> {
+pub(crate) fn in_pid_namespace_of(init: i32) -> Result<Vec<i32>> {
     let path = format!("/proc/{init}/ns/pid");
     let theirs = namespace(&path).call(|| format!("stat({path})"))?;
     let own = namespace("/proc/self/ns/pid").call(|| "stat(/proc/self/ns/pid)")?;

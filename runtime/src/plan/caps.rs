@@ -36,7 +36,7 @@ pub struct Caps {
 ///
 /// # Errors
 /// An effective capability that is not permitted: capset(2) would refuse the whole.
-pub fn decide(
+pub fn decide_capabilities(
     sets: Option<&spec::Capabilities>,
     at: &str,
     facts: &Facts,

@@ -91,7 +91,7 @@ pub(crate) fn links(mounts: &[MountStep]) -> Vec<(&'static str, &'static str)> {
 /// # Errors
 /// Relative paths, unknown types, numbers that no device can have, two different devices at one path, a device where a
 /// directory must be.
-pub(crate) fn decide(
+pub(crate) fn decide_devices(
     spec: &Spec,
     namespaces: &Namespaces,
     facts: &Facts,

@@ -55,7 +55,7 @@ pub struct Hooks {
 ///
 /// # Errors
 /// A relative path, a timeout that is not positive, a NUL byte.
-pub(crate) fn decide(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
+pub(crate) fn decide_hooks(hooks: &spec::Hooks, output: &Output) -> Result<Hooks> {
     let inside = |hooks: &[spec::Hook], kind| each(hooks, kind, &None);
     // It has the host's privileges, and must not get what an image says; and nothing of ours goes inside.
     let closed = |mut hook: Hook| {

@@ -14,7 +14,7 @@ use crate::spec::{IdMapping, Spec};
 ///
 /// # Errors
 /// Mappings without a user namespace, a new one without mappings, and lines that the kernel would refuse.
-pub fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
+pub fn decide_id_maps(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
     let (uid, gid) = (&spec.linux.uid_mappings, &spec.linux.gid_mappings);
     let mapped = !uid.is_empty() || !gid.is_empty();
     if mapped && !namespaces.has(NsKind::User) {

@@ -59,7 +59,7 @@ pub(crate) fn flag_names() -> Vec<&'static str> {
 ///
 /// # Errors
 /// Unknown names, nodes that do not read, a mode without the nodes that it needs.
-pub(crate) fn decide(asked: Option<&spec::MemoryPolicy>) -> Result<Option<Field<MemPolicy>>> {
+pub(crate) fn decide_memory_policy(asked: Option<&spec::MemoryPolicy>) -> Result<Option<Field<MemPolicy>>> {
     const AT: &str = "/linux/memoryPolicy";
     let wrong = |field: &str, text: String| Err(Error::invalid(format_args!("{AT}/{field}"), text));
     let Some(asked) = asked.filter(|asked| **asked != spec::MemoryPolicy::default()) else { return Ok(None) };

@@ -141,8 +141,8 @@ impl Plan {
     pub fn new(spec: &Spec, facts: &Facts, home: &Home, ask: &Create, bundle: PathBuf) -> Result<Plan> {
         let mut warnings = Vec::new();
         version(spec, &mut warnings)?;
-        let namespaces = namespaces::decide(spec)?;
-        let ids = ids::decide(spec, &namespaces)?;
+        let namespaces = namespaces::decide_namespaces(spec)?;
+        let ids = ids::decide_id_maps(spec, &namespaces)?;
         let expected_ids = ids::expected(spec, &namespaces)?;
         let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
         let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
@@ -157,35 +157,35 @@ impl Plan {
             cgroup: &cgroup,
             bundle: &bundle,
         };
-        let mut mounts = mounts::decide(spec, &context, &mut warnings)?;
+        let mut mounts = mounts::decide_mounts(spec, &context, &mut warnings)?;
         let copies_inside = !facts.copies_mounts && (facts.euid == 0 || namespaces.has(NsKind::User));
         mounts::without_privilege(&mounts, copies_inside)?;
         let setgroups = ids::setgroups(&namespaces, ids.as_ref(), facts);
-        let mut process = process::decide(spec, facts, (known_ids, setgroups), ask, &mut warnings)?;
+        let mut process = process::decide_process(spec, facts, (known_ids, setgroups), ask, &mut warnings)?;
         let notifies = ask.notify.is_some() && namespaces.has(NsKind::Mount);
         if let Some(process) = process.as_mut().filter(|_| notifies) {
             process.notify();
             mounts::notify(&mut mounts, &home.root.join(&ask.id));
         }
         Ok(Plan {
-            rootfs: rootfs::decide(spec, &bundle, ask.no_pivot, &facts.mounts)?,
-            devices: devices::decide(spec, &namespaces, facts, known_ids, &mounts)?,
+            rootfs: rootfs::decide_rootfs(spec, &bundle, ask.no_pivot, &facts.mounts)?,
+            devices: devices::decide_devices(spec, &namespaces, facts, known_ids, &mounts)?,
             dev_links: devices::links(&mounts),
             mount_label: mounts::label(spec)?.map(str::to_owned),
             masked: rootfs::paths(&spec.linux.masked_paths, "/linux/maskedPaths", &namespaces)?,
             readonly: rootfs::paths(&spec.linux.readonly_paths, "/linux/readonlyPaths", &namespaces)?,
             hostname: namespaces::uts_name(spec.hostname.as_deref(), "/hostname", &namespaces)?,
             domainname: namespaces::uts_name(spec.domainname.as_deref(), "/domainname", &namespaces)?,
-            sysctl: sysctl::decide(spec, &namespaces)?,
+            sysctl: sysctl::decide_sysctls(spec, &namespaces)?,
             mounts_on_host: mounts::on_host(&namespaces, facts),
             group_owner: mounts::group_owner(&mounts, &namespaces, &cgroup, process.as_ref()),
             process,
             seccomp: process::seccomp(spec, &obeyed, &mut warnings)?,
-            rdt: rdt::decide(spec.linux.intel_rdt.as_ref())?,
-            netdevs: netdev::decide(spec, &namespaces)?,
+            rdt: rdt::decide_rdt(spec.linux.intel_rdt.as_ref())?,
+            netdevs: netdev::decide_network_devices(spec, &namespaces)?,
             set_attr: facts.mount_setattr,
             host_network: facts.is_admin() && !facts.in_userns,
-            hooks: hooks::decide(&spec.hooks, &obeyed.hook_output)?,
+            hooks: hooks::decide_hooks(&spec.hooks, &obeyed.hook_output)?,
             drops_groups: setgroups == ids::Setgroups::Unknown
                 && ids::may_drop_groups(facts)
                 && !obeyed.keep_groups,
@@ -246,7 +246,8 @@ fn groups(
         let text = format!("{} bytes are more than a path may have", long.len());
         return Err(Error::invalid("/linux/cgroupsPath", text));
     }
-    let mut plan = cgroup::decide(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
+    let mut plan =
+        cgroup::decide_groups(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;
     plan.annotate(&spec.annotations)?;
     // systemd makes its units as it is asked, whatever we may do in the file system.
     let tolerant = home.rootless != Some(false) && plan.unit.is_none();

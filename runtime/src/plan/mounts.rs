@@ -190,7 +190,7 @@ pub(crate) fn label(spec: &Spec) -> Result<Option<&str>> {
 ///
 /// # Errors
 /// Mounts without a mount namespace, impossible sources, targets in /proc, mappings that do not read.
-pub(crate) fn decide(
+pub(crate) fn decide_mounts(
     spec: &Spec,
     context: &MountContext,
     warnings: &mut Vec<String>,

@@ -155,7 +155,7 @@ impl Namespaces {
 ///
 /// # Errors
 /// Unknown or repeated kinds, relative paths, clock offsets without a new time namespace.
-pub fn decide(spec: &Spec) -> Result<Namespaces> {
+pub fn decide_namespaces(spec: &Spec) -> Result<Namespaces> {
     let mut namespaces = Namespaces::default();
     for (index, namespace) in spec.linux.namespaces.iter().enumerate() {
         let at = item("/linux/namespaces", index);

@@ -27,7 +27,7 @@ const LONGEST: usize = 15;
 ///
 /// # Errors
 /// No network namespace, names that no device can have, two devices of one name.
-pub(crate) fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
+pub(crate) fn decide_network_devices(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
     let devices = &spec.linux.net_devices;
     if !devices.is_empty() && !namespaces.has(NsKind::Network) {
         let text = "unable to move network devices without a NET namespace";

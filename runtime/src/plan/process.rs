@@ -110,7 +110,7 @@ pub struct ProcessContext<'a> {
 ///
 /// # Errors
 /// `Kind::Invalid` with the pointer of the offending value.
-pub(crate) fn decide(
+pub(crate) fn decide_process(
     spec: &Spec,
     facts: &Facts,
     (ids, setgroups): (Option<&IdMaps>, Setgroups),
@@ -118,7 +118,7 @@ pub(crate) fn decide(
     warnings: &mut Vec<String>,
 ) -> Result<Option<Process>> {
     let Some(process) = &spec.process else { return Ok(None) };
-    of(
+    decide_process_object(
         process,
         "/process",
         &ProcessContext { facts, ids, setgroups, spec, listen_fds: ask.listen_fds },
@@ -131,7 +131,7 @@ pub(crate) fn decide(
 ///
 /// # Errors
 /// `Kind::Invalid` with the pointer of the offending value.
-pub fn of(
+pub fn decide_process_object(
     process: &spec::Process,
     at: &str,
     context: &ProcessContext,
@@ -167,14 +167,14 @@ pub fn of(
         keeps_groups: context.setgroups != Setgroups::Allowed && user.additional_gids.is_empty(),
         gids: user.additional_gids,
         umask: process.user.umask.unwrap_or(UMASK) & 0o777,
-        caps: caps::decide(process.capabilities.as_ref(), at, context.facts, warnings)?,
+        caps: caps::decide_capabilities(process.capabilities.as_ref(), at, context.facts, warnings)?,
         no_new_privileges: process.no_new_privileges,
         oom_score_adj: oom_score_adj(process, at)?,
-        rlimits: rlimits::decide(&process.rlimits, at)?,
+        rlimits: rlimits::decide_rlimits(&process.rlimits, at)?,
         scheduler: sched::scheduler(process.scheduler.as_ref(), at, cpus)?,
         io_priority: sched::io_priority(process.io_priority.as_ref(), at)?,
         personality: sched::personality(context.spec.linux.personality.as_ref())?,
-        mempolicy: mempolicy::decide(context.spec.linux.memory_policy.as_ref())?,
+        mempolicy: mempolicy::decide_memory_policy(context.spec.linux.memory_policy.as_ref())?,
         affinity: sched::affinity(process.exec_cpu_affinity.as_ref(), at)?,
         apparmor: label(process.apparmor_profile.as_deref(), at, "apparmorProfile", no_apparmor)?,
         selinux: label(process.selinux_label.as_deref(), at, "selinuxLabel", no_selinux)?,

@@ -37,7 +37,7 @@ const TAKEN: [&str; 4] = ["info", "mon_data", "mon_groups", "."];
 ///
 /// # Errors
 /// A class that is no plain name, lines that are several or of the wrong resource.
-pub(crate) fn decide(asked: Option<&spec::IntelRdt>) -> Result<Option<Rdt>> {
+pub(crate) fn decide_rdt(asked: Option<&spec::IntelRdt>) -> Result<Option<Rdt>> {
     let Some(asked) = asked else { return Ok(None) };
     let wrong =
         |field: &str, text: String| Err(Error::invalid(format_args!("/linux/intelRdt/{field}"), text));

@@ -50,7 +50,7 @@ const NAMES: [&str; 16] = [
 ///
 /// # Errors
 /// Unknown and repeated types (config.md: MUST), a soft limit above the hard one.
-pub(crate) fn decide(limits: &[spec::Rlimit], at: &str) -> Result<Vec<Rlimit>> {
+pub(crate) fn decide_rlimits(limits: &[spec::Rlimit], at: &str) -> Result<Vec<Rlimit>> {
     let mut decided: Vec<Rlimit> = Vec::with_capacity(limits.len());
     for (index, limit) in limits.iter().enumerate() {
         let at = format!("{at}/rlimits/{index}");

@@ -35,7 +35,7 @@ pub struct Rootfs {
 ///
 /// # Errors
 /// No root, an unknown propagation, one that is not safe without pivot_root(2).
-pub(crate) fn decide(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
+pub(crate) fn decide_rootfs(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
     let Some(root) = &spec.root else {
         return Err(Error::invalid("/root", "root must be specified"));
     };

@@ -31,7 +31,7 @@ const IPC: [&str; 12] = [
 ///
 /// # Errors
 /// Names that are not plain paths, and parameters that would change the host.
-pub(crate) fn decide(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Field<(String, String)>>> {
+pub(crate) fn decide_sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Field<(String, String)>>> {
     let mut decided: Vec<Field<(String, String)>> = Vec::new();
     let mut seen = HashSet::new();
     for (name, value) in &spec.linux.sysctl {

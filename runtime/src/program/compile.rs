@@ -181,7 +181,7 @@ pub fn create(plan: &Plan, last_cap: u32) -> Program {
     let gate = b.gate(plan);
     // The first process, in its namespaces.
     b.births(plan, &joins);
-    b.meanwhile(plan);
+    b.while_the_stage_works(plan);
     b.trees_inside();
     // Inside: the session and the network's first device.
     if let Some(name) = &plan.ask.keyring {

@@ -128,7 +128,7 @@ fn host(program: &Program, op: &HostOp) -> String {
             let namespaces = if *flags == 0 { "no new namespace".into() } else { kind_names(*flags) };
             let (into, groups) = match way_in {
                 WayIn::Born => (" into its control group", ""),
-                WayIn::JoinsItself => ("", "; it takes its seat in its control groups"),
+                WayIn::JoinsItself => ("", "; it joins its control groups by itself"),
                 WayIn::MovedByPid | WayIn::PutBySystemd => ("", "; it is put into its control groups"),
             };
             let wait = if *wait { "; it waits" } else { "" };

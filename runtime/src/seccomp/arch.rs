@@ -70,7 +70,7 @@ const RISCV64: Abi = Abi { name: "SCMP_ARCH_RISCV64", audit: 0xc000_00f3, column
 
 impl Abi {
     /// The number of the call in `row`, if this ABI has it.
-    pub(super) fn number(&self, row: usize) -> Option<u32> {
+    pub(super) fn call_number(&self, row: usize) -> Option<u32> {
         match NUMBERS[row][self.column] {
             NONE => None,
             nr if nr >= ARM_PRIVATE => Some(0x000f_0000 + u32::from(nr - ARM_PRIVATE)),
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn numbers_of_each_abi() {
-        let number = |abi: Abi, name: &str| abi.number(row(name).unwrap());
+        let number = |abi: Abi, name: &str| abi.call_number(row(name).unwrap());
         assert_eq!(number(X86_64, "execve"), Some(59));
         assert_eq!(number(X86, "execve"), Some(11));
         assert_eq!(number(X32, "execve"), Some(0x4000_0000 + 520));

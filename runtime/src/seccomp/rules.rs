@@ -71,10 +71,10 @@ impl Calls {
         let mut slots = Slots { verdicts: vec![None; names::ROWS], chains: Vec::new(), rules: 0 };
         let mut last = None;
         for call in &profile.uses {
-            last = last.max(abi.number(call.row));
+            last = last.max(abi.call_number(call.row));
             if let Some((name, number)) = abi.multiplexer(call.row) {
                 let row = names::row(name).unwrap_or_default();
-                last = last.max(abi.number(row));
+                last = last.max(abi.call_number(row));
                 slots.apply(profile, abi, Use { row, ..*call }, Some(number))?;
             }
             slots.apply(profile, abi, *call, None)?;
@@ -82,7 +82,7 @@ impl Calls {
         let default = Verdict::Return(profile.default);
         let mut known = Vec::with_capacity(names::ROWS);
         known.extend(slots.verdicts.iter().enumerate().filter_map(|(row, verdict)| {
-            let nr = abi.number(row)?;
+            let nr = abi.call_number(row)?;
             Some((nr, verdict.unwrap_or(default)))
         }));
         known.sort_unstable_by_key(|(nr, _)| *nr);
@@ -95,7 +95,7 @@ impl Slots {
     fn apply(&mut self, profile: &Profile, abi: &Abi, call: Use, multiplexed: Option<u64>) -> Result<()> {
         let block = &profile.blocks[call.block];
         let settled = matches!(self.verdicts[call.row], Some(Verdict::Return(_)));
-        if settled || block.redundant || abi.number(call.row).is_none() {
+        if settled || block.redundant || abi.call_number(call.row).is_none() {
             return Ok(());
         }
         for tests in &block.alternatives {

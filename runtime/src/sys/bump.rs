@@ -152,7 +152,7 @@ impl Default for Bump {
 
 impl Region {
     fn allocate(&mut self, layout: Layout, mappings: &AtomicPtr<Mapping>) -> *mut u8 {
-        let found = self.take(layout);
+        let found = self.allocate_next(layout);
         if !found.is_null() {
             return found;
         }
@@ -163,14 +163,14 @@ impl Region {
                     self.next = start.add(size_of::<Mapping>());
                     self.end = start.add(size);
                 }
-                self.take(layout)
+                self.allocate_next(layout)
             }
             None => null_mut(),
         }
     }
 
     /// From what is left; null when that is too little.
-    fn take(&mut self, layout: Layout) -> *mut u8 {
+    fn allocate_next(&mut self, layout: Layout) -> *mut u8 {
         let padding = self.next.align_offset(layout.align());
         let left = self.end.addr() - self.next.addr();
         match padding.checked_add(layout.size()) {

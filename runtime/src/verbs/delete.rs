@@ -76,7 +76,7 @@ pub(super) fn destroy(
         Some(Ok(Spec { hooks, annotations, .. })) => {
             let listed = permitted::listed(&annotations, false).unwrap_or_default();
             let obeyed = plan::annotations::read(&annotations, &listed).unwrap_or_default();
-            plan::hooks::decide(&hooks, &obeyed.hook_output).unwrap_or_default().poststop
+            plan::hooks::decide_hooks(&hooks, &obeyed.hook_output).unwrap_or_default().poststop
         }
         Some(Err(_)) | None => Vec::new(),
     };

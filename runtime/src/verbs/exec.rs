@@ -41,9 +41,9 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     let spec = container.spec()?;
     let facts = Facts::of_process();
-    let namespaces = namespaces::decide(&spec)?;
+    let namespaces = namespaces::decide_namespaces(&spec)?;
     let setgroups = setgroups(&namespaces, &facts, pid);
-    let process = decide(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
+    let process = decide_process(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
     super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = place(&container, &ask, pid)?;
     let mut warnings = Vec::new();
@@ -109,7 +109,7 @@ fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Setgroups {
     if denied { Setgroups::Denied } else { Setgroups::Allowed }
 }
 
-fn decide(
+fn decide_process(
     home: &Home,
     ask: &Exec,
     spec: &Spec,
@@ -127,12 +127,12 @@ fn decide(
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
     let object = if whole { object } else { process::overlay(object, &ask.overlay) };
-    let theirs = ids::decide(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
+    let theirs = ids::decide_id_maps(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
     let known = ids::known(namespaces, theirs.as_ref(), facts);
     let context = ProcessContext { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if whole { "" } else { "/process" };
-    let mut process = process::of(&object, at, &context, &mut warnings)?;
+    let mut process = process::decide_process_object(&object, at, &context, &mut warnings)?;
     process.size_of(ask.console_size);
     warnings.iter().for_each(|warning| (home.warn)(&printable(warning)));
     Ok(process)

@@ -122,7 +122,7 @@ fn poststart(home: &Home, container: &Container) -> Result<()> {
     let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
     let spec = container.spec()?;
     let obeyed = plan::annotations::read(&spec.annotations, &permitted::listed(&spec.annotations, false)?)?;
-    let hooks = plan::hooks::decide(&spec.hooks, &obeyed.hook_output)?;
+    let hooks = plan::hooks::decide_hooks(&spec.hooks, &obeyed.hook_output)?;
     hooks::run("poststart", &hooks.poststart, &text, &state.bundle, &container.dir).inspect_err(|_| {
         let destroyed = container.phase().and_then(|(phase, pidfd)| destroy(home, container, phase, pidfd));
         if let Err(error) = destroyed {

@@ -45,7 +45,7 @@ fn schemata(container: &Container, ask: &IntelRdt) -> Result<Option<rdt::Schemat
             .relocated("config.json /linux/intelRdt/l3CacheSchema", "--l3-cache-schema")
             .relocated("config.json /linux/intelRdt/memBwSchema", "--mem-bw-schema")
     };
-    let lines = plan::rdt::decide(Some(ask)).map_err(flags)?.map(|rdt| rdt.schemata).unwrap_or_default();
+    let lines = plan::rdt::decide_rdt(Some(ask)).map_err(flags)?.map(|rdt| rdt.schemata).unwrap_or_default();
     if lines.is_empty() {
         return Ok(None);
     }

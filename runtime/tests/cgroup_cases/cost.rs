@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use corten::ask::Manager;
-use corten::cgroup::{Group, Hierarchies, decide};
+use corten::cgroup::{Group, Hierarchies, decide_groups};
 use corten::spec::Resources;
 
 use super::{apply, create};
@@ -31,7 +31,7 @@ pub fn print() {
         };
         let h = Hierarchies::probe().unwrap();
         lap();
-        let plan = decide(&h, Manager::Cgroupfs, "id", Some(&path), Some(&resources)).unwrap();
+        let plan = decide_groups(&h, Manager::Cgroupfs, "id", Some(&path), Some(&resources)).unwrap();
         lap();
         let (group, placement) = create(&plan).unwrap();
         lap();

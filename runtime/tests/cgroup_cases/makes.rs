@@ -5,7 +5,7 @@ use std::path::Path;
 
 use corten::Kind;
 use corten::ask::Manager;
-use corten::cgroup::{Group, Made, Record, WayIn, decide};
+use corten::cgroup::{Group, Made, Record, WayIn, decide_groups};
 
 use super::children::{Waiting, born_in, reap};
 use super::{Case, Host, apply, create, read};
@@ -264,7 +264,8 @@ fn freezing(host: &Host) {
 }
 
 fn disabled(host: &Host) {
-    let plan = decide(&host.h, Manager::Disabled, "id", Some(&format!("/{}/a", host.base)), None).unwrap();
+    let plan =
+        decide_groups(&host.h, Manager::Disabled, "id", Some(&format!("/{}/a", host.base)), None).unwrap();
     let (group, placement) = create(&plan).unwrap();
     apply(&group, &plan).unwrap();
     assert!(placement.at_birth().is_none());
@@ -291,7 +292,7 @@ fn user_namespace(host: &Host) {
 /// A group's life, from its record as after a crash.
 pub fn lifecycle(path: &str) {
     let h = corten::cgroup::Hierarchies::probe().unwrap();
-    let mut plan = decide(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
+    let mut plan = decide_groups(&h, Manager::Cgroupfs, "id", Some(path), None).unwrap();
     "a test's".clone_into(&mut plan.record.mark);
     let (group, _) = create(&plan).unwrap();
     apply(&group, &plan).unwrap();

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use corten::ask::Manager;
-use corten::cgroup::{Group, GroupPlan, Hierarchies, Made, Placement, Version, decide};
+use corten::cgroup::{Group, GroupPlan, Hierarchies, Made, Placement, Version, decide_groups};
 use corten::spec::Resources;
 
 type Case = (&'static str, fn(&Host));
@@ -83,7 +83,7 @@ impl Host {
     pub fn try_plan(&self, group: &str, json: &str) -> corten::Result<GroupPlan> {
         let resources: Resources = corten::spec::read("resources", json.as_bytes()).unwrap();
         let path = format!("/{}/{group}", self.base);
-        let mut plan = decide(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))?;
+        let mut plan = decide_groups(&self.h, Manager::Cgroupfs, "id", Some(&path), Some(&resources))?;
         "a test's".clone_into(&mut plan.record.mark);
         Ok(plan)
     }
@@ -107,7 +107,7 @@ impl Host {
                 let text = std::fs::read_to_string(format!("{}/cgroup.controllers", v2.mount)).unwrap();
                 text.split_whitespace().any(|c| c == controller)
             }
-            _ => self.h.of(controller).is_some(),
+            _ => self.h.hierarchy_of(controller).is_some(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Host {
     pub fn dir(&self, controller: &str, group: &str) -> String {
         let mount = match &self.h.v2 {
             Some(v2) if self.v2() => &v2.mount,
-            _ => &self.h.of(controller).unwrap().mount,
+            _ => &self.h.hierarchy_of(controller).unwrap().mount,
         };
         format!("{mount}/{}/{group}", self.base)
     }

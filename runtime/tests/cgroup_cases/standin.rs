@@ -8,7 +8,7 @@ use std::path::Path;
 
 use corten::ask::Manager;
 use corten::cgroup::stats::Rdma;
-use corten::cgroup::{Group, Hierarchies, Hierarchy, decide};
+use corten::cgroup::{Group, Hierarchies, Hierarchy, decide_groups};
 
 const RESOURCES: &str = r#"{
     "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}, {"pageSize": "1GB", "limit": 18446744073709551615}],
@@ -59,7 +59,7 @@ fn written(h: &Hierarchies, resources: &str, top: &Path, files: &[Written]) {
         fs::write(dir.join("rdma.current"), "mlx5_0 hca_handle=2 hca_object=20\n").unwrap();
     }
     let resources = corten::spec::read("resources", resources.as_bytes()).unwrap();
-    let plan = decide(h, Manager::Cgroupfs, "x", Some("/x"), Some(&resources)).unwrap();
+    let plan = decide_groups(h, Manager::Cgroupfs, "x", Some("/x"), Some(&resources)).unwrap();
     let mut record = plan.record.clone();
     for group in &mut record.groups {
         // The one for devices is not there: nothing is written to it.

@@ -59,7 +59,7 @@ fn unescape(line: &str) -> Vec<u8> {
 
 /// Of inputs with what each reaches, few and short ones that reach the same, up to the bound: always the one next that
 /// reaches most for its length.
-pub fn cover(inputs: Vec<(Vec<u8>, Vec<u32>)>, known: &HashSet<u32>) -> Vec<Vec<u8>> {
+pub fn smallest_cover(inputs: Vec<(Vec<u8>, Vec<u32>)>, known: &HashSet<u32>) -> Vec<Vec<u8>> {
     let mut left: Vec<(Vec<u8>, HashSet<u32>)> = inputs
         .into_iter()
         .map(|(input, reached)| (input, reached.into_iter().filter(|edge| !known.contains(edge)).collect()))

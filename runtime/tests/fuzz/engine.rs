@@ -259,7 +259,7 @@ impl<'a> Fuzzer<'a> {
         let entries: Vec<_> =
             self.entries.iter().map(|entry| (entry.input.clone(), entry.edges.clone())).collect();
         let mut chosen = Vec::new();
-        for input in corpus::cover(entries, &known) {
+        for input in corpus::smallest_cover(entries, &known) {
             let input = self.shorten(input, &known);
             counters::reached(|edge, _| {
                 known.insert(edge as u32);

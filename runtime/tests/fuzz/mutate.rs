@@ -151,14 +151,14 @@ impl Words {
         self.keys = self.by_key.keys().cloned().collect();
     }
 
-    fn of(&self, key: &str, random: &mut Random) -> Option<Json> {
+    fn any_value_of(&self, key: &str, random: &mut Random) -> Option<Json> {
         let known = self.by_key.get(key).filter(|known| !known.is_empty())?;
         Some(random.pick(known).clone())
     }
 
     fn any(&self, random: &mut Random) -> Option<(String, Json)> {
         let key = random.pick(self.keys.get(..).filter(|keys| !keys.is_empty())?);
-        Some((key.clone(), self.of(key, random)?))
+        Some((key.clone(), self.any_value_of(key, random)?))
     }
 }
 
@@ -206,10 +206,10 @@ fn here(json: &mut Json, key: &str, words: &Words, random: &mut Random) {
         1 => *json = Json::Text(random.word(TEXTS).to_owned()),
         2 => *json = Json::List(Vec::new()),
         3 => *json = Json::Map(Vec::new()),
-        4..=6 => *json = words.of(key, random).unwrap_or_else(|| Json::Word("null".to_owned())),
+        4..=6 => *json = words.any_value_of(key, random).unwrap_or_else(|| Json::Word("null".to_owned())),
         7 => nest(json, random),
         _ => match json {
-            Json::Word(word) => number(word, random),
+            Json::Word(word) => change_number(word, random),
             Json::Text(text) => letters(text, random),
             Json::List(list) => elements(list, key, words, random),
             Json::Map(map) => members(map, words, random),
@@ -229,7 +229,7 @@ fn nest(json: &mut Json, random: &mut Random) {
     }
 }
 
-fn number(word: &mut String, random: &mut Random) {
+fn change_number(word: &mut String, random: &mut Random) {
     match (word.parse::<i128>(), random.below(6)) {
         (Ok(n), 0) => *word = (n + 1).to_string(),
         (Ok(n), 1) => *word = (n - 1).to_string(),
@@ -273,7 +273,7 @@ fn elements(list: &mut Vec<Json>, key: &str, words: &Words, random: &mut Random)
         }
         4 => list.truncate(at),
         _ => {
-            let value = words.of(key, random).unwrap_or_else(|| Json::List(Vec::new()));
+            let value = words.any_value_of(key, random).unwrap_or_else(|| Json::List(Vec::new()));
             match value {
                 Json::List(values) if !values.is_empty() => list.push(random.pick(&values).clone()),
                 value => list.push(value),

@@ -129,7 +129,7 @@ fn capability_sets_are_exactly_the_asked_ones() {
         }))
         .unwrap();
         let mut warnings = Vec::new();
-        let caps = caps::decide(Some(&sets), "", &hosts::v2(), &mut warnings).unwrap();
+        let caps = caps::decide_capabilities(Some(&sets), "", &hosts::v2(), &mut warnings).unwrap();
         let kept = ambient & permitted & inheritable;
         let want = Caps {
             bounding: mask(bounding),
@@ -247,7 +247,7 @@ fn overlay_of_exec() {
     let setgroups = corten::plan::ids::Setgroups::Allowed;
     let context = ProcessContext { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
     let mut warnings = Vec::new();
-    let process = process::of(&laid, "/process", &context, &mut warnings).unwrap();
+    let process = process::decide_process_object(&laid, "/process", &context, &mut warnings).unwrap();
     assert_eq!((process.args.join(" "), process.env.join(" ")), ("ls -l".to_owned(), "A=2".to_owned()));
     assert_eq!((process.cwd.as_str(), process.uid, process.gid, process.gids), ("/tmp", 5, 0, vec![8]));
     let (raw, three) = (1 << 13, 1 << 5 | 1 << 10 | 1 << 29);
@@ -262,7 +262,7 @@ fn overlay_of_exec() {
 
     let bare = spec::Process { args: vec!["x".into()], cwd: "/".into(), ..spec::Process::default() };
     let laid = process::overlay(bare, &Overlay { caps: vec!["CAP_KILL".into()], ..Overlay::default() });
-    let process = process::of(&laid, "", &context, &mut warnings).unwrap();
+    let process = process::decide_process_object(&laid, "", &context, &mut warnings).unwrap();
     assert_eq!((process.caps.effective, process.caps.inheritable, process.caps.ambient), (1 << 5, 0, 0));
 }
 
@@ -272,6 +272,7 @@ fn pointers_of_a_process_file() {
     let (facts, spec) = (hosts::v2(), read(&with("/hooks", Value::Null)));
     let setgroups = corten::plan::ids::Setgroups::Allowed;
     let context = ProcessContext { facts: &facts, ids: None, setgroups, spec: &spec, listen_fds: 0 };
-    let error = process::of(&spec::Process::default(), "", &context, &mut Vec::new()).unwrap_err();
+    let error =
+        process::decide_process_object(&spec::Process::default(), "", &context, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains(" /args: args must not be empty"), "{error}");
 }

@@ -33,7 +33,7 @@ fn resources(json: &str) -> Resources {
 }
 
 fn plan(h: &Hierarchies, json: &str) -> Result<GroupPlan> {
-    decide(h, Manager::Cgroupfs, "id", None, Some(&resources(json)))
+    decide_groups(h, Manager::Cgroupfs, "id", None, Some(&resources(json)))
 }
 
 /// `file=value` of what a new group gets.
@@ -67,7 +67,7 @@ fn paths_on_v2() {
         ("/x/y", Some(""), "/sys/fs/cgroup/x/id"),
         ("/", Some("system.slice:corten:id"), "/sys/fs/cgroup/system.slice:corten:id"),
     ] {
-        let plan = decide(&v2(own), Manager::Cgroupfs, "id", path, None).unwrap();
+        let plan = decide_groups(&v2(own), Manager::Cgroupfs, "id", path, None).unwrap();
         assert_eq!(plan.record.v2_path().as_deref(), Some(full), "{own} {path:?}");
     }
 }
@@ -75,7 +75,7 @@ fn paths_on_v2() {
 #[test]
 fn paths_on_v1() {
     let paths = |path| {
-        let plan = decide(&v1(), Manager::Cgroupfs, "id", path, None).unwrap();
+        let plan = decide_groups(&v1(), Manager::Cgroupfs, "id", path, None).unwrap();
         plan.record.groups.iter().map(GroupDir::full).collect::<Vec<_>>()
     };
     let absolute = paths(Some("/a"));
@@ -90,7 +90,7 @@ fn hybrid_hosts_have_a_group_on_v2_too() {
     let unified = "12 0 0:12 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
     let h = Hierarchies::parse(&format!("{V1}{unified}"), &V1_OWN.replace("0::/\n", "0::/mine\n"));
     for (path, full) in [(Some("/a"), "/sys/fs/cgroup/unified/a"), (None, "/sys/fs/cgroup/unified/mine/id")] {
-        let record = decide(&h, Manager::Cgroupfs, "id", path, None).unwrap().record;
+        let record = decide_groups(&h, Manager::Cgroupfs, "id", path, None).unwrap().record;
         assert_eq!((record.version, record.groups.len()), (Version::V1, 11));
         assert_eq!(record.groups.last().unwrap().full(), full);
         assert_eq!((record.v1_views().len(), record.v2_path()), (10, None));
@@ -102,7 +102,7 @@ fn hybrid_hosts_have_a_group_on_v2_too() {
 fn paths_that_are_refused() {
     let long = "x".repeat(256);
     for path in ["..", "/a/../b", "a/..", "/", "//.", "a\0b", "a\nb", &long] {
-        let error = decide(&v2("/"), Manager::Cgroupfs, "id", Some(path), None).unwrap_err();
+        let error = decide_groups(&v2("/"), Manager::Cgroupfs, "id", Some(path), None).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
         assert!(error.to_string().starts_with("config.json /linux/cgroupsPath: "), "{error}");
     }
@@ -110,7 +110,8 @@ fn paths_that_are_refused() {
 
 #[test]
 fn managers() {
-    let decided = |manager, path, json: &str| decide(&v2("/"), manager, "id", path, Some(&resources(json)));
+    let decided =
+        |manager, path, json: &str| decide_groups(&v2("/"), manager, "id", path, Some(&resources(json)));
     let plan = decided(Manager::Disabled, Some("/a"), r#"{"devices":[{"allow":false}]}"#).unwrap();
     assert_eq!((plan.record.version, plan.record.groups.len(), plan.writes.len()), (Version::None, 0, 0));
     assert_eq!((plan.devices, manager_of(&plan.record)), (DevicePlan::None, Manager::Disabled));
@@ -129,7 +130,7 @@ fn managers() {
         (manager_of(&plan.record), &plan.record.unit.unwrap()),
         (Manager::Systemd, &plan.unit.unwrap().record)
     );
-    let nothing = decide(&Hierarchies::default(), Manager::Systemd, "id", None, None).unwrap_err();
+    let nothing = decide_groups(&Hierarchies::default(), Manager::Systemd, "id", None, None).unwrap_err();
     assert!(nothing.to_string().contains("no cgroups are mounted"), "{nothing}");
     let plan = decided(Manager::Cgroupfs, None, "{}").unwrap();
     assert_eq!((manager_of(&plan.record), plan.unit), (Manager::Cgroupfs, None));
@@ -138,7 +139,9 @@ fn managers() {
 #[test]
 fn without_cgroups_only_nothing_can_be_asked() {
     let none = Hierarchies::default();
-    assert!(decide(&none, Manager::Cgroupfs, "id", Some("/a"), None).unwrap().record.groups.is_empty());
+    assert!(
+        decide_groups(&none, Manager::Cgroupfs, "id", Some("/a"), None).unwrap().record.groups.is_empty()
+    );
     assert!(refused(&none, r#"{"devices":[{"allow":false}]}"#).contains("no cgroups are mounted"));
 }
 

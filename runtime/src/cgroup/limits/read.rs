@@ -8,13 +8,13 @@
 use super::Item;
 use crate::spec::{BlockIo, Resources, ThrottleDevice, WeightDevice};
 
-pub(super) fn one<T: Into<i128>>(value: Option<T>) -> Vec<Item> {
+pub(super) fn given<T: Into<i128>>(value: Option<T>) -> Vec<Item> {
     value.map(|v| Item { number: v.into(), ..Item::default() }).into_iter().collect()
 }
 
-/// As [`one`], where zero means "not set".
-pub(super) fn set<T: Into<i128>>(value: Option<T>) -> Vec<Item> {
-    one(value.map(Into::into).filter(|&v| v != 0))
+/// As [`given`], where zero means "not set".
+pub(super) fn nonzero<T: Into<i128>>(value: Option<T>) -> Vec<Item> {
+    given(value.map(Into::into).filter(|&v| v != 0))
 }
 
 pub(super) fn list(value: Option<&str>) -> Vec<Item> {
@@ -26,8 +26,8 @@ pub(super) fn list(value: Option<&str>) -> Vec<Item> {
 pub(super) fn swap(r: &Resources) -> Vec<Item> {
     let Some(memory) = &r.memory else { return Vec::new() };
     match memory.swap.unwrap_or(0) {
-        0 if memory.limit == Some(-1) => one(Some(-1)),
-        swap => set(Some(swap)),
+        0 if memory.limit == Some(-1) => given(Some(-1)),
+        swap => nonzero(Some(swap)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::ask::Manager;
-use crate::cgroup::{Hierarchies, decide};
+use crate::cgroup::{Hierarchies, decide_groups};
 
 const V2: &str = "47 46 0:38 / /sys/fs/cgroup rw - cgroup2 none rw\n";
 const V1: &str = "\
@@ -18,9 +18,9 @@ const V1: &str = "\
 const V1_OWN: &str = "10:cpuset:/\n9:pids:/\n6:blkio:/\n4:name=systemd:/\n3:devices:/\n2:memory:/\n1:cpu:/\n";
 
 /// `Name=value` of what the limits are to systemd, devices aside.
-fn told(h: &Hierarchies, json: &str) -> Vec<String> {
+fn properties_of(h: &Hierarchies, json: &str) -> Vec<String> {
     let resources = crate::spec::read("resources", json.as_bytes()).unwrap();
-    let plan = decide(h, Manager::Systemd, "id", None, Some(&resources)).unwrap();
+    let plan = decide_groups(h, Manager::Systemd, "id", None, Some(&resources)).unwrap();
     let limits = plan.unit.unwrap().limits.into_iter().filter(|p| !p.name.starts_with("Device"));
     limits.map(|p| format!("{}={}", p.name, words(&p.value))).collect()
 }
@@ -51,7 +51,7 @@ fn quotas_are_written_as_systemd_keeps_them() {
         let resources = crate::spec::read("resources", json.as_bytes()).unwrap();
         for (h, file, want) in [(&hosts[0], "cpu.max", v2), (&hosts[1], "cpu.cfs_quota_us", v1)] {
             let values = |manager| {
-                let plan = decide(h, manager, "id", None, Some(&resources)).unwrap();
+                let plan = decide_groups(h, manager, "id", None, Some(&resources)).unwrap();
                 plan.writes.iter().filter(|w| w.file == file).map(|w| w.value.clone()).collect::<Vec<_>>()
             };
             assert_eq!(values(Manager::Systemd), [want], "{file} of {json}");
@@ -61,7 +61,7 @@ fn quotas_are_written_as_systemd_keeps_them() {
     }
     let h = &hosts[0];
     let resources = crate::spec::read("resources", br#"{"unified":{"cpu.max":"12345 100000"}}"#).unwrap();
-    let plan = decide(h, Manager::Systemd, "id", None, Some(&resources)).unwrap();
+    let plan = decide_groups(h, Manager::Systemd, "id", None, Some(&resources)).unwrap();
     assert_eq!(plan.writes[0].value, "13000 100000");
 }
 
@@ -123,7 +123,7 @@ fn limits_on_v2() {
         (r#"{"unified":{"hugetlb.2MB.max":"0","cpuset.cpus":"0-9:2/4","memory.high":"1G"}}"#, &[]),
         (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}],"cpu":{"burst":5}}"#, &[]),
     ] {
-        assert_eq!(told(&h, json), want, "{json}");
+        assert_eq!(properties_of(&h, json), want, "{json}");
     }
 }
 
@@ -139,9 +139,9 @@ fn limits_on_v1() {
         (r#"{"blockIO":{"weight":500}}"#, &["BlockIOWeight=500"]),
         (r#"{"pids":{"limit":5},"cpu":{"cpus":"1"}}"#, &["AllowedCPUs=2", "TasksMax=5"]),
     ] {
-        assert_eq!(told(&h, json), want, "{json}");
+        assert_eq!(properties_of(&h, json), want, "{json}");
     }
-    let plan = decide(&h, Manager::Systemd, "id", Some("a-b.slice:p:n"), None).unwrap();
+    let plan = decide_groups(&h, Manager::Systemd, "id", Some("a-b.slice:p:n"), None).unwrap();
     assert!(plan.record.groups.iter().all(|group| group.path == "/a.slice/a-b.slice/p-n.scope"));
     assert!(plan.unit.unwrap().base.iter().any(|p| p.name == "BlockIOAccounting"));
 }

@@ -45,19 +45,19 @@ pub(super) fn read(group: &Group) -> Result<Stats> {
 fn cpu(accounting: Option<Files<'_>>, cpu: Option<Files<'_>>) -> Result<Option<Cpu>> {
     let mut all = Cpu::default();
     if let Some(files) = &accounting {
-        all.total = files.number("cpuacct.usage")?.unwrap_or(0);
+        all.total = files.read_number("cpuacct.usage")?.unwrap_or(0);
         let stat = files.table("cpuacct.stat")?.unwrap_or_default();
         let time = |name: &str| stat.get(name).copied().unwrap_or(0).saturating_mul(TICK);
         (all.user, all.kernel) = (time("user"), time("system"));
         let totals = files.text("cpuacct.usage_percpu")?.unwrap_or_default();
         all.per_cpu = totals
             .split_ascii_whitespace()
-            .map(|total| PerCpu { total: super::number(total), ..PerCpu::default() })
+            .map(|total| PerCpu { total: super::parse_number(total), ..PerCpu::default() })
             .collect();
         // `cpu user system`, then a line for each.
         let text = files.text("cpuacct.usage_all")?.unwrap_or_default();
         for (cpu, line) in all.per_cpu.iter_mut().zip(text.lines().skip(1)) {
-            let mut numbers = line.split(' ').skip(1).map(super::number);
+            let mut numbers = line.split(' ').skip(1).map(super::parse_number);
             cpu.user = numbers.next().unwrap_or(0);
             cpu.kernel = numbers.next().unwrap_or(0);
         }
@@ -92,7 +92,7 @@ fn cpuset(files: &Files<'_>) -> Result<Cpuset> {
 fn memory(files: &Files<'_>) -> Result<Memory> {
     let counter = |what: &str| {
         let number =
-            |file: &str| files.number(&format!("memory.{what}{file}")).map(Option::unwrap_or_default);
+            |file: &str| files.read_number(&format!("memory.{what}{file}")).map(Option::unwrap_or_default);
         Ok(Counter {
             usage: number("usage_in_bytes")?,
             limit: number("limit_in_bytes")?,
@@ -112,8 +112,8 @@ fn memory(files: &Files<'_>) -> Result<Memory> {
 }
 
 fn pids(files: &Files<'_>) -> Result<Pids> {
-    let limit = files.number("pids.max")?.filter(|&limit| limit != u64::MAX);
-    Ok(Pids { current: files.number("pids.current")?.unwrap_or(0), limit })
+    let limit = files.read_number("pids.max")?.filter(|&limit| limit != u64::MAX);
+    Ok(Pids { current: files.read_number("pids.current")?.unwrap_or(0), limit })
 }
 
 /// BFQ counts what goes through it; where it schedules nothing, the throttling layer has counted.
@@ -157,7 +157,7 @@ fn transfers(text: &str) -> Vec<Transfer> {
 fn hugetlb(files: &Files<'_>) -> Result<BTreeMap<String, Counter>> {
     let mut all = BTreeMap::new();
     for size in page_sizes() {
-        let number = |file: &str| files.number(&format!("hugetlb.{size}.{file}"));
+        let number = |file: &str| files.read_number(&format!("hugetlb.{size}.{file}"));
         let Some(usage) = number("usage_in_bytes")? else { continue };
         let counter = Counter {
             usage,

@@ -49,9 +49,9 @@ fn cpuset(files: &Files<'_>) -> Result<Option<Cpuset>> {
 }
 
 fn memory(files: &Files<'_>) -> Result<Option<Memory>> {
-    let Some(usage) = files.number("memory.current")? else { return Ok(None) };
+    let Some(usage) = files.read_number("memory.current")? else { return Ok(None) };
     let events = files.table("memory.events")?.unwrap_or_default();
-    let number = |file| files.number(file).map(Option::unwrap_or_default);
+    let number = |file| files.read_number(file).map(Option::unwrap_or_default);
     Ok(Some(Memory {
         usage: Counter {
             usage,
@@ -73,8 +73,8 @@ fn memory(files: &Files<'_>) -> Result<Option<Memory>> {
 }
 
 fn pids(files: &Files<'_>) -> Result<Option<Pids>> {
-    let Some(current) = files.number("pids.current")? else { return Ok(None) };
-    let limit = files.number("pids.max")?.filter(|&limit| limit != u64::MAX);
+    let Some(current) = files.read_number("pids.current")? else { return Ok(None) };
+    let limit = files.read_number("pids.max")?.filter(|&limit| limit != u64::MAX);
     Ok(Some(Pids { current, limit }))
 }
 
@@ -102,7 +102,7 @@ fn transfers(text: &str) -> Io {
                 "dios" => (&mut io.operations, "Discard"),
                 _ => continue,
             };
-            table.push(Transfer { major, minor, op: op.to_owned(), value: super::number(value) });
+            table.push(Transfer { major, minor, op: op.to_owned(), value: super::parse_number(value) });
         }
     }
     io
@@ -111,8 +111,8 @@ fn transfers(text: &str) -> Io {
 fn hugetlb(files: &Files<'_>) -> Result<BTreeMap<String, Counter>> {
     let mut all = BTreeMap::new();
     for size in page_sizes() {
-        let Some(usage) = files.number(&format!("hugetlb.{size}.current"))? else { continue };
-        let limit = files.number(&format!("hugetlb.{size}.max"))?.unwrap_or(u64::MAX);
+        let Some(usage) = files.read_number(&format!("hugetlb.{size}.current"))? else { continue };
+        let limit = files.read_number(&format!("hugetlb.{size}.max"))?.unwrap_or(u64::MAX);
         let events = files.table(&format!("hugetlb.{size}.events"))?.unwrap_or_default();
         let failcnt = events.get("max").copied().unwrap_or(0);
         all.insert(size, Counter { usage, limit, max: 0, failcnt });

@@ -92,23 +92,23 @@ pub(crate) fn figures(groups: &ResctrlGroups) -> Figures {
     Figures {
         l3_cache_info: l3.is_dir().then(|| L3 {
             cbm_mask: text(&l3.join("cbm_mask")).trim().to_owned(),
-            min_cbm_bits: number(&l3.join("min_cbm_bits")).unwrap_or(0),
-            num_closids: number(&l3.join("num_closids")).unwrap_or(0),
+            min_cbm_bits: read_number(&l3.join("min_cbm_bits")).unwrap_or(0),
+            num_closids: read_number(&l3.join("num_closids")).unwrap_or(0),
         }),
         l3_cache_schema_root: line(&all, "L3"),
         l3_cache_schema: line(&own, "L3"),
         mem_bw_info: bandwidth.is_dir().then(|| Bandwidth {
-            bandwidth_gran: number(&bandwidth.join("bandwidth_gran")).unwrap_or(0),
-            delay_linear: number(&bandwidth.join("delay_linear")).unwrap_or(0),
-            min_bandwidth: number(&bandwidth.join("min_bandwidth")).unwrap_or(0),
-            num_closids: number(&bandwidth.join("num_closids")).unwrap_or(0),
+            bandwidth_gran: read_number(&bandwidth.join("bandwidth_gran")).unwrap_or(0),
+            delay_linear: read_number(&bandwidth.join("delay_linear")).unwrap_or(0),
+            min_bandwidth: read_number(&bandwidth.join("min_bandwidth")).unwrap_or(0),
+            num_closids: read_number(&bandwidth.join("num_closids")).unwrap_or(0),
         }),
         mem_bw_schema_root: line(&all, "MB"),
         mem_bw_schema: line(&own, "MB"),
         mbm_stats: caches.iter().filter_map(|cache| traffic(cache)).collect(),
         cmt_stats: caches
             .iter()
-            .filter_map(|cache| number(&cache.join("llc_occupancy")))
+            .filter_map(|cache| read_number(&cache.join("llc_occupancy")))
             .map(|llc_occupancy| Occupancy { llc_occupancy })
             .collect(),
     }
@@ -126,7 +126,8 @@ fn caches(group: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn traffic(cache: &Path) -> Option<Traffic> {
-    let (total, local) = (number(&cache.join("mbm_total_bytes")), number(&cache.join("mbm_local_bytes")));
+    let (total, local) =
+        (read_number(&cache.join("mbm_total_bytes")), read_number(&cache.join("mbm_local_bytes")));
     (total.is_some() || local.is_some())
         .then(|| Traffic { mbm_total_bytes: total.unwrap_or(0), mbm_local_bytes: local.unwrap_or(0) })
 }
@@ -141,6 +142,6 @@ fn text(path: &Path) -> String {
 }
 
 /// `None` where there is no such file, or (`Unavailable`, `Error`) no figure in it.
-fn number(path: &Path) -> Option<u64> {
+fn read_number(path: &Path) -> Option<u64> {
     text(path).trim().parse().ok()
 }

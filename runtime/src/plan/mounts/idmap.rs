@@ -17,7 +17,7 @@ use crate::spec::{IdMapping, Mount};
 ///
 /// # Errors
 /// Lines that do not read, one kind without the other, a mapping of the container's where it has none.
-pub(super) fn decide(
+pub(super) fn decide_mount_id_map(
     mount: &Mount,
     options: &mut MountOptions,
     at: &str,

@@ -83,7 +83,7 @@ impl<'a> Reading<'a> {
         }
         let label = super::label(spec)?;
         let mut options = options::parse(&mount.options);
-        let idmap = idmap::decide(mount, &mut options, &at, context)?;
+        let idmap = idmap::decide_mount_id_map(mount, &mut options, &at, context)?;
         let target = clean(target);
         Ok(Reading { at, target, index, options, kind, source, idmap, label, context })
     }

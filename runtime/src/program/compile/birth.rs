@@ -166,7 +166,7 @@ impl Builder {
     }
 
     /// While the stage is at work: what need not be there before the process is, but before it is "created".
-    pub(super) fn meanwhile(&mut self, plan: &Plan) {
+    pub(super) fn while_the_stage_works(&mut self, plan: &Plan) {
         if let Some(at) = self.network.clone() {
             self.host(&at, HostOp::Network);
         }

@@ -2,7 +2,7 @@
 //! Device rules → eBPF and → lines of cgroup v1, each run by a machine of the tests, against the rules' meaning.
 
 use corten::ask::Manager;
-use corten::cgroup::{DevicePlan, Hierarchies, Policy, compile_devices, decide};
+use corten::cgroup::{DevicePlan, Hierarchies, Policy, compile_devices, decide_groups};
 use corten::spec::{self, DeviceRule, Resources};
 use corten::sys::bpf::Insn;
 
@@ -102,7 +102,7 @@ impl V1 {
 /// What v1 makes of the list; `None` where it says that it cannot.
 fn v1(host: &Hierarchies, devices: Vec<DeviceRule>) -> Option<V1> {
     let resources = Resources { devices, ..Resources::default() };
-    let plan = match decide(host, Manager::Cgroupfs, "box", None, Some(&resources)) {
+    let plan = match decide_groups(host, Manager::Cgroupfs, "box", None, Some(&resources)) {
         Ok(plan) => plan,
         Err(error) => {
             holds::configuration_error("config.json /linux/resources/devices", &error);

@@ -3,7 +3,7 @@
 //! → the container's groups. Mount points and names of groups are whatever somebody chose.
 
 use corten::ask::Manager;
-use corten::cgroup::{Hierarchies, Version, decide};
+use corten::cgroup::{Hierarchies, Version, decide_groups};
 
 use crate::engine::Target;
 use crate::holds;
@@ -47,14 +47,19 @@ fn run(input: &[u8]) -> bool {
         let up = hierarchy.own.split('/').any(|part| part == "..");
         assert!(hierarchy.own.starts_with('/') && !up, "{hierarchy:?}");
     }
-    let plan =
-        match decide(&found, Manager::Cgroupfs, "box", Some(path).filter(|path| !path.is_empty()), None) {
-            Ok(plan) => plan,
-            Err(error) => {
-                holds::one_line(&error.to_string());
-                return false;
-            }
-        };
+    let plan = match decide_groups(
+        &found,
+        Manager::Cgroupfs,
+        "box",
+        Some(path).filter(|path| !path.is_empty()),
+        None,
+    ) {
+        Ok(plan) => plan,
+        Err(error) => {
+            holds::one_line(&error.to_string());
+            return false;
+        }
+    };
     plan.warnings.iter().for_each(|(at, words)| holds::one_line(&format!("{at} {words}")));
     let record = &plan.record;
     assert_eq!(record.groups.is_empty(), record.version == Version::None);

@@ -67,15 +67,19 @@ fn check(input: &[u8], known: &[(Spec, Plan)]) -> bool {
     if laid_over {
         object = process::overlay(object, &overlay());
     }
-    let namespaces = namespaces::decide(spec).unwrap();
-    let ids = ids::decide(spec, &namespaces).unwrap();
+    let namespaces = namespaces::decide_namespaces(spec).unwrap();
+    let ids = ids::decide_id_maps(spec, &namespaces).unwrap();
     let facts = if *choice & 4 != 0 { hosts::nested() } else { hosts::v2() };
     let setgroups = if *choice & 32 != 0 { Setgroups::Denied } else { Setgroups::Allowed };
     let listen_fds = u32::from(*choice >> 3 & 1);
     let context = ProcessContext { facts: &facts, ids: ids.as_ref(), setgroups, spec, listen_fds };
     let mut warnings = Vec::new();
-    let process = match process::of(&object, if laid_over { "/process" } else { "" }, &context, &mut warnings)
-    {
+    let process = match process::decide_process_object(
+        &object,
+        if laid_over { "/process" } else { "" },
+        &context,
+        &mut warnings,
+    ) {
         Ok(process) => process,
         Err(error) => {
             holds::configuration_error("config.json /", &error);
