@@ -23,7 +23,7 @@ const TRIES: u32 = 5;
 pub struct Placement {
     /// The group on the unified hierarchy, to be born into. Where the kernel refuses (EOPNOTSUPP: it is threaded; ENOSYS,
     /// EPERM, EACCES: clone3 is filtered or the common ancestor is not ours), a process made otherwise may be given to
-    /// [`Placement::place`]; for EBUSY there is [`Placement::beside_init`], before that.
+    /// [`Placement::place`]; for EBUSY there is [`Placement::if_nesting`], before that.
     pub(super) birth: Option<CgroupDir>,
     /// The groups on v1 hierarchies, to be joined before the process does anything.
     pub(super) v1: Vec<CgroupDir>,
@@ -58,7 +58,7 @@ impl Version {
 
 impl Placement {
     /// Puts a process into the groups; which of the two ways it was, by its pid or by systemd. A group that takes no more is
-    /// left for the one that [`Placement::beside_init`] finds.
+    /// left for the one that [`Placement::if_nesting`] finds.
     ///
     /// # Errors
     /// `Kind::Os` naming the cgroup.procs that refused.
@@ -67,11 +67,10 @@ impl Placement {
         let Some(group) = &self.birth else { return Ok(WayIn::MovedByPid) };
         match (join(group, pid).map_err(threaded), &self.unit) {
             (Ok(()), _) => Ok(WayIn::MovedByPid),
-            (Err(error), _) if error.errno() == Some(libc::EBUSY) => match self.beside_init()? {
+            (Err(error), _) if !is_denied(&error) => match self.if_nesting(&error)? {
                 Some(beside) => beside.place(pid),
                 None => Err(error),
             },
-            (Err(error), _) if !is_denied(&error) => Err(error),
             // Of the two groups' common parent only root is the owner: systemd's business.
             (Err(_), Some(group)) => systemd::attach(&group.unit, &group.below, pid)
                 .map(|()| WayIn::PutBySystemd)
@@ -96,9 +95,20 @@ impl Placement {
         Placement { init: Some(init), ..self }
     }
 
-    /// Another placement for a process that the group on the unified hierarchy takes no more, because the container has
-    /// enabled controllers for groups below it (EBUSY; cgroups(7), "no internal processes"): where its first process
-    /// is now, as runc and crun do. `None` where that is not known, or nowhere else.
+    /// Another placement for a process that the group on the unified hierarchy has refused with `error`, because the container
+    /// has enabled controllers for groups below it (EBUSY, from clone3 as from a write to cgroup.procs; cgroups(7), "no
+    /// internal processes"): where its first process is now, as runc and crun do. `None` for other errors, and where
+    /// that is not known, or nowhere else.
+    ///
+    /// The container may move its first process meanwhile, or nest further: then the new placement is refused as well.
+    ///
+    /// # Errors
+    /// `Kind::Os` when the groups cannot be read.
+    pub(crate) fn if_nesting(&self, error: &Error) -> Result<Option<Placement>> {
+        if error.errno() == Some(libc::EBUSY) { self.beside_init() } else { Ok(None) }
+    }
+
+    /// Where the container's first process is now, if that is another group than its own.
     ///
     /// # Errors
     /// `Kind::Os` when the groups cannot be read.

@@ -214,8 +214,8 @@ fn bear<'a>(
     let mut launched = launch(&window, stage.again());
     let at_birth = window.cgroup.is_some() && window.way_in != WayIn::MovedByPid;
     if at_birth
-        && is_busy(&launched)
-        && let Some(found) = placement.map(Placement::beside_init).transpose()?.flatten()
+        && let (Err(error), Some(placement)) = (&launched, placement)
+        && let Some(found) = placement.if_nesting(error)?
     {
         window.cgroup = beside.get_or_init(|| found).at_birth();
         launched = launch(&window, stage.again());
@@ -228,10 +228,6 @@ fn bear<'a>(
         _ => {}
     }
     launched.map(|(pid, pidfd)| (pid, pidfd, window.way_in))
-}
-
-fn is_busy<T>(launched: &Result<T>) -> bool {
-    launched.as_ref().is_err_and(|error| error.errno() == Some(libc::EBUSY))
 }
 
 /// Says what forbids new namespaces: these are settings of the machine, which the errno does not name.
