@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{assert_none, root};
 
-/// The rule holds for what comes after this one. `.ci/yardstick` reads it here.
+/// The rule holds for what comes after this one.
 const SINCE: &str = "4becda09bdae17b53017e336e39ce9fdc2f404c0";
 /// Letters of a subject: what `git log` and mails show in one line.
 const SUBJECT_MAX: usize = 72;
@@ -31,12 +31,16 @@ fn commits_say_what_and_why() {
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let mut broken = Vec::new();
+    let (mut all, mut with_body) = (0, 0);
     for commit in text.split('\u{1e}').map(str::trim).filter(|commit| !commit.is_empty()) {
         let mut fields = commit.split('\u{1f}');
         let mut field = || fields.next().unwrap_or_default();
         let (hash, subject, body) = (field(), field(), field());
+        all += 1;
+        with_body += usize::from(!body.trim().is_empty());
         broken.extend(broken_rule(subject, body).map(|rule| format!("{hash} {subject}: {rule}")));
     }
+    println!("yardstick: commits {with_body} of {all}");
     assert_none("commits are `area: what` in at most 72 letters, with a body", broken);
 }
 

@@ -50,7 +50,7 @@ fn walks_lead_through_what_exists_and_are_short() {
         let missing = counts.iter().filter(|(_, count)| count.is_err());
         broken.extend(missing.map(|(file, _)| format!("{name}: {file} is not there")));
         let lines: usize = counts.iter().filter_map(|(_, count)| count.as_ref().ok()).sum();
-        println!("walk {name}: {} files, {lines} lines", files.len());
+        println!("yardstick: {name} {} / {lines}", files.len());
         if files.len() > *most_files || lines > *most_lines {
             let has = format!("{} files, {lines} lines", files.len());
             broken.push(format!("{name}: {has}, at most {most_files} and {most_lines}"));
