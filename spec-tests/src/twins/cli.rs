@@ -25,7 +25,7 @@ use crate::harness::suite;
 const USAGE: &str = "\
 usage: spec-tests twins --runtime PATH --peer PATH… --rows FILE… [--env NAME] [--runs N] [--seconds N] [--seed N] [--from N]
                         [--jobs N] [--only DIMENSION]… [--witnesses all|own|none] [--survey] [--plan FILE] [--out DIR] [--tmp DIR]
-                        [--timeout SECONDS]
+                        [--timeout SECONDS] [--shrink N]
 
 --rows     the differences that are known: docs/differences.md
 --runs     containers at most (200); --seconds: no new ones after so long
@@ -33,6 +33,7 @@ usage: spec-tests twins --runtime PATH --peer PATH… --rows FILE… [--env NAME
 --only     these dimensions alone
 --witnesses of all rows that hold here (all), or of those alone that do not hold everywhere (own), or of none
 --survey   counts every field that differs and is not known; nothing is made smaller
+--shrink   plans that are tried at most to make a finding smaller (as many as it takes)
 --plan     performs this one plan and prints what differs
 --out      where findings are written (target/twins)
 --one      (for its own use) performs in this process";
@@ -55,6 +56,7 @@ struct Options {
     only: Vec<String>,
     witnesses: Witnesses,
     survey: bool,
+    shrink: usize,
 }
 
 /// Whose witnesses are performed.
@@ -108,6 +110,7 @@ fn read(words: &[String]) -> Result<Options, String> {
         only: Vec::new(),
         witnesses: Witnesses::All,
         survey: false,
+        shrink: usize::MAX,
     };
     suite::read(words, |arg, value| {
         match arg {
@@ -125,6 +128,7 @@ fn read(words: &[String]) -> Result<Options, String> {
             "--jobs" => all.jobs = suite::number(arg, value)?.unwrap_or(all.jobs),
             "--seconds" => all.seconds = suite::number(arg, value)?,
             "--timeout" => all.patience = suite::number(arg, value)?.unwrap_or(all.patience),
+            "--shrink" => all.shrink = suite::number(arg, value)?.unwrap_or(all.shrink),
             "--survey" => all.survey = true,
             "--witnesses" => all.witnesses = Witnesses::read(&value()?)?,
             "--only" => all.only.push(value()?),
@@ -373,7 +377,7 @@ impl Session<'_> {
             return Ok(());
         }
         self.tally().findings.insert(key.clone(), String::new());
-        let smallest = shrink(tree, &mut { shows });
+        let smallest = shrink(tree, self.options.shrink, &mut { shows });
         let found = self.compare(peer, &smallest).map(|found| self.unexplained(peer, &smallest, found))?;
         let name = format!("{}-{}-{number}", self.options.env, self.options.seed);
         let dir = finding::write(&self.options.out, &name, &peer.host.name, &smallest, &found)
