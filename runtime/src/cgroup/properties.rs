@@ -246,25 +246,39 @@ pub(super) fn devices(policy: &Policy) -> Vec<Property> {
     // An empty list takes back what was there: an update replaces.
     properties.extend(property("DeviceAllow", Value::Array("(ss)".into(), Vec::new())));
     if !policy.otherwise {
-        let rules = policy.rules.iter().filter(|rule| rule.allow).map(device).collect();
-        properties.extend(property("DeviceAllow", Value::Array("(ss)".into(), rules)));
+        properties.extend(property("DeviceAllow", Value::Array("(ss)".into(), allowed(policy))));
     }
     properties
 }
 
-fn device(rule: &Rule) -> Value {
+/// What is allowed, once for each name: of two entries with one name systemd keeps the accesses of the second only.
+fn allowed(policy: &Policy) -> Vec<Value> {
+    let mut entries: Vec<(String, u8)> = Vec::new();
+    for rule in policy.rules.iter().filter(|rule| rule.allow) {
+        let name = device(rule);
+        match entries.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, access)) => *access |= rule.access,
+            None => entries.push((name, rule.access)),
+        }
+    }
+    let letters = |access: u8| {
+        let all = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
+        all.iter().filter(|(bit, _)| access & bit != 0).map(|(_, letter)| *letter).collect()
+    };
+    let pair = |(name, access)| Value::Tuple(vec![Value::Text(name), Value::Text(letters(access))]);
+    entries.into_iter().map(pair).collect()
+}
+
+/// A rule's devices as systemd names them.
+fn device(rule: &Rule) -> String {
     let class = if rule.devices.kind == Type::Char { "char" } else { "block" };
-    let which = match (rule.devices.major, rule.devices.minor) {
+    match (rule.devices.major, rule.devices.minor) {
         (Some(major), Some(minor)) => format!("/dev/{class}/{major}:{minor}"),
         // A number stands for itself since systemd 240.
         (Some(major), None) => format!("{class}-{major}"),
         // One minor of every major cannot be said.
         (None, _) => format!("{class}-*"),
-    };
-    let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')];
-    let access =
-        letters.iter().filter(|(bit, _)| rule.access & bit != 0).map(|(_, letter)| *letter).collect();
-    Value::Tuple(vec![Value::Text(which), Value::Text(access)])
+    }
 }
 
 /// What an annotation may set, with the type: what concerns the container's own resources, its end and its place in

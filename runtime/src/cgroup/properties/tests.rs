@@ -163,6 +163,16 @@ fn device_rules() {
         assert!(some[2].contains(entry), "{entry} is not in {}", some[2]);
     }
     assert_eq!(policy(r#"[{"allow":true,"access":"rwm"}]"#), ["auto", ""]);
+    // systemd keeps the last entry of a name.
+    let twice = policy(
+        r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"b","minor":1,"access":"w"},
+        {"allow":true,"type":"c","major":10,"minor":229,"access":"r"},
+        {"allow":true,"type":"c","major":10,"minor":229,"access":"w"}]"#,
+    );
+    for (name, entry) in [("block-* ", "block-* wm"), ("char/10:229 ", "/dev/char/10:229 rw")] {
+        assert_eq!(twice[2].matches(name).count(), 1, "{}", twice[2]);
+        assert!(twice[2].contains(entry), "{entry} is not in {}", twice[2]);
+    }
 }
 
 #[test]
