@@ -8,7 +8,7 @@
 //! | `field` | the field, as the comparison names it; `*` stands for anything |
 //! | `ours`, `theirs` | the values, with `*`, and `\|` between alternatives |
 //! | `peers`, `envs` | where it holds: names with `*` and `\|`; everywhere when absent |
-//! | `when` | what must be so: JSON pointers into `{config, caller, steps, things}`, and values as above; `absent` |
+//! | `when` | what must be so: JSON pointers into `{config, caller, steps, things}`, and values as above; `*` is any that is there, `absent` none |
 //! | `without` | a path that the machine must not have for the row to hold |
 //! | `at_times` | true for a race inside a peer: the witness need not show it |
 //! | `witness` | a plan that shows this difference, and no other that is not a row |
@@ -76,11 +76,15 @@ impl<P> Row<P> {
 
     /// Whether this is the difference it speaks of. `facts` are those of the plan that shows it.
     pub fn explains(&self, difference: &Difference, facts: &Value) -> bool {
-        let fact = |pointer: &str| facts.pointer(pointer).map_or("absent".to_owned(), Value::to_string);
+        let holds = |(pointer, value): (&String, &String)| match facts.pointer(pointer) {
+            Some(fact) => matches(value, &fact.to_string()),
+            // A star is for what is there.
+            None => value.split('|').any(|one| one == "absent"),
+        };
         matches(&self.says.field, &difference.field)
             && matches(&self.says.ours, &difference.ours)
             && matches(&self.says.theirs, &difference.theirs)
-            && self.says.when.iter().all(|(pointer, value)| matches(value, &fact(pointer)))
+            && self.says.when.iter().all(holds)
     }
 }
 
@@ -152,6 +156,20 @@ mod tests {
         assert!(!rows[0].explains(&difference, &json!({"config": {"a": 2}})));
         difference.ours = "[5]".into();
         assert!(!rows[0].explains(&difference, &json!({"config": {"a": 1}})));
+    }
+
+    #[test]
+    fn a_star_is_for_what_is_there() {
+        let holds = |when: &str, facts: Value| {
+            let text = format!(
+                "## A\n```json twins\n{{\"field\": \"a\", \"ours\": \"*\", \"theirs\": \"*\", \"when\": {{\"/b\": \"{when}\"}}, \"witness\": {{}}}}\n```\n"
+            );
+            let row = parse::<Plan>(&text, "twins").unwrap().remove(0);
+            row.explains(&Difference { field: "a".into(), ours: "1".into(), theirs: "2".into() }, &facts)
+        };
+        assert!(holds("*", json!({"b": 1})) && !holds("*", json!({})));
+        assert!(holds("absent", json!({})) && !holds("absent", json!({"b": 1})));
+        assert!(holds("1|absent", json!({})) && holds("1|absent", json!({"b": 1})));
     }
 
     #[test]
