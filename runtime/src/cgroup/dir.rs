@@ -83,6 +83,11 @@ impl CgroupDir {
 
     /// Writes on the directory whose it is, unless somebody else has: `None` then. Whether it could be written: without
     /// privilege over the file system there are no marks.
+    ///
+    /// XATTR_CREATE makes it a test and a set in one: of two runtimes that claim a directory at once, one gets it.
+    /// `trusted.` takes CAP_SYS_ADMIN in the initial user namespace; `user.` is for whoever owns the directory (cgroup2 from
+    /// Linux 5.7 on), and so for the container's root where the group was given to it: such a mark can be taken away
+    /// from inside, and then the inode in the record is what tells.
     pub(super) fn mark(&self, mark: &str) -> Result<Option<bool>> {
         for name in MARKS.iter().filter(|_| !mark.is_empty()) {
             match fs::fsetxattr(&self.fd, *name, mark.as_bytes(), XattrFlags::CREATE) {

@@ -74,6 +74,9 @@ impl Own {
 
     /// Removes it; whether it is gone. It is not while there is anything in it.
     ///
+    /// By its name, since rmdir(2) knows nothing else: if the group has been removed by somebody and another one made in its
+    /// place a moment ago, that one goes, provided that it is empty and nothing runs in it.
+    ///
     /// # Errors
     /// As rmdir(2).
     pub(super) fn remove(&self) -> Result<bool> {

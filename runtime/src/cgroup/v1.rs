@@ -105,7 +105,9 @@ fn try_freeze(dir: &Own, wait: Duration) -> Result<bool> {
     Ok(false)
 }
 
-/// SIGKILL for the whole subtree; `freezer` tells whether `dir` is on the freezer's hierarchy.
+/// SIGKILL for the whole subtree. v1 has no file for it: whoever forks faster than the list is read would get away, so the
+/// subtree is frozen meanwhile, where there is a freezer; without one, rounds go on until one brings nobody new. `freezer`
+/// tells whether `dir` is on the freezer's hierarchy.
 pub(super) fn kill(dir: &Own, freezer: bool) -> Result<()> {
     kill_while_frozen(
         dir,

@@ -127,7 +127,10 @@ pub(super) fn wait(dir: &CgroupDir, flag: &str, up: bool, deadline: Instant) -> 
     }
 }
 
-/// Freezes or thaws, and waits for it.
+/// Freezes or thaws, and waits for it (cgroup.freeze, Linux 5.2).
+///
+/// A group is frozen when all its processes are, and one in uninterruptible sleep (a file system that does not answer) keeps it
+/// from being so: then the freeze is taken back, lest it come about later, when nobody expects it.
 pub(super) fn freeze(dir: &Own, on: bool) -> Result<()> {
     dir.write("cgroup.freeze", if on { "1" } else { "0" })?;
     // A thaw is done by the time it is written, unless a group above is frozen, which waiting does not change.
@@ -138,7 +141,7 @@ pub(super) fn freeze(dir: &Own, on: bool) -> Result<()> {
     Err(Error::os(format!("poll({}/cgroup.events, frozen)", dir.path()), libc::ETIMEDOUT))
 }
 
-/// SIGKILL for the whole subtree.
+/// SIGKILL for the whole subtree. From Linux 5.14 on the kernel does it, and no fork gets away.
 pub(super) fn kill(dir: &Own) -> Result<()> {
     match dir.write("cgroup.kill", "1") {
         // Before Linux 5.14, and in a threaded group. To be removed with the baseline's move to 5.14.

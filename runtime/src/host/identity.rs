@@ -30,6 +30,11 @@ impl Identity {
 
     /// The pidfd of the process, if it still lives; never another one's.
     ///
+    /// What is compared depends on the kernel. From Linux 6.9 on pidfds lie in pidfs, where an inode number stands for one
+    /// process as long as the machine runs. Before that it is the start time in /proc/PID/stat, in hundredths of a second:
+    /// a number that is given again within the same one would pass. The pidfd is opened first, so that the number cannot
+    /// go to another process between the comparison and the use. To be removed with kernels before 6.9: `start_time`.
+    ///
     /// # Errors
     /// Whatever keeps from telling. A process that is gone is `None`, and nothing else is.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
