@@ -49,7 +49,6 @@ pub struct Facts {
     pub grantable: u64,
     /// AppArmor is enabled.
     pub apparmor: bool,
-    /// SELinux is enabled.
     pub selinux: bool,
     /// The mounted control groups and our place in them.
     pub cgroups: Hierarchies,

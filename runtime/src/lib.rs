@@ -9,12 +9,16 @@ pub mod ask;
 pub mod cgroup;
 pub mod container;
 pub mod error;
+#[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod facts;
 pub mod features;
 pub mod host;
+#[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod plan;
 pub mod procfs;
+#[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod program;
+#[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod seccomp;
 pub mod spec;
 // The sealed stage's source, compiled in as well: the fallback where memfds cannot be executed.

@@ -16,15 +16,10 @@ use crate::spec;
 /// The five sets, bit n = capability n.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Caps {
-    /// Bounding set.
     pub bounding: u64,
-    /// Effective set.
     pub effective: u64,
-    /// Permitted set.
     pub permitted: u64,
-    /// Inheritable set.
     pub inheritable: u64,
-    /// Ambient set.
     pub ambient: u64,
 }
 

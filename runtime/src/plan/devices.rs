@@ -36,7 +36,6 @@ pub enum Via {
     Bind(String),
 }
 
-/// One device node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// JSON pointer; empty for the default devices.

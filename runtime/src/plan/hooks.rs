@@ -37,17 +37,11 @@ pub(crate) type Output = Option<Arc<[Option<PathBuf>; 2]>>;
 /// Hooks by kind, each in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// `prestart`
     pub prestart: Vec<Hook>,
-    /// `createRuntime`
     pub create_runtime: Vec<Hook>,
-    /// `createContainer`
     pub create_container: Vec<Hook>,
-    /// `startContainer`
     pub start_container: Vec<Hook>,
-    /// `poststart`
     pub poststart: Vec<Hook>,
-    /// `poststop`
     pub poststop: Vec<Hook>,
 }
 

@@ -44,9 +44,7 @@ pub enum Writer {
 /// Who writes the two maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writers {
-    /// uid_map.
     pub uid: Writer,
-    /// gid_map.
     pub gid: Writer,
 }
 

@@ -41,7 +41,6 @@ use namespaces::NsKind;
 pub struct Field<T> {
     /// JSON pointer into config.json, `/linux/maskedPaths/0`; empty when it is a default of ours.
     pub at: String,
-    /// The decision.
     pub value: T,
 }
 
@@ -50,7 +49,7 @@ pub struct Field<T> {
 pub struct Plan {
     /// The container's id.
     pub id: String,
-    /// The bundle, absolute.
+    /// Absolute.
     pub bundle: PathBuf,
     /// Which namespaces are made and which are joined.
     pub namespaces: namespaces::Namespaces,
@@ -59,7 +58,6 @@ pub struct Plan {
     /// What the configuration believes about the mappings of a joined user namespace: the host compares them with
     /// the real ones first of all, and refuses if they differ.
     pub expected_ids: Option<IdMaps>,
-    /// Who writes `ids`.
     pub writers: Option<ids::Writers>,
     /// This process has no privilege: the user namespace comes before everything that needs some.
     pub user_first: bool,
@@ -75,7 +73,6 @@ pub struct Plan {
     pub devices: Vec<devices::Device>,
     /// Symbolic links in /dev, `(path, target)`; empty when the configuration binds its own /dev.
     pub dev_links: Vec<(&'static str, &'static str)>,
-    /// `mountLabel`.
     pub mount_label: Option<String>,
     /// Absolute paths to hide.
     pub masked: Vec<Field<String>>,
@@ -89,11 +86,8 @@ pub struct Plan {
     pub sysctl: Vec<Field<(String, String)>>,
     /// The user's process; `None` when the configuration has none (allowed until `start`).
     pub process: Option<process::Process>,
-    /// The compiled filter.
     pub seccomp: Option<seccomp::Filter>,
-    /// Hooks by kind.
     pub hooks: hooks::Hooks,
-    /// The control group.
     pub cgroup: cgroup::GroupPlan,
     /// Groups in resctrl.
     pub rdt: Option<rdt::Rdt>,

@@ -26,11 +26,9 @@ pub use options::option_names;
 
 /// What the mount room may look at.
 pub(crate) struct MountContext<'a> {
-    /// Decided namespaces.
     pub namespaces: &'a Namespaces,
     /// Decided mappings of a new user namespace.
     pub ids: Option<&'a IdMaps>,
-    /// The host.
     pub facts: &'a Facts,
     /// The decided control group.
     pub cgroup: &'a cgroup::GroupPlan,
@@ -43,7 +41,6 @@ pub(crate) struct MountContext<'a> {
 /// One step of the mount phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountStep {
-    /// Mount something.
     Mount(Mount),
     /// Make a symbolic link (co-mounted v1 controllers).
     Symlink {
@@ -51,7 +48,6 @@ pub enum MountStep {
         at: String,
         /// Absolute path inside.
         path: String,
-        /// What it points to.
         target: String,
     },
     /// Change the attributes of the mount that is at `target` by then.
@@ -60,7 +56,6 @@ pub enum MountStep {
         at: String,
         /// Absolute path inside.
         target: String,
-        /// Attributes.
         attrs: Attrs,
         /// Attributes of the whole tree.
         recursive: Attrs,
@@ -78,14 +73,12 @@ impl MountStep {
     }
 }
 
-/// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// JSON pointer, `/mounts/3`.
     pub at: String,
     /// Absolute, lexically clean path inside (`/` is possible).
     pub target: String,
-    /// What is mounted.
     pub source: MountSource,
     /// Attributes of the top mount (mount_setattr(2): MOUNT_ATTR_* to set and to clear). A new file system has
     /// nothing to clear.
@@ -103,11 +96,9 @@ pub struct Mount {
     pub in_proc: bool,
     /// Copy what the target directory held into the new tmpfs.
     pub copy_up: bool,
-    /// Mapping of this mount.
     pub idmap: Option<Idmap>,
 }
 
-/// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
     /// An existing file or tree of the host.
@@ -141,9 +132,7 @@ pub enum MountSource {
 /// MOUNT_ATTR_* bits (linux/mount.h).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attrs {
-    /// To set.
     pub set: u64,
-    /// To clear.
     pub clear: u64,
     /// To clear as well, but for what a user namespace has locked (docs/mount-flags.md).
     pub implied: u64,

@@ -33,7 +33,6 @@ pub enum NsKind {
 const CLONE_NEWTIME: u64 = 0x80;
 
 impl NsKind {
-    /// Every kind.
     pub const ALL: [NsKind; 8] = [
         NsKind::User,
         NsKind::Pid,
@@ -92,7 +91,6 @@ impl NsKind {
     }
 }
 
-/// A namespace to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     /// JSON pointer, `/linux/namespaces/2`.

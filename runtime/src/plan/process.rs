@@ -47,7 +47,6 @@ pub struct Process {
     pub gids: Vec<u32>,
     /// setgroups(2) may be denied where the process will be: then it keeps the caller's groups. Only if it asks for none.
     pub keeps_groups: bool,
-    /// umask(2).
     pub umask: u32,
     /// The five sets; `None` (no `capabilities` object) leaves an empty everything, as runc does.
     pub caps: Caps,
@@ -94,7 +93,6 @@ impl Process {
 /// What a process object is read against: what of the container and the host it may depend on.
 #[derive(Debug)]
 pub struct ProcessContext<'a> {
-    /// The host.
     pub facts: &'a Facts,
     /// The container's mappings, as far as they are known: ids are checked against them.
     pub ids: Option<&'a IdMaps>,

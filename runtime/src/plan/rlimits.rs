@@ -11,7 +11,6 @@
 use crate::error::{Error, Result};
 use crate::spec;
 
-/// One limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rlimit {
     /// JSON pointer.
@@ -22,7 +21,6 @@ pub struct Rlimit {
     pub name: &'static str,
     /// Soft limit; u64::MAX is infinity.
     pub soft: u64,
-    /// Hard limit.
     pub hard: u64,
 }
 

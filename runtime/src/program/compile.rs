@@ -89,7 +89,6 @@ pub struct Entry {
     pub rdt: bool,
     /// The caller's supplementary groups are kept (see `plan/annotations.rs`).
     pub keep_groups: bool,
-    /// The compiled filter.
     pub seccomp: Option<crate::seccomp::Filter>,
     /// Descriptors kept from 3 on.
     pub keep_fds: u32,

@@ -13,7 +13,6 @@ use crate::stage::wire::{self, Header, HookRec, Rec, barrier, code, slot};
 /// Room for `HOME=` and a path (PATH_MAX).
 const HOME_ROOM: usize = 4096 + 8;
 
-/// An encoded program.
 #[derive(Debug)]
 pub struct Encoded {
     /// The bytes, a multiple of 8.

@@ -26,7 +26,6 @@ pub(crate) type HookState = Arc<(String, String)>;
 /// A descriptor as a program names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ref {
-    /// None.
     Nothing,
     /// One that the stage opened: a slot.
     Slot(usize),
@@ -71,7 +70,6 @@ pub enum Source {
 /// A file system to mount, id-mapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FsTree {
-    /// Its type.
     pub fstype: String,
     /// Device or dummy name.
     pub source: Option<String>,
@@ -126,9 +124,7 @@ pub struct Tree {
 /// What a tree's top must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Must {
-    /// Anything.
     Anything,
-    /// A directory.
     Directory,
     /// A procfs (a bind onto /proc).
     Proc,
@@ -141,7 +137,6 @@ pub enum Must {
 pub struct Step {
     /// JSON pointer; empty when no field did.
     pub at: String,
-    /// What is done.
     pub op: Op,
 }
 
@@ -150,7 +145,6 @@ pub struct Step {
 pub enum Op {
     /// Done by the host side, in its own namespaces.
     Host(HostOp),
-    /// Done by the stage.
     Stage(StageOp),
 }
 
@@ -181,7 +175,6 @@ pub enum HostOp {
     Keep,
     /// Note which process it is, so that it is never taken for a later one with its pid.
     Identify,
-    /// Open a source.
     Open(usize),
     /// Connect the console socket, so that a missing one is told before anything runs.
     ConsoleSocket,
@@ -236,7 +229,6 @@ pub enum StageOp {
         /// CLONE_NEW* flags.
         kinds: u64,
     },
-    /// unshare(2).
     Unshare(u64),
     /// Clone the final process into these new namespaces.
     Hop(u64),
@@ -244,7 +236,6 @@ pub enum StageOp {
     BecomeRoot,
     /// The container's session keyring.
     Keyring {
-        /// Its name.
         name: String,
         /// It is made, and must not have been there; else (`exec`) it is joined.
         new: bool,
@@ -270,9 +261,7 @@ pub enum StageOp {
     Propagate(Propagation),
     /// Attach a mount to a target.
     Attach {
-        /// The mount.
         mount: Ref,
-        /// The target.
         target: Ref,
     },
     /// Attach a mount to a path, or make the same link there if what was opened is a symbolic link.
@@ -281,14 +270,12 @@ pub enum StageOp {
         mount: Ref,
         /// Where the target's descriptor goes.
         slot: usize,
-        /// The path.
         path: String,
         /// wire::TARGET_*
         flags: u16,
     },
     /// Attach a mount to a path of the host's tree.
     AttachHost {
-        /// The mount.
         mount: Ref,
         /// Absolute host path.
         path: String,
@@ -301,7 +288,6 @@ pub enum StageOp {
     Target {
         /// Where the descriptor goes.
         slot: usize,
-        /// The path.
         path: String,
         /// wire::TARGET_*
         flags: u16,
@@ -319,7 +305,6 @@ pub enum StageOp {
     ProcOf {
         /// Where the context goes.
         slot: usize,
-        /// The namespace.
         namespace: Ref,
     },
     /// fsconfig(2) with a string, or a flag.
@@ -351,18 +336,14 @@ pub enum StageOp {
         slot: usize,
         /// File system type.
         fstype: String,
-        /// Source.
         source: String,
         /// MS_* flags.
         flags: u64,
-        /// Options.
         data: String,
     },
     /// mount_setattr(2); `Nothing` is the root.
     SetAttr {
-        /// The mount.
         mount: Ref,
-        /// Attributes.
         attrs: Attrs,
         /// MS_* propagation flag, or 0.
         propagation: u64,
@@ -373,14 +354,12 @@ pub enum StageOp {
     Label {
         /// The mount.
         slot: usize,
-        /// The label.
         label: String,
     },
     /// Copy the content of the target into the new tmpfs.
     CopyUp {
         /// The tmpfs.
         slot: usize,
-        /// The target.
         target: usize,
     },
     /// A device node.
@@ -407,7 +386,6 @@ pub enum StageOp {
     Mkdir(String),
     /// Hide a path.
     Mask {
-        /// Which.
         place: Place,
         /// `mountLabel`, for what covers a directory.
         label: Option<String>,
@@ -424,7 +402,6 @@ pub enum StageOp {
         dir: Ref,
         /// Relative path.
         path: String,
-        /// What.
         data: String,
     },
     /// Open a terminal.
@@ -444,9 +421,7 @@ pub enum StageOp {
     ConsoleControl,
     /// Give stdin, stdout and stderr to this user.
     ChownStdio(u32),
-    /// umask(2)
     Umask(u32),
-    /// personality(2)
     Personality(u32),
     /// set_mempolicy(2)
     MemPolicy(MemPolicy),
@@ -454,14 +429,12 @@ pub enum StageOp {
     NoNewPrivs,
     /// Change to the working directory; `again`: after the change of ids, where root was refused before.
     Chdir {
-        /// The path.
         path: String,
         /// Second attempt, and check.
         again: bool,
     },
     /// setgroups(2)
     Groups {
-        /// The groups.
         gids: Vec<u32>,
         /// A denial (user_namespaces(7)) leaves them as they are.
         may_keep: bool,
@@ -474,7 +447,6 @@ pub enum StageOp {
     CopyInside {
         /// Where the copy goes.
         slot: usize,
-        /// The path.
         path: String,
         /// With everything mounted below.
         recursive: bool,
@@ -504,23 +476,16 @@ pub enum StageOp {
         /// The kernel's last capability.
         last: u32,
     },
-    /// capset(2)
     Capset {
-        /// Effective.
         effective: u64,
-        /// Permitted.
         permitted: u64,
-        /// Inheritable.
         inheritable: u64,
     },
     /// capset(2) with CAP_SYS_ADMIN beside, which a filter takes that is loaded without no_new_privs. `Capset` takes it away
     /// again, right after the filter.
     LendAdmin {
-        /// Effective.
         effective: u64,
-        /// Permitted.
         permitted: u64,
-        /// Inheritable.
         inheritable: u64,
     },
     /// Raise ambient capabilities.
@@ -566,14 +531,12 @@ pub enum StageOp {
     },
     /// Resource limits: raise the hard ones (`set` false), set them.
     Rlimits {
-        /// The limits.
         limits: Vec<Rlimit>,
         /// Set, not only raise.
         set: bool,
     },
     /// chroot(2) to a directory.
     Chroot(Ref),
-    /// close(2)
     CloseFd(Ref),
     /// execve(2)
     Exec {

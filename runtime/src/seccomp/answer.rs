@@ -13,7 +13,6 @@ pub(crate) enum FilterAnswer {
     Passes,
     /// It fails, or somebody else answers it.
     Refused,
-    /// The process is killed.
     Kills,
 }
 

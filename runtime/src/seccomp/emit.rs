@@ -42,7 +42,6 @@ pub(super) enum Target {
 #[derive(Debug, Clone, Copy)]
 #[repr(u16)]
 pub(super) enum Jump {
-    /// Equal.
     Eq = 0x15,
     /// Greater, unsigned.
     Gt = 0x25,

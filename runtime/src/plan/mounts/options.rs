@@ -21,19 +21,36 @@ enum Effect {
     /// Accepted; says what holds anyway, or what the new mount interface has no word for.
     Nothing,
     /// Sets or clears one attribute, of the mount or of its whole tree.
-    Attr { bit: u64, on: bool, tree: bool },
+    Attr {
+        bit: u64,
+        on: bool,
+        tree: bool,
+    },
     /// The access time attribute is an enumeration: taking one value leaves every other, declining one (`on` false)
     /// falls back to the default if that one held.
-    Atime { value: u64, on: bool, tree: bool },
+    Atime {
+        value: u64,
+        on: bool,
+        tree: bool,
+    },
     /// Sets or clears a flag of the superblock.
-    Super { name: &'static str, on: bool },
+    Super {
+        name: &'static str,
+        on: bool,
+    },
     /// Changes the propagation; all of these are done, in order.
-    Propagation { flag: libc::c_ulong, tree: bool },
+    Propagation {
+        flag: libc::c_ulong,
+        tree: bool,
+    },
     /// A bind mount.
-    Bind { tree: bool },
+    Bind {
+        tree: bool,
+    },
     /// An id-mapped mount.
-    Idmap { tree: bool },
-    /// One of the plain switches.
+    Idmap {
+        tree: bool,
+    },
     Switch(Switch),
 }
 
@@ -169,7 +186,6 @@ pub(crate) fn propagation(name: &str) -> Option<Propagation> {
 /// The options of one mount, read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Attributes of the mount.
     pub attrs: Attrs,
     /// Attributes of its whole tree.
     pub tree: Attrs,

@@ -49,7 +49,6 @@ pub(super) struct Reading<'a> {
     pub(super) source: Option<&'a str>,
     /// The mapping of ids, if one is asked for.
     pub(super) idmap: Option<Idmap>,
-    /// `mountLabel`.
     label: Option<&'a str>,
     /// What else decides.
     pub(super) context: &'a MountContext<'a>,
