@@ -8,6 +8,7 @@ target=${TARGET:-x86_64-unknown-linux-musl}
 cargo=${CARGO:-cargo}
 bin=${CARGO_TARGET_DIR:-$top/target}/$target/fast
 lab=${CORTEN_LAB:-${XDG_CACHE_HOME:-$HOME/.cache}/corten-lab}
+PATH=$PATH:$lab/criu # checkpoints; the host's own CRIU goes before
 export CORTEN_LAB=$lab CARGO_TERM_PROGRESS_WHEN=never
 
 say() {

@@ -41,6 +41,8 @@ pub enum Need {
     Long,
     /// AppArmor, with the profiles of lab/lsm/apparmor.
     AppArmor,
+    /// A CRIU in PATH that finds the kernel fit.
+    Criu,
     /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
     SeLinux,
 }
@@ -72,6 +74,21 @@ pub struct Host {
     pub patience: f64,
     capabilities: u64,
     kernel: (u32, u32),
+}
+
+/// Where the CRIU of PATH is.
+pub fn directory_of_criu() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).find(|dir| dir.join("criu").is_file())
+}
+
+/// Asked once: it takes a while.
+fn has_criu() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let check = Command::new("criu").arg("check").output();
+        check.is_ok_and(|check| check.status.success())
+    })
 }
 
 impl Host {
@@ -145,6 +162,7 @@ impl Host {
             Need::Long => (self.long, "only with --long".to_owned()),
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
+            Need::Criu => (has_criu(), "no criu in PATH that finds this kernel fit".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)
