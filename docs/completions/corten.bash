@@ -6,6 +6,7 @@
 _corten_flags() {
     case $1 in
     '') echo '--debug --log --log-format --log-level --root --criu --systemd-cgroup --cgroup-manager --rootless --version -v --help -h' ;;
+    'checkpoint') echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump --help -h' ;;
     'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
     'delete') echo '--force -f --help -h' ;;
     'events') echo '--interval --stats --help -h' ;;
@@ -14,8 +15,9 @@ _corten_flags() {
     'kill') echo '--all -a --help -h' ;;
     'list') echo '--format -f --quiet -q --help -h' ;;
     'pause') echo '--help -h' ;;
-    'plan') echo '--bundle -b --config -f --json --help -h' ;;
+    'plan') echo '--bundle -b --config -f --json --restore --help -h' ;;
     'ps') echo '--format -f --help -h' ;;
+    'restore') echo '--bundle -b --console-socket --pid-file --detach -d --no-subreaper --no-pivot --tcp-close --lsm-profile --lsm-mount-context --image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --help -h' ;;
     'resume') echo '--help -h' ;;
     'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --detach -d --keep --no-subreaper --help -h' ;;
     'spec') echo '--bundle -b --rootless --help -h' ;;
@@ -37,6 +39,14 @@ _corten_value() {
     ' --criu') echo 'file' ;;
     ' --cgroup-manager') echo 'cgroupfs systemd disabled' ;;
     ' --rootless') echo 'auto true false' ;;
+    'checkpoint --image-path') echo '-' ;;
+    'checkpoint --work-path') echo '-' ;;
+    'checkpoint --manage-cgroups-mode') echo '-' ;;
+    'checkpoint --empty-ns') echo '-' ;;
+    'checkpoint --network-lock') echo '-' ;;
+    'checkpoint --parent-path') echo '-' ;;
+    'checkpoint --status-fd') echo '-' ;;
+    'checkpoint --page-server') echo '-' ;;
     'create --bundle' | 'create -b') echo 'directory' ;;
     'create --config' | 'create -f') echo 'file' ;;
     'create --console-socket') echo 'file' ;;
@@ -61,6 +71,16 @@ _corten_value() {
     'plan --bundle' | 'plan -b') echo 'directory' ;;
     'plan --config' | 'plan -f') echo 'file' ;;
     'ps --format' | 'ps -f') echo 'table json' ;;
+    'restore --bundle' | 'restore -b') echo 'directory' ;;
+    'restore --console-socket') echo 'file' ;;
+    'restore --pid-file') echo 'file' ;;
+    'restore --lsm-profile') echo '-' ;;
+    'restore --lsm-mount-context') echo '-' ;;
+    'restore --image-path') echo '-' ;;
+    'restore --work-path') echo '-' ;;
+    'restore --manage-cgroups-mode') echo '-' ;;
+    'restore --empty-ns') echo '-' ;;
+    'restore --network-lock') echo '-' ;;
     'run --bundle' | 'run -b') echo 'directory' ;;
     'run --config' | 'run -f') echo 'file' ;;
     'run --console-socket') echo 'file' ;;
@@ -93,18 +113,20 @@ _corten_value() {
 # What a positional word of a command is.
 _corten_word() { # COMMAND NUMBER
     case "$1 $2" in
+    'checkpoint 1') echo id ;;
     'delete 1') echo id ;;
     'events 1') echo id ;;
     'exec 1') echo id ;;
     'kill 1') echo id ;;
     'pause 1') echo id ;;
     'ps 1') echo id ;;
+    'restore 1') echo id ;;
     'resume 1') echo id ;;
     'start 1') echo id ;;
     'state 1') echo id ;;
     'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
-    'help 1') echo 'create delete events exec features kill list pause plan ps resume run spec start state update version help' ;;
+    'help 1') echo 'checkpoint create delete events exec features kill list pause plan ps restore resume run spec start state update version help' ;;
     esac
 }
 

@@ -152,3 +152,116 @@ pub struct Update {
     /// Of Intel RDT, the schemata; the rest of it is decided at create.
     pub rdt: IntelRdt,
 }
+
+/// How CRIU treats control groups (criu_cg_mode): which of them it makes, and whose values it writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// Nothing is restored.
+    Ignore = 0,
+    /// Groups that are missing are made, with their values.
+    #[default]
+    Soft = 3,
+    /// The values of all groups are written.
+    Full = 4,
+    /// A group that exists is an error.
+    Strict = 5,
+}
+
+impl CgroupMode {
+    /// The mode of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<CgroupMode> {
+        Some(match name {
+            "ignore" => CgroupMode::Ignore,
+            "" | "soft" => CgroupMode::Soft,
+            "full" => CgroupMode::Full,
+            "strict" => CgroupMode::Strict,
+            _ => return None,
+        })
+    }
+}
+
+/// How packets are kept from established connections meanwhile (criu_network_lock_method).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkLock {
+    /// With `iptables-restore`.
+    Iptables = 1,
+    /// With CRIU's own nftables.
+    Nftables = 2,
+    /// Not at all.
+    Skip = 3,
+}
+
+impl NetworkLock {
+    /// The method of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<NetworkLock> {
+        Some(match name {
+            "iptables" => NetworkLock::Iptables,
+            "nftables" => NetworkLock::Nftables,
+            "skip" => NetworkLock::Skip,
+            _ => return None,
+        })
+    }
+}
+
+/// What `checkpoint` and `restore` tell CRIU alike (criu(8)).
+#[derive(Debug, Default)]
+pub struct CriuSettings {
+    /// The directory of the images.
+    pub image_path: PathBuf,
+    /// The directory of CRIU's logs and statistics; without one that of the images.
+    pub work_path: Option<PathBuf>,
+    /// Established TCP connections are dumped and restored.
+    pub tcp_established: bool,
+    /// Sockets that are connected to a UNIX socket outside are put up with.
+    pub ext_unix_sk: bool,
+    /// The caller's terminal is put up with.
+    pub shell_job: bool,
+    /// File locks are dumped and restored.
+    pub file_locks: bool,
+    /// Control groups below the container's.
+    pub cgroups: CgroupMode,
+    /// CLONE_NEW* flags of namespaces of which only the existence is restored.
+    pub empty_namespaces: u32,
+    /// Images of the same pages are cut out of earlier ones.
+    pub auto_dedup: bool,
+    /// Pages are fetched when they are needed (userfaultfd(2)).
+    pub lazy_pages: bool,
+    /// How packets are held off meanwhile; `None`: as CRIU does, or as it can.
+    pub network_lock: Option<NetworkLock>,
+}
+
+/// `checkpoint`.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    /// What restore is told, too.
+    pub criu: CriuSettings,
+    /// The images of an earlier dump, relative to the new ones.
+    pub parent_path: Option<String>,
+    /// Only the memory is written, and the container goes on.
+    pub pre_dump: bool,
+    /// The container goes on afterwards.
+    pub leave_running: bool,
+    /// Connections that are not established yet are left out.
+    pub tcp_skip_in_flight: bool,
+    /// Files without a name get one.
+    pub link_remap: bool,
+    /// Where pages are sent to instead: address and port of a `criu page-server`.
+    pub page_server: Option<(String, u16)>,
+    /// Receives a zero byte when pages can be fetched, and is closed then.
+    pub status_fd: Option<OwnedFd>,
+}
+
+/// `restore`, besides what is asked of a `create`.
+#[derive(Debug, Default)]
+pub struct Restore {
+    /// What checkpoint is told, too.
+    pub criu: CriuSettings,
+    /// Established connections are closed.
+    pub tcp_close: bool,
+    /// The AppArmor profile or SELinux label instead of the dumped one.
+    pub lsm_profile: Option<String>,
+    /// The SELinux context of mounts instead of the dumped one.
+    pub lsm_mount_context: Option<String>,
+}

@@ -34,7 +34,7 @@ mod built {
     pub(crate) const SELINUX: bool = true;
     pub(crate) const INTEL_RDT: bool = true;
     pub(crate) const NET_DEVICES: bool = true;
-    pub(crate) const CHECKPOINT: bool = false;
+    pub(crate) const CHECKPOINT: bool = true;
     pub(crate) const IDMAPPED_MOUNTS: bool = true;
 }
 

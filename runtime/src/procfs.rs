@@ -17,6 +17,8 @@ use crate::error::{Context, Result};
 pub struct MountinfoEntry<'a> {
     /// Its number, which is another's once it is gone.
     pub number: u64,
+    /// Major and minor number of its file system: `0:45`.
+    pub device: &'a str,
     root: &'a str,
     point: &'a str,
     /// The type of the file system.
@@ -33,10 +35,11 @@ impl<'a> MountinfoEntry<'a> {
         let (mount, superblock) = line.split_once(" - ")?;
         let mut mount = mount.split(' ');
         let number = mount.next()?.parse().ok()?;
-        let mut mount = mount.skip(2);
+        let mut mount = mount.skip(1);
         let mut superblock = superblock.split(' ');
         Some(MountinfoEntry {
             number,
+            device: mount.next()?,
             root: mount.next()?,
             point: mount.next()?,
             fstype: superblock.next()?,

@@ -158,13 +158,6 @@ fn wrong_calls_end_with_1_and_show_the_help() {
 }
 
 #[test]
-fn what_is_not_built_says_so() {
-    for verb in ["checkpoint", "restore"] {
-        refused(&[verb, "x"], 1, &format!("corten {verb} is not built yet"));
-    }
-}
-
-#[test]
 fn ids_are_checked_before_anything_is_touched() {
     let scratch = Scratch::new("ids");
     let root = scratch.path("root");
@@ -179,6 +172,8 @@ fn ids_are_checked_before_anything_is_touched() {
             ("delete", 1, "\"invalid container ID format"),
             ("kill", 1, "\"invalid container ID format"),
             ("ps", 1, "\"invalid container ID format"),
+            ("checkpoint", 1, "\"invalid container ID format"),
+            ("restore", 1, "corten restore failed: invalid container ID format"),
             ("plan", 1, "\"invalid container ID format"),
         ] {
             refused(&["--root", root, verb, id], code, text);

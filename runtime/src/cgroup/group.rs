@@ -106,6 +106,20 @@ impl Group {
         }
     }
 
+    /// The absolute path of the group by which [`Group::freeze`] freezes, if there is one that is known to be the container's.
+    ///
+    /// # Errors
+    /// `Kind::Os` when that cannot be found out.
+    pub fn freezer(&self) -> Result<Option<String>> {
+        let index = match self.record.version {
+            Version::None => None,
+            Version::V2 => Some(0),
+            Version::V1 => self.record.index_of("freezer"),
+        };
+        let dir = index.map(|index| self.dir(index)).transpose()?.flatten();
+        Ok(dir.map(|dir| dir.path().to_owned()))
+    }
+
     /// Whether the container was frozen (not: whether a group above it was).
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod console;
 mod foreground;
 mod output;
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -27,6 +28,7 @@ mod list;
 mod pause;
 mod plan;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;

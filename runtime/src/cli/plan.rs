@@ -26,6 +26,9 @@ pub struct PlanCommand {
     /// show an array of JSON objects
     #[arg(long)]
     json: bool,
+    /// show the steps of a restore instead, those that CRIU does included
+    #[arg(long)]
+    restore: bool,
     id: Option<String>,
 }
 
@@ -39,7 +42,7 @@ impl Verb for PlanCommand {
         state::check_id(&id)?;
         let bundle = values::path(self.bundle).unwrap_or_else(|| ".".into());
         let ask = ask::Create { id, bundle, config: values::path(self.config), ..ask::Create::default() };
-        let lines = verbs::plan(&session.home, &ask)?;
+        let lines = verbs::plan(&session.home, &ask, self.restore)?;
         if self.json {
             output::print_json_indented(&lines, "  ")?;
         } else {

@@ -69,7 +69,7 @@ impl Walk<'_> {
         if let Some(beside) = beside.into_inner() {
             self.placement = Some(beside);
         }
-        self.born(Child { pid, pidfd, channel, way_in: got, cloner: None }, way_in)
+        self.born(Child { pid, pidfd, channel: Some(channel), way_in: got, cloner: None }, way_in)
     }
 
     /// The process exists: its undo comes first.
@@ -150,7 +150,7 @@ impl Walk<'_> {
             (_, placed) => self.child_mut()?.way_in = placed?.unwrap_or(WayIn::MovedByPid),
         }
         self.release_holder()?;
-        self.child()?.channel.go()
+        self.child()?.channel()?.go()
     }
 
     fn release_holder(&mut self) -> Result<()> {

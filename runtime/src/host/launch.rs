@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::restore::{Restoration, RestoreUnderWay};
 use super::undo::{Journal, Undo};
 use super::{Channel, gate, sockets, sources};
 use crate::ask::{Home, Stdio};
@@ -78,6 +79,8 @@ pub(crate) struct Launch<'a> {
     pub purpose: LaunchPurpose<'a>,
     /// Who it is about.
     pub subject: Subject<'a>,
+    /// What is restored, if something is.
+    pub restoration: Option<&'a Restoration>,
 }
 
 /// What it returns: a process that was launched.
@@ -115,6 +118,8 @@ pub(super) struct Walk<'a> {
     pub(super) console_socket: Option<OwnedFd>,
     /// The process, from the clone on.
     pub(super) child: Option<Child>,
+    /// CRIU, while it restores.
+    pub(super) restore: Option<RestoreUnderWay>,
     /// The listener of its filter, until its agent has it.
     pub(super) listener: Option<OwnedFd>,
     /// The other end of its terminal, if nobody else gets it.
@@ -131,11 +136,18 @@ pub(super) struct MadeGroup {
 pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) pidfd: OwnedFd,
-    pub(super) channel: Channel,
+    /// Its socket; none to a process that CRIU has made.
+    pub(super) channel: Option<Channel>,
     /// How it gets, or got, into its control groups.
     pub(super) way_in: WayIn,
     /// The process that only cloned it: waited for when there is time.
     pub(super) cloner: Option<OwnedFd>,
+}
+
+impl Child {
+    pub(super) fn channel(&self) -> Result<&Channel> {
+        self.channel.as_ref().ok_or_else(no_stage)
+    }
 }
 
 /// What the stage brought to a meeting, for the steps that follow.
@@ -169,6 +181,7 @@ impl Launch<'_> {
             trees: Vec::new(),
             console_socket: None,
             child: None,
+            restore: None,
             listener: None,
             console: None,
         };
@@ -184,6 +197,9 @@ impl Launch<'_> {
             }
             Err(error) => {
                 // The stage goes first: it may hold what is to be removed.
+                if let Err(error) = walk.give_restore_up() {
+                    (home.warn)(&format!("while undoing: {error}"));
+                }
                 walk.child = None;
                 walk.sources.clear();
                 walk.journal.undo(home);
@@ -247,7 +263,7 @@ impl Walk<'_> {
             HostOp::IdMaps(writers) => self.id_maps(*writers),
             HostOp::Place => self.see_joined(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
-            HostOp::Release => self.child()?.channel.go().step(|| STARTING),
+            HostOp::Release => self.child()?.channel()?.go().step(|| STARTING),
             HostOp::Await(barrier) => self.await_at(*barrier).map(|now| *met = now),
             HostOp::Hooks => self.hooks(),
             HostOp::Listener => self.send_listener(),
@@ -257,6 +273,12 @@ impl Walk<'_> {
             HostOp::Record => self.record(),
             HostOp::Outcome => self.outcome(),
             HostOp::Poststart => self.poststart(),
+            HostOp::MountPoints(points) => self.mount_points(points),
+            HostOp::Restore(sources) => self.restore(sources),
+            HostOp::AwaitCriu(point) => self.await_criu(*point),
+            HostOp::Loopback => self.loopback(),
+            HostOp::Compare => self.compare(),
+            HostOp::Resume => self.resume(),
         }
     }
 
@@ -287,7 +309,7 @@ impl Walk<'_> {
 
     fn network(&self) -> Result<()> {
         let made = crate::sys::ns::new_network()?;
-        match self.child()?.channel.give(made.as_fd()) {
+        match self.child()?.channel()?.give(made.as_fd()) {
             // The stage has ended: why, it says at the next barrier.
             Err(error) if matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => Ok(()),
             other => other,

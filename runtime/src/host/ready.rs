@@ -60,8 +60,9 @@ impl Walk<'_> {
 
     /// What has become of the stage when it is heard, or heard no more.
     fn hear(&self, next: Next) -> Result<Fate> {
-        let Child { pid, pidfd, channel, .. } = self.child()?;
-        stage_fate(channel.receive().step(|| STARTING)?, *pid, pidfd.as_fd(), next).step(|| STARTING)
+        let child = self.child()?;
+        let Child { pid, pidfd, .. } = child;
+        stage_fate(child.channel()?.receive().step(|| STARTING)?, *pid, pidfd.as_fd(), next).step(|| STARTING)
     }
 
     fn ended(&self, fate: Fate) -> Result<()> {

@@ -16,14 +16,25 @@ use crate::seccomp::SockFilter;
 
 /// Names of the annotations that are obeyed, sorted: `corten features` calls them potentially unsafe. One that ends in `.`
 /// is a prefix (systemd's are read in `cgroup/unit.rs`).
-pub(crate) const NAMES: [&str; 9] =
-    [SYSTEMD, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, MOUNT_CONTEXT, PIDFD, RECEIVER, BPF, FAIL_UNKNOWN];
+pub(crate) const NAMES: [&str; 10] = [
+    CRIU_CONFIG,
+    SYSTEMD,
+    HOOKS_STDERR,
+    HOOKS_STDOUT,
+    KEEP_GROUPS,
+    MOUNT_CONTEXT,
+    PIDFD,
+    RECEIVER,
+    BPF,
+    FAIL_UNKNOWN,
+];
 
 /// Those of them that weaken what the configuration asks for, or have the runtime open or tell something outside of the
 /// container: obeyed only where the host's administrator has listed them (`host/permitted.rs`). Engines hand annotations on
 /// from people who may not ask for that in any other way.
-const PERMITTED: [&str; 6] = [HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD, RECEIVER, BPF];
+const PERMITTED: [&str; 7] = [CRIU_CONFIG, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD, RECEIVER, BPF];
 
+const CRIU_CONFIG: &str = "org.criu.config";
 const SYSTEMD: &str = "org.systemd.property.";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
@@ -57,6 +68,8 @@ pub struct AnnotationSettings {
     pub bpf: Option<Vec<SockFilter>>,
     /// A system call that no table knows is an error.
     pub fail_unknown: bool,
+    /// CRIU's configuration file, for a checkpoint or restore; an empty one: none.
+    pub criu_config: Option<String>,
     /// Files that the output of hooks in the runtime's namespaces is appended to: stdout's and stderr's.
     pub hook_output: Output,
 }
@@ -71,6 +84,7 @@ impl Default for AnnotationSettings {
             receiver: None,
             bpf: None,
             fail_unknown: false,
+            criu_config: None,
             hook_output: None,
         }
     }
@@ -106,6 +120,8 @@ pub(crate) fn read(
         PERMITTED.contains(&name) && !own && !permitted.listed.contains(name)
     };
     let given = |name: &str| annotations.get(name)?.as_deref().filter(|value| !value.is_empty());
+    // Empty, it takes the usual one away, which weakens nothing.
+    let without_criu = annotations.get(CRIU_CONFIG).is_some_and(|value| value.as_deref() == Some(""));
     let value = |name: &str| given(name).filter(|_| !barred(name));
     let refused = |name: &&str| barred(name) && given(name).is_some();
     obeyed.not_permitted = PERMITTED.into_iter().filter(refused).collect();
@@ -120,6 +136,10 @@ pub(crate) fn read(
     obeyed.keep_groups = on(KEEP_GROUPS);
     obeyed.fail_unknown = on(FAIL_UNKNOWN);
     obeyed.pidfd_socket = path(PIDFD)?;
+    obeyed.criu_config = match path(CRIU_CONFIG)? {
+        Some(file) => Some(file.to_string_lossy().into_owned()),
+        None => without_criu.then(String::new),
+    };
     obeyed.receiver = path(RECEIVER)?.map(|path| path.to_string_lossy().into_owned());
     let output = [path(HOOKS_STDOUT)?, path(HOOKS_STDERR)?];
     obeyed.hook_output = output.iter().any(Option::is_some).then(|| Arc::new(output));

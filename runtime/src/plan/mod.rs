@@ -11,6 +11,7 @@
 pub(crate) mod annotations;
 pub mod caps;
 pub mod devices;
+pub mod external;
 pub mod hooks;
 pub mod ids;
 pub mod mempolicy;
@@ -34,6 +35,7 @@ use crate::error::{Error, Result, printable};
 use crate::facts::{Facts, IdMaps};
 use crate::seccomp;
 use crate::spec::Spec;
+pub use annotations::AnnotationSettings;
 use namespaces::NsKind;
 
 /// A decided value and the JSON pointer of what caused it.

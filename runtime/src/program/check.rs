@@ -7,7 +7,8 @@
 use super::Program;
 use super::anchored::AttachedMounts;
 use super::compile::ADMIN;
-use super::op::{Op, Ref, Source, StageOp};
+use super::op::{HostOp, Op, Ref, Source, StageOp};
+use super::restoring::RestorePoint;
 use crate::error::{Error, Kind, Result};
 use crate::plan::namespaces::NsKind;
 use crate::stage::wire;
@@ -31,6 +32,34 @@ enum Rank {
     Exec,
 }
 
+/// A restore has no stage. Its processes go on only once they have been compared and written down, and sources are there
+/// before CRIU is.
+fn check_restore(program: &Program) -> Result<()> {
+    let position = |wanted: &dyn Fn(&HostOp) -> bool| {
+        program.steps.iter().position(|step| matches!(&step.op, Op::Host(op) if wanted(op)))
+    };
+    let stage = program.steps.iter().position(|step| matches!(step.op, Op::Stage(_)));
+    if let Some(index) = stage {
+        return Err(bug(index, "a step of the stage in a restore".into()));
+    }
+    let order = [
+        position(&|op| *op == HostOp::Reserve),
+        position(&|op| *op == HostOp::Cgroup),
+        position(&|op| matches!(op, HostOp::MountPoints(_))),
+        position(&|op| matches!(op, HostOp::Restore(_))),
+        position(&|op| *op == HostOp::AwaitCriu(RestorePoint::Processes)),
+        position(&|op| *op == HostOp::Compare),
+        position(&|op| *op == HostOp::Identify),
+        position(&|op| *op == HostOp::Record),
+        position(&|op| *op == HostOp::Resume),
+    ];
+    let last_open = program.steps.iter().rposition(|step| matches!(step.op, Op::Host(HostOp::Open(_))));
+    if order.contains(&None) || !order.is_sorted() || last_open >= order[2] {
+        return Err(bug(program.steps.len(), "a restore out of order".into()));
+    }
+    Ok(())
+}
+
 /// Refuses a program whose phases are out of order, that uses the host's tree after the change of root, writes
 /// anywhere but to a procfs of ours, hides or makes something in a mount that is not (any more) what is there, uses a source's descriptor after they are closed, executes the user's program
 /// without having given up what it must, or does not end in that exec (or at the gate, without a process).
@@ -38,6 +67,9 @@ enum Rank {
 /// # Errors
 /// `Kind::Invalid`, naming the step: a bug of `compile`, never of the configuration.
 pub fn check(program: &Program) -> Result<()> {
+    if program.steps.iter().any(|step| matches!(step.op, Op::Host(HostOp::Restore(_)))) {
+        return check_restore(program);
+    }
     let mut reached = Rank::Join;
     let mut seen = Seen::default();
     let mut last: Option<&StageOp> = None;

@@ -12,9 +12,11 @@ mod filter;
 mod inside;
 mod mounting;
 mod process;
+mod restore;
 
 pub(crate) use filter::{ADMIN, PTRACE, enters_with_admin};
 use mounting::{Binds, FSCONFIG_MAX};
+pub use restore::restore;
 
 use super::Program;
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Step, Tree};

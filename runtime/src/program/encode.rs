@@ -37,7 +37,7 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
     let stage_ops = || {
         program.steps.iter().filter_map(|step| match &step.op {
             Op::Stage(op) => Some(op),
-            Op::Host(_) => None,
+            Op::Host(_) | Op::Criu(_) => None,
         })
     };
     let count = stage_ops().count();

@@ -5,6 +5,7 @@
 
 use super::op::{HostOp, Must, Op, Ref, Source, StageOp, Tree};
 use super::place::Place;
+use super::restoring::{CriuOp, RestorePoint};
 use super::{Program, Step};
 use crate::cgroup::WayIn;
 use crate::error::printable;
@@ -17,6 +18,7 @@ pub fn sentence(program: &Program, step: &Step) -> String {
     let sentence = match &step.op {
         Op::Host(op) => host(program, op),
         Op::Stage(op) => stage(program, op),
+        Op::Criu(op) => criu(*op).to_owned(),
     };
     printable(&sentence).into_owned()
 }
@@ -148,6 +150,35 @@ fn host(program: &Program, op: &HostOp) -> String {
         HostOp::Record => "write the state \"created\" and the pid file".into(),
         HostOp::Outcome => "wait for the outcome of the exec".into(),
         HostOp::Poststart => "run the poststart hooks".into(),
+        HostOp::MountPoints(points) => {
+            let paths: Vec<&str> = points.iter().map(|point| point.path.as_str()).collect();
+            format!("make the mount points that are missing: {}", paths.join(" "))
+        }
+        HostOp::Restore(sources) => {
+            let mounts: Vec<&str> = sources.mounts.iter().map(|(_, name)| name.as_str()).collect();
+            let mut text = "start CRIU in the control group, the rootfs mounted for it alone".to_owned();
+            if !mounts.is_empty() {
+                text.push_str(&format!(", and for {}", mounts.join(" ")));
+            }
+            text
+        }
+        HostOp::AwaitCriu(RestorePoint::Namespaces) => "wait until CRIU has made the namespaces".into(),
+        HostOp::AwaitCriu(RestorePoint::Processes) => {
+            "wait until CRIU has made the processes, which are stopped".into()
+        }
+        HostOp::Loopback => "bring up lo of the network namespace".into(),
+        HostOp::Compare => {
+            "compare ids, capabilities, filters and namespaces of the processes with the configuration".into()
+        }
+        HostOp::Resume => "let the processes go on".into(),
+    }
+}
+
+fn criu(op: CriuOp) -> &'static str {
+    match op {
+        CriuOp::Namespaces => "make the namespaces of the checkpoint",
+        CriuOp::Mounts => "make its mounts",
+        CriuOp::Processes => "make its processes, and all that they have",
     }
 }
 

@@ -14,9 +14,11 @@ pub mod encode;
 pub mod explain;
 pub mod op;
 pub mod place;
+mod restoring;
 
 pub(crate) use op::Source;
 pub use op::{HostOp, Op, Ref, StageOp, Step};
+pub use restoring::{CriuOp, MountPoint, RestorePoint, RestoreSources};
 
 /// The whole list.
 #[derive(Debug, Clone, Default)]

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::place::Place;
+use super::restoring::{CriuOp, MountPoint, RestorePoint, RestoreSources};
 use crate::cgroup::WayIn;
 use crate::plan::hooks::Hook;
 use crate::plan::ids::Writers;
@@ -146,6 +147,8 @@ pub enum Op {
     /// Done by the host side, in its own namespaces.
     Host(HostOp),
     Stage(StageOp),
+    /// Done by CRIU, which is asked for all of it at once.
+    Criu(CriuOp),
 }
 
 /// What the host does.
@@ -215,6 +218,18 @@ pub enum HostOp {
     Outcome,
     /// Run the poststart hooks.
     Poststart,
+    /// Make the mount points that the rootfs lacks.
+    MountPoints(Vec<MountPoint>),
+    /// Start CRIU in the container's groups, with these sources in a mount namespace of its own, and ask it.
+    Restore(RestoreSources),
+    /// Wait until CRIU has come to this point.
+    AwaitCriu(RestorePoint),
+    /// Bring up `lo` of the network namespace that CRIU has made.
+    Loopback,
+    /// Compare what the processes may do with the configuration.
+    Compare,
+    /// Let them go on, and wait until CRIU is done.
+    Resume,
 }
 
 /// What the stage does. Paths are absolute below the container's root.

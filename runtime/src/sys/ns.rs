@@ -73,6 +73,24 @@ pub(crate) fn new_network() -> Result<OwnedFd> {
     made
 }
 
+/// Brings `lo` up in this network namespace. A thread of its own is in there for that.
+///
+/// # Errors
+/// The errno of setns(2) or ioctl(2).
+pub fn loopback_up_in(namespace: BorrowedFd<'_>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let work = || {
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+                .call(|| "setns(network)")?;
+            crate::stage::loopback_up()
+                .map_err(|fault| RawErrno(fault.errno))
+                .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work).call(|| "clone(thread)")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
+    })
+}
+
 /// Whether this process is in a user namespace other than the initial one, which has a number of its own
 /// (`PROC_USER_INIT_INO`, linux/proc_ns.h). The shape of the mappings tells nothing: an identity map is no proof.
 pub(crate) fn in_user_namespace() -> bool {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the shim and hooks need of fork(2) and of the time between fork and exec.
 
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -68,6 +69,70 @@ pub(crate) fn begin_afresh(command: &mut Command) {
     };
     // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
     unsafe { command.pre_exec(begin) };
+}
+
+/// What a program finds in a mount namespace of its own, which is gone when it has ended.
+pub struct MountView {
+    /// A directory that a new tmpfs covers there.
+    pub base: CString,
+    /// What is attached in it.
+    pub mounts: Vec<ViewMount>,
+}
+
+/// One mount of a [`MountView`].
+pub struct ViewMount {
+    /// The mount.
+    pub mount: OwnedFd,
+    /// The name of its mount point below the view's base.
+    pub name: CString,
+    /// It is a directory's.
+    pub is_directory: bool,
+    /// Nothing that is mounted on it shall be seen elsewhere.
+    pub private: bool,
+}
+
+/// Lets `command` run in a mount namespace of its own, into which the host's mounts still come, with these besides.
+pub fn in_mount_view(command: &mut Command, view: MountView) {
+    let attach = move || {
+        let done = |result: libc::c_long| match result {
+            -1 => Err(std::io::Error::last_os_error()),
+            _ => Ok(()),
+        };
+        let here = libc::AT_FDCWD;
+        // SAFETY: raw calls on numbers and on strings that the closure owns; it neither allocates nor locks.
+        unsafe {
+            done(libc::c_long::from(libc::unshare(libc::CLONE_NEWNS)))?;
+            let none = std::ptr::null();
+            let slaves = libc::MS_SLAVE | libc::MS_REC;
+            done(libc::c_long::from(libc::mount(none, c"/".as_ptr(), none, slaves, none.cast())))?;
+            let (tmpfs, base) = (c"tmpfs".as_ptr(), view.base.as_ptr());
+            let flags = libc::MS_NOSUID | libc::MS_NODEV;
+            done(libc::c_long::from(libc::mount(tmpfs, base, tmpfs, flags, c"mode=700".as_ptr().cast())))?;
+            done(libc::c_long::from(libc::chdir(base)))?;
+            for ViewMount { mount, name, is_directory, private } in &view.mounts {
+                let made = match is_directory {
+                    true => libc::mkdir(name.as_ptr(), 0o700),
+                    false => libc::mknod(name.as_ptr(), libc::S_IFREG | 0o600, 0),
+                };
+                done(libc::c_long::from(made))?;
+                done(libc::syscall(
+                    libc::SYS_move_mount,
+                    mount.as_raw_fd(),
+                    c"".as_ptr(),
+                    here,
+                    name.as_ptr(),
+                    libc::MOVE_MOUNT_F_EMPTY_PATH,
+                ))?;
+                if *private {
+                    let changed = libc::mount(none, name.as_ptr(), none, libc::MS_PRIVATE, none.cast());
+                    done(libc::c_long::from(changed))?;
+                }
+            }
+            done(libc::c_long::from(libc::chdir(c"/".as_ptr())))
+        }
+    };
+    // SAFETY: as said in the closure.
+    unsafe { command.pre_exec(attach) };
 }
 
 /// Lets `command` be killed when the thread that started it ends, however that comes about.

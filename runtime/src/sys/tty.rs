@@ -3,7 +3,7 @@
 //!
 //! Its user is `cli/foreground.rs`; the container's own terminal is made by the stage.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::io::{Errno, Result};
@@ -108,6 +108,15 @@ pub fn handed_down(number: u32) -> bool {
     // SAFETY: F_GETFD takes no pointer and changes nothing; a number that is not open gives EBADF.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// The descriptor `number` as our own, if the caller handed it down and it can be written to. It must be taken but once.
+pub fn take_handed_down(number: i32) -> Option<OwnedFd> {
+    let handed = u32::try_from(number).is_ok_and(handed_down);
+    // SAFETY: it is open and not one of ours, so that nobody else here owns it.
+    let fd = handed.then(|| unsafe { OwnedFd::from_raw_fd(number) })?;
+    let mode = rustix::fs::fcntl_getfl(&fd).ok()?;
+    (mode & rustix::fs::OFlags::RWMODE != rustix::fs::OFlags::RDONLY).then_some(fd)
 }
 
 /// Makes ended children wait to be waited for, even if our caller ignores SIGCHLD: an ignored one (it is inherited

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::ask::{Create, Home};
+use super::restore::prepare;
+use crate::ask::{Create, Home, Restore};
 use crate::cgroup::Version;
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::Facts;
@@ -26,7 +27,12 @@ use crate::sys::random;
 ///
 /// # Errors
 /// After an error nothing is left behind.
-pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
+pub fn create(home: &Home, ask: Create) -> Result<Launched> {
+    launch(home, ask, None)
+}
+
+/// The same, or a restore, which has its plan the same way and a program of its own.
+pub(super) fn launch(home: &Home, mut ask: Create, restore: Option<&Restore>) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
@@ -55,32 +61,15 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
     if let Some(process) = plan.process.as_ref().filter(|_| plan.namespaces.joins(NsKind::Pid)) {
         super::refuse_lending(plan.seccomp.as_ref(), process, process.caps.bounding, true)?;
     }
-    let program = compile::create(&plan, facts.last_cap);
+    let restoration = restore.map(|ask| prepare(&plan, ask)).transpose()?;
+    let program = match restoration {
+        None => compile::create(&plan, facts.last_cap),
+        Some(_) => compile::restore(&plan),
+    };
     check::check(&program)?;
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));
     let dir = Dir::create(&home.root, &plan.id)?;
-    let state = State {
-        version: 1,
-        id: plan.id.clone(),
-        bundle: plan.bundle.clone(),
-        rootfs: plan.rootfs.path.clone(),
-        created: now(),
-        owner: facts.euid,
-        annotations: plan.annotations.clone(),
-        cgroup: plan.cgroup.record.clone(),
-        no_pivot: plan.ask.no_pivot,
-        no_keyring: plan.ask.keyring.is_none(),
-        keyring: plan.ask.keyring.clone(),
-        keep_fds: plan.ask.keep_fds,
-        listen_fds: plan.ask.listen_fds,
-        process: plan.process.is_some(),
-        poststart: !plan.hooks.poststart.is_empty(),
-        poststop: !plan.hooks.poststop.is_empty(),
-        resources: None,
-        rdt: None,
-        mount: None,
-        init: None,
-    };
+    let state = first_state(&plan, facts.euid);
     let notify = match notification(&plan, &ask, &dir) {
         Ok(notify) => notify,
         Err(error) => {
@@ -98,8 +87,39 @@ pub fn create(home: &Home, mut ask: Create) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take().or_else(|| plan.obeyed.pidfd_socket.clone()),
     };
-    let launched = Launch { home, program: &program, purpose, subject }.run()?;
-    Ok(Launched { notify, ..launched })
+    let launched =
+        Launch { home, program: &program, purpose, subject, restoration: restoration.as_ref() }.run();
+    let launched = match &restoration {
+        Some(restoration) => launched.map_err(|error| restoration.explain(error)),
+        None => launched,
+    };
+    Ok(Launched { notify, ..launched? })
+}
+
+/// The state "creating", of a container of which nothing is there yet.
+fn first_state(plan: &Plan, owner: u32) -> State {
+    State {
+        version: 1,
+        id: plan.id.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: now(),
+        owner,
+        annotations: plan.annotations.clone(),
+        cgroup: plan.cgroup.record.clone(),
+        no_pivot: plan.ask.no_pivot,
+        no_keyring: plan.ask.keyring.is_none(),
+        keyring: plan.ask.keyring.clone(),
+        keep_fds: plan.ask.keep_fds,
+        listen_fds: plan.ask.listen_fds,
+        process: plan.process.is_some(),
+        poststart: !plan.hooks.poststart.is_empty(),
+        poststop: !plan.hooks.poststop.is_empty(),
+        resources: None,
+        rdt: None,
+        mount: None,
+        init: None,
+    }
 }
 
 /// The notification socket's directory, if there is a service manager to notify; for `run` the socket as well.

@@ -83,7 +83,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     };
     let purpose =
         LaunchPurpose::Exec { init, pid, placement: Box::new(placement), rdt: container.state.rdt.clone() };
-    Launch { home, program: &program, purpose, subject }.run()
+    Launch { home, program: &program, purpose, subject, restoration: None }.run()
 }
 
 /// The name of the container's session keyring. Containers of before 0.2 have it named after their id alone.

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -13,11 +14,14 @@ mod kill;
 mod pause;
 mod plan;
 mod query;
+mod restore;
 mod start;
 mod update;
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
+pub use checkpoint::checkpoint;
 pub use create::create;
 pub use delete::delete;
 pub use events::{Usage, Watch, stats, watch};
@@ -26,12 +30,14 @@ pub use kill::kill;
 pub use pause::{pause, resume};
 pub use plan::{PlanLine, plan};
 pub use query::{list, pids, state};
+pub use restore::restore;
 pub use start::{start, start_notifying};
 pub use update::update;
 
 pub use crate::sys::wait::Exit;
 
 use crate::ask::Stdio;
+use crate::criu;
 use crate::error::{Error, Kind, Result};
 
 /// E15, in runc's words, which its test suite reads, as is said of both below.
@@ -54,6 +60,17 @@ fn terminal_rules(terminal: bool, stdio: &Stdio, leaves: bool) -> Result<()> {
         (_, true) if !leaves || !terminal => Err(Error::new(Kind::Invalid, NO_SOCKET_WANTED)),
         _ => Ok(()),
     }
+}
+
+/// The host's CRIU, which is new enough.
+fn criu_of_host() -> Result<PathBuf> {
+    if crate::sys::ns::unprivileged() {
+        let text = "CRIU takes root of the initial user namespace";
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    let program = criu::find()?;
+    criu::version(&program)?;
+    Ok(program)
 }
 
 /// Waits for a child of ours.

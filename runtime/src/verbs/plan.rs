@@ -14,7 +14,7 @@ use crate::program::{HostOp, Op, check, compile, explain};
 /// One line of `corten plan`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PlanLine {
-    /// `host` or `stage`.
+    /// `host`, `stage` or `CRIU`.
     pub side: &'static str,
     /// JSON pointer into config.json of the value that asked for this; empty when no field did.
     pub field: String,
@@ -22,11 +22,11 @@ pub struct PlanLine {
     pub step: String,
 }
 
-/// `plan`: every step of a `create`, in order. Touches nothing and needs no privileges.
+/// `plan`: every step of a `create`, or of a `restore`, in order. Touches nothing and needs no privileges.
 ///
 /// # Errors
 /// As `create` before it makes anything.
-pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
+pub fn plan(home: &Home, ask: &Create, restore: bool) -> Result<Vec<PlanLine>> {
     let (spec, _, bundle) = load(ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
@@ -35,8 +35,13 @@ pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
     }
     facts.probe_sources(&spec, &bundle);
     let plan = Plan::new(&spec, &facts, home, ask, bundle)?;
-    let program = compile::create(&plan, facts.last_cap);
-    check::check(&program)?;
+    let program = if restore {
+        compile::restore(&plan)
+    } else {
+        let program = compile::create(&plan, facts.last_cap);
+        check::check(&program)?;
+        program
+    };
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));
     if let Err(error) = ids::rootless(&plan.namespaces, &facts) {
         (home.warn)(&format!("{error}: this is what root would do"));
@@ -46,6 +51,7 @@ pub fn plan(home: &Home, ask: &Create) -> Result<Vec<PlanLine>> {
         let side = match step.op {
             Op::Host(_) => "host",
             Op::Stage(_) => "stage",
+            Op::Criu(_) => "CRIU",
         };
         lines.push(PlanLine { side, field: step.at.clone(), step: explain::sentence(&program, step) });
         let parts = match step.op {

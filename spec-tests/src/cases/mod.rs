@@ -15,6 +15,7 @@ mod cgroup_devices;
 mod cgroup_places;
 mod cgroup_views;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod crash;
 mod credentials;
@@ -109,6 +110,7 @@ pub fn all() -> Vec<Case> {
         notify::cases,
         fields::cases,
         odd::cases,
+        checkpoint::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

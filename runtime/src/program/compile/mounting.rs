@@ -34,7 +34,7 @@ fn after_attach(attrs: Attrs) -> Attrs {
 /// The bind sources of a plan, in the order of its mounts and then of its devices.
 pub(super) struct Binds {
     pub(super) mounts: Vec<Ref>,
-    devices: Vec<Ref>,
+    pub(super) devices: Vec<Ref>,
 }
 
 /// What the top of a bind's source must be.

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A CRIU of our own: started for one request, and attended until it has ended.
+//!
+//! It is not killed when we are: it notices that nobody answers it, lets the tasks go on (or, on restore, ends those that it
+//! has made) and ends. Killed in the middle of a dump it would leave them frozen.
+
+#![forbid(unsafe_code)]
+
+use std::io::{IoSliceMut, Read, Seek, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::fs::MemfdFlags;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
+};
+
+use super::messages::{self, CriuFeature, CriuOptions, CriuResponse, RequestKind};
+use crate::error::{Context, Error, Kind, Result, printable};
+use crate::sys::spawn::{self, MountView};
+
+/// The oldest that is spoken to: bookworm's.
+const OLDEST: u32 = 3_17_00;
+const INSTALL: &str = "install CRIU 3.17 or newer (Debian: apt-get install criu)";
+/// A response with its lists; CRIU's own client has this much room.
+const ROOM: usize = 64 * 1024;
+
+/// The `criu` of PATH.
+///
+/// # Errors
+/// `Kind::Unsupported` when there is none.
+pub(crate) fn find() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_program = |file: &PathBuf| {
+        file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let absolute = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+    absolute.map(|dir| dir.join("criu")).find(is_program).ok_or_else(|| {
+        Error::new(Kind::Unsupported, format!("no program of this name in PATH: {INSTALL}")).at("criu")
+    })
+}
+
+/// What it is started with besides the socket.
+#[derive(Default)]
+pub(crate) struct CriuSetup {
+    /// Its standard streams, and so the restored tasks'; without them it has none.
+    pub(crate) stdio: Option<[OwnedFd; 3]>,
+    /// Its descriptors from 4 on.
+    pub(crate) inherit: Vec<OwnedFd>,
+    /// The mounts that it finds in a mount namespace of its own.
+    pub(crate) mounts: Option<MountView>,
+}
+
+/// The first of [`CriuSetup::inherit`].
+pub(crate) const INHERITED: i32 = 4;
+
+/// One that was started.
+pub(crate) struct CriuProcess {
+    child: Child,
+    socket: OwnedFd,
+    /// What it wrote to its standard error, when that is not the tasks'.
+    complaints: Option<std::fs::File>,
+}
+
+impl CriuProcess {
+    /// Starts it. It does nothing before it is asked.
+    ///
+    /// # Errors
+    /// What keeps it from being executed.
+    pub(crate) fn start(program: &Path, setup: CriuSetup) -> Result<CriuProcess> {
+        let (socket, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .call(|| "socketpair")?;
+        let mut command = Command::new(program);
+        command.args(["swrk", "3"]).current_dir("/");
+        let complaints = match setup.stdio {
+            Some([stdin, stdout, stderr]) => {
+                command.stdin(stdin).stdout(stdout).stderr(stderr);
+                None
+            }
+            None => {
+                let memfd = rustix::fs::memfd_create("criu", MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
+                let file = std::fs::File::from(memfd);
+                command.stdin(Stdio::null()).stdout(Stdio::null());
+                command.stderr(file.try_clone().call(|| "dup(memfd)")?);
+                Some(file)
+            }
+        };
+        spawn::begin_afresh(&mut command);
+        let mut handed: Vec<OwnedFd> = vec![theirs];
+        handed.extend(setup.inherit);
+        if let Some(view) = setup.mounts {
+            spawn::in_mount_view(&mut command, view);
+        }
+        spawn::hand_down(&mut command, handed);
+        let child = command.spawn().call(|| format!("execve({})", program.display()))?;
+        // The socket's end tells of its death only once no copy of the other side is ours.
+        drop(command);
+        Ok(CriuProcess { child, socket, complaints })
+    }
+
+    /// Its pid: a child of ours that is not waited for until [`CriuProcess::end`].
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn ask(&mut self, kind: RequestKind, options: &CriuOptions) -> Result<()> {
+        self.send(&messages::request(kind, Some(options)))
+    }
+
+    /// Answers a notification.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn answer(&mut self, go_on: bool) -> Result<()> {
+        self.send(&messages::notify_answer(go_on))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        match rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(self.death(Error::os("send", errno))),
+        }
+    }
+
+    /// What it says next, with the descriptor that came along.
+    ///
+    /// # Errors
+    /// When it has ended without a word, or speaks something else.
+    pub(crate) fn hear(&mut self) -> Result<(CriuResponse, Option<OwnedFd>)> {
+        let mut bytes = vec![0; ROOM];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let heard = loop {
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            let heard =
+                rustix::net::recvmsg(&self.socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+            match heard {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        let fds = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fd = fds.flatten().next();
+        match heard.map(|heard| heard.bytes) {
+            Ok(0) => Err(self.death(Error::new(Kind::Peer, "ended without an answer"))),
+            Err(errno) => Err(self.death(Error::os("recvmsg", errno))),
+            Ok(count) => match CriuResponse::read(&bytes[..count]) {
+                Some(response) => Ok((response, fd)),
+                None => Err(Error::new(Kind::Peer, "its answer does not read").at("criu")),
+            },
+        }
+    }
+
+    /// How it ended, and what it complained about, added to what we saw of it.
+    fn death(&mut self, seen: Error) -> Error {
+        let ended = match self.child.try_wait() {
+            Ok(Some(status)) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("criu (exit code {code})"),
+                (None, signal) => format!("criu (killed by signal {})", signal.unwrap_or_default()),
+            },
+            _ => "criu".to_owned(),
+        };
+        match self.complaint() {
+            Some(text) => Error::new(Kind::Peer, text).at(ended),
+            None => seen.at(ended),
+        }
+    }
+
+    /// The end of what it wrote to its standard error.
+    fn complaint(&mut self) -> Option<String> {
+        const KEPT: u64 = 400;
+        let file = self.complaints.as_mut()?;
+        let length = file.seek(SeekFrom::End(0)).ok()?;
+        file.seek(SeekFrom::Start(length.saturating_sub(KEPT))).ok()?;
+        let mut text = Vec::new();
+        file.take(KEPT).read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        Some(printable(text.trim()).into_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Closes the connection, which ends it if nothing else has, and waits for that.
+    ///
+    /// # Errors
+    /// Those of waitid(2).
+    pub(crate) fn end(mut self) -> Result<()> {
+        drop(self.socket);
+        self.child.wait().map(drop).call(|| "wait(criu)")
+    }
+
+    /// Its process, for whoever must be able to end it.
+    ///
+    /// # Errors
+    /// Those of pidfd_open(2).
+    pub(crate) fn pidfd(&self) -> Result<OwnedFd> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).call(|| "pidfd_open(criu)")
+    }
+}
+
+/// One question to a CRIU that is started for it.
+fn question(program: &Path, bytes: &[u8], what: &str) -> Result<CriuResponse> {
+    let mut client = CriuProcess::start(program, CriuSetup::default())?;
+    client.send(bytes)?;
+    let response = client.hear()?.0;
+    client.end()?;
+    if !response.success {
+        return Err(Error::new(Kind::Peer, format!("{what} was refused")).at("criu"));
+    }
+    Ok(response)
+}
+
+/// Which version it is, `major * 10000 + minor * 100 + sublevel`.
+///
+/// # Errors
+/// `Kind::Unsupported` for one that is too old.
+pub(crate) fn version(program: &Path) -> Result<u32> {
+    let version = question(program, &messages::request(RequestKind::Version, None), "its version")?.version;
+    if version < OLDEST {
+        let (major, minor) = (version / 10_000, version / 100 % 100);
+        let text = format!("version {major}.{minor} of {} is too old: {INSTALL}", program.display());
+        return Err(Error::new(Kind::Unsupported, text).at("criu"));
+    }
+    Ok(version)
+}
+
+/// Whether kernel and CRIU can do this.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn has_feature(program: &Path, feature: CriuFeature) -> Result<bool> {
+    Ok(question(program, &messages::feature_request(feature), "the question for a feature")?.has(feature))
+}
+
+/// Whether CRIU finds what it needs of this kernel (`criu check`).
+pub(crate) fn is_content(program: &Path) -> bool {
+    question(program, &messages::request(RequestKind::Check, None), "a check").is_ok()
+}
+
+impl AsFd for CriuProcess {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

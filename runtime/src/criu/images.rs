@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A directory of images: what CRIU writes there, and two files of ours.
+//!
+//! CRIU opens its images by name and follows links, as root; the directory may come from anywhere. So every image is looked at
+//! before CRIU is started: it is a file, and nobody but its owner's user and root may exchange it meanwhile.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use serde::{Deserialize, Serialize};
+
+use super::pages::PagesNeeded;
+use crate::error::{Context, Error, Kind, Result, WithStep, printable};
+use crate::state::{read_all, write_all};
+
+/// The three standard streams as they were at the checkpoint, as runc and crun keep them: `["pipe:[1]","/dev/null",…]`.
+const DESCRIPTORS: &str = "descriptors.json";
+/// What Corten notes besides.
+const ABOUT: &str = "corten.json";
+/// What CRIU calls the images of an earlier dump, if there was one: a link, made by it.
+const PARENT: &str = "parent";
+/// How many dumps may lie before the last.
+const CHAIN: usize = 64;
+/// Neither of our files is longer.
+const LONGEST: u64 = 1 << 20;
+
+/// What Corten notes beside CRIU's images. Unknown fields are ignored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct About {
+    /// Layout of this file.
+    pub(crate) version: u32,
+    /// Of which container they are.
+    pub(crate) id: String,
+    /// When they were made, RFC 3339.
+    pub(crate) created: String,
+    /// Mount points of what is not in the images: the configuration must have a mount for each.
+    pub(crate) external_mounts: Vec<String>,
+    /// Kinds of the namespaces that are not.
+    pub(crate) external_namespaces: Vec<String>,
+    /// The three standard streams, as far as they are not in the images: what CRIU calls them.
+    pub(crate) external_streams: [Option<String>; 3],
+}
+
+/// Opens the directory, made if it is missing, for a dump into it.
+///
+/// # Errors
+/// `Kind::Invalid` for one in which something lies where CRIU would write.
+pub(crate) fn for_dump(path: &Path) -> Result<OwnedFd> {
+    std::fs::DirBuilder::new_private().create(path).call(|| format!("mkdir({})", path.display()))?;
+    let dir = open(path)?;
+    check(dir.as_fd(), path, 0)?;
+    Ok(dir)
+}
+
+/// Opens the directory for a restore from it.
+///
+/// # Errors
+/// `Kind::Invalid` for one that holds no images, or some that are not plain files.
+pub(crate) fn for_restore(path: &Path) -> Result<OwnedFd> {
+    let dir = open(path)?;
+    check(dir.as_fd(), path, 0)?;
+    match statat(&dir, "inventory.img", AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => check_pages(dir.as_fd(), path).map(|()| dir),
+        Err(_) => Err(Error::new(Kind::Invalid, "no checkpoint is in it (no inventory.img)")
+            .at(path.display().to_string())),
+    }
+}
+
+/// A chain of dumps has the pages of each beside it: only the last one's are looked at.
+fn check_pages(dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let mut needed = PagesNeeded::default();
+    for entry in Dir::read_from(dir).call(|| format!("open({})", path.display()))? {
+        let entry = entry.call(|| format!("getdents({})", path.display()))?;
+        if let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with("pagemap-")) {
+            needed.add(dir, name).step(|| path.display().to_string())?;
+        }
+    }
+    needed.check(dir).step(|| path.display().to_string())
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).call(|| format!("open({})", path.display()))
+}
+
+trait Private {
+    fn new_private() -> std::fs::DirBuilder;
+}
+
+impl Private for std::fs::DirBuilder {
+    /// With its parents, and for nobody but its owner: images are memory.
+    fn new_private() -> std::fs::DirBuilder {
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+    }
+}
+
+/// Whether CRIU reads or writes a file of this name.
+fn is_ours(name: &str) -> bool {
+    name.ends_with(".img")
+        || name.ends_with(".log")
+        || name == DESCRIPTORS
+        || name == ABOUT
+        || name.starts_with("stats-")
+}
+
+fn check(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
+    let wrong = |text: String| Err(Error::new(Kind::Invalid, text).at(path.display().to_string()));
+    let stat = fstat(dir).call(|| format!("stat({})", path.display()))?;
+    if others_write(&stat) {
+        return wrong("others may write to the images' directory".to_owned());
+    }
+    let entries = Dir::read_from(dir).call(|| format!("open({})", path.display()))?;
+    for entry in entries {
+        let entry = entry.call(|| format!("getdents({})", path.display()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let shown = printable(&name);
+        if name == PARENT {
+            return match depth {
+                CHAIN.. => wrong(format!("more than {CHAIN} dumps before the last")),
+                _ => check_parent(dir, path, depth),
+            };
+        }
+        if !is_ours(&name) {
+            continue;
+        }
+        let stat = statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+            .call(|| format!("stat({shown})"))
+            .step(|| path.display().to_string())?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return wrong(format!("{shown} is no regular file"));
+        }
+        if stat.st_nlink != 1 {
+            return wrong(format!("{shown} has another name as well"));
+        }
+    }
+    Ok(())
+}
+
+/// The images of the dump before.
+fn check_parent(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
+    let path = path.join(PARENT);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = openat(dir, PARENT, flags, Mode::empty()).call(|| format!("open({})", path.display()))?;
+    check(parent.as_fd(), &path, depth + 1)
+}
+
+/// Whether somebody besides root and us may exchange what is in it: its owner, or who is let write by its mode.
+fn others_write(stat: &Stat) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    (stat.st_uid != 0 && stat.st_uid != us) || stat.st_mode & 0o022 != 0
+}
+
+/// Writes both of our files.
+///
+/// # Errors
+/// Those of write(2).
+pub(crate) fn note(dir: BorrowedFd<'_>, streams: &[String; 3], about: &About) -> Result<()> {
+    let streams = serde_json::to_vec(streams).unwrap_or_default();
+    let about = serde_json::to_vec_pretty(about).unwrap_or_default();
+    write(dir, DESCRIPTORS, &streams)?;
+    write(dir, ABOUT, &about)
+}
+
+fn write(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::RUSR | Mode::WUSR).call(|| format!("open({name})"))?;
+    write_all(file.as_fd(), bytes).call(|| format!("write({name})"))
+}
+
+/// The standard streams at the checkpoint.
+///
+/// # Errors
+/// `Kind::Invalid` for what is not three texts.
+pub(crate) fn streams(dir: BorrowedFd<'_>) -> Result<Vec<String>> {
+    match read(dir, DESCRIPTORS)? {
+        Some(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at(DESCRIPTORS)),
+        None => Err(Error::new(Kind::Invalid, "is missing").at(DESCRIPTORS)),
+    }
+}
+
+/// What Corten noted; nothing beside images of other runtimes.
+///
+/// # Errors
+/// `Kind::Invalid` for what does not read, or has a layout of later.
+pub(crate) fn about(dir: BorrowedFd<'_>) -> Result<Option<About>> {
+    let Some(bytes) = read(dir, ABOUT)? else { return Ok(None) };
+    let about: About = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(Kind::Invalid, error.to_string()).at(ABOUT))?;
+    match about.version {
+        About::VERSION => Ok(Some(about)),
+        other => Err(Error::new(Kind::Invalid, format!("layout {other} is not known")).at(ABOUT)),
+    }
+}
+
+/// A directory that is restored from.
+#[derive(Debug)]
+pub(crate) struct RestoreImages {
+    pub(crate) dir: OwnedFd,
+    /// Where the logs go, if not there.
+    pub(crate) work: Option<OwnedFd>,
+    about: Option<About>,
+    streams: Vec<Option<String>>,
+}
+
+impl RestoreImages {
+    /// Opens and checks it.
+    ///
+    /// # Errors
+    /// As [`for_restore`]; `Kind::Invalid` for files of ours that do not read.
+    pub(crate) fn open(path: &Path, work: Option<&Path>) -> Result<RestoreImages> {
+        let dir = for_restore(path).step(|| "--image-path")?;
+        let work = work.map(for_dump).transpose().step(|| "--work-path")?;
+        let about = about(dir.as_fd()).step(|| path.display().to_string())?;
+        let links = streams(dir.as_fd()).step(|| path.display().to_string())?;
+        let pipe = |link: &String| link.starts_with("pipe:").then(|| link.clone());
+        let streams = match &about {
+            Some(about) => about.external_streams.to_vec(),
+            None => links.iter().take(3).map(pipe).collect(),
+        };
+        Ok(RestoreImages { dir, work, about, streams })
+    }
+
+    /// Where the logs go.
+    pub(crate) fn logs(&self) -> BorrowedFd<'_> {
+        self.work.as_ref().unwrap_or(&self.dir).as_fd()
+    }
+
+    /// What CRIU calls the standard streams that are not in the images, and which of ours takes the place: the first
+    /// that was the same.
+    pub(crate) fn inherited_streams(&self) -> Vec<(String, i32)> {
+        let mut found: Vec<(String, i32)> = Vec::new();
+        for (key, number) in self.streams.iter().zip(0..) {
+            if let Some(key) = key
+                && !found.iter().any(|(known, _)| known == key)
+            {
+                found.push((key.clone(), number));
+            }
+        }
+        found
+    }
+
+    /// What they call mounts of the host's.
+    pub(crate) fn external_mounts(&self) -> impl Iterator<Item = &str> {
+        self.about.iter().flat_map(|about| &about.external_mounts).map(String::as_str)
+    }
+
+    /// Whether a mount, or a namespace, that the images do not hold is one of the configuration's.
+    ///
+    /// # Errors
+    /// `Kind::Invalid` with the first that is not.
+    pub(crate) fn check_against(&self, mounts: &[&str], namespaces: &[&str]) -> Result<()> {
+        let Some(about) = &self.about else { return Ok(()) };
+        let covers = |name: &str| {
+            mounts.iter().any(|known| {
+                name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        };
+        let wrong =
+            |text: String| Err(Error::new(Kind::Invalid, printable(&text).into_owned()).at("checkpoint"));
+        let foreign = |name: &&String| !covers(name) && name.as_str() != "/dev/null";
+        if let Some(name) = about.external_mounts.iter().find(foreign) {
+            return wrong(format!(
+                "its container {} has a mount of the host's on {name}, and config.json has none",
+                about.id
+            ));
+        }
+        match about.external_namespaces.iter().find(|name| !namespaces.contains(&name.as_str())) {
+            Some(name) => wrong(format!(
+                "its container {} joins a {name} namespace, and config.json joins none",
+                about.id
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl About {
+    pub(crate) const VERSION: u32 = 1;
+}
+
+fn read(dir: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(dir, name, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        other => other.call(|| format!("open({name})"))?,
+    };
+    let stat = fstat(&file).call(|| format!("stat({name})"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(Kind::Invalid, "is no regular file").at(name.to_owned()));
+    }
+    if stat.st_size as u64 > LONGEST {
+        return Err(Error::new(Kind::Invalid, format!("{} bytes are more than it may have", stat.st_size))
+            .at(name.to_owned()));
+    }
+    read_all(file.as_fd()).map(Some).call(|| format!("read({name})"))
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The end of CRIU's log, for an error's one line.
+
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::error::printable;
+
+/// How much of its end is looked at.
+const KEPT: u64 = 32 * 1024;
+/// How many complaints are quoted.
+const LINES: usize = 3;
+
+/// What comes with every failure, or without one.
+const NO_CAUSE: [&str; 3] = ["rlimit: Can't setup RLIMIT_NOFILE", "FAILED.", "cgroupd: recv req error"];
+
+/// The last complaints of a log in this directory, without their times: what CRIU says of its own set-up
+/// (`rlimit: …`), which is no reason, is left out. The directory may be anybody's: no link is followed, nothing waited for.
+pub(crate) fn complaints(dir: BorrowedFd<'_>, name: &str) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty()).ok()?;
+    let mut file = std::fs::File::from(file);
+    let length = file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(KEPT))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(KEPT).read_to_end(&mut bytes).ok()?;
+    quoted(&String::from_utf8_lossy(&bytes))
+}
+
+fn quoted(text: &str) -> Option<String> {
+    let complaint = |line: &'_ str| -> Option<String> {
+        let at = line.find("Error (")?;
+        let said = line[at..].split_once("): ")?.1;
+        (!NO_CAUSE.iter().any(|words| said.contains(words))).then(|| said.trim().to_owned())
+    };
+    let mut said: Vec<String> = text.lines().filter_map(complaint).collect();
+    said.dedup();
+    // The first is the cause, the others follow from it.
+    said.truncate(LINES);
+    (!said.is_empty()).then(|| printable(&said.join("; ")).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn the_cause_is_quoted_and_the_rest_is_not() {
+        let log = "(00.1) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n\
+                   (00.2) Dumping processes\n\
+                   (00.3) Error (criu/mount.c:753): mnt: 51:./x doesn't have a \x1bproper root mount\n\
+                   (00.4) Error (criu/cr-dump.c:1975): Dumping FAILED.\n";
+        assert_eq!(quoted(log).unwrap(), "mnt: 51:./x doesn't have a \\x1bproper root mount");
+        assert_eq!(quoted("all is well\n"), None);
+    }
+}

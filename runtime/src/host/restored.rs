@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Whether restored processes may do no more than the configuration allows: images come from anywhere.
+//!
+//! Asked while they are stopped. A container of the same configuration could have come to each of these states by itself, or it
+//! is refused.
+
+#![forbid(unsafe_code)]
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::plan::Plan;
+use crate::plan::namespaces::NsKind;
+use crate::plan::process::Process;
+use crate::procfs::Stat;
+
+/// linux/capability.h
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+
+/// Compares init and everything that descends from it.
+///
+/// # Errors
+/// `Kind::Invalid` with the first process that may do more, and what.
+pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
+    for pid in descendants(init)? {
+        let path = format!("/proc/{pid}/status");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.call(|| format!("read({path})"))?,
+        };
+        // One that has ended already can do nothing.
+        if field(&text, "State:").is_some_and(|state| state.starts_with(['Z', 'X'])) {
+            continue;
+        }
+        if let Some(more) = wider(plan, &text).or(namespaces(plan, pid)?) {
+            let name = field(&text, "Name:").unwrap_or_default();
+            let text =
+                format!("the checkpoint's process {pid} ({name}) {more}, which config.json does not allow");
+            return Err(Error::new(Kind::Invalid, crate::error::printable(&text).into_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Every process of which `init` is an ancestor, and itself.
+fn descendants(init: i32) -> Result<Vec<i32>> {
+    let entries = std::fs::read_dir("/proc").call(|| "open(/proc)")?;
+    let mut parents = Vec::new();
+    for entry in entries {
+        let name = entry.call(|| "read(/proc)")?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        match Stat::of(pid) {
+            Ok(stat) => parents.push((pid, stat.field::<i32>(4).unwrap_or_default())),
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut found = vec![init];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        next += 1;
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+    }
+    Ok(found)
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// What the process may do that the configuration's may not come to.
+fn wider(plan: &Plan, status: &str) -> Option<String> {
+    let process = plan.process.as_ref()?;
+    let mask =
+        |name: &str| u64::from_str_radix(field(status, name).unwrap_or_default(), 16).unwrap_or(u64::MAX);
+    let number = |name: &str| field(status, name).and_then(|value| value.parse::<u32>().ok());
+    for name in ["CapBnd:", "CapPrm:", "CapEff:", "CapInh:", "CapAmb:"] {
+        let allowed = match name {
+            "CapInh:" => process.caps.bounding | process.caps.inheritable,
+            _ => process.caps.bounding,
+        };
+        let more = mask(name) & !allowed;
+        if more != 0 {
+            let names = crate::plan::caps::names(more).join(", ");
+            return Some(format!("has {names} ({})", name.trim_end_matches(':')));
+        }
+    }
+    if process.no_new_privileges && number("NoNewPrivs:") != Some(1) {
+        return Some("lacks no_new_privs".into());
+    }
+    if plan.seccomp.is_some() && number("Seccomp:") != Some(2) {
+        return Some("has no seccomp filter".into());
+    }
+    other_ids(process, plan, status)
+}
+
+/// A process that could never change its ids has those of the configuration.
+fn other_ids(process: &Process, plan: &Plan, status: &str) -> Option<String> {
+    let fixed = |capability: u32| process.no_new_privileges && process.caps.bounding >> capability & 1 == 0;
+    // What is mapped is another number here.
+    if plan.namespaces.has(NsKind::User) {
+        return None;
+    }
+    let differs = |name: &str, wanted: u32| {
+        let ids = field(status, name).unwrap_or_default();
+        ids.split_whitespace().find(|id| id.parse() != Ok(wanted)).map(|id| format!("runs as {name}{id}"))
+    };
+    let uid = fixed(CAP_SETUID).then(|| differs("Uid:", process.uid)).flatten();
+    uid.or_else(|| fixed(CAP_SETGID).then(|| differs("Gid:", process.gid)).flatten())
+}
+
+/// A namespace of the host's where the configuration has one of the container's.
+fn namespaces(plan: &Plan, pid: i32) -> Result<Option<String>> {
+    for kind in NsKind::ALL {
+        if !plan.namespaces.has(kind) {
+            continue;
+        }
+        let inode =
+            |path: String| std::fs::metadata(&path).map(|meta| meta.ino()).call(|| format!("stat({path})"));
+        let theirs = match inode(format!("/proc/{pid}/ns/{}", kind.file())) {
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+            other => other?,
+        };
+        let wrong = match plan.namespaces.join_of(kind) {
+            Some(join) => inode(join.path.clone())? != theirs,
+            None => inode(format!("/proc/self/ns/{}", kind.file()))? == theirs,
+        };
+        if wrong {
+            return Ok(Some(format!("is in another {} namespace", kind.name())));
+        }
+    }
+    Ok(None)
+}

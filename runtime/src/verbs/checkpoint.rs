@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `checkpoint`: CRIU writes the container's processes into a directory.
+//!
+//! CRIU freezes them, writes, and ends them or lets them go on. Whatever becomes of it, the container is not left frozen.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
+use crate::ask::{Checkpoint, Create, CriuSettings, Home, NetworkLock};
+use crate::container::{Container, Phase};
+use crate::criu::images::{self, About};
+use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuSetup, RequestKind};
+use crate::error::{Context, Error, Kind, Result, WithStep};
+use crate::facts::Facts;
+use crate::host::permitted;
+use crate::host::restore::MASK;
+use crate::plan::external::namespace_key;
+use crate::plan::{AnnotationSettings, Plan};
+use crate::procfs::{self, Stat};
+use crate::state::{Identity, now};
+
+const LOG: &str = "dump.log";
+
+/// `checkpoint`: writes the images. Unless it is to go on, the container has ended afterwards; it is not deleted.
+///
+/// # Errors
+/// `Kind::Status` unless it is running or paused; `Kind::Unsupported` without a CRIU that can; `Kind::Peer` with CRIU's own
+/// words. The container then runs on as it did.
+pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
+    let container = Container::open_locked(home, id)?;
+    let (phase, _init) = container.phase()?;
+    if !matches!(phase, Phase::Running | Phase::Paused) {
+        let text = format!("Container cannot be checkpointed in {} state", phase.name());
+        return Err(Error::new(Kind::Status, text));
+    }
+    let program = super::criu_of_host()?;
+    let init = container.state.init.as_ref().map_or(0, |init| init.pid);
+    let plan = plan_again(home, &container)?;
+    let pids = container.pids()?;
+    refuse_strangers(init, &pids)?;
+    let images = images::for_dump(&ask.criu.image_path).step(|| "--image-path")?;
+    let work = ask.criu.work_path.as_deref().map(images::for_dump).transpose().step(|| "--work-path")?;
+    let logs = work.as_ref().unwrap_or(&images).as_fd();
+    check_room(images.as_fd(), &ask.criu.image_path, &pids)?;
+    check_features(&program, ask)?;
+    let mut options = CriuOptions::default();
+    options.images_dir(images.as_fd());
+    options.work_dir(logs);
+    options.tell(LOG);
+    options.pid(init);
+    common(&mut options, &ask.criu, &plan.obeyed);
+    dump_options(&mut options, ask);
+    options.root(&container.state.rootfs.to_string_lossy());
+    if let Some(group) = container.group().freezer()? {
+        options.freeze_cgroup(&group);
+    }
+    namespaces(&mut options, &plan, init)?;
+    if !ask.pre_dump {
+        let path = format!("/proc/{init}/mountinfo");
+        let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+        let mounts: Vec<_> = procfs::mounts(&table).collect();
+        let external_mounts = external(&mut options, &plan, init, &mounts)?;
+        let streams = streams(init, &pids, &mounts);
+        for key in
+            streams.iter().filter_map(|stream| stream.key.as_ref()).filter(|key| key.starts_with("file"))
+        {
+            options.external(key);
+        }
+        let external_namespaces = plan.namespaces.join.iter().map(|join| join.kind.name().to_owned());
+        let about = About {
+            version: About::VERSION,
+            id: id.to_owned(),
+            created: now(),
+            external_mounts,
+            external_namespaces: external_namespaces.collect(),
+            external_streams: streams.each_ref().map(|stream| stream.key.clone()),
+        };
+        images::note(images.as_fd(), &streams.map(|stream| stream.link), &about).step(|| "--image-path")?;
+    }
+    let dumped = dump(&program, &container, ask, &options);
+    dumped.map_err(|error| explain(error, &program, logs, &container, phase))
+}
+
+/// Asks CRIU, and answers it until it is done.
+fn dump(program: &Path, container: &Container, ask: &Checkpoint, options: &CriuOptions) -> Result<()> {
+    let kind = if ask.pre_dump { RequestKind::PreDump } else { RequestKind::Dump };
+    let mut criu = CriuProcess::start(program, CriuSetup::default())?;
+    let pidfd = criu.pidfd()?;
+    // `delete --force` must be able to end what holds the container.
+    container.dir.set_hook(Some(&Identity::of(criu.pid(), pidfd.as_fd())?))?;
+    let attended = attend(&mut criu, kind, ask, options);
+    let ended = criu.end();
+    container.dir.set_hook(None)?;
+    attended.and(ended)
+}
+
+fn attend(criu: &mut CriuProcess, kind: RequestKind, ask: &Checkpoint, options: &CriuOptions) -> Result<()> {
+    criu.ask(kind, options)?;
+    loop {
+        let (response, _) = criu.hear()?;
+        match response.kind {
+            Some(RequestKind::Notify) => {
+                if let ("status-ready", Some(status)) = (response.script.as_str(), &ask.status_fd) {
+                    rustix::io::write(status, &[0]).call(|| "write(--status-fd)")?;
+                }
+                criu.answer(true)?;
+            }
+            Some(done) if done == kind && response.success => return Ok(()),
+            _ => return Err(response.refusal()),
+        }
+    }
+}
+
+/// What the failure means, and the container as it was: CRIU leaves it frozen if it dies meanwhile.
+fn explain(
+    error: Error,
+    program: &Path,
+    logs: BorrowedFd<'_>,
+    container: &Container,
+    before: Phase,
+) -> Error {
+    let error = criu::explain(error, program, logs, LOG);
+    let thawed = match (before, container.group().is_frozen()) {
+        (Phase::Running, Ok(true)) => container.group().freeze(false),
+        (_, Err(error)) => Err(error),
+        _ => Ok(()),
+    };
+    match thawed {
+        Ok(()) => error,
+        Err(also) => error.at(format!("and the container is still frozen ({also})")),
+    }
+}
+
+/// The plan of its `create`, for what comes from outside.
+fn plan_again(home: &Home, container: &Container) -> Result<Plan> {
+    let spec = container.spec()?;
+    let state = &container.state;
+    let mut facts = Facts::probe()?.for_rootless(home.rootless);
+    facts.permitted = permitted::by(&facts, &spec.annotations)?;
+    facts.probe_sources(&spec, &state.bundle);
+    let ask = Create {
+        id: state.id.clone(),
+        no_pivot: state.no_pivot,
+        no_new_keyring: state.no_keyring,
+        ..Create::default()
+    };
+    Plan::new(&spec, &facts, home, &ask, state.bundle.clone())
+}
+
+/// What dump and restore are told alike.
+pub(super) fn common(options: &mut CriuOptions, ask: &CriuSettings, obeyed: &AnnotationSettings) {
+    options.tcp_established(ask.tcp_established);
+    options.ext_unix_sk(ask.ext_unix_sk);
+    options.shell_job(ask.shell_job);
+    options.file_locks(ask.file_locks);
+    options.manage_cgroups(ask.cgroups);
+    options.empty_namespaces(ask.empty_namespaces);
+    options.auto_dedup(ask.auto_dedup);
+    options.lazy_pages(ask.lazy_pages);
+    options.orphan_pts_master();
+    if let Some(method) = ask.network_lock.or_else(default_lock) {
+        options.network_lock(method);
+    }
+    if let Some(file) = config_file(obeyed) {
+        options.config_file(&file);
+    }
+}
+
+/// CRIU's own choice is iptables, by a program that need not be there; nftables it can do without one.
+fn default_lock() -> Option<NetworkLock> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").exists());
+    (!found).then_some(NetworkLock::Nftables)
+}
+
+/// Settings of the administrator's, which go before all that is asked here (criu(8), "Configuration files").
+fn config_file(obeyed: &AnnotationSettings) -> Option<String> {
+    match &obeyed.criu_config {
+        Some(file) => Some(file.clone()).filter(|file| !file.is_empty()),
+        None => {
+            let usual = ["/etc/criu/corten.conf", "/etc/criu/runc.conf"];
+            usual.into_iter().find(|file| Path::new(file).exists()).map(str::to_owned)
+        }
+    }
+}
+
+fn dump_options(options: &mut CriuOptions, ask: &Checkpoint) {
+    options.leave_running(ask.leave_running || ask.pre_dump);
+    options.tcp_skip_in_flight(ask.tcp_skip_in_flight);
+    options.link_remap(ask.link_remap);
+    if let Some(parent) = &ask.parent_path {
+        options.parent(parent);
+    }
+    if ask.pre_dump || ask.parent_path.is_some() {
+        options.track_mem();
+    }
+    if let Some((address, port)) = &ask.page_server {
+        options.page_server(address, *port);
+    }
+}
+
+/// What the kernel must be able to do for this.
+fn check_features(program: &Path, ask: &Checkpoint) -> Result<()> {
+    let wanted = [
+        (ask.pre_dump, CriuFeature::MemTrack, "--pre-dump", "to track memory (CONFIG_MEM_SOFT_DIRTY)"),
+        (ask.criu.lazy_pages, CriuFeature::LazyPages, "--lazy-pages", "userfaultfd(2)"),
+    ];
+    for (_, feature, flag, what) in wanted.into_iter().filter(|(asked, ..)| *asked) {
+        if !criu::has_feature(program, feature)? {
+            let text = format!("this kernel, or this CRIU, is not able {what}");
+            return Err(Error::new(Kind::Unsupported, text).at(flag));
+        }
+    }
+    Ok(())
+}
+
+/// Namespaces of others are not dumped; they have a name in the images instead.
+fn namespaces(options: &mut CriuOptions, plan: &Plan, init: i32) -> Result<()> {
+    for join in &plan.namespaces.join {
+        let Some(key) = namespace_key(join) else { continue };
+        let file = join.kind.file();
+        let path = format!("/proc/{init}/ns/{file}");
+        let inode = rustix::fs::stat(&*path).call(|| format!("stat({path})"))?.st_ino;
+        options.external(&format!("{file}[{inode}]:{key}"));
+    }
+    Ok(())
+}
+
+/// Mounts of the host's are not dumped, either. Returns what they are called in the images.
+fn external(
+    options: &mut CriuOptions,
+    plan: &Plan,
+    init: i32,
+    mounts: &[procfs::MountinfoEntry<'_>],
+) -> Result<Vec<String>> {
+    let mut names: Vec<(String, String)> = Vec::new();
+    for mount in plan.external_mounts() {
+        let point = match mounts.iter().any(|entry| entry.point() == mount.target) {
+            true => Some(mount.target.to_owned()),
+            false => mount_point(init, mount.target, mounts)?,
+        };
+        names.extend(point.map(|point| (point, mount.target.to_owned())));
+    }
+    // What came along with a recursive bind, and what hides a file by one of a mount that the container does not see whole.
+    let whole = |entry: &procfs::MountinfoEntry<'_>| {
+        mounts.iter().any(|other| other.device == entry.device && other.root() == "/")
+    };
+    for entry in mounts {
+        let point = entry.point();
+        let named = names.iter().any(|(known, _)| *known == point);
+        let below = names.iter().any(|(known, _)| point.starts_with(&format!("{known}/")));
+        if point == "/" || named || !(below || !whole(entry)) {
+            continue;
+        }
+        let hidden = plan.masked.iter().any(|masked| masked.value == point);
+        names.push((point.clone(), if hidden { MASK.to_owned() } else { point }));
+    }
+    for (point, name) in &names {
+        options.external_mount(point, name);
+    }
+    Ok(names.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Where the mount is that a path inside leads to, through links.
+fn mount_point(init: i32, target: &str, mounts: &[procfs::MountinfoEntry<'_>]) -> Result<Option<String>> {
+    let path = format!("/proc/{init}/root");
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, &path, flags, Mode::empty()).call(|| format!("open({path})"))?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // What is not there any more, the container has unmounted.
+    let Ok(found) = openat2(&root, target, flags, Mode::empty(), resolve) else { return Ok(None) };
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&found)))
+            .call(|| "read(fdinfo)")?;
+    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    Ok(mounts.iter().find(|entry| Some(entry.number) == number).map(|entry| entry.point()))
+}
+
+/// One of the standard streams at the checkpoint.
+#[derive(Default)]
+struct Stream {
+    /// What the link in /proc says.
+    link: String,
+    /// What it is called in the images, if it comes from outside.
+    key: Option<String>,
+}
+
+/// The standard streams: those of init, or of whoever still has what the caller gave.
+fn streams(init: i32, pids: &[i32], mounts: &[procfs::MountinfoEntry<'_>]) -> [Stream; 3] {
+    [0, 1, 2].map(|number| {
+        let first = stream(init, number, mounts).unwrap_or_default();
+        let others = pids.iter().filter_map(|pid| stream(*pid, number, mounts));
+        match first.key {
+            Some(_) => first,
+            None => others.into_iter().find(|stream| stream.key.is_some()).unwrap_or(first),
+        }
+    })
+}
+
+/// `None` for one that is closed. A pipe is called as its link; a file on a mount that the container does not have, by that.
+fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Option<Stream> {
+    let path = format!("/proc/{pid}/fd/{number}");
+    let link = std::fs::read_link(&path).ok()?.to_string_lossy().into_owned();
+    if link.starts_with("pipe:") {
+        return Some(Stream { key: Some(link.clone()), link });
+    }
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    let outside = mount.filter(|mount| !mounts.iter().any(|entry| entry.number == *mount));
+    let is_file = link.starts_with('/') && !link.starts_with("/dev/pts/") && !link.starts_with("/dev/tty");
+    let key = outside.filter(|_| is_file).and_then(|mount| {
+        let inode = rustix::fs::stat(&*path).ok()?.st_ino;
+        Some(format!("file[{mount:x}:{inode:x}]"))
+    });
+    Some(Stream { link, key })
+}
+
+/// CRIU dumps init and what descends from it. A process that an exec brought in does not, and would make it fail in the middle.
+fn refuse_strangers(init: i32, pids: &[i32]) -> Result<()> {
+    let mut parents = HashMap::new();
+    let mut names = HashMap::new();
+    for pid in pids {
+        match Stat::of(*pid) {
+            Ok(stat) => {
+                parents.insert(*pid, stat.field::<i32>(4).unwrap_or_default());
+                names.insert(*pid, stat.name().to_owned());
+            }
+            // It has ended.
+            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let descends = |pid: i32| {
+        let line = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
+        line.take(parents.len() + 1).any(|pid| pid == init)
+    };
+    match pids.iter().find(|pid| names.contains_key(*pid) && !descends(**pid)) {
+        Some(stranger) => {
+            let name = crate::error::printable(&names[stranger]).into_owned();
+            let text = format!(
+                "process {stranger} ({name}) was brought in by an exec and does not descend from the container's init: it cannot be checkpointed"
+            );
+            Err(Error::new(Kind::Status, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether the memory that only these processes have fits into the images' file system.
+fn check_room(images: BorrowedFd<'_>, path: &Path, pids: &[i32]) -> Result<()> {
+    let needed: u64 = pids.iter().map(|pid| own_memory(*pid)).sum();
+    let stat = rustix::fs::fstatvfs(images).call(|| format!("statvfs({})", path.display()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if needed <= free {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    let text = format!("needs {} MiB for the memory, and {} MiB are free", mib(needed), mib(free));
+    Err(Error::os(text, libc::ENOSPC).at(PathBuf::from(path).display().to_string()))
+}
+
+/// Anonymous and swapped-out memory, in bytes; none of a process that has ended.
+fn own_memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default()
+    };
+    (kib("RssAnon:") + kib("VmSwap:")) << 10
+}
