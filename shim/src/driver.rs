@@ -11,11 +11,12 @@ mod paper;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use corten::ask::{Create, Exec, Manager, Stdio, Update};
+use corten::ask::{Checkpoint, Create, CriuSettings, Exec, Manager, Restore, Stdio, Update};
 use corten::cgroup::{Group, OomWatch};
 use corten::container::Container;
 use corten::error::Kind;
 use corten::host::Launched;
+use corten::plan::namespaces::NsKind;
 use corten::{spec, verbs};
 use serde::Deserialize;
 
@@ -45,6 +46,15 @@ pub struct Wish {
     pub options: Options,
     /// Who hears of its end.
     pub reaper: Reaper,
+}
+
+/// What is asked of a checkpoint.
+#[derive(Debug, Default)]
+pub struct CheckpointWish {
+    /// The container ends.
+    pub exit: bool,
+    /// What CRIU is told.
+    pub criu: CriuSettings,
 }
 
 /// What an exec is to run. Another runtime gets the very text, with all that we do not know.
@@ -162,6 +172,50 @@ impl Driver {
         place.with(|home| {
             let Launched { pid, pidfd, console, .. } =
                 verbs::create(home, ask).map_err(|error| failed("create", &error))?;
+            wish.reaper.claim(pid);
+            let group = Container::open(home, &wish.id).ok().map(Container::into_group);
+            let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+            Ok(LaunchedProcess { pid, pidfd, console, group, oom })
+        })
+    }
+
+    /// `checkpoint`. The container is not deleted: its end is told, as any other's.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn checkpoint(&self, id: &str, wanted: CheckpointWish) -> Result<()> {
+        match self {
+            Driver::Inside(place) => {
+                let ask =
+                    Checkpoint { criu: wanted.criu, leave_running: !wanted.exit, ..Checkpoint::default() };
+                place
+                    .with(|home| verbs::checkpoint(home, id, &ask))
+                    .map_err(|error| failed("checkpoint", &error))
+            }
+            Driver::Outside(binary) => binary.checkpoint(id, &wanted),
+        }
+    }
+
+    /// `restore` from these images.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn restore(&self, wish: Wish, images: PathBuf, work: PathBuf) -> Result<LaunchedProcess> {
+        let place = match self {
+            Driver::Inside(place) => place,
+            Driver::Outside(binary) => return binary.restore(wish, &images, &work),
+        };
+        let ask = Create { id: wish.id.clone(), bundle: wish.bundle, stdio: wish.stdio, ..Create::default() };
+        let criu = CriuSettings {
+            image_path: images,
+            work_path: Some(work),
+            empty_namespaces: NsKind::Network.flag() as u32,
+            ..CriuSettings::default()
+        };
+        let how = Restore { criu, ..Restore::default() };
+        place.with(|home| {
+            let Launched { pid, pidfd, console, .. } =
+                verbs::restore(home, ask, &how).map_err(|error| failed("restore", &error))?;
             wish.reaper.claim(pid);
             let group = Container::open(home, &wish.id).ok().map(Container::into_group);
             let oom = group.as_ref().and_then(|group| group.oom_watch().ok());

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod alone;
+mod checkpoint;
 mod create;
 mod end;
 mod oom;

@@ -6,9 +6,9 @@
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{
-    CloseIORequest, ConnectRequest, CreateTaskRequest, DeleteRequest, Empty, ExecProcessRequest, KillRequest,
-    PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest, StateRequest,
-    StatsRequest, UpdateTaskRequest, WaitRequest,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, CreateTaskRequest, DeleteRequest, Empty,
+    ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, ResizePtyRequest, ResumeRequest,
+    ShutdownRequest, StartRequest, StateRequest, StatsRequest, UpdateTaskRequest, WaitRequest,
 };
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Request;
@@ -61,7 +61,7 @@ pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
         "ResizePty" => encode_empty(pod.resize_pty(&read::<ResizePtyRequest>(bytes)?)),
         "CloseIO" => encode_empty(pod.close_io(&read::<CloseIORequest>(bytes)?)),
         "Shutdown" => encode_empty(pod.shutdown(&read::<ShutdownRequest>(bytes)?)),
-        "Checkpoint" => Err(Refusal::unimplemented("checkpoint is not built")),
+        "Checkpoint" => encode_empty(pod.checkpoint(read::<CheckpointTaskRequest>(bytes)?).await),
         other => Err(Refusal::unimplemented(format!("method {other}"))),
     }
 }

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,8 +14,8 @@ use corten::cgroup::{Group, OomWatch};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
-use crate::driver::Driver;
-use crate::io::Owner;
+use crate::driver::{Driver, Wish};
+use crate::io::{Owner, Prepared};
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
@@ -34,9 +34,11 @@ pub struct Task {
     /// Its own pid namespace: the kernel ends everything in it with init.
     pub own_pids: bool,
     /// Its control groups, if they are known.
-    pub group: Option<Arc<Group>>,
+    pub group: OnceCell<Arc<Group>>,
     /// Tells of kills for want of memory.
     pub oom: RefCell<Option<OomWatch>>,
+    /// What its `Start` is to restore, if it was created from a checkpoint.
+    pub awaiting: RefCell<Option<Awaiting>>,
     /// The first process.
     pub init: Rc<TaskProcess>,
     /// The others, by exec id.
@@ -47,7 +49,8 @@ pub struct Task {
     ///
     /// | holder | while it | the race that this closes |
     /// |---|---|---|
-    /// | `Start` of init (`pod/start`) | starts, and tells `/tasks/start` | a short program's exit told before its start; two Starts at once, of which one would be told of the other's process |
+    /// | `Checkpoint` (`pod/checkpoint`) | has CRIU write it | an end told, a Pause or a Delete in the middle of a dump |
+    /// | `Start` of init (`pod/start`) | starts or restores, and tells `/tasks/start` | a short program's exit told before its start; two Starts at once, of which one would be told of the other's process |
     /// | init's end (`pod/watch`) | kills what is left, records and tells `/tasks/exit` | an exit told in the middle of a Start, a Pause or an Update; a Delete that finds the exit not yet recorded |
     /// | `Delete` of init (`pod/end`) | removes the container, tells `/tasks/delete` | two Deletes that both tell one; a Pause or an Update of groups that are being removed. It lets go while it waits for the end of a container that never ran, since whoever tells that needs the turn, and then looks again whether the container is there |
     /// | `Pause`, `Resume` (`pod/resources`) | freezes or thaws, and tells it | `paused` saying something else than the freezer, which a Start or an Exec would believe |
@@ -65,6 +68,16 @@ pub struct Task {
     pub over: Once,
     /// Starts that are still under way are given up.
     pub abandoned: Once,
+}
+
+/// What a `Start` is to restore.
+pub struct Awaiting {
+    /// What was asked of `Create`.
+    pub wish: Wish,
+    /// What will move its input and output.
+    pub prepared: Prepared,
+    /// The images.
+    pub images: PathBuf,
 }
 
 /// How many starts are under way.

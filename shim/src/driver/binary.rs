@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::paper::{ConsoleSocket, Nameless, unguessable};
-use super::{LaunchedProcess, Wish};
+use super::{CheckpointWish, LaunchedProcess, Wish};
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 
@@ -79,6 +79,39 @@ impl Binary {
         let made = self.launch("exec", flags, id, stdio, &pid_file, reaper);
         let _ = std::fs::remove_file(&pid_file);
         made
+    }
+
+    /// `checkpoint`, as containerd's own shim asks for it.
+    pub fn checkpoint(&self, id: &str, wanted: &CheckpointWish) -> Result<()> {
+        let criu = &wanted.criu;
+        let mut arguments = vec!["--image-path".to_owned(), criu.image_path.display().to_string()];
+        if let Some(work) = &criu.work_path {
+            arguments.extend(["--work-path".to_owned(), work.display().to_string()]);
+        }
+        let flags = [
+            (!wanted.exit, "--leave-running"),
+            (criu.tcp_established, "--tcp-established"),
+            (criu.ext_unix_sk, "--ext-unix-sk"),
+            (criu.shell_job, "--shell-job"),
+            (criu.file_locks, "--file-locks"),
+        ];
+        arguments.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned()));
+        arguments.push(id.to_owned());
+        self.plain("checkpoint", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// `restore`.
+    pub fn restore(&self, wish: Wish, images: &Path, work: &Path) -> Result<LaunchedProcess> {
+        let mut flags: Vec<String> = ["--detach", "--no-subreaper", "--bundle"].map(str::to_owned).to_vec();
+        flags.push(self.bundle.display().to_string());
+        flags.extend(["--image-path".to_owned(), images.display().to_string()]);
+        flags.extend(["--work-path".to_owned(), work.display().to_string()]);
+        let pid_file = self.bundle.join("init.pid");
+        let _ = std::fs::remove_file(&pid_file);
+        let made = self.launch("restore", flags, &wish.id, wish.stdio, &pid_file, &wish.reaper)?;
+        let group = Group::of_process(made.pid).ok();
+        let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+        Ok(LaunchedProcess { group, oom, ..made })
     }
 
     /// `update --resources`.

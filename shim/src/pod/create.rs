@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::process::TaskProcess;
 use crate::ready::Once;
 use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
-use crate::task::{Starts, Task};
+use crate::task::{Awaiting, Starts, Task};
 use crate::threads::Crew;
 use crate::{log, mounts, threads};
 
@@ -34,12 +34,19 @@ struct Done {
     own_pids: bool,
 }
 
+/// What is there before the container is.
+struct Begun {
+    wish: Wish,
+    driver: Driver,
+    own_pids: bool,
+    record: ShimRecord,
+    /// Where its rootfs is mounted.
+    point: PathBuf,
+}
+
 impl Pod {
     pub async fn create(self: &Rc<Self>, request: CreateTaskRequest) -> Result<CreateTaskResponse> {
         check_id(&request.id)?;
-        if !request.checkpoint.is_empty() {
-            return Err(Refusal::unimplemented("restore from a checkpoint is not built"));
-        }
         if self.tasks.borrow().contains_key(&request.id) || self.taken.borrow().contains_key(&request.id) {
             return Err(Refusal::exists(format!("container {} already exists", request.id)));
         }
@@ -86,6 +93,11 @@ impl Pod {
         };
         let (namespace, server, rootfs) =
             (self.namespace.clone(), self.server.clone(), request.rootfs.clone());
+        if !request.checkpoint.is_empty() {
+            let images = PathBuf::from(&request.checkpoint);
+            let begun = threads::run(move || begin(wish, &namespace, server, &rootfs)).await?;
+            return Ok(self.await_restore(request, wanted, owner, bundle, prepared, begun, images));
+        }
         let done = threads::run(move || make(wish, &namespace, server, &rootfs)).await?;
         if self.taken.borrow().get(&request.id) == Some(&true) {
             return Err(self.undone(request, &bundle, done).await);
@@ -109,31 +121,40 @@ impl Pod {
             Ok(streams) => drop(init.streams.replace(Some(streams))),
             Err(refusal) => log::warn(&format!("container {}: no output: {refusal}", request.id)),
         }
-        let task = Rc::new(Task {
-            id: request.id.clone(),
-            bundle,
-            driver,
-            owner,
-            mounted: !request.rootfs.is_empty(),
-            own_pids,
-            group: made.group.map(Arc::new),
-            oom: RefCell::new(made.oom),
-            init: init.clone(),
-            execs: RefCell::default(),
-            paused: Cell::new(false),
-            turn: Mutex::new(()),
-            starts: Starts::default(),
-            starters: Crew::default(),
-            askers: Crew::default(),
-            over: Once::default(),
-            abandoned: Once::default(),
-        });
-        self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
-        self.shut_down.set(false);
-        self.events.push("/tasks/create", "TaskCreate", &created(request, made.pid));
+        let task = new_task(request, bundle, owner, init, driver, own_pids);
+        if let Some(group) = made.group {
+            let _ = task.group.set(Arc::new(group));
+        }
+        task.oom.replace(made.oom);
+        self.tell_created(request, &task);
         spawn_local(self.clone().watch_oom(task.clone()));
         spawn_local(watch::init(self.clone(), task, pidfd));
         Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
+    }
+
+    /// There is a container of which nothing is there yet: `Start` restores it.
+    #[allow(clippy::too_many_arguments, reason = "what a create has gathered")]
+    fn await_restore(
+        &self,
+        request: &CreateTaskRequest,
+        wanted: StreamPaths,
+        owner: Owner,
+        bundle: PathBuf,
+        prepared: Prepared,
+        Begun { wish, driver, own_pids, .. }: Begun,
+        images: PathBuf,
+    ) -> CreateTaskResponse {
+        let init = TaskProcess::new(String::new(), wanted);
+        let task = new_task(request, bundle, owner, init, driver, own_pids);
+        task.awaiting.replace(Some(Awaiting { wish, prepared, images }));
+        self.tell_created(request, &task);
+        CreateTaskResponse::default()
+    }
+
+    fn tell_created(&self, request: &CreateTaskRequest, task: &Rc<Task>) {
+        self.tasks.borrow_mut().insert(task.id.clone(), task.clone());
+        self.shut_down.set(false);
+        self.events.push("/tasks/create", "TaskCreate", &created(request, task.init.pid.get()));
     }
 
     /// Takes back what was made for a client that has given up.
@@ -159,6 +180,36 @@ impl Pod {
     }
 }
 
+fn new_task(
+    request: &CreateTaskRequest,
+    bundle: PathBuf,
+    owner: Owner,
+    init: Rc<TaskProcess>,
+    driver: Driver,
+    own_pids: bool,
+) -> Rc<Task> {
+    Rc::new(Task {
+        id: request.id.clone(),
+        bundle,
+        driver,
+        owner,
+        mounted: !request.rootfs.is_empty(),
+        own_pids,
+        group: OnceCell::new(),
+        oom: RefCell::default(),
+        awaiting: RefCell::default(),
+        init,
+        execs: RefCell::default(),
+        paused: Cell::new(false),
+        turn: Mutex::new(()),
+        starts: Starts::default(),
+        starters: Crew::default(),
+        askers: Crew::default(),
+        over: Once::default(),
+        abandoned: Once::default(),
+    })
+}
+
 fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {
     let io = TaskIO {
         stdin: request.stdin.clone(),
@@ -178,17 +229,18 @@ fn created(request: &CreateTaskRequest, pid: i32) -> TaskCreate {
     }
 }
 
-/// On a verb's thread: the record first, so that `delete` knows where to look whatever happens next.
-fn make(
+/// On a verb's thread: what goes before a create, and before a restore. The record first, so that `delete` knows where to look
+/// whatever happens next.
+fn begin(
     wish: Wish,
     namespace: &str,
     server: Server,
     rootfs: &[containerd_shim_protos::types::mount::Mount],
-) -> Result<Done> {
+) -> Result<Begun> {
     let peek = Peek::read(&wish.bundle);
     let systemd = peek.systemd(&wish.options);
     let driver = Driver::new(&wish.options, namespace, systemd, &wish.bundle);
-    let mut record = ShimRecord {
+    let record = ShimRecord {
         version: 1,
         id: wish.id.clone(),
         address: server.address,
@@ -202,6 +254,18 @@ fn make(
     record.begin(&bundle)?;
     let point = bundle.join("rootfs");
     mounts::mount_all(rootfs, &point)?;
+    Ok(Begun { wish, driver, own_pids: peek.own_pids(), record, point })
+}
+
+/// On a verb's thread: the whole of a create.
+fn make(
+    wish: Wish,
+    namespace: &str,
+    server: Server,
+    rootfs: &[containerd_shim_protos::types::mount::Mount],
+) -> Result<Done> {
+    let bundle = wish.bundle.clone();
+    let Begun { wish, driver, own_pids, mut record, point } = begin(wish, namespace, server, rootfs)?;
     match driver.create(wish) {
         Ok(made) => {
             record.pid = made.pid;
@@ -209,7 +273,7 @@ fn make(
             if let Err(error) = record.replace(&bundle) {
                 log::warn(&format!("container {}: {error}", record.id));
             }
-            Ok(Done { made, driver, own_pids: peek.own_pids() })
+            Ok(Done { made, driver, own_pids })
         }
         Err(refusal) => {
             if !rootfs.is_empty() {

@@ -82,7 +82,13 @@ impl Pod {
         self.task(&task.id)?;
         let init = task.init.clone();
         let never_ran = init.phase.get() == ProcessPhase::Created && init.ended().is_none();
-        let _turn = match never_ran {
+        // One that was to be restored has no process.
+        let awaited = never_ran && init.pid.get() == 0;
+        if awaited {
+            task.awaiting.take();
+            init.give_up();
+        }
+        let _turn = match never_ran && !awaited {
             true => {
                 // Its end is told by whoever watches it, who needs the turn for that.
                 signal_to(&init, libc::SIGKILL).or_else(unless_finished)?;

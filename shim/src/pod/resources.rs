@@ -25,7 +25,7 @@ impl Pod {
     /// a leak and deletes it, and how it ended meanwhile would be lost.
     pub async fn pids(&self, request: &PidsRequest) -> Result<PidsResponse> {
         let task = self.task(&request.id)?;
-        let mut pids = match task.group.clone() {
+        let mut pids = match task.group.get().cloned() {
             Some(group) => task.askers.run(move || Ok(group.pids()?)).await.unwrap_or_default(),
             None => Vec::new(),
         };
@@ -39,7 +39,7 @@ impl Pod {
 
     pub async fn stats(&self, request: &StatsRequest) -> Result<StatsResponse> {
         let task = self.task(&request.id)?;
-        let Some(group) = task.group.clone() else {
+        let Some(group) = task.group.get().cloned() else {
             return Err(Refusal::not_found(format!("container {} has no control group: not found", task.id)));
         };
         let stats = task.askers.run(move || crate::stats::collect(&group)).await?;

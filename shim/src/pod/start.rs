@@ -59,7 +59,7 @@ impl Pod {
         Ok(StartResponse { pid: pid as u32, ..Default::default() })
     }
 
-    async fn start_init(&self, task: &Rc<Task>) -> Result<i32> {
+    async fn start_init(self: &Rc<Self>, task: &Rc<Task>) -> Result<i32> {
         let _turn = task.turn.lock().await;
         let init = &task.init;
         match init.phase.get() {
@@ -67,8 +67,17 @@ impl Pod {
             ProcessPhase::Stopped => return Err(Refusal::state("cannot start a container that has stopped")),
             _ => return Err(Refusal::state("cannot start an already running container")),
         }
-        let (driver, id) = (task.driver.clone(), task.id.clone());
-        threads::run(move || driver.start(&id)).await?;
+        let awaiting = task.awaiting.take();
+        match awaiting {
+            Some(awaiting) => _ = self.restore(task, awaiting).await?,
+            None if init.pid.get() == 0 => {
+                return Err(Refusal::state("cannot start a container that could not be restored"));
+            }
+            None => {
+                let (driver, id) = (task.driver.clone(), task.id.clone());
+                threads::run(move || driver.start(&id)).await?;
+            }
+        }
         init.phase.set(ProcessPhase::Running);
         let pid = init.pid.get();
         let event = TaskStart { container_id: task.id.clone(), pid: pid as u32, ..Default::default() };

@@ -164,7 +164,10 @@ impl<'t> Daemon<'t> {
 
     fn set_environment(&self, command: &mut Command) {
         let runc = self.t.host.runc.as_deref().and_then(Path::parent).map(|dir| dir.to_string_lossy());
-        let path = [runc.as_deref().unwrap_or("/usr/local/bin"), "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        let criu = crate::harness::host::directory_of_criu().unwrap_or_else(|| "/usr/sbin".into());
+        let criu = criu.to_string_lossy();
+        let first = runc.as_deref().unwrap_or("/usr/local/bin");
+        let path = [first, "/usr/sbin", "/usr/bin", "/sbin", "/bin", &criu];
         command.env_clear().env("PATH", path.join(":")).env("GOMAXPROCS", "2");
         command.env("TTRPC_ADDRESS", &self.events.path);
         if self.dialect.get() != Dialect::V16 {

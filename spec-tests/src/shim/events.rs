@@ -285,7 +285,9 @@ fn rules(all: &[Event]) -> Verdict {
             }
             "delete" => {
                 check!(event.exec.is_empty(), "{whose}: only a container's deletion is told");
-                check!(ended(&init), "{whose} before its exit");
+                // One that was to be restored, and was not, has never lived.
+                let lived = event.pid != 0 || open.get(&init).is_some_and(|told| told.contains(&"start"));
+                check!(ended(&init) || !lived, "{whose} before its exit");
             }
             _ => {}
         }

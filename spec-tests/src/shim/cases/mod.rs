@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod behind;
+mod checkpoint;
 mod crash;
 mod entry;
 mod errors;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Case> {
         options::cases,
         behind::cases,
         layers::cases,
+        checkpoint::cases,
         io::cases,
         events::cases,
         crash::cases,
