@@ -195,7 +195,7 @@ pub(crate) fn owner(uid: u32) -> String {
 ///
 /// # Errors
 /// `Kind::Os` when init does not die (it hangs in the kernel); trying again later may succeed.
-pub(crate) fn end(container: &Container, pidfd: Option<&OwnedFd>) -> Result<()> {
+pub(crate) fn kill_and_wait(container: &Container, pidfd: Option<&OwnedFd>) -> Result<()> {
     use crate::host::identity;
     let limit = Duration::from_secs(10);
     let group = container.group();

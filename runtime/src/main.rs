@@ -29,7 +29,7 @@ fn main() {
     let mut log = Log::default();
     let code = run(&argv, &mut log).unwrap_or_else(|failure| failure.report(&log));
     // Everything that is printed has been flushed, and `run` has dropped what needs it.
-    corten::sys::wait::leave(code)
+    corten::sys::wait::exit_at_once(code)
 }
 
 /// Everything between the arguments and the exit code.

@@ -36,7 +36,7 @@ impl Idle {
             if self.busy.get() {
                 continue;
             }
-            pages::rest();
+            pages::give_back();
             self.woken.notified().await;
         }
     }

@@ -23,7 +23,7 @@ pub fn input<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
 ///
 /// # Errors
 /// As [`input`].
-pub fn room<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+pub fn output<T: AsFd + AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
     watch(fd, Interest::WRITABLE)
 }
 

@@ -75,9 +75,9 @@ impl ShimRecord {
     pub fn begin(&self, bundle: &Path) -> corten::Result<()> {
         let bytes = self.bytes(ROOM)?;
         let dir = directory(bundle)?;
-        spare(&dir, &bytes)?;
+        write_spare(&dir, &bytes)?;
         renameat(&dir, SPARE, &dir, NAME).call(|| format!("rename({SPARE}, {NAME})"))?;
-        spare(&dir, &bytes)
+        write_spare(&dir, &bytes)
     }
 
     /// Writes it into the room that `begin` has taken: a file system that is full by now loses nothing.
@@ -123,7 +123,7 @@ fn directory(bundle: &Path) -> corten::Result<OwnedFd> {
 }
 
 /// A new file of these bytes under the other name.
-fn spare(dir: &OwnedFd, bytes: &[u8]) -> corten::Result<()> {
+fn write_spare(dir: &OwnedFd, bytes: &[u8]) -> corten::Result<()> {
     match unlinkat(dir, SPARE, AtFlags::empty()) {
         Err(Errno::NOENT) | Ok(()) => {}
         Err(errno) => return Err(errno).call(|| format!("unlink({SPARE})")),

@@ -23,13 +23,13 @@ pub fn collect(group: &Group) -> Result<Any> {
         Some(_) => error.into(),
     })?;
     Ok(match stats.version {
-        Version::V2 => any("io.containerd.cgroups.v2.Metrics", &v2::metrics(&stats)),
-        _ => any("io.containerd.cgroups.v1.Metrics", &v1::metrics(&stats)),
+        Version::V2 => pack_any("io.containerd.cgroups.v2.Metrics", &v2::metrics(&stats)),
+        _ => pack_any("io.containerd.cgroups.v1.Metrics", &v1::metrics(&stats)),
     })
 }
 
 /// The URL is the bare name, which is how containerd registers them.
-fn any(name: &str, message: &impl Message) -> Any {
+fn pack_any(name: &str, message: &impl Message) -> Any {
     Any {
         type_url: name.to_owned(),
         value: message.write_to_bytes().unwrap_or_default(),

@@ -89,9 +89,9 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 's
             let _ = told.send(work());
         })
         .call(|| "clone(thread)")?;
-    answer.await.unwrap_or_else(|_| Err(lost()))
+    answer.await.unwrap_or_else(|_| Err(lost_operation()))
 }
 
-fn lost() -> Refusal {
+fn lost_operation() -> Refusal {
     Refusal::unknown("internal error: an operation was lost")
 }

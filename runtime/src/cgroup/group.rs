@@ -241,7 +241,7 @@ impl Group {
                 systemd::stop(unit)
             }
             // It ended by itself, as soon as it was empty.
-            None if unit.keeps_failed => systemd::forget(unit),
+            None if unit.keeps_failed => systemd::reset_failed(unit),
             None => Ok(()),
         }
     }

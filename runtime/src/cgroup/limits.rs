@@ -146,13 +146,15 @@ pub(super) static LIMITS: &[Limit] = &[
         at: "/memory/disableOOMKiller",
         items: |r| given(r.memory.as_ref().and_then(|m| m.disable_oom_killer)),
         v1: Way::Files(&[file("memory", "memory.oom_control", plain_default_0)]),
-        v2: Way::Check(|i| only(i.number == 0, "cgroup v2 cannot switch off the OOM killer of a group")),
+        v2: Way::Check(|i| {
+            refuse_unless(i.number == 0, "cgroup v2 cannot switch off the OOM killer of a group")
+        }),
     },
     Limit {
         at: "/memory/useHierarchy",
         items: |r| given(r.memory.as_ref().and_then(|m| m.use_hierarchy)),
         v1: Way::Files(&[file("memory", "memory.use_hierarchy", plain)]),
-        v2: Way::Check(|i| only(i.number == 1, "cgroup v2 always accounts for the groups below")),
+        v2: Way::Check(|i| refuse_unless(i.number == 1, "cgroup v2 always accounts for the groups below")),
     },
     Limit {
         at: "/memory/checkBeforeUpdate",
@@ -330,6 +332,6 @@ const KERNEL_MEMORY: &str = "kernel memory is no longer limited by the kernel; i
 const REALTIME: &str = "cgroup v2 has no real-time limits";
 const LEAF_WEIGHT: &str = "leaf weights went with the CFQ scheduler in Linux 5.0";
 
-fn only(fine: bool, reason: &'static str) -> Result<(), &'static str> {
+fn refuse_unless(fine: bool, reason: &'static str) -> Result<(), &'static str> {
     if fine { Ok(()) } else { Err(reason) }
 }

@@ -72,7 +72,7 @@ impl Placement {
                 None => Err(error),
             },
             // Of the two groups' common parent only root is the owner: systemd's business.
-            (Err(_), Some(group)) => systemd::attach(&group.unit, &group.below, pid)
+            (Err(_), Some(group)) => systemd::attach_process(&group.unit, &group.below, pid)
                 .map(|()| WayIn::PutBySystemd)
                 .step(|| adding(pid)),
             // Beside v1 it has no limits: whoever may not use it goes without.

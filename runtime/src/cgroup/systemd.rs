@@ -108,7 +108,7 @@ fn start_at(addresses: &[Address], unit: &Unit, version: Version) -> Result<Opti
         newer: false,
     });
     let properties = pids.iter().chain(&unit.base).chain(&unit.limits).cloned().collect();
-    if let Err(error) = begin(&mut bus, &unit.record.name, properties) {
+    if let Err(error) = start_transient_unit(&mut bus, &unit.record.name, properties) {
         // Without its process the unit ends by itself; failed, it would hold the name. Who does not answer is not asked.
         drop(holder);
         if error.errno().is_none() {
@@ -125,7 +125,7 @@ fn start_at(addresses: &[Address], unit: &Unit, version: Version) -> Result<Opti
     }
 }
 
-fn begin(bus: &mut Systemd, name: &str, mut properties: Vec<Property>) -> Result<()> {
+fn start_transient_unit(bus: &mut Systemd, name: &str, mut properties: Vec<Property>) -> Result<()> {
     let (mut reset, mut without) = (false, false);
     loop {
         let pairs = pairs(&properties);
@@ -136,7 +136,7 @@ fn begin(bus: &mut Systemd, name: &str, mut properties: Vec<Property>) -> Result
             Argument::NoUnits,
         ];
         match bus.call("StartTransientUnit", &arguments)? {
-            Answer::Done(job) => return done(bus, name, &job, "StartTransientUnit"),
+            Answer::Done(job) => return wait_for_job(bus, name, &job, "StartTransientUnit"),
             // A failed one of an earlier container, or one that is just about to go.
             Answer::Refused { name: error, .. } if error == EXISTS && !reset => {
                 reset = true;
@@ -148,7 +148,7 @@ fn begin(bus: &mut Systemd, name: &str, mut properties: Vec<Property>) -> Result
                 properties.retain(|property| !property.newer);
             }
             Answer::Refused { name: error, text } => {
-                return Err(refused("StartTransientUnit", name, &error, &text));
+                return Err(refusal_error("StartTransientUnit", name, &error, &text));
             }
         }
     }
@@ -158,7 +158,7 @@ fn may_be_older(error: &str, properties: &[Property]) -> bool {
     REFUSED_PROPERTY.contains(&error) && properties.iter().any(|property| property.newer)
 }
 
-fn done(bus: &mut Systemd, name: &str, job: &str, call: &str) -> Result<()> {
+fn wait_for_job(bus: &mut Systemd, name: &str, job: &str, call: &str) -> Result<()> {
     match bus.job(job)?.as_str() {
         "done" => Ok(()),
         result => {
@@ -168,7 +168,7 @@ fn done(bus: &mut Systemd, name: &str, job: &str, call: &str) -> Result<()> {
     }
 }
 
-fn refused(call: &str, name: &str, error: &str, text: &str) -> Error {
+fn refusal_error(call: &str, name: &str, error: &str, text: &str) -> Error {
     Error::new(Kind::Peer, format!("systemd: {call}({name}): {error}: {text}"))
 }
 
@@ -210,7 +210,7 @@ pub(super) fn set_properties(unit: &record::UnitRecord, properties: &[Property])
                 properties.retain(|property| !property.newer);
             }
             Answer::Refused { name, text } => {
-                return Err(refused("SetUnitProperties", &unit.name, &name, &text));
+                return Err(refusal_error("SetUnitProperties", &unit.name, &name, &text));
             }
         }
     }
@@ -226,7 +226,7 @@ pub(super) fn stop(unit: &record::UnitRecord) -> Result<()> {
         // However the job ended: what is left shows when the group is removed.
         Answer::Done(job) => drop(bus.job(&job)?),
         Answer::Refused { name, .. } if name == MISSING => return Ok(()),
-        Answer::Refused { name, text } => return Err(refused("StopUnit", &unit.name, &name, &text)),
+        Answer::Refused { name, text } => return Err(refusal_error("StopUnit", &unit.name, &name, &text)),
     }
     if unit.keeps_failed {
         bus.call("ResetFailedUnit", &[Argument::Text(&unit.name)])?;
@@ -238,7 +238,7 @@ pub(super) fn stop(unit: &record::UnitRecord) -> Result<()> {
 ///
 /// # Errors
 /// When systemd cannot be asked.
-pub(super) fn forget(unit: &record::UnitRecord) -> Result<()> {
+pub(super) fn reset_failed(unit: &record::UnitRecord) -> Result<()> {
     let mut bus = Systemd::connect(&addresses(unit.user))?;
     bus.call("ResetFailedUnit", &[Argument::Text(&unit.name)]).map(drop)
 }
@@ -248,14 +248,16 @@ pub(super) fn forget(unit: &record::UnitRecord) -> Result<()> {
 ///
 /// # Errors
 /// As [`start`].
-pub(super) fn attach(unit: &record::UnitRecord, below: &str, pid: i32) -> Result<()> {
+pub(super) fn attach_process(unit: &record::UnitRecord, below: &str, pid: i32) -> Result<()> {
     let mut bus = Systemd::connect(&addresses(unit.user))?;
     let pids = Value::Array("u".into(), vec![Value::U32(pid.unsigned_abs())]);
     let below = if below.is_empty() { String::new() } else { format!("/{}", below.trim_matches('/')) };
     let arguments = [Argument::Text(&unit.name), Argument::Text(&below), Argument::Value(&pids)];
     match bus.call("AttachProcessesToUnit", &arguments)? {
         Answer::Done(_) => Ok(()),
-        Answer::Refused { name, text } => Err(refused("AttachProcessesToUnit", &unit.name, &name, &text)),
+        Answer::Refused { name, text } => {
+            Err(refusal_error("AttachProcessesToUnit", &unit.name, &name, &text))
+        }
     }
 }
 

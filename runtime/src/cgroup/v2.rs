@@ -174,7 +174,7 @@ fn attach(dir: &CgroupDir, fresh: bool, policy: &Policy, insns: &[Insn]) -> Resu
     let mut old: Vec<OwnedFd> = Vec::new();
     if !fresh {
         for id in bpf::attached(dir.as_fd()).call(|| format!("bpf(PROG_QUERY, {path})"))? {
-            old.extend(bpf::ours(id).call(|| format!("bpf(PROG_GET_FD_BY_ID, {id})"))?);
+            old.extend(bpf::open_if_ours(id).call(|| format!("bpf(PROG_GET_FD_BY_ID, {id})"))?);
         }
     }
     let mut old = old.into_iter();

@@ -52,7 +52,7 @@ fn table(mut options: Vec<OsString>, pids: &[i32]) -> Result<String, Failure> {
         options.push("-ef".into());
     }
     match Command::new("ps").args(options).stdin(Stdio::null()).output() {
-        Ok(output) => only(&processes(&output)?, pids),
+        Ok(output) => lines_of(&processes(&output)?, pids),
         Err(error) if error.kind() == ErrorKind::NotFound && !asked => Ok(alone(pids)),
         Err(error) => {
             let errno = Words(error.raw_os_error().unwrap_or_default());
@@ -74,7 +74,7 @@ fn processes(output: &Output) -> Result<String, Failure> {
 }
 
 /// The head of `table`, and those of its lines whose PID is one of `pids`.
-fn only(table: &str, pids: &[i32]) -> Result<String, Failure> {
+fn lines_of(table: &str, pids: &[i32]) -> Result<String, Failure> {
     let mut lines = table.lines();
     let head = lines.next().unwrap_or_default();
     let Some(column) = head.split_whitespace().position(|title| title == "PID") else {
@@ -98,10 +98,10 @@ mod tests {
     #[test]
     fn lines_are_chosen_by_their_pid_column() {
         let table = "UID   PID PPID CMD\nroot    1    0 init 7\nroot    7    1 sh\n\nroot   17    7 7\n";
-        assert_eq!(only(table, &[7]).unwrap(), "UID   PID PPID CMD\nroot    7    1 sh\n");
-        assert_eq!(only(table, &[]).unwrap(), "UID   PID PPID CMD\n");
-        assert!(only("CMD\nx\n", &[1]).is_err());
-        assert!(only("", &[1]).is_err());
+        assert_eq!(lines_of(table, &[7]).unwrap(), "UID   PID PPID CMD\nroot    7    1 sh\n");
+        assert_eq!(lines_of(table, &[]).unwrap(), "UID   PID PPID CMD\n");
+        assert!(lines_of("CMD\nx\n", &[1]).is_err());
+        assert!(lines_of("", &[1]).is_err());
         assert_eq!(alone(&[7, 17]), "PID\n7\n17\n");
     }
 }

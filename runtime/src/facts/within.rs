@@ -32,8 +32,8 @@ pub(super) fn sources(spec: &Spec, bundle: &Path) -> BTreeMap<usize, String> {
         let inside = match below(&source, &root) {
             Some(inside) => inside,
             None => {
-                let real = real.get_or_insert_with(|| place(&root, LINKS, true)).as_deref()?;
-                below(&place(&source, LINKS, !names_link(mount))?, real)?
+                let real = real.get_or_insert_with(|| resolve(&root, LINKS, true)).as_deref()?;
+                below(&resolve(&source, LINKS, !names_link(mount))?, real)?
             }
         };
         Some((index, inside))
@@ -65,7 +65,7 @@ fn below(path: &Path, root: &Path) -> Option<String> {
 
 /// The absolute path of what `path` leads to. What does not exist (an earlier mount may bring it along) lies where its
 /// parent is. `None` for what cannot be reached.
-fn place(path: &Path, links: u32, follow: bool) -> Option<PathBuf> {
+fn resolve(path: &Path, links: u32, follow: bool) -> Option<PathBuf> {
     if follow {
         match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
             Ok(opened) => return std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok(),
@@ -75,12 +75,12 @@ fn place(path: &Path, links: u32, follow: bool) -> Option<PathBuf> {
     }
     let links = links.checked_sub(1)?;
     let (above, name) = (path.parent()?, path.file_name());
-    let above = place(above, links, true)?;
+    let above = resolve(above, links, true)?;
     // `..` is no name.
     let Some(name) = name else { return above.parent().map(Path::to_owned) };
     let path = above.join(name);
     match std::fs::read_link(&path) {
-        Ok(target) if follow => place(&above.join(target), links, true),
+        Ok(target) if follow => resolve(&above.join(target), links, true),
         _ => Some(path),
     }
 }
@@ -123,7 +123,7 @@ mod tests {
             ("link", false, Some("link")),
             ("loop", true, None),
         ] {
-            let found = place(&top.join(path), LINKS, follow);
+            let found = resolve(&top.join(path), LINKS, follow);
             assert_eq!(found, want.map(|want| top.join(want)), "{path}");
         }
         std::fs::remove_dir_all(&top).unwrap();

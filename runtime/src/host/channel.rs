@@ -135,14 +135,14 @@ impl AsFd for Channel {
 }
 
 /// Words a fault of the stage, which names the record that it was at.
-pub fn word(program: &Program, incoming: &Incoming) -> Error {
+pub fn word_fault(program: &Program, incoming: &Incoming) -> Error {
     let Message { op, errno, aux, .. } = incoming.message;
     let Some(&index) = program.records().get(op as usize) else {
         // The launch window's own.
         return Error::os(call_name(aux), errno).at("starting the stage");
     };
     let step = program.steps.get(index).map(|step| &step.op);
-    let place = explain::place(program, index);
+    let place = explain::step_name(program, index);
     match (step, aux) {
         (Some(Op::Stage(StageOp::Hook { number, kind, hook, .. })), _) => {
             hook_failure(kind, *number, hook, aux, errno, &incoming.output)
@@ -179,7 +179,7 @@ pub fn word(program: &Program, incoming: &Incoming) -> Error {
         _ => {
             let call = format!("{}({})", call_name(aux), explain::operand(program, index));
             let error = Error::os(call, errno);
-            match step.and_then(|op| why(op, errno)) {
+            match step.and_then(|op| explain_errno(op, errno)) {
                 Some(why) => error.at(why).at(place),
                 None => error.at(place),
             }
@@ -188,7 +188,7 @@ pub fn word(program: &Program, incoming: &Incoming) -> Error {
 }
 
 /// What an errno means that a user namespace is the reason of.
-fn why(op: &Op, errno: i32) -> Option<&'static str> {
+fn explain_errno(op: &Op, errno: i32) -> Option<&'static str> {
     let Op::Stage(op) = op else { return None };
     if !unprivileged() {
         return None;

@@ -117,7 +117,7 @@ impl Fate {
     ) -> Option<Error> {
         match self {
             Fate::Executed => None,
-            Fate::Working(said) | Fate::Failed(said) => Some(super::word(program, &said)),
+            Fate::Working(said) | Fate::Failed(said) => Some(super::word_fault(program, &said)),
             Fate::Died(exit) => Some(match group {
                 Some((group, before)) if out_of_memory(exit, group, before) => {
                     // runc's words (compatibility E17).
@@ -159,7 +159,7 @@ fn death(program: &Program, steps: Range<usize>, exit: Option<Exit>) -> Error {
     };
     let step = index.and_then(|index| program.steps.get(index));
     let doing = step.map_or_else(String::new, |step| format!(" ({})", explain::sentence(program, step)));
-    let place = index.map_or_else(String::new, |index| explain::place(program, index));
+    let place = index.map_or_else(String::new, |index| explain::step_name(program, index));
     let error = Error::new(Kind::Os, format!("container init ended early{doing}: {how}{call}"));
     if place.is_empty() { error } else { error.at(place) }
 }

@@ -80,7 +80,7 @@ impl Walk<'_> {
             LaunchPurpose::Exec { rdt, .. } => rdt,
         };
         let Some(record) = record else { return Ok(()) };
-        rdt::place(record, self.pid()).step(|| "config.json /linux/intelRdt")
+        rdt::move_into_groups(record, self.pid()).step(|| "config.json /linux/intelRdt")
     }
 
     /// All are looked at before the first is moved.

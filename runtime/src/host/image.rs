@@ -29,7 +29,7 @@ pub(crate) fn stage() -> Result<Option<OwnedFd>> {
     };
     match memfd {
         Err(Errno::ACCESS) => Ok(private().ok()),
-        memfd => filled(memfd.call(|| "memfd_create(corten-stage)")?, STAGE).map(Some),
+        memfd => write_and_seal(memfd.call(|| "memfd_create(corten-stage)")?, STAGE).map(Some),
     }
 }
 
@@ -59,10 +59,10 @@ pub(crate) fn program(bytes: &[u8]) -> Result<OwnedFd> {
         Err(Errno::INVAL) => memfd_create("corten-program", flags),
         other => other,
     };
-    filled(memfd.call(|| "memfd_create(corten-program)")?, bytes)
+    write_and_seal(memfd.call(|| "memfd_create(corten-program)")?, bytes)
 }
 
-fn filled(memfd: OwnedFd, bytes: &[u8]) -> Result<OwnedFd> {
+fn write_and_seal(memfd: OwnedFd, bytes: &[u8]) -> Result<OwnedFd> {
     let memfd = written(memfd, bytes)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     fcntl_add_seals(&memfd, seals).call(|| "fcntl(memfd, F_ADD_SEALS)")?;

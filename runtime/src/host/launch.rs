@@ -229,7 +229,7 @@ impl Walk<'_> {
 
     /// What the stage reports is worded already; the host's own errors get the place of their step.
     fn place(&self, error: Error, index: usize, op: &HostOp) -> Error {
-        let at = explain::place(self.given.program, index);
+        let at = explain::step_name(self.given.program, index);
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
             HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,

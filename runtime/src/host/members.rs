@@ -32,16 +32,16 @@ pub(crate) fn in_pid_namespace_of(init: i32) -> Result<Vec<i32>> {
         let name = entry.call(|| "read(/proc)")?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let path = format!("/proc/{pid}/ns/pid");
-        let own = seen(namespace(&path).call(|| format!("stat({path})")))?;
+        let own = visible(namespace(&path).call(|| format!("stat({path})")))?;
         inside.insert(pid, own == Some(theirs));
-        let parent = seen(Stat::of(pid))?.and_then(|stat| stat.field(4));
+        let parent = visible(Stat::of(pid))?.and_then(|stat| stat.field(4));
         parents.extend(parent.map(|parent| (pid, parent)));
     }
     Ok(belonging(&inside, &parents))
 }
 
 /// What is told of a process; `None` if it has ended, or is none of ours to look at. Any other error is neither.
-fn seen<T>(told: Result<T>) -> Result<Option<T>> {
+fn visible<T>(told: Result<T>) -> Result<Option<T>> {
     match told {
         Err(error)
             if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM)) =>

@@ -32,7 +32,7 @@ mod sockets;
 mod sources;
 mod undo;
 
-pub use channel::{Channel, word};
+pub use channel::{Channel, word_fault};
 pub use idmap::userns;
 pub use launch::Launched;
 pub(crate) use launch::{Launch, LaunchPurpose, Subject};

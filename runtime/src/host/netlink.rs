@@ -125,7 +125,7 @@ impl Netlink {
                     }
                 }
                 IFA_FLAGS => {
-                    attribute(&mut message, IFA_FLAGS, &(word(value, 0) & !IFA_F_FOUND).to_ne_bytes())
+                    attribute(&mut message, IFA_FLAGS, &(read_u32(value, 0) & !IFA_F_FOUND).to_ne_bytes())
                 }
                 kind => attribute(&mut message, kind, value),
             }
@@ -154,12 +154,12 @@ impl Netlink {
                 .map_err(|errno| errno.raw_os_error())?;
             let mut rest = room.get(..length).unwrap_or_default();
             while rest.len() >= HEAD {
-                let size = word(rest, 0) as usize;
+                let size = read_u32(rest, 0) as usize;
                 let Some(one) = rest.get(..size).filter(|_| size >= HEAD) else { return Err(libc::EBADMSG) };
                 let (head, payload) = one.split_at(HEAD);
-                match half(head, 4) {
+                match read_u16(head, 4) {
                     NLMSG_DONE => return Ok(answers),
-                    NLMSG_ERROR => match word(payload, 0) as i32 {
+                    NLMSG_ERROR => match read_u32(payload, 0) as i32 {
                         0 => return Ok(answers),
                         errno => return Err(errno.saturating_neg()),
                     },
@@ -171,11 +171,11 @@ impl Netlink {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> u16 {
+fn read_u16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).map_or(0, |b| u16::from_ne_bytes(b.try_into().unwrap_or_default()))
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes(b.try_into().unwrap_or_default()))
 }
 
@@ -198,10 +198,10 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
 fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut all = Vec::new();
     while bytes.len() >= 4 {
-        let length = usize::from(half(bytes, 0));
+        let length = usize::from(read_u16(bytes, 0));
         let Some(value) = bytes.get(4..length) else { break };
         // The upper bits say how the value is laid out (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
-        all.push((half(bytes, 2) & 0x3fff, value));
+        all.push((read_u16(bytes, 2) & 0x3fff, value));
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     all
@@ -210,17 +210,17 @@ fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
 fn link(answer: &[u8]) -> Option<Link> {
     let name = attributes(answer.get(LINK..)?).into_iter().find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
     let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
-    Some(Link { index: word(answer, 4), name, up: word(answer, 8) & IFF_UP != 0 })
+    Some(Link { index: read_u32(answer, 4), name, up: read_u32(answer, 8) & IFF_UP != 0 })
 }
 
 fn address(answer: &[u8], index: u32) -> Option<InterfaceAddress> {
     let head: [u8; ADDRESS] = answer.get(..ADDRESS)?.try_into().ok()?;
-    if word(&head, 4) != index || head[3] != RT_SCOPE_UNIVERSE {
+    if read_u32(&head, 4) != index || head[3] != RT_SCOPE_UNIVERSE {
         return None;
     }
     let all = attributes(&answer[ADDRESS..]);
     let flags =
-        all.iter().find(|(kind, _)| *kind == IFA_FLAGS).map_or(u32::from(head[2]), |(_, v)| word(v, 0));
+        all.iter().find(|(kind, _)| *kind == IFA_FLAGS).map_or(u32::from(head[2]), |(_, v)| read_u32(v, 0));
     if flags & IFA_F_PERMANENT == 0 {
         return None;
     }

@@ -123,7 +123,7 @@ impl SchemataBefore {
 ///
 /// # Errors
 /// As write(2) of a pid into `tasks`.
-pub(crate) fn place(record: &ResctrlGroups, pid: i32) -> Result<()> {
+pub(crate) fn move_into_groups(record: &ResctrlGroups, pid: i32) -> Result<()> {
     record.groups.iter().try_for_each(|group| write(&group.join("tasks"), &pid.to_string()))
 }
 

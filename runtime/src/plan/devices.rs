@@ -113,7 +113,7 @@ pub(crate) fn decide_devices(
         let place = *by_path.entry(device.path.clone()).or_insert(asked.len());
         match asked.get_mut(place) {
             None => asked.push(device),
-            Some(earlier) if same(earlier, &device) => *earlier = device,
+            Some(earlier) if is_same_node(earlier, &device) => *earlier = device,
             Some(earlier) => {
                 let text = format!("{:?} is another device already, by {}", device.path, earlier.at);
                 return Err(Error::invalid(device.at, text));
@@ -175,7 +175,7 @@ impl Device {
 }
 
 /// Whether two devices of the same path are one: later permissions and owner may then win.
-fn same(a: &Device, b: &Device) -> bool {
+fn is_same_node(a: &Device, b: &Device) -> bool {
     (a.mode & libc::S_IFMT, a.rdev) == (b.mode & libc::S_IFMT, b.rdev)
 }
 

@@ -93,7 +93,7 @@ pub(crate) fn may_drop_groups(facts: &Facts) -> bool {
 
 /// The mappings that ids in the configuration mean: the container's, as far as they are known, else our own.
 #[must_use]
-pub(crate) fn known<'a>(
+pub(crate) fn maps_of_configuration<'a>(
     namespaces: &Namespaces,
     ids: Option<&'a IdMaps>,
     facts: &'a Facts,
@@ -119,7 +119,7 @@ pub fn rootless(namespaces: &Namespaces, facts: &Facts) -> Result<()> {
 ///
 /// # Errors
 /// One mapping without the other, or lines that no kernel accepts.
-pub(crate) fn expected(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
+pub(crate) fn maps_of_joined(spec: &Spec, namespaces: &Namespaces) -> Result<Option<IdMaps>> {
     let (uid, gid) = (&spec.linux.uid_mappings, &spec.linux.gid_mappings);
     if !namespaces.joins(NsKind::User) {
         return Ok(None);

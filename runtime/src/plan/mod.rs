@@ -139,8 +139,9 @@ impl Plan {
         version(spec, &mut warnings)?;
         let namespaces = namespaces::decide_namespaces(spec)?;
         let ids = ids::decide_id_maps(spec, &namespaces)?;
-        let expected_ids = ids::expected(spec, &namespaces)?;
-        let known_ids = ids::known(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
+        let expected_ids = ids::maps_of_joined(spec, &namespaces)?;
+        let known_ids =
+            ids::maps_of_configuration(&namespaces, ids.as_ref().or(expected_ids.as_ref()), facts);
         let cgroup = groups(spec, facts, home, &ask.id, &mut warnings)?;
         warnings.extend(cgroup.warnings.iter().map(|(at, text)| format!("config.json {at}: {text}")));
         let obeyed = annotations::read(&spec.annotations, &facts.permitted)?;

@@ -83,7 +83,9 @@ pub(crate) fn mismatch<'a>(asked: &'a [String], existing: &str) -> Option<&'a st
         let found = values(line);
         let holds = |(resource, domain, value): &(&str, &str, &str)| {
             overruled(*index, resource, domain)
-                || there.iter().any(|(r, d, v)| (r, d) == (resource, domain) && same(resource, v, value))
+                || there
+                    .iter()
+                    .any(|(r, d, v)| (r, d) == (resource, domain) && is_same_value(resource, v, value))
         };
         found.is_empty() || !found.iter().all(holds)
     };
@@ -98,7 +100,7 @@ fn values(line: &str) -> Vec<(&str, &str, &str)> {
 }
 
 /// Caches have masks in hexadecimal, with or without leading zeros; bandwidth is decimal.
-fn same(resource: &str, one: &str, other: &str) -> bool {
+fn is_same_value(resource: &str, one: &str, other: &str) -> bool {
     let base = if resource.starts_with('L') { 16 } else { 10 };
     match (u64::from_str_radix(one, base), u64::from_str_radix(other, base)) {
         (Ok(one), Ok(other)) => one == other,

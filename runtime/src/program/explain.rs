@@ -24,7 +24,7 @@ pub fn sentence(program: &Program, step: &Step) -> String {
 }
 
 /// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.
-pub fn place(program: &Program, index: usize) -> String {
+pub fn step_name(program: &Program, index: usize) -> String {
     let Some(step) = program.steps.get(index) else { return "container init".into() };
     let target = target_before(program, index);
     let mut parts = step.at.trim_start_matches('/').split('/');
@@ -381,13 +381,15 @@ fn mount(program: &Program, op: &StageOp) -> String {
                 _ => "character device",
             };
             let (major, minor) = device(*rdev);
-            let (path, found) = (&place.path, found(place));
+            let (path, found) = (&place.path, by_its_mount(place));
             format!("make the {kind} {path} ({major}:{minor}, mode {:04o}){found}", mode & 0o7777)
         }
-        StageOp::Symlink { place, target } => format!("link {} to {target}{}", place.path, found(place)),
+        StageOp::Symlink { place, target } => {
+            format!("link {} to {target}{}", place.path, by_its_mount(place))
+        }
         StageOp::Mkdir(path) => format!("make the directory {path} if it is missing"),
-        StageOp::Mask { place, .. } => format!("mask {}{}", place.path, found(place)),
-        StageOp::Readonly(place) => format!("make {} read-only{}", place.path, found(place)),
+        StageOp::Mask { place, .. } => format!("mask {}{}", place.path, by_its_mount(place)),
+        StageOp::Readonly(place) => format!("make {} read-only{}", place.path, by_its_mount(place)),
         StageOp::Pivot => "pivot_root into the root file system and detach the host's tree".into(),
         StageOp::MoveRoot(mounts) => format!(
             "move the root file system over /, take {} mounts of the host's tree away, and chroot into it",
@@ -399,7 +401,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
 }
 
 /// How a path is found, where that is not by name.
-fn found(place: &Place) -> &'static str {
+fn by_its_mount(place: &Place) -> &'static str {
     if place.is_anchored() { ", by its mount" } else { "" }
 }
 

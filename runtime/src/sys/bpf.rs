@@ -214,7 +214,7 @@ pub fn attached(group: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 ///
 /// # Errors
 /// As bpf(2): ENOENT if it is gone, EPERM without CAP_SYS_ADMIN.
-pub(crate) fn ours(id: u32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn open_if_ours(id: u32) -> io::Result<Option<OwnedFd>> {
     let attr = FdByIdAttr { prog_id: id, next_id: 0, open_flags: 0 };
     // SAFETY: the structure holds numbers only.
     let fd = unsafe { bpf(PROG_GET_FD_BY_ID, &attr) }?;

@@ -16,7 +16,7 @@ const DEPTH: usize = 256 << 10;
 /// Gives back the pages of this executable's code and constants, and of the calling thread's stack below its frame. Code
 /// comes back from the page cache when it is needed next, some sixteen pages with each fault; what was ever written is left
 /// alone. For the first thread only.
-pub fn rest() {
+pub fn give_back() {
     // SAFETY: the callback has the type that dl_iterate_phdr(3) calls, and uses what it is given only while it runs.
     unsafe { libc::dl_iterate_phdr(Some(object), std::ptr::null_mut()) };
     // SAFETY: see there; we are called by the first thread only.
@@ -100,9 +100,9 @@ mod tests {
     fn code_and_constants_are_there_afterwards() {
         let text = String::from("kept");
         std::thread::spawn(|| {}).join().unwrap();
-        super::rest();
+        super::give_back();
         assert_eq!(format!("{text} {}", 17), "kept 17");
-        super::rest();
+        super::give_back();
     }
 
     /// What its callers hold is the same afterwards, whatever place of a page they hold it at, and whether they are inlined or
@@ -116,7 +116,7 @@ mod tests {
     fn below(depth: usize, mark: usize) -> bool {
         let filled = std::hint::black_box([mark; 77]);
         let deeper = depth == 0 || below(depth - 1, mark);
-        super::rest();
+        super::give_back();
         deeper && std::hint::black_box(filled) == [mark; 77]
     }
 }

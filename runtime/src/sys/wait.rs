@@ -62,7 +62,7 @@ pub fn ended_child() -> Option<i32> {
 
 /// Ends this process at once: no destructor and no handler runs, nothing is unmapped by hand that the kernel takes
 /// anyway (the C library's and std's way costs 15 µs). What is buffered must have been written.
-pub fn leave(code: u8) -> ! {
+pub fn exit_at_once(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
     unsafe { libc::_exit(code.into()) }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::ask::Home;
 use crate::cgroup::Group;
-use crate::container::{Container, Phase, end};
+use crate::container::{Container, Phase, kill_and_wait};
 use crate::error::{Error, Kind, Result};
 use crate::host::{hooks, identity, permitted, rdt};
 use crate::plan;
@@ -61,7 +61,7 @@ pub(super) fn destroy(
     pidfd: Option<OwnedFd>,
 ) -> Result<()> {
     if phase != Phase::Stopped {
-        end(container, pidfd.as_ref())?;
+        kill_and_wait(container, pidfd.as_ref())?;
     }
     // Kills what a stopped container without a pid namespace of its own may have left behind.
     container.group().destroy()?;

@@ -45,14 +45,14 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     let setgroups = setgroups(&namespaces, &facts, pid);
     let process = decide_process(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
     super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
-    let placement = place(&container, &ask, pid)?;
+    let placement = find_placement(&container, &ask, pid)?;
     let mut warnings = Vec::new();
     let permitted = permitted::by(&facts, &spec.annotations)?;
     let obeyed = annotations::read(&spec.annotations, &permitted)?;
     let seccomp = process::seccomp(&spec, &obeyed, &mut warnings)?;
     let entry = Entry {
         id: container.state.id.clone(),
-        kinds: entered(&namespaces),
+        kinds: namespaces_to_enter(&namespaces),
         pid: namespaces.has(NsKind::Pid),
         user: namespaces.has(NsKind::User),
         chroot: container.state.no_pivot || !namespaces.has(NsKind::Mount),
@@ -127,8 +127,8 @@ fn decide_process(
         object.oom_score_adj = spec.process.as_ref().and_then(|process| process.oom_score_adj);
     }
     let object = if whole { object } else { process::overlay(object, &ask.overlay) };
-    let theirs = ids::decide_id_maps(spec, namespaces)?.or(ids::expected(spec, namespaces)?);
-    let known = ids::known(namespaces, theirs.as_ref(), facts);
+    let theirs = ids::decide_id_maps(spec, namespaces)?.or(ids::maps_of_joined(spec, namespaces)?);
+    let known = ids::maps_of_configuration(namespaces, theirs.as_ref(), facts);
     let context = ProcessContext { facts, ids: known, setgroups, spec, listen_fds: 0 };
     let mut warnings = Vec::new();
     let at = if whole { "" } else { "/process" };
@@ -143,14 +143,14 @@ fn read_process(path: &Path) -> Result<spec::Process> {
 }
 
 /// All namespaces of the container but its pid namespace, into which the process is born.
-fn entered(namespaces: &Namespaces) -> u64 {
+fn namespaces_to_enter(namespaces: &Namespaces) -> u64 {
     let kinds = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Pid && namespaces.has(*kind));
     kinds.fold(0, |flags, kind| flags | kind.flag())
 }
 
 /// The container's group, or the sub-group asked for. Where the container's own takes no process, because the container made
 /// groups below it, the one that init is in.
-fn place(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
+fn find_placement(container: &Container, ask: &Exec, pid: i32) -> Result<Placement> {
     let group = container.group();
     // The container's own group is where it goes anyway.
     let named = |sub: &&str| !sub.is_empty() && *sub != "/";

@@ -29,7 +29,7 @@ pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {
             (libc::SIGKILL, Some(init)) if own_pid_namespace(&container)? => {
                 crate::host::identity::kill(init.as_fd())
             }
-            _ => everybody(&container, signal),
+            _ => signal_everybody(&container, signal),
         };
     }
     let (Some(pidfd), false) = (pidfd, phase == Phase::Stopped) else {
@@ -57,7 +57,7 @@ fn own_pid_namespace(container: &Container) -> Result<bool> {
     Ok(spec.linux.namespaces.iter().any(|ns| ns.kind == "pid" && new(&ns.path)))
 }
 
-fn everybody(container: &Container, signal: i32) -> Result<()> {
+fn signal_everybody(container: &Container, signal: i32) -> Result<()> {
     for pid in container.pids()? {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The pidfd is opened, then asked again: a pid that was taken over meanwhile is not among them.

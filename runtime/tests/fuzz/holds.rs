@@ -102,7 +102,7 @@ pub fn program(program: &Program) {
     for (index, step) in program.steps.iter().enumerate() {
         one_line(&explain::sentence(program, step));
         let call = format!("call({})", explain::operand(program, index));
-        one_line(&Error::os(call, 1).at(explain::place(program, index)).to_string());
+        one_line(&Error::os(call, 1).at(explain::step_name(program, index)).to_string());
         one_line(&format!("{}.", step.at));
         let Op::Stage(op) = &step.op else { continue };
         match op {

@@ -52,7 +52,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     let dead = socket.as_deref().is_some_and(|socket| is_dead(first.record.server.as_ref(), socket));
     let mut members = vec![first];
     if dead {
-        members.extend(others(&bundle, &members[0].record, &flags.namespace));
+        members.extend(other_members(&bundle, &members[0].record, &flags.namespace));
     }
     for member in &members {
         // Everybody dies before anybody is waited for.
@@ -111,7 +111,7 @@ fn bundle(flags: &Flags) -> PathBuf {
 }
 
 /// The containers beside this one whose server was the same.
-fn others(bundle: &Path, first: &ShimRecord, namespace: &str) -> Vec<Member> {
+fn other_members(bundle: &Path, first: &ShimRecord, namespace: &str) -> Vec<Member> {
     let entries = bundle.parent().and_then(|parent| std::fs::read_dir(parent).ok());
     let mut found = Vec::new();
     for entry in entries.into_iter().flatten().flatten() {

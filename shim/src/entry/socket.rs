@@ -85,7 +85,7 @@ pub fn find_or_bind(path: &Path) -> Result<Found> {
         .call(|| format!("mkdir({})", dir.display()))?;
     let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .call(|| format!("open({})", dir.display()))?;
-    ours(&lock).call(|| format!("{}: not ours alone", dir.display()))?;
+    check_ours(&lock).call(|| format!("{}: not ours alone", dir.display()))?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).call(|| format!("flock({})", dir.display()))?;
     if is_served(path) {
         return Ok(Found::Server);
@@ -99,7 +99,7 @@ pub fn find_or_bind(path: &Path) -> Result<Found> {
 }
 
 /// A directory that another user has made, or may write to, may hold a listener of his.
-fn ours(dir: &OwnedFd) -> rustix::io::Result<()> {
+fn check_ours(dir: &OwnedFd) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(dir)?;
     let others = Mode::WGRP | Mode::WOTH;
     let alone = stat.st_uid == geteuid().as_raw() && !Mode::from_raw_mode(stat.st_mode).intersects(others);

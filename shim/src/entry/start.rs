@@ -52,7 +52,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     let address = format!("unix://{}", path.display());
     let prepared = match &found {
         Found::Server => Ok(()),
-        Found::Ours(_) => surroundings(&options),
+        Found::Ours(_) => set_surroundings(&options),
     };
     // containerd 1.6 and 1.7 find the server again by this file, the later ones as well when theirs is lost.
     let written = prepared.and_then(|()| Ok(write_whole(&bundle.join("address"), address.as_bytes())?));
@@ -87,7 +87,7 @@ fn check(flags: &Flags) -> Result<()> {
 }
 
 /// What the server inherits: its place among the host's processes.
-fn surroundings(options: &Options) -> Result<()> {
+fn set_surroundings(options: &Options) -> Result<()> {
     let group = options.shim_cgroup.as_str();
     if !group.is_empty() {
         join_cgroup(group).map_err(|error| Refusal::from(error).at("ShimCgroup"))?;

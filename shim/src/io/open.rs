@@ -85,12 +85,12 @@ fn null() -> Result<OwnedFd> {
 fn pipe(owner: &Owner) -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe")?;
     fcntl_setfl(&read, OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;
-    give(&write, owner)?;
+    chown_pipe(&write, owner)?;
     Ok((read, write))
 }
 
 /// A container's user may reopen its own output (/dev/stdout), for which it has to own it.
-fn give(fd: &OwnedFd, owner: &Owner) -> Result<()> {
+fn chown_pipe(fd: &OwnedFd, owner: &Owner) -> Result<()> {
     match owner.ids {
         (0, 0) => Ok(()),
         (uid, gid) => Ok(fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
@@ -176,7 +176,7 @@ fn stdin(path: &str, terminal: bool, owner: &Owner) -> Result<Stdin> {
     }
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe")?;
     fcntl_setfl(&write, OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;
-    give(&read, owner)?;
+    chown_pipe(&read, owner)?;
     Ok((Some(read), Some(Input { from, keep, to: Some(write) })))
 }
 
@@ -193,8 +193,8 @@ async fn with_logger(
 ) -> Result<Option<[Option<OwnedFd>; 2]>> {
     let (out_read, out) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe")?;
     let (err_read, err) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe")?;
-    give(&out, owner)?;
-    give(&err, owner)?;
+    chown_pipe(&out, owner)?;
+    chown_pipe(&err, owner)?;
     prepared.logger = Some(Logger::start(uri, owner, [out_read, err_read]).await?);
     if wanted.terminal {
         fcntl_setfl(&out, OFlags::NONBLOCK).call(|| "fcntl(O_NONBLOCK)")?;

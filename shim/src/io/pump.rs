@@ -97,7 +97,7 @@ pub async fn input(from: Rc<OwnedFd>, to: Rc<OwnedFd>) {
 async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()> {
     let source = ready::input(from.as_fd())?;
     // A pipe of which only the writing end is open reports errors as readiness to write.
-    let target = ready::room(to.as_fd())?;
+    let target = ready::output(to.as_fd())?;
     let (mut turns, mut full, mut at_odds) = (0, 0, false);
     loop {
         match splice(from, None, to, None, ROOM, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
@@ -123,7 +123,7 @@ async fn spliced(from: &OwnedFd, to: &OwnedFd, leaving: &Once) -> io::Result<()>
                 } else if !writable {
                     tokio::select! {
                         ready = target.writable() => ready?.clear_ready(),
-                        () = left(leaving) => return Err(unread()),
+                        () = after_leaving(leaving) => return Err(unread()),
                     }
                 } else if at_odds {
                     // Readable for its end, or a FIFO with less room than the kernel wants for a page.
@@ -246,7 +246,7 @@ async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8], leaving: &Onc
 }
 
 /// Some time after the process is to be deleted.
-async fn left(leaving: &Once) {
+async fn after_leaving(leaving: &Once) {
     leaving.wait().await;
     sleep(LEAVE).await;
 }

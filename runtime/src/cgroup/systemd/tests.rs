@@ -47,7 +47,8 @@ fn properties() -> Vec<Property> {
 
 #[test]
 fn one_call_starts_a_unit() {
-    let (started, heard) = talk(&[started(1, "done")], |bus| begin(bus, "a.scope", properties()));
+    let (started, heard) =
+        talk(&[started(1, "done")], |bus| start_transient_unit(bus, "a.scope", properties()));
     started.unwrap();
     assert_eq!(heard.matches("StartTransientUnit").count(), 1);
     assert!(!heard.contains("ResetFailedUnit") && heard.contains("AllowedCPUs"), "{heard:?}");
@@ -56,11 +57,11 @@ fn one_call_starts_a_unit() {
 #[test]
 fn an_older_systemd_is_asked_for_less() {
     let answers = [refusal(1, REFUSED_PROPERTY[0]), started(2, "done")];
-    let (started, heard) = talk(&answers, |bus| begin(bus, "a.scope", properties()));
+    let (started, heard) = talk(&answers, |bus| start_transient_unit(bus, "a.scope", properties()));
     started.unwrap();
     assert_eq!((heard.matches("StartTransientUnit").count(), heard.matches("AllowedCPUs").count()), (2, 1));
     let answers = [refusal(1, REFUSED_PROPERTY[0]), refusal(2, REFUSED_PROPERTY[0])];
-    let (refused, _) = talk(&answers, |bus| begin(bus, "a.scope", properties()));
+    let (refused, _) = talk(&answers, |bus| start_transient_unit(bus, "a.scope", properties()));
     let text = refused.unwrap_err().to_string();
     assert!(
         text.contains("StartTransientUnit(a.scope)") && text.contains("PropertyReadOnly: because"),
@@ -72,17 +73,17 @@ fn an_older_systemd_is_asked_for_less() {
 fn a_name_that_is_taken_is_tried_once_more() {
     let nothing = message(2, 2, "", "", &[]);
     let answers = [refusal(1, EXISTS), nothing.clone(), started(3, "done")];
-    let (started, heard) = talk(&answers, |bus| begin(bus, "a.scope", Vec::new()));
+    let (started, heard) = talk(&answers, |bus| start_transient_unit(bus, "a.scope", Vec::new()));
     started.unwrap();
     assert_eq!(heard.matches("ResetFailedUnit").count(), 1);
     let answers = [refusal(1, EXISTS), nothing, refusal(3, EXISTS)];
-    let (refused, _) = talk(&answers, |bus| begin(bus, "a.scope", Vec::new()));
+    let (refused, _) = talk(&answers, |bus| start_transient_unit(bus, "a.scope", Vec::new()));
     assert!(refused.unwrap_err().to_string().contains("UnitExists"));
 }
 
 #[test]
 fn a_job_that_fails_is_an_error() {
-    let (failed, _) = talk(&[started(1, "timeout")], |bus| begin(bus, "a.scope", Vec::new()));
+    let (failed, _) = talk(&[started(1, "timeout")], |bus| start_transient_unit(bus, "a.scope", Vec::new()));
     let text = failed.unwrap_err().to_string();
     assert_eq!(text, "systemd: StartTransientUnit(a.scope): the job ended with \"timeout\"");
 }

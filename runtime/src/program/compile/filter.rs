@@ -32,13 +32,13 @@ pub(super) enum Entrance {
 }
 
 /// Whether the filter is loaded before Ready instead of last.
-pub(super) fn early(process: &Process, filter: &Filter) -> bool {
+pub(super) fn is_loaded_early(process: &Process, filter: &Filter) -> bool {
     !process.no_new_privileges || filter.listener.is_some()
 }
 
 /// Whether the process must be lent CAP_SYS_ADMIN until the filter is loaded.
-fn lends(process: &Process, filter: &Filter) -> bool {
-    early(process, filter) && !process.no_new_privileges && process.caps.effective & ADMIN == 0
+fn is_lent_admin(process: &Process, filter: &Filter) -> bool {
+    is_loaded_early(process, filter) && !process.no_new_privileges && process.caps.effective & ADMIN == 0
 }
 
 /// The calls that a hop makes, and what comes after it.
@@ -59,7 +59,7 @@ fn hop_calls(process: &Process) -> Vec<SeccompData> {
 
 /// How `process` enters a container that has a pid namespace of its own (`pid`), or shares one that exists.
 pub(super) fn entrance(pid: bool, filter: Option<&Filter>, process: &Process) -> Entrance {
-    let filter = filter.filter(|filter| lends(process, filter));
+    let filter = filter.filter(|filter| is_lent_admin(process, filter));
     match (pid, filter) {
         (false, _) => Entrance::There,
         (true, Some(filter)) if filter.lets(&hop_calls(process)) => Entrance::HopUnderFilter,
@@ -70,14 +70,14 @@ pub(super) fn entrance(pid: bool, filter: Option<&Filter>, process: &Process) ->
 /// Whether the process would be in the pid namespace that it enters with a CAP_SYS_ADMIN that is only lent: the profile refuses
 /// the hop that would come after the filter.
 pub(crate) fn enters_with_admin(filter: Option<&Filter>, process: &Process) -> bool {
-    let lent = filter.is_some_and(|filter| lends(process, filter));
+    let lent = filter.is_some_and(|filter| is_lent_admin(process, filter));
     lent && process.caps.permitted & ADMIN == 0 && entrance(true, filter, process) == Entrance::Hop
 }
 
 /// Whether the filter lets a process wait at the gate: without, the gate is a FIFO, which read(2) is enough for.
 pub(super) fn lets_accept(process: &Process, filter: Option<&Filter>) -> bool {
     filter
-        .filter(|filter| early(process, filter))
+        .filter(|filter| is_loaded_early(process, filter))
         .is_none_or(|filter| filter.lets(&[libc::SYS_accept4, libc::SYS_close].map(SeccompData::plain)))
 }
 
@@ -94,7 +94,7 @@ impl Builder {
     pub(super) fn capabilities(&mut self, process: &Process, filter: Option<&Filter>) {
         let (at, caps) = (format!("{}/capabilities", process.at), &process.caps);
         let (effective, permitted, inheritable) = (caps.effective, caps.permitted, caps.inheritable);
-        let op = match filter.is_some_and(|filter| lends(process, filter)) {
+        let op = match filter.is_some_and(|filter| is_lent_admin(process, filter)) {
             true => StageOp::LendAdmin { effective, permitted, inheritable },
             false => StageOp::Capset { effective, permitted, inheritable },
         };
@@ -115,7 +115,7 @@ impl Builder {
             };
             self.meet("/linux/seccomp/listenerPath", which, Ref::Slot(slots::LISTENER), agent);
         }
-        if lends(process, filter) {
+        if is_lent_admin(process, filter) {
             let (effective, permitted, inheritable) =
                 (process.caps.effective, process.caps.permitted, process.caps.inheritable);
             let op = StageOp::Capset { effective, permitted, inheritable };
@@ -125,7 +125,7 @@ impl Builder {
 
     pub(super) fn filter(&mut self, filter: &Filter) {
         let listener = filter.listener.as_ref().map(|_| slots::LISTENER);
-        let insns = filter.insns.iter().map(word).collect();
+        let insns = filter.insns.iter().map(insn_word).collect();
         self.stage(
             "/linux/seccomp",
             StageOp::Seccomp { filter: insns, flags: filter.flags.into(), listener },
@@ -143,7 +143,7 @@ impl Builder {
     /// What comes between Ready (or the gate) and the startContainer hooks, unless it is done: limits and filter.
     pub(super) fn last_filter(&mut self, process: &Process, filter: Option<&Filter>) {
         match filter {
-            Some(filter) if early(process, filter) => {}
+            Some(filter) if is_loaded_early(process, filter) => {}
             filter => {
                 self.limits(process);
                 if let Some(filter) = filter {
@@ -155,7 +155,7 @@ impl Builder {
 }
 
 /// An instruction as the kernel's 8 bytes (struct sock_filter).
-fn word(insn: &SockFilter) -> u64 {
+fn insn_word(insn: &SockFilter) -> u64 {
     let [c0, c1] = insn.code.to_ne_bytes();
     let [k0, k1, k2, k3] = insn.k.to_ne_bytes();
     u64::from_ne_bytes([c0, c1, insn.jt, insn.jf, k0, k1, k2, k3])

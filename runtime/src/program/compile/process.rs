@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::filter::{Entrance, early, entrance};
+use super::filter::{Entrance, entrance, is_loaded_early};
 use super::{Builder, Entry, Gate, slots};
 use crate::plan::Plan;
 use crate::plan::process::Process;
@@ -128,7 +128,7 @@ impl Builder {
 
     /// A new container's process comes to Ready: all that is left of it can be done under any filter.
     pub(super) fn wait(&mut self, process: &Process, filter: Option<&Filter>) {
-        let Some(filter) = filter.filter(|filter| early(process, filter)) else {
+        let Some(filter) = filter.filter(|filter| is_loaded_early(process, filter)) else {
             self.ready_with_terminal(process, &format!("{}/terminal", process.at));
             return;
         };
@@ -160,7 +160,7 @@ impl Builder {
     /// Into the pid namespace, with a session there, and a filter that does not come last. The last hop is Ready, too, where
     /// nothing but the exec may fail after it for another reason than the profile: that, the outcome tells.
     fn enter(&mut self, process: &Process, entrance: Entrance, around: &Around<'_>) {
-        let filter = around.seccomp.filter(|filter| early(process, filter));
+        let filter = around.seccomp.filter(|filter| is_loaded_early(process, filter));
         let listener = filter.is_some_and(|filter| filter.listener.is_some());
         let terminal_at = format!("{}/terminal", process.at);
         let under = filter.filter(|_| entrance == Entrance::HopUnderFilter);

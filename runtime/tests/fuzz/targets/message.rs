@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
-use corten::host::{Channel, word};
+use corten::host::{Channel, word_fault};
 use corten::program::Program;
 use corten::stage::wire::Message;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -72,7 +72,7 @@ fn run(input: &[u8]) -> bool {
                 );
                 PROGRAMS.with(|programs| {
                     let program = &programs[crate::random::hash(packet) as usize % programs.len()];
-                    holds::one_line(&word(program, &incoming).to_string());
+                    holds::one_line(&word_fault(program, &incoming).to_string());
                 });
             }
             Err(error) => {
