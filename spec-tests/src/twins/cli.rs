@@ -358,6 +358,7 @@ impl Session<'_> {
         let first = left[0].clone();
         let key = format!("{} {}: {} / {}", peer.host.name, first.field, first.ours, first.theirs);
         if self.tally().findings.contains_key(&key) {
+            println!("ALIKE container {number}: {key}");
             self.tally().again += 1;
             return Ok(());
         }
