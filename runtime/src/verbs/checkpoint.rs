@@ -20,6 +20,7 @@ use crate::facts::Facts;
 use crate::host::permitted;
 use crate::host::restore::MASK;
 use crate::plan::external::namespace_key;
+use crate::plan::namespaces::NsKind;
 use crate::plan::{AnnotationSettings, Plan};
 use crate::procfs::{self, Stat};
 use crate::state::{Identity, now};
@@ -56,7 +57,11 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     common(&mut options, &ask.criu, &plan.obeyed);
     dump_options(&mut options, ask);
     options.root(&container.state.rootfs.to_string_lossy());
-    if let Some(group) = container.group().freezer()? {
+    // Only to thaw what is frozen: CRIU stops the others by ptrace(2). With the freezer it waits ten seconds in vain now and then, for a
+    // task that is just being made (decisions/0076).
+    if phase == Phase::Paused
+        && let Some(group) = container.group().freezer()?
+    {
         options.freeze_cgroup(&group);
     }
     namespaces(&mut options, &plan, init)?;
@@ -254,7 +259,9 @@ fn external(
         let point = entry.point();
         let named = names.iter().any(|(known, _)| *known == point);
         let below = names.iter().any(|(known, _)| point.starts_with(&format!("{known}/")));
-        if point == "/" || named || !(below || !whole(entry)) {
+        // A cgroup namespace has mounts of its own, whose root is the container's group.
+        let own_groups = entry.fstype.starts_with("cgroup") && plan.namespaces.has(NsKind::Cgroup);
+        if point == "/" || named || own_groups || !(below || !whole(entry)) {
             continue;
         }
         let hidden = plan.masked.iter().any(|masked| masked.value == point);
