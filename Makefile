@@ -24,7 +24,7 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test \
         conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-shim lab man \
         completions install uninstall clean
 
@@ -93,6 +93,9 @@ bench-shim: build ## both containerd shims side by side, into docs/benchmarks-sh
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
+
+criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by the command line and both shims (LONG=1: 50 round trips)
+	@$(ENV) LONG=$(LONG) .ci/criu
 
 conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
 	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases

@@ -209,6 +209,22 @@ fn kinds() -> Vec<Case> {
             restore(t, &b)?;
             counts_on(t, &b)
         }),
+        case("checkpoint/cgroup-namespace", |t| {
+            let b = counter(t)?.namespace("cgroup", None);
+            launched(t, &b)?;
+            round(t, &b, "")?;
+            lost_nothing(&b)
+        }),
+        case("checkpoint/network-of-the-host", |t| {
+            let b = counter(t)?.without_namespace("network");
+            launched(t, &b)?;
+            round(t, &b, "")
+        }),
+        case("checkpoint/unlinked-file", |t| {
+            let b = shell(t, &format!("exec 9>/gone; rm /gone; {COUNT}"))?;
+            launched(t, &b)?;
+            round(t, &b, "")
+        }),
         case("checkpoint/several-processes", |t| {
             let script = "for n in 1 2 3 4; do (while :; do sleep 0.5; done) & done; (trap 'exit 3' TERM; while :; do sleep 0.02; done) & \
                           i=0; while :; do i=$((i+1)); echo $i >>/count; sleep 0.02; done";
