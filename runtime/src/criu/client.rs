@@ -14,6 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -136,6 +137,9 @@ impl CriuProcess {
     /// # Errors
     /// When it has ended without a word, or speaks something else.
     pub(crate) fn hear(&mut self) -> Result<(CriuResponse, Option<OwnedFd>)> {
+        if !self.speaks()? {
+            return Err(self.death(Error::new(Kind::Peer, "ended without an answer")));
+        }
         let mut bytes = vec![0; ROOM];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -160,6 +164,22 @@ impl CriuProcess {
                 Some(response) => Ok((response, fd)),
                 None => Err(Error::new(Kind::Peer, "its answer does not read").at("criu")),
             },
+        }
+    }
+
+    /// Waits until it says something or has ended; whether it says something. The socket's end alone does not tell: processes
+    /// that it has made may still have it.
+    fn speaks(&self) -> Result<bool> {
+        let pidfd = self.pidfd()?;
+        loop {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => {
+                    other.call(|| "poll(criu)")?;
+                    return Ok(!fds[0].revents().is_empty());
+                }
+            }
         }
     }
 
