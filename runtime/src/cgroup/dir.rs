@@ -78,7 +78,18 @@ impl CgroupDir {
 
     /// Its inode number: kernfs does not use one twice while the hierarchy lives.
     pub(super) fn inode(&self) -> Result<u64> {
-        Ok(fs::fstat(&self.fd).call(|| format!("fstat({})", self.path))?.st_ino)
+        Ok(self.inode_and_mode()?.0)
+    }
+
+    /// The same with its permission bits.
+    pub(super) fn inode_and_mode(&self) -> Result<(u64, Mode)> {
+        let stat = fs::fstat(&self.fd).call(|| format!("fstat({})", self.path))?;
+        Ok((stat.st_ino, Mode::from_raw_mode(stat.st_mode & 0o7777)))
+    }
+
+    /// Changes its permission bits.
+    pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
+        fs::fchmod(&self.fd, mode).call(|| format!("fchmod({}, {:o})", self.path, mode.as_raw_mode()))
     }
 
     /// Writes on the directory whose it is, unless somebody else has: `None` then. Whether it could be written: without

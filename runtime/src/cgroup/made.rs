@@ -9,6 +9,9 @@ use rustix::io::Errno;
 use super::record::GroupDir;
 use crate::error::{Context, Result};
 
+/// The mode of a group, whatever the caller's umask is.
+pub(super) const MODE: Mode = Mode::from_raw_mode(0o755);
+
 /// Directories made so far, to be removed again should the create fail. Those above the groups stay after a create that
 /// did not: `delete` leaves them, as runc does, since somebody may have given them limits by then.
 #[derive(Debug, Default)]
@@ -33,7 +36,7 @@ impl Made {
     }
 
     fn dir(&mut self, path: &str) -> Result<bool> {
-        match fs::mkdirat(CWD, path, Mode::from_raw_mode(0o755)) {
+        match fs::mkdirat(CWD, path, MODE) {
             Ok(()) => {
                 self.0.push(path.to_owned());
                 Ok(true)

@@ -10,7 +10,7 @@
 
 use std::ops::Deref;
 
-use rustix::fs::{self, AtFlags, CWD};
+use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::Errno;
 
 use super::dir::{self, CgroupDir};
@@ -29,6 +29,8 @@ pub(super) struct Claim {
     pub own: Own,
     /// Its inode number, for the record.
     pub inode: u64,
+    /// Its permission bits.
+    pub mode: Mode,
     /// It bears our mark; else the record is all that tells whose it is.
     pub marked: bool,
 }
@@ -46,8 +48,8 @@ impl Own {
                 return Err(Error::new(Kind::Invalid, text).at(dir.path().to_owned()));
             }
         };
-        let inode = dir.inode()?;
-        Ok(Claim { own: Own(dir), inode, marked })
+        let (inode, mode) = dir.inode_and_mode()?;
+        Ok(Claim { own: Own(dir), inode, mode, marked })
     }
 
     /// The group of a record, if it is there and is the one that the record means: it bears the mark, or it has the

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const HYBRID: &[Need] = &[Need::File("/sys/fs/cgroup/unified/cgroup.procs")];
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    [nesting(), hybrid(), frozen()].into_iter().flatten().collect()
+    [nesting(), hybrid(), frozen(), umask()].into_iter().flatten().collect()
 }
 
 /// A container that has enabled controllers for groups below its own, as systemd and Docker do in one: its own group takes no
@@ -53,6 +54,28 @@ fn nesting() -> Vec<Case> {
         })
         .needs(systemd::SYSTEMD)
         .crun(systemd::BELOW),
+    ]
+}
+
+/// Found by the twins: what the caller's umask takes away a container of another user misses in its own group.
+fn umask() -> Vec<Case> {
+    vec![
+        case("cgroup/has-its-mode-whatever-the-callers-umask", |t| {
+            let b = t.bundle()?.probe("forever");
+            let mut command = t.bundle_command("create", &b)?;
+            crate::sys::with_groups_and_umask(&mut command, Vec::new(), 0o077);
+            t.complete(command)?.ok()?;
+            let mut found = 0;
+            for dir in t.host.hierarchies().into_iter().map(|dir| dir.join(&b.id)).filter(|dir| dir.exists())
+            {
+                let mode = fs::metadata(&dir)?.permissions().mode() & 0o777;
+                check!(mode == 0o755, "{} has the mode {mode:o}", dir.display());
+                found += 1;
+            }
+            check!(found > 0, "no group");
+            Ok(())
+        })
+        .runc("takes the caller's umask"),
     ]
 }
 

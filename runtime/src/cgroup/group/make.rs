@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{Group, apply};
 use crate::cgroup::decide::GroupPlan;
 use crate::cgroup::dir::{CgroupDir, gone};
-use crate::cgroup::made::Made;
+use crate::cgroup::made::{MODE, Made};
 use crate::cgroup::own::{Claim, Own};
 use crate::cgroup::placement::Placement;
 use crate::cgroup::probe::Version;
@@ -108,8 +108,12 @@ impl Group {
         let dir = CgroupDir::open(&path)?
             .ok_or_else(|| Error::os(format!("openat2({path})"), Errno::NOENT).at(APPLYING))?;
         self.refuse_used(index, &dir)?;
-        let Claim { own, inode, marked } = Own::claim(dir, &self.record).step(|| APPLYING)?;
+        let Claim { own, inode, mode, marked } = Own::claim(dir, &self.record).step(|| APPLYING)?;
         self.record.groups[index].inode = Some(inode);
+        // The caller's umask has taken something away: a container may be somebody else, who is to look into its group.
+        if self.fresh[index] && mode != MODE {
+            own.set_mode(MODE).step(|| APPLYING)?;
+        }
         let own = self.dirs[index].get_or_init(|| own);
         match self.record.version {
             Version::V2 => v2::enable(plan, own)?,
