@@ -99,7 +99,7 @@ fn bash_completes() {
         (&["exec", "--user", ""], &[]),
         (&["--root", root, "create", ""], &[]),
         (&["list", "--format", ""], &["table", "json"]),
-        (&["help", "re"], &["resume"]),
+        (&["help", "re"], &["restore", "resume"]),
     ] {
         let (mut found, mut want) = (proposed(words), want.to_vec());
         found.sort_unstable();

@@ -54,7 +54,7 @@ mod tests {
                    (00.2) Dumping processes\n\
                    (00.3) Error (criu/mount.c:753): mnt: 51:./x doesn't have a \x1bproper root mount\n\
                    (00.4) Error (criu/cr-dump.c:1975): Dumping FAILED.\n";
-        assert_eq!(quoted(log).unwrap(), "mnt: 51:./x doesn't have a \\x1bproper root mount");
+        assert_eq!(quoted(log).unwrap(), "mnt: 51:./x doesn't have a \\u{1b}proper root mount");
         assert_eq!(quoted("all is well\n"), None);
     }
 }
