@@ -17,11 +17,12 @@ use crate::harness::test::Test;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    const FILES: &str = "cannot dump a container whose output goes to a file of the host's";
-    let dumped = trips().into_iter().chain(kinds()).map(|case| case.runc(FILES));
-    let mut all: Vec<Case> = dumped.chain(refused()).chain(images()).collect();
+    // Seen with CRIU 4.2.1, natively on v2: mnt: No mapping for the mount of a mask; and v1's groups of all others twice.
+    const CRUN: Need =
+        Need::NoRuntime("crun", "its restore fails, and makes the groups of others on the host anew");
+    let mut all: Vec<Case> = [trips(), kinds(), refused(), images()].into_iter().flatten().collect();
     for case in &mut all {
-        case.needs.extend([Need::Criu, Need::Busybox]);
+        case.needs.extend([Need::Criu, Need::Busybox, CRUN]);
     }
     all
 }
@@ -33,7 +34,13 @@ fn counter(t: &Test) -> Result<Bundle, Trouble> {
     shell(t, COUNT)
 }
 
+/// A shell whose streams are the container's own: the caller's are files of the host's here, which neither runc nor crun dumps.
 fn shell(t: &Test, script: &str) -> Result<Bundle, Trouble> {
+    printing(t, &format!("exec </dev/null >/dev/null 2>&1; {script}"))
+}
+
+/// A shell with the caller's streams.
+fn printing(t: &Test, script: &str) -> Result<Bundle, Trouble> {
     let b = t.bundle()?.writable();
     let from = t.host.busybox.as_ref().ok_or("no busybox")?;
     let copied = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(b.rootfs("")).status()?;
@@ -124,6 +131,13 @@ fn trips() -> Vec<Case> {
             counts_on(t, &b)?;
             lost_nothing(&b)
         }),
+        case("checkpoint/output-in-a-file-of-the-hosts", |t| {
+            let b = printing(t, COUNT)?;
+            launched(t, &b)?;
+            round(t, &b, "")?;
+            lost_nothing(&b)
+        })
+        .runc("cannot dump what is open on a mount that the container does not have"),
         case("checkpoint/paused", |t| {
             let b = counter(t)?;
             launched(t, &b)?;
@@ -291,7 +305,8 @@ fn kinds() -> Vec<Case> {
             t.cli(&format!("delete -f {}", b.id))?.ok()?;
             check!(fs::read_to_string(t.path("hooks"))?.ends_with("poststop\n"), "no poststop hook");
             Ok(())
-        }),
+        })
+        .runc("runs no poststart hooks when it restores"),
     ]
 }
 
@@ -317,7 +332,8 @@ fn refused() -> Vec<Case> {
             );
             t.has_status(&b, "running")?;
             counts_on(t, &b)
-        }),
+        })
+        .runc("dumps without what the exec brought in, which is lost"),
         case("checkpoint/into-what-is-no-directory", |t| {
             let b = counter(t)?;
             launched(t, &b)?;

@@ -29,6 +29,8 @@ pub enum Need {
     NoCapability(u8),
     /// The runtime is of this name.
     Runtime(&'static str),
+    /// The runtime is not of this name, for a reason.
+    NoRuntime(&'static str, &'static str),
     /// The kernel has this file.
     File(&'static str),
     /// This feature of the kernel, which came with this version.
@@ -154,6 +156,7 @@ impl Host {
                 (self.capabilities >> bit & 1 == 0, format!("the harness has capability {bit}"))
             }
             Need::Runtime(name) => (self.name == name, format!("only for {name}")),
+            Need::NoRuntime(name, why) => (self.name != name, format!("not for {name}: {why}")),
             Need::File(path) => (Path::new(path).exists(), format!("no {path} here")),
             Need::Kernel(what, major, minor) => {
                 (self.kernel >= (major, minor), format!("needs {what} (Linux {major}.{minor})"))
