@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
@@ -50,7 +51,7 @@ pub(crate) struct About {
 /// # Errors
 /// `Kind::Invalid` for one in which something lies where CRIU would write.
 pub(crate) fn for_dump(path: &Path) -> Result<OwnedFd> {
-    std::fs::DirBuilder::new_private().create(path).call(|| format!("mkdir({})", path.display()))?;
+    make(path).call(|| format!("mkdir({})", path.display()))?;
     let dir = open(path)?;
     check(dir.as_fd(), path, 0)?;
     Ok(dir)
@@ -87,18 +88,9 @@ fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).call(|| format!("open({})", path.display()))
 }
 
-trait Private {
-    fn new_private() -> std::fs::DirBuilder;
-}
-
-impl Private for std::fs::DirBuilder {
-    /// With its parents, and for nobody but its owner: images are memory.
-    fn new_private() -> std::fs::DirBuilder {
-        use std::os::unix::fs::DirBuilderExt;
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder
-    }
+/// With its parents, and for nobody but its owner: images are memory.
+fn make(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Whether CRIU reads or writes a file of this name.
@@ -122,10 +114,10 @@ fn check(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let shown = printable(&name);
         if name == PARENT {
-            return match depth {
-                CHAIN.. => wrong(format!("more than {CHAIN} dumps before the last")),
-                _ => check_parent(dir, path, depth),
-            };
+            match depth {
+                CHAIN.. => return wrong(format!("more than {CHAIN} dumps before the last")),
+                _ => check_parent(dir, path, depth)?,
+            }
         }
         if !is_ours(&name) {
             continue;
@@ -205,7 +197,7 @@ pub(crate) fn about(dir: BorrowedFd<'_>) -> Result<Option<About>> {
 pub(crate) struct RestoreImages {
     pub(crate) dir: OwnedFd,
     /// Where the logs go, if not there.
-    pub(crate) work: Option<OwnedFd>,
+    work: Option<OwnedFd>,
     about: Option<About>,
     streams: Vec<Option<String>>,
 }
@@ -301,4 +293,28 @@ fn read(dir: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
             .at(name.to_owned()));
     }
     read_all(file.as_fd()).map(Some).call(|| format!("read({name})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Found in review: what a directory lists after the link to the dump before was not looked at. Which that is, is the file
+    /// system's to say, so each of many names has to be found.
+    #[test]
+    fn every_image_is_looked_at_whatever_comes_first() {
+        let top = std::env::temp_dir().join(format!("corten-images-{}", std::process::id()));
+        for letter in 'a'..='z' {
+            let dir = top.join(letter.to_string());
+            make(&dir.join("before")).unwrap();
+            symlink("before", dir.join(PARENT)).unwrap();
+            let opened = open(&dir).unwrap();
+            assert_eq!(check(opened.as_fd(), &dir, 0), Ok(()));
+            symlink("elsewhere", dir.join(format!("{letter}.img"))).unwrap();
+            let error = check(opened.as_fd(), &dir, 0).unwrap_err().to_string();
+            assert!(error.contains(&format!("{letter}.img is no regular file")), "{error}");
+        }
+        std::fs::remove_dir_all(&top).unwrap();
+    }
 }
