@@ -8,7 +8,7 @@
 
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -35,14 +35,19 @@ const ROOM: usize = 64 * 1024;
 /// # Errors
 /// `Kind::Unsupported` when there is none.
 pub(crate) fn find() -> Result<PathBuf> {
+    in_path("criu").ok_or_else(|| {
+        Error::new(Kind::Unsupported, format!("no program of this name in PATH: {INSTALL}")).at("criu")
+    })
+}
+
+/// A program of PATH.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_program = |file: &PathBuf| {
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     let absolute = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
-    absolute.map(|dir| dir.join("criu")).find(is_program).ok_or_else(|| {
-        Error::new(Kind::Unsupported, format!("no program of this name in PATH: {INSTALL}")).at("criu")
-    })
+    absolute.map(|dir| dir.join(name)).find(is_program)
 }
 
 /// What it is started with besides the socket.
@@ -62,7 +67,8 @@ pub(crate) const INHERITED: i32 = 4;
 /// One that was started.
 pub(crate) struct CriuProcess {
     child: Child,
-    socket: OwnedFd,
+    /// `None` once the connection was closed.
+    socket: Option<OwnedFd>,
     /// What it wrote to its standard error, when that is not the tasks'.
     complaints: Option<std::fs::File>,
 }
@@ -101,7 +107,7 @@ impl CriuProcess {
         let child = command.spawn().call(|| format!("execve({})", program.display()))?;
         // The socket's end tells of its death only once no copy of the other side is ours.
         drop(command);
-        Ok(CriuProcess { child, socket, complaints })
+        Ok(CriuProcess { child, socket: Some(socket), complaints })
     }
 
     /// Its pid: a child of ours that is not waited for until [`CriuProcess::end`].
@@ -117,16 +123,20 @@ impl CriuProcess {
         self.send(&messages::request(kind, Some(options)))
     }
 
-    /// Answers a notification.
+    /// Lets it go on after a notification.
     ///
     /// # Errors
     /// When it has ended.
-    pub(crate) fn answer(&mut self, go_on: bool) -> Result<()> {
-        self.send(&messages::notify_answer(go_on))
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        self.send(&messages::notify_answer())
+    }
+
+    fn socket(&self) -> Result<&OwnedFd> {
+        self.socket.as_ref().ok_or_else(|| Error::new(Kind::Peer, "its connection is closed").at("criu"))
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        match rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL) {
+        match rustix::net::send(self.socket()?, bytes, SendFlags::NOSIGNAL) {
             Ok(_) => Ok(()),
             Err(errno) => Err(self.death(Error::os("send", errno))),
         }
@@ -146,7 +156,7 @@ impl CriuProcess {
         let heard = loop {
             let mut into = [IoSliceMut::new(&mut bytes)];
             let heard =
-                rustix::net::recvmsg(&self.socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+                rustix::net::recvmsg(self.socket()?, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
             match heard {
                 Err(rustix::io::Errno::INTR) => {}
                 other => break other,
@@ -170,9 +180,9 @@ impl CriuProcess {
     /// Waits until it says something or has ended; whether it says something. The socket's end alone does not tell: processes
     /// that it has made may still have it.
     fn speaks(&self) -> Result<bool> {
-        let pidfd = self.pidfd()?;
+        let (pidfd, socket) = (self.pidfd()?, self.socket()?);
         loop {
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => {
@@ -215,7 +225,11 @@ impl CriuProcess {
     /// # Errors
     /// Those of waitid(2).
     pub(crate) fn end(mut self) -> Result<()> {
-        drop(self.socket);
+        self.close_and_wait()
+    }
+
+    fn close_and_wait(&mut self) -> Result<()> {
+        self.socket.take();
         self.child.wait().map(drop).call(|| "wait(criu)")
     }
 
@@ -226,6 +240,14 @@ impl CriuProcess {
     pub(crate) fn pidfd(&self) -> Result<OwnedFd> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).call(|| "pidfd_open(criu)")
+    }
+}
+
+/// Whoever gives it up on an error leaves no zombie: a shim stays.
+impl Drop for CriuProcess {
+    fn drop(&mut self) {
+        // Waited for already, after `end`.
+        let _ = self.close_and_wait();
     }
 }
 
@@ -266,10 +288,4 @@ pub(crate) fn has_feature(program: &Path, feature: CriuFeature) -> Result<bool> 
 /// Whether CRIU finds what it needs of this kernel (`criu check`).
 pub(crate) fn is_content(program: &Path) -> bool {
     question(program, &messages::request(RequestKind::Check, None), "a check").is_ok()
-}
-
-impl AsFd for CriuProcess {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
 }

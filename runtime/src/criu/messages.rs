@@ -241,11 +241,11 @@ pub(super) fn feature_request(feature: CriuFeature) -> Vec<u8> {
     request.as_bytes().to_vec()
 }
 
-/// The answer to a notification: whether to go on.
-pub(super) fn notify_answer(go_on: bool) -> Vec<u8> {
+/// The answer to a notification.
+pub(super) fn notify_answer() -> Vec<u8> {
     let mut request = MessageWriter::default();
     request.int(1, RequestKind::Notify as i32);
-    request.number(3, u64::from(go_on));
+    request.number(3, 1);
     request.as_bytes().to_vec()
 }
 

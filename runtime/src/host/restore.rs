@@ -176,7 +176,7 @@ impl Walk<'_> {
                     under_way.at = Some(at);
                     return Ok(());
                 }
-                Some(_) => under_way.criu.answer(true)?,
+                Some(_) => under_way.criu.go_on()?,
                 None => {}
             }
             self.hear_criu()?;
@@ -188,7 +188,7 @@ impl Walk<'_> {
         loop {
             let Some(under_way) = &mut self.restore else { return Err(no_restore()) };
             if under_way.at.take().is_some() {
-                under_way.criu.answer(true)?;
+                under_way.criu.go_on()?;
             }
             if self.hear_criu()? {
                 break;

@@ -113,7 +113,7 @@ fn attend(criu: &mut CriuProcess, kind: RequestKind, ask: &Checkpoint, options: 
                 if let ("status-ready", Some(status)) = (response.script.as_str(), &ask.status_fd) {
                     rustix::io::write(status, &[0]).call(|| "write(--status-fd)")?;
                 }
-                criu.answer(true)?;
+                criu.go_on()?;
             }
             Some(done) if done == kind && response.success => return Ok(()),
             _ => return Err(response.refusal()),
@@ -178,9 +178,7 @@ pub(super) fn common(options: &mut CriuOptions, ask: &CriuSettings, obeyed: &Ann
 
 /// CRIU's own choice is iptables, by a program that need not be there; nftables it can do without one.
 fn default_lock() -> Option<NetworkLock> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|dir| dir.join("iptables-restore").exists());
-    (!found).then_some(NetworkLock::Nftables)
+    criu::in_path("iptables-restore").is_none().then_some(NetworkLock::Nftables)
 }
 
 /// Settings of the administrator's, which go before all that is asked here (criu(8), "Configuration files").
@@ -284,8 +282,13 @@ fn mount_point(init: i32, target: &str, mounts: &[procfs::MountinfoEntry<'_>]) -
     let info =
         std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&found)))
             .call(|| "read(fdinfo)")?;
-    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    let number = mount_number(&info);
     Ok(mounts.iter().find(|entry| Some(entry.number) == number).map(|entry| entry.point()))
+}
+
+/// What a descriptor's fdinfo says of its mount (proc_pid_fdinfo(5)).
+fn mount_number(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
 /// One of the standard streams at the checkpoint.
@@ -317,7 +320,7 @@ fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Opt
         return Some(Stream { key: Some(link.clone()), link });
     }
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-    let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    let mount = mount_number(&info);
     let outside = mount.filter(|mount| !mounts.iter().any(|entry| entry.number == *mount));
     let is_file = link.starts_with('/') && !link.starts_with("/dev/pts/") && !link.starts_with("/dev/tty");
     let key = outside.filter(|_| is_file).and_then(|mount| {
