@@ -11,7 +11,7 @@ mod paper;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use corten::ask::{Checkpoint, Create, CriuSettings, Exec, Manager, Restore, Stdio, Update};
+use corten::ask::{Checkpoint, Create, CriuSettings, Exec, Home, Manager, Restore, Stdio, Update};
 use corten::cgroup::{Group, OomWatch};
 use corten::container::Container;
 use corten::error::Kind;
@@ -170,12 +170,9 @@ impl Driver {
             ..Create::default()
         };
         place.with(|home| {
-            let Launched { pid, pidfd, console, .. } =
-                verbs::create(home, ask).map_err(|error| failed("create", &error))?;
-            wish.reaper.claim(pid);
-            let group = Container::open(home, &wish.id).ok().map(Container::into_group);
-            let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-            Ok(LaunchedProcess { pid, pidfd, console, group, oom })
+            let launched = verbs::create(home, ask).map_err(|error| failed("create", &error))?;
+            wish.reaper.claim(launched.pid);
+            Ok(watched(home, &wish.id, launched))
         })
     }
 
@@ -214,12 +211,9 @@ impl Driver {
         };
         let how = Restore { criu, ..Restore::default() };
         place.with(|home| {
-            let Launched { pid, pidfd, console, .. } =
-                verbs::restore(home, ask, &how).map_err(|error| failed("restore", &error))?;
-            wish.reaper.claim(pid);
-            let group = Container::open(home, &wish.id).ok().map(Container::into_group);
-            let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-            Ok(LaunchedProcess { pid, pidfd, console, group, oom })
+            let launched = verbs::restore(home, ask, &how).map_err(|error| failed("restore", &error))?;
+            wish.reaper.claim(launched.pid);
+            Ok(watched(home, &wish.id, launched))
         })
     }
 
@@ -319,6 +313,21 @@ impl Driver {
             (Driver::Outside(binary), true) => binary.plain("pause", &[id]),
             (Driver::Outside(binary), false) => binary.plain("resume", &[id]),
         }
+    }
+}
+
+/// A container's first process, with what is watched of it.
+fn watched(home: &Home<'_>, id: &str, launched: Launched) -> LaunchedProcess {
+    let Launched { pid, pidfd, console, .. } = launched;
+    let group = Container::open(home, id).ok().map(Container::into_group);
+    LaunchedProcess { pid, pidfd, console, group: None, oom: None }.in_group(group)
+}
+
+impl LaunchedProcess {
+    /// With the container's groups, and whoever tells of kills in them.
+    fn in_group(self, group: Option<Group>) -> LaunchedProcess {
+        let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
+        LaunchedProcess { group, oom, ..self }
     }
 }
 

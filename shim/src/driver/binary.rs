@@ -66,8 +66,7 @@ impl Binary {
         let _ = std::fs::remove_file(&pid_file);
         let made = self.launch("create", flags, &wish.id, wish.stdio, &pid_file, &wish.reaper)?;
         let group = Group::of_process(made.pid).ok();
-        let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-        Ok(LaunchedProcess { group, oom, ..made })
+        Ok(made.in_group(group))
     }
 
     /// `exec --detach --process`.
@@ -110,8 +109,7 @@ impl Binary {
         let _ = std::fs::remove_file(&pid_file);
         let made = self.launch("restore", flags, &wish.id, wish.stdio, &pid_file, &wish.reaper)?;
         let group = Group::of_process(made.pid).ok();
-        let oom = group.as_ref().and_then(|group| group.oom_watch().ok());
-        Ok(LaunchedProcess { group, oom, ..made })
+        Ok(made.in_group(group))
     }
 
     /// `update --resources`.

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use containerd_shim_protos::api::CheckpointTaskRequest;
 use containerd_shim_protos::protobuf::Message;
@@ -12,9 +11,8 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci::CheckpointOptions;
 use corten::ask::{CgroupMode, CriuSettings};
 use corten::plan::namespaces::NsKind;
-use tokio::task::spawn_local;
 
-use super::{Pod, watch};
+use super::Pod;
 use crate::driver::CheckpointWish;
 use crate::process::ProcessPhase;
 use crate::record::ShimRecord;
@@ -52,18 +50,7 @@ impl Pod {
             Ok(made)
         });
         let made = restored.await.inspect_err(|_| task.init.give_up())?;
-        let pidfd = task.init.born(made.pid, made.pidfd);
-        match prepared.start(made.console) {
-            Ok(streams) => drop(task.init.streams.replace(Some(streams))),
-            Err(refusal) => log::warn(&format!("container {}: no output: {refusal}", task.id)),
-        }
-        if let Some(group) = made.group {
-            let _ = task.group.set(Arc::new(group));
-        }
-        task.oom.replace(made.oom);
-        spawn_local(self.clone().watch_oom(task.clone()));
-        spawn_local(watch::init(self.clone(), task.clone(), pidfd));
-        Ok(made.pid)
+        Ok(self.init_lives(task, prepared, made))
     }
 }
 

@@ -116,20 +116,32 @@ impl Pod {
         Done { made, driver, own_pids }: Done,
     ) -> Result<CreateTaskResponse> {
         let init = TaskProcess::new(String::new(), wanted);
-        let pidfd = init.born(made.pid, made.pidfd);
-        match prepared.start(made.console) {
-            Ok(streams) => drop(init.streams.replace(Some(streams))),
-            Err(refusal) => log::warn(&format!("container {}: no output: {refusal}", request.id)),
-        }
         let task = new_task(request, bundle, owner, init, driver, own_pids);
+        let pid = self.init_lives(&task, prepared, made);
+        // Whoever watches it comes to that only once this is told: nothing is awaited in between.
+        self.tell_created(request, &task);
+        Ok(CreateTaskResponse { pid: pid as u32, ..Default::default() })
+    }
+
+    /// Init is there, made or restored: its output is moved, and its end and its want of memory are heard of. Returns its pid.
+    pub(super) fn init_lives(
+        self: &Rc<Self>,
+        task: &Rc<Task>,
+        prepared: Prepared,
+        made: LaunchedProcess,
+    ) -> i32 {
+        let pidfd = task.init.born(made.pid, made.pidfd);
+        match prepared.start(made.console) {
+            Ok(streams) => drop(task.init.streams.replace(Some(streams))),
+            Err(refusal) => log::warn(&format!("container {}: no output: {refusal}", task.id)),
+        }
         if let Some(group) = made.group {
             let _ = task.group.set(Arc::new(group));
         }
         task.oom.replace(made.oom);
-        self.tell_created(request, &task);
         spawn_local(self.clone().watch_oom(task.clone()));
-        spawn_local(watch::init(self.clone(), task, pidfd));
-        Ok(CreateTaskResponse { pid: made.pid as u32, ..Default::default() })
+        spawn_local(watch::init(self.clone(), task.clone(), pidfd));
+        made.pid
     }
 
     /// There is a container of which nothing is there yet: `Start` restores it.
