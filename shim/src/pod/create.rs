@@ -65,6 +65,10 @@ impl Pod {
         }
     }
 
+    fn is_given_up(&self, id: &str) -> bool {
+        self.taken.borrow().get(id) == Some(&true)
+    }
+
     async fn create_taken(self: &Rc<Self>, request: &CreateTaskRequest) -> Result<CreateTaskResponse> {
         let options = Options::read(request.options.as_ref())?;
         let bundle = PathBuf::from(&request.bundle);
@@ -96,10 +100,18 @@ impl Pod {
         if !request.checkpoint.is_empty() {
             let images = PathBuf::from(&request.checkpoint);
             let begun = threads::run(move || begin(wish, &namespace, server, &rootfs)).await?;
+            if self.is_given_up(&request.id) {
+                let unmount = move || {
+                    mounts::unmount_all(&begun.point);
+                    Ok(())
+                };
+                threads::run(unmount).await?;
+                return Err(given_up(&request.id));
+            }
             return Ok(self.await_restore(request, wanted, owner, bundle, prepared, begun, images));
         }
         let done = threads::run(move || make(wish, &namespace, server, &rootfs)).await?;
-        if self.taken.borrow().get(&request.id) == Some(&true) {
+        if self.is_given_up(&request.id) {
             return Err(self.undone(request, &bundle, done).await);
         }
         self.register(request, wanted, owner, bundle, prepared, done)
@@ -188,8 +200,12 @@ impl Pod {
             log::warn(&format!("container {}: its create was given up: {refusal}", request.id));
         }
         self.reaper.kill(made.pidfd, made.pid).await;
-        Refusal::state(format!("the create of container {} was given up by its client", request.id))
+        given_up(&request.id)
     }
+}
+
+fn given_up(id: &str) -> Refusal {
+    Refusal::state(format!("the create of container {id} was given up by its client"))
 }
 
 fn new_task(

@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("given-up/create-that-fails", |t| create(t, 1)).runc(waits),
         case("given-up/create-that-succeeds", |t| create(t, 0)).runc(waits),
+        case("given-up/create-from-a-checkpoint", from_checkpoint).runc(waits),
         case("given-up/shim-without-client", shim_without_client).takes(120.0).runc("stays for ever"),
     ]
 }
@@ -48,6 +49,29 @@ fn create(t: &Test, code: i32) -> Verdict {
     task.shim.call("Shutdown", &Message::new().text(1, &b.id))?;
     std::thread::sleep(Duration::from_millis(50));
     check!(create.is_open(), "Create was answered while its hook runs");
+    fs::write(&go, "")?;
+    d.is_gone(&task.shim)?;
+    check!(create.within(5.0).is_err(), "Create succeeded for a client that had given it up");
+    same("events", d.events.story(&b.id), Vec::<String>::new())?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+/// Such a create makes no container yet; it mounts the rootfs, which takes as long as its helper does.
+fn from_checkpoint(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (begun, go) = (t.path("begun"), t.path("go"));
+    let wait = format!("touch {}; until [ -e {} ]; do sleep 0.02; done", begun.display(), go.display());
+    super::layers::helper(&d, &format!("{wait}; exec mount --bind \"$1\" \"$2\""))?;
+    let b = d.bundle("forever")?;
+    b.write()?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let mount = Message::new().text(1, "fuse3.slow").text(2, &d.rootfs.to_string_lossy());
+    let request = task.create_request(&b, &Io::null(), &[mount], &d.options()).text(8, &t.file("images"));
+    let create = task.shim.begin("Create", &request);
+    t.until(|| "the helper".into(), || Ok(begun.exists().then_some(())))?;
+    fails("Delete meanwhile", task.delete(""), &[NOT_FOUND], "not found|not created")?;
+    task.shim.call("Shutdown", &Message::new().text(1, &b.id))?;
     fs::write(&go, "")?;
     d.is_gone(&task.shim)?;
     check!(create.within(5.0).is_err(), "Create succeeded for a client that had given it up");

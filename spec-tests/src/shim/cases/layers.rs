@@ -82,7 +82,7 @@ fn loop_of_nothing(t: &Test) -> Verdict {
 }
 
 /// Puts a helper of ours, which does `last`, before all others.
-fn helper(d: &Daemon, last: &str) -> Result<String, Trouble> {
+pub(super) fn helper(d: &Daemon, last: &str) -> Result<String, Trouble> {
     let (dir, log) = (d.t.path("helpers"), d.t.file("helper-arguments"));
     fs::create_dir(&dir)?;
     for name in ["mount.fuse", "mount.fuse3"] {
