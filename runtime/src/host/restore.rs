@@ -24,8 +24,9 @@ use crate::criu::images::RestoreImages;
 use crate::criu::{CriuOptions, CriuProcess, CriuSetup, INHERITED, RequestKind};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::Plan;
+use crate::plan::namespaces::NsKind;
 use crate::program::{MountPoint, RestorePoint, RestoreSources};
-use crate::sys::spawn::{MountView, ViewMount};
+use crate::sys::spawn::{MountView, ViewMount, ViewOverlay};
 
 /// CRIU's log of a restore.
 pub(crate) const LOG: &str = "restore.log";
@@ -76,7 +77,8 @@ impl Walk<'_> {
             return Err(Error::new(Kind::Invalid, "internal error: nothing to restore"));
         };
         let mut options = given.options.clone();
-        let (view, names) = self.view(wanted, given, dir.path())?;
+        let private = !plan.namespaces.has(NsKind::User);
+        let (view, names) = self.view(wanted, given, dir.path(), private)?;
         let base = dir.path().to_string_lossy();
         options.root(&format!("{base}/{ROOT}"));
         for (name, path) in external_mounts(wanted, &names, &base, given) {
@@ -103,7 +105,7 @@ impl Walk<'_> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(&*path, flags, Mode::empty()).call(|| format!("open({path})"))
         };
-        let (images, work) = (seen(IMAGES)?, seen(WORK)?);
+        let (images, work) = (seen(if private { IMAGES } else { SHOWN })?, seen(WORK)?);
         options.images_dir(images.as_fd());
         options.work_dir(work.as_fd());
         let pidfd = criu.pidfd()?;
@@ -128,6 +130,7 @@ impl Walk<'_> {
         wanted: &RestoreSources,
         given: &Restoration,
         base: &Path,
+        private: bool,
     ) -> Result<(MountView, Vec<(String, String)>)> {
         let mut mounts = Vec::new();
         let mut names = Vec::new();
@@ -158,8 +161,12 @@ impl Walk<'_> {
             let name = CString::new(name).unwrap_or_default();
             mounts.push(ViewMount { mount: copy, name, is_directory: true, private: true });
         }
-        let base = CString::new(base.as_os_str().as_bytes()).unwrap_or_default();
-        Ok((MountView { base, mounts }, names))
+        let mut view = match private {
+            true => MountView { cover: c_string(base), mode: 0o700, ..MountView::default() },
+            false => visible_view(base)?,
+        };
+        view.mounts = mounts;
+        Ok((view, names))
     }
 
     /// Goes on from where CRIU waits until it waits at `point`.
@@ -269,6 +276,41 @@ fn no_restore() -> Error {
 const ROOT: &str = "root";
 const IMAGES: &str = "images";
 const WORK: &str = "work";
+/// The images as everybody may see them.
+const SHOWN: &str = "shown";
+const UPPER: &str = "upper";
+const SCRATCH: &str = "scratch";
+
+fn c_string(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+/// A view that a user namespace's root may look into: CRIU does part of its work as that one. The tmpfs covers the first directory on
+/// the way to `base` that is not open to everybody, and the images, which root alone may read, are shown by an overlay: as the
+/// host's root, without any capability here, CRIU looks into them, too, so that an id-mapped copy does not do.
+fn visible_view(base: &Path) -> Result<MountView> {
+    let mut cover = base;
+    let ancestors: Vec<&Path> = base.ancestors().collect();
+    for dir in ancestors.into_iter().rev() {
+        let mode = rustix::fs::stat(dir).call(|| format!("stat({})", dir.display()))?.st_mode;
+        if mode & 0o001 == 0 {
+            cover = dir;
+            break;
+        }
+    }
+    let rest = base.strip_prefix(cover).unwrap_or(Path::new(""));
+    let dirs = rest.components().map(|part| c_string(Path::new(part.as_os_str()))).collect();
+    let options = format!("lowerdir={IMAGES},upperdir={UPPER},workdir={SCRATCH}");
+    let name = |text: &str| CString::new(text).unwrap_or_default();
+    let overlay = ViewOverlay {
+        name: name(SHOWN),
+        upper: name(UPPER),
+        scratch: name(SCRATCH),
+        options: name(&options),
+    };
+    let mounts = Vec::new();
+    Ok(MountView { cover: c_string(cover), mode: 0o755, dirs, mounts, overlay: Some(overlay) })
+}
 
 /// Where CRIU finds what the images do not hold: what the configuration has, and what lies below that.
 fn external_mounts(

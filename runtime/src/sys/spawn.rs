@@ -72,11 +72,31 @@ pub(crate) fn begin_afresh(command: &mut Command) {
 }
 
 /// What a program finds in a mount namespace of its own, which is gone when it has ended.
+#[derive(Default)]
 pub struct MountView {
     /// A directory that a new tmpfs covers there.
-    pub base: CString,
-    /// What is attached in it.
+    pub cover: CString,
+    /// Who may look into it, and into what is made in it (an octal mode).
+    pub mode: u32,
+    /// Directories that are made in it, each after what it lies in. The last one is where the mounts are; without one, the cover.
+    pub dirs: Vec<CString>,
+    /// What is attached there.
     pub mounts: Vec<ViewMount>,
+    /// An overlay of what was attached.
+    pub overlay: Option<ViewOverlay>,
+}
+
+/// A directory of a [`MountView`] with the contents of another, and with the view's mode: whoever may look into the view may look into
+/// it. What is written to it is gone with the view.
+pub struct ViewOverlay {
+    /// Its name.
+    pub name: CString,
+    /// The name of an empty directory that is made for what is written.
+    pub upper: CString,
+    /// The name of an empty directory that is made for overlayfs.
+    pub scratch: CString,
+    /// What overlayfs is told, by names as above (Documentation/filesystems/overlayfs.rst).
+    pub options: CString,
 }
 
 /// One mount of a [`MountView`].
@@ -105,10 +125,20 @@ pub fn in_mount_view(command: &mut Command, view: MountView) {
             let none = std::ptr::null();
             let slaves = libc::MS_SLAVE | libc::MS_REC;
             done(libc::c_long::from(libc::mount(none, c"/".as_ptr(), none, slaves, none.cast())))?;
-            let (tmpfs, base) = (c"tmpfs".as_ptr(), view.base.as_ptr());
+            let (tmpfs, cover) = (c"tmpfs".as_ptr(), view.cover.as_ptr());
             let flags = libc::MS_NOSUID | libc::MS_NODEV;
-            done(libc::c_long::from(libc::mount(tmpfs, base, tmpfs, flags, c"mode=700".as_ptr().cast())))?;
-            done(libc::c_long::from(libc::chdir(base)))?;
+            done(libc::c_long::from(libc::mount(tmpfs, cover, tmpfs, flags, none.cast())))?;
+            // The process's umask holds for what is made, not for this.
+            done(libc::c_long::from(libc::chmod(cover, view.mode)))?;
+            done(libc::c_long::from(libc::chdir(cover)))?;
+            let make = |name: &CString| {
+                done(libc::c_long::from(libc::mkdir(name.as_ptr(), view.mode)))?;
+                done(libc::c_long::from(libc::chmod(name.as_ptr(), view.mode)))
+            };
+            for dir in &view.dirs {
+                make(dir)?;
+                done(libc::c_long::from(libc::chdir(dir.as_ptr())))?;
+            }
             for ViewMount { mount, name, is_directory, private } in &view.mounts {
                 let made = match is_directory {
                     true => libc::mkdir(name.as_ptr(), 0o700),
@@ -127,6 +157,14 @@ pub fn in_mount_view(command: &mut Command, view: MountView) {
                     let changed = libc::mount(none, name.as_ptr(), none, libc::MS_PRIVATE, none.cast());
                     done(libc::c_long::from(changed))?;
                 }
+            }
+            if let Some(overlay) = &view.overlay {
+                make(&overlay.upper)?;
+                make(&overlay.scratch)?;
+                make(&overlay.name)?;
+                let (kind, name) = (c"overlay".as_ptr(), overlay.name.as_ptr());
+                let options = overlay.options.as_ptr().cast();
+                done(libc::c_long::from(libc::mount(kind, name, kind, flags, options)))?;
             }
             done(libc::c_long::from(libc::chdir(c"/".as_ptr())))
         }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use serde_json::json;
@@ -15,11 +15,12 @@ use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 
+/// Seen with CRIU 4.2.1, natively on v2: mnt: No mapping for the mount of a mask; and v1's groups of all others twice.
+pub(super) const CRUN: Need =
+    Need::NoRuntime("crun", "its restore fails, and makes the groups of others on the host anew");
+
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    // Seen with CRIU 4.2.1, natively on v2: mnt: No mapping for the mount of a mask; and v1's groups of all others twice.
-    const CRUN: Need =
-        Need::NoRuntime("crun", "its restore fails, and makes the groups of others on the host anew");
     let mut all: Vec<Case> = [trips(), kinds(), refused(), images()].into_iter().flatten().collect();
     for case in &mut all {
         case.needs.extend([Need::Criu, Need::Busybox, CRUN]);
@@ -30,7 +31,7 @@ pub fn cases() -> Vec<Case> {
 /// Counts into /count: every tick is one more line.
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >>/count; sleep 0.02; done";
 
-fn counter(t: &Test) -> Result<Bundle, Trouble> {
+pub(super) fn counter(t: &Test) -> Result<Bundle, Trouble> {
     shell(t, COUNT)
 }
 
@@ -53,7 +54,7 @@ fn lines(b: &Bundle) -> usize {
 }
 
 /// Waits until it has counted on.
-fn counts_on(t: &Test, b: &Bundle) -> Verdict {
+pub(super) fn counts_on(t: &Test, b: &Bundle) -> Verdict {
     let before = lines(b);
     t.until(|| "a container that counts".to_owned(), || Ok((lines(b) > before + 2).then_some(())))
 }
@@ -67,13 +68,13 @@ fn lost_nothing(b: &Bundle) -> Verdict {
     Ok(())
 }
 
-fn launched(t: &Test, b: &Bundle) -> Verdict {
+pub(super) fn launched(t: &Test, b: &Bundle) -> Verdict {
     t.launch(b)?;
     counts_on(t, b)
 }
 
 /// `VERB --image-path IMAGES`, both words and options.
-fn checkpoint(t: &Test, b: &Bundle, options: &str) -> Verdict {
+pub(super) fn checkpoint(t: &Test, b: &Bundle, options: &str) -> Verdict {
     try_checkpoint(t, b, options)?.ok()?;
     Ok(())
 }
@@ -227,6 +228,15 @@ fn kinds() -> Vec<Case> {
             let b = counter(t)?.namespace("cgroup", None);
             launched(t, &b)?;
             round(t, &b, "")?;
+            lost_nothing(&b)
+        }),
+        case("checkpoint/user-namespace", |t| {
+            let b = counter(t)?.user_namespace();
+            fs::set_permissions(b.rootfs(""), fs::Permissions::from_mode(0o777))?;
+            launched(t, &b)?;
+            round(t, &b, "")?;
+            t.exec(&b, "", "/bin/touch /made")?.ok()?;
+            same("who an exec is on the host", fs::metadata(b.rootfs("made"))?.uid(), 100_000)?;
             lost_nothing(&b)
         }),
         case("checkpoint/network-of-the-host", |t| {
