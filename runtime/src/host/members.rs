@@ -25,19 +25,55 @@ pub(crate) fn in_pid_namespace_of(init: i32) -> Result<Vec<i32>> {
             format!("{text}: its processes cannot be told from others"),
         ));
     }
-    let entries = std::fs::read_dir("/proc").call(|| "open(/proc)")?;
+    let all = every_process()?;
     let mut inside: HashMap<i32, bool> = HashMap::new();
-    let mut parents: HashMap<i32, i32> = HashMap::new();
-    for entry in entries {
-        let name = entry.call(|| "read(/proc)")?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+    for pid in &all {
         let path = format!("/proc/{pid}/ns/pid");
         let own = visible(namespace(&path).call(|| format!("stat({path})")))?;
-        inside.insert(pid, own == Some(theirs));
-        let parent = visible(Stat::of(pid))?.and_then(|stat| stat.field(4));
-        parents.extend(parent.map(|parent| (pid, parent)));
+        inside.insert(*pid, own == Some(theirs));
     }
-    Ok(belonging(&inside, &parents))
+    Ok(belonging(&inside, &ParentTable::of(&all)?))
+}
+
+/// The pids that procfs lists.
+///
+/// # Errors
+/// Those of reading it.
+pub(crate) fn every_process() -> Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").call(|| "open(/proc)")? {
+        let name = entry.call(|| "read(/proc)")?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Who is whose parent. They are read one after the other, so pids that were given anew meanwhile may stand in a ring.
+pub(crate) struct ParentTable(HashMap<i32, i32>);
+
+impl ParentTable {
+    /// Of these; without those that have ended or are none of ours to look at.
+    ///
+    /// # Errors
+    /// Any other error of reading /proc/PID/stat.
+    pub(crate) fn of(pids: &[i32]) -> Result<ParentTable> {
+        let mut parents = HashMap::new();
+        for pid in pids {
+            let parent = visible(Stat::of(*pid))?.and_then(|stat| stat.field(4));
+            parents.extend(parent.map(|parent| (*pid, parent)));
+        }
+        Ok(ParentTable(parents))
+    }
+
+    /// Whether anything is known of it.
+    pub(crate) fn has(&self, pid: i32) -> bool {
+        self.0.contains_key(&pid)
+    }
+
+    /// The process itself and its ancestors: no line of them is longer than there are processes.
+    pub(crate) fn ancestry(&self, pid: i32) -> impl Iterator<Item = i32> {
+        std::iter::successors(Some(pid), |pid| self.0.get(pid).copied()).take(self.0.len() + 1)
+    }
 }
 
 /// What is told of a process; `None` if it has ended, or is none of ours to look at. Any other error is neither.
@@ -53,13 +89,8 @@ fn visible<T>(told: Result<T>) -> Result<Option<T>> {
 }
 
 /// Those that are inside, or descend from one that is: a process of a namespace below does. Ascending.
-fn belonging(inside: &HashMap<i32, bool>, parents: &HashMap<i32, i32>) -> Vec<i32> {
-    // One after the other they were read, so pids that were given anew meanwhile may stand in a ring: no line of
-    // ancestors is longer than there are processes.
-    let belongs = |pid: i32| {
-        let ancestors = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
-        ancestors.take(parents.len() + 1).any(|pid| inside.get(&pid) == Some(&true))
-    };
+fn belonging(inside: &HashMap<i32, bool>, parents: &ParentTable) -> Vec<i32> {
+    let belongs = |pid: i32| parents.ancestry(pid).any(|pid| inside.get(&pid) == Some(&true));
     let mut found: Vec<i32> = inside.keys().copied().filter(|pid| belongs(*pid)).collect();
     found.sort_unstable();
     found
@@ -79,9 +110,9 @@ mod tests {
         let inside = [(1, false), (5, true), (6, false), (7, false), (8, false), (9, false), (10, false)];
         // 5 is the container's, 6 and 7 below it; 8 and 9 each other's parent; 10's parent is not known.
         let parents = [(1, 0), (5, 1), (6, 5), (7, 6), (8, 9), (9, 8), (10, 77)];
-        assert_eq!(belonging(&inside.into(), &parents.into()), [5, 6, 7]);
+        assert_eq!(belonging(&inside.into(), &ParentTable(parents.into())), [5, 6, 7]);
         // A ring through one of the container's, and one process that is its own parent.
         let parents = [(5, 9), (9, 5), (8, 8)];
-        assert_eq!(belonging(&inside.into(), &parents.into()), [5, 9]);
+        assert_eq!(belonging(&inside.into(), &ParentTable(parents.into())), [5, 9]);
     }
 }

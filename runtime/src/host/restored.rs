@@ -8,11 +8,11 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use super::members::{ParentTable, every_process};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
-use crate::procfs::Stat;
 
 /// linux/capability.h
 const CAP_SETGID: u32 = 6;
@@ -23,7 +23,10 @@ const CAP_SETUID: u32 = 7;
 /// # Errors
 /// `Kind::Invalid` with the first process that may do more, and what.
 pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
-    for pid in descendants(init)? {
+    let all = every_process()?;
+    let parents = ParentTable::of(&all)?;
+    let descends = |pid: &i32| parents.ancestry(*pid).any(|pid| pid == init);
+    for pid in all.into_iter().filter(descends) {
         let path = format!("/proc/{pid}/status");
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -41,28 +44,6 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Every process of which `init` is an ancestor, and itself.
-fn descendants(init: i32) -> Result<Vec<i32>> {
-    let entries = std::fs::read_dir("/proc").call(|| "open(/proc)")?;
-    let mut parents = Vec::new();
-    for entry in entries {
-        let name = entry.call(|| "read(/proc)")?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        match Stat::of(pid) {
-            Ok(stat) => parents.push((pid, stat.field::<i32>(4).unwrap_or_default())),
-            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let mut found = vec![init];
-    let mut next = 0;
-    while let Some(parent) = found.get(next).copied() {
-        next += 1;
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-    }
-    Ok(found)
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {

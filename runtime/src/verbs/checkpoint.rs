@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +16,7 @@ use crate::criu::images::{self, About};
 use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuSetup, RequestKind};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::Facts;
+use crate::host::members::ParentTable;
 use crate::host::permitted;
 use crate::host::restore::MASK;
 use crate::plan::external::namespace_key;
@@ -332,26 +332,12 @@ fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Opt
 
 /// CRIU dumps init and what descends from it. A process that an exec brought in does not, and would make it fail in the middle.
 fn refuse_strangers(init: i32, pids: &[i32]) -> Result<()> {
-    let mut parents = HashMap::new();
-    let mut names = HashMap::new();
-    for pid in pids {
-        match Stat::of(*pid) {
-            Ok(stat) => {
-                parents.insert(*pid, stat.field::<i32>(4).unwrap_or_default());
-                names.insert(*pid, stat.name().to_owned());
-            }
-            // It has ended.
-            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let descends = |pid: i32| {
-        let line = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
-        line.take(parents.len() + 1).any(|pid| pid == init)
-    };
-    match pids.iter().find(|pid| names.contains_key(*pid) && !descends(**pid)) {
+    let parents = ParentTable::of(pids)?;
+    let descends = |pid: i32| parents.ancestry(pid).any(|pid| pid == init);
+    match pids.iter().find(|pid| parents.has(**pid) && !descends(**pid)) {
         Some(stranger) => {
-            let name = crate::error::printable(&names[stranger]).into_owned();
+            let name = Stat::of(*stranger).map(|stat| stat.name().to_owned()).unwrap_or_default();
+            let name = crate::error::printable(&name);
             let text = format!(
                 "process {stranger} ({name}) was brought in by an exec and does not descend from the container's init: it cannot be checkpointed"
             );
