@@ -10,7 +10,7 @@ use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +18,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
 };
 
 use super::messages::{self, CriuFeature, CriuOptions, CriuResponse, RequestKind};
@@ -90,6 +93,8 @@ impl CriuProcess {
                 None
             }
             None => {
+                // So that what it has started can be ended after it; nothing that it restores has to do with it.
+                command.process_group(0);
                 let memfd = rustix::fs::memfd_create("criu", MemfdFlags::CLOEXEC).call(|| "memfd_create")?;
                 let file = std::fs::File::from(memfd);
                 command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -195,8 +200,10 @@ impl CriuProcess {
 
     /// How it ended, and what it complained about, added to what we saw of it.
     fn death(&mut self, seen: Error) -> Error {
-        let ended = match self.child.try_wait() {
-            Ok(Some(status)) => match (status.code(), status.signal()) {
+        // It is not waited for here: its number is still needed.
+        let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = match waitid(WaitId::Pid(Pid::from_child(&self.child)), how) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("criu (exit code {code})"),
                 (None, signal) => format!("criu (killed by signal {})", signal.unwrap_or_default()),
             },
@@ -230,7 +237,27 @@ impl CriuProcess {
 
     fn close_and_wait(&mut self) -> Result<()> {
         self.socket.take();
+        if self.complaints.is_some() {
+            self.end_helpers()?;
+        }
         self.child.wait().map(drop).call(|| "wait(criu)")
+    }
+
+    /// Ends the processes that a dump's CRIU has left behind, which it does only if it was killed. It leads their process group,
+    /// whose number is nobody else's until it is waited for.
+    fn end_helpers(&self) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        loop {
+            match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                Err(rustix::io::Errno::INTR) => {}
+                // Waited for already.
+                Err(rustix::io::Errno::CHILD) => return Ok(()),
+                other => break other.map(drop).call(|| "waitid(criu)")?,
+            }
+        }
+        // ESRCH: there are none.
+        let _ = kill_process_group(pid, Signal::KILL);
+        Ok(())
     }
 
     /// Its process, for whoever must be able to end it.
@@ -238,8 +265,7 @@ impl CriuProcess {
     /// # Errors
     /// Those of pidfd_open(2).
     pub(crate) fn pidfd(&self) -> Result<OwnedFd> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).call(|| "pidfd_open(criu)")
+        pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).call(|| "pidfd_open(criu)")
     }
 }
 

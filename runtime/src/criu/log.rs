@@ -31,6 +31,26 @@ pub(crate) fn complaints(dir: BorrowedFd<'_>, name: &str) -> Option<String> {
     quoted(&String::from_utf8_lossy(&bytes))
 }
 
+/// The names by which CRIU called its runs in this log: its own, and on a restore that of the dump (CRIU 4).
+pub(crate) fn run_ids(dir: BorrowedFd<'_>, name: &str) -> Vec<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(dir, name, flags, Mode::empty()) else { return Vec::new() };
+    let file = std::fs::File::from(file);
+    let mut bytes = Vec::new();
+    let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
+    if !is_file || file.take(KEPT).read_to_end(&mut bytes).is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    text.lines().filter_map(run_id).collect()
+}
+
+fn run_id(line: &str) -> Option<String> {
+    let id = line.split_once("run id = ")?.1.trim();
+    let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    (!id.is_empty() && id.len() <= 64 && id.bytes().all(is_id)).then(|| id.to_owned())
+}
+
 fn quoted(text: &str) -> Option<String> {
     let complaint = |line: &'_ str| -> Option<String> {
         let at = line.find("Error (")?;

@@ -29,4 +29,4 @@ pub(crate) fn explain(error: Error, program: &Path, logs: BorrowedFd<'_>, name: 
     }
 }
 
-pub(crate) use messages::{CriuFeature, CriuOptions, RequestKind};
+pub(crate) use messages::{CriuFeature, CriuOptions, CriuResponse, RequestKind};

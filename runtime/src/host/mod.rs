@@ -21,6 +21,7 @@ pub(crate) mod members;
 mod mount_points;
 mod netdev;
 mod netlink;
+pub(crate) mod network_lock;
 pub mod notify;
 pub(crate) mod own_mount;
 pub(crate) mod permitted;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! As much of rtnetlink(7) as moving a network device takes: finding links, changing them, copying addresses.
+//! As much of rtnetlink(7) as moving a network device takes: finding links, changing them, copying addresses. And the way by which
+//! nftables is spoken to.
 //! A message is bytes in the machine's order; what comes back is read with bounds checked, and never believed further.
 
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Result};
+use crate::sys::ns::in_network_namespace;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -18,7 +19,8 @@ const RTM_GETADDR: u16 = 22;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+/// The message wants an answer, also when all is well.
+pub(super) const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE_EXCL: u16 = 0x600;
 const IFLA_IFNAME: u16 = 3;
@@ -39,7 +41,7 @@ const LINK: usize = 16;
 /// struct ifaddrmsg.
 const ADDRESS: usize = 8;
 
-/// A routing socket; it stays in the network namespace in which it was opened.
+/// A socket; it stays in the network namespace in which it was opened.
 pub(super) struct Netlink(OwnedFd);
 
 /// A network device.
@@ -69,15 +71,16 @@ impl Netlink {
 
     /// In another one: a thread enters it and comes back with the socket.
     pub(super) fn open_in(namespace: BorrowedFd<'_>) -> Result<Netlink> {
-        let enter = || {
-            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-                .call(|| "setns(network)")?;
-            Netlink::open()
-        };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, enter).call(|| "clone(thread)")?;
-            thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
-        })
+        in_network_namespace(namespace, Netlink::open)
+    }
+
+    /// To nftables of our own network namespace; `None` where the kernel has no such thing.
+    pub(super) fn open_netfilter() -> Result<Option<Netlink>> {
+        let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+        match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(netlink::NETFILTER)) {
+            Err(rustix::io::Errno::PROTONOSUPPORT) => Ok(None),
+            other => other.call(|| "socket(NETLINK_NETFILTER)").map(|socket| Some(Netlink(socket))),
+        }
     }
 
     /// All devices.
@@ -138,13 +141,12 @@ impl Netlink {
 
     /// Asks, and reads answers until the last; each without its head.
     fn talk(&self, kind: u16, flags: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
-        let mut message = Vec::with_capacity(HEAD + body.len());
-        message.extend(((HEAD + body.len()) as u32).to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
-        rustix::net::send(self.0.as_fd(), &message, SendFlags::empty())
+        self.exchange(&message(kind, flags, body))
+    }
+
+    /// Sends messages, of which one wants an answer, and reads answers until the last; each without its head.
+    pub(super) fn exchange(&self, messages: &[u8]) -> Result<Vec<Vec<u8>>, i32> {
+        rustix::net::send(self.0.as_fd(), messages, SendFlags::empty())
             .map_err(|errno| errno.raw_os_error())?;
         let mut answers = Vec::new();
         // The kernel's dumps come in pieces of at most 32 KiB.
@@ -171,6 +173,17 @@ impl Netlink {
     }
 }
 
+/// A message: its head (struct nlmsghdr) and what follows, which is padded already.
+pub(super) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEAD + body.len());
+    message.extend(((HEAD + body.len()) as u32).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    message
+}
+
 fn read_u16(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).map_or(0, |b| u16::from_ne_bytes(b.try_into().unwrap_or_default()))
 }
@@ -187,7 +200,7 @@ fn change(index: u32, flags: u32, mask: u32) -> Vec<u8> {
 }
 
 /// Appends an attribute, padded to four bytes (struct rtattr).
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend((4 + value.len() as u16).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(value);

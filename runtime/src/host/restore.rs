@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::launch::{Child, LaunchPurpose, Walk};
 use super::mount_points;
+use super::network_lock;
 use super::undo::Undo;
 use crate::ask::Stdio;
 use crate::cgroup::{Version, WayIn};
@@ -264,7 +265,19 @@ impl Walk<'_> {
         let killed = killed.and(self.group.as_ref().map_or(Ok(()), |made| {
             if under_way.at.is_some() && self.child.is_some() { made.group.kill() } else { Ok(()) }
         }));
-        killed.and(under_way.criu.end())
+        killed.and(under_way.criu.end()).and(self.unlock_joined())
+    }
+
+    /// A network that it only joined lives on, locked if CRIU died.
+    fn unlock_joined(&self) -> Result<()> {
+        let (Some(given), LaunchPurpose::Create { plan, .. }) = (self.given.restoration, &self.given.purpose)
+        else {
+            return Ok(());
+        };
+        let Some(join) = plan.namespaces.join_of(NsKind::Network) else { return Ok(()) };
+        let namespace = rustix::fs::open(&*join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .call(|| format!("open({})", join.path))?;
+        network_lock::unlock(namespace.as_fd(), &network_lock::tables(given.images.logs(), LOG))
     }
 }
 

@@ -73,21 +73,34 @@ pub(crate) fn new_network() -> Result<OwnedFd> {
     made
 }
 
-/// Brings `lo` up in this network namespace. A thread of its own is in there for that.
+/// Does something in this network namespace. A thread of its own is in there for that; what it starts is in there, too.
+///
+/// # Errors
+/// The errno of setns(2), and those of what is done.
+pub(crate) fn in_network_namespace<T: Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    std::thread::scope(|scope| {
+        let inside = || {
+            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+                .call(|| "setns(network)")?;
+            work()
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, inside).call(|| "clone(thread)")?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
+    })
+}
+
+/// Brings `lo` up in this network namespace.
 ///
 /// # Errors
 /// The errno of setns(2) or ioctl(2).
 pub fn loopback_up_in(namespace: BorrowedFd<'_>) -> Result<()> {
-    std::thread::scope(|scope| {
-        let work = || {
-            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-                .call(|| "setns(network)")?;
-            crate::stage::loopback_up()
-                .map_err(|fault| RawErrno(fault.errno))
-                .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
-        };
-        let thread = std::thread::Builder::new().spawn_scoped(scope, work).call(|| "clone(thread)")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
+    in_network_namespace(namespace, || {
+        crate::stage::loopback_up()
+            .map_err(|fault| RawErrno(fault.errno))
+            .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
     })
 }
 

@@ -13,12 +13,12 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use crate::ask::{Checkpoint, Create, CriuSettings, Home, NetworkLock};
 use crate::container::{Container, Phase};
 use crate::criu::images::{self, About};
-use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuSetup, RequestKind};
+use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuResponse, CriuSetup, RequestKind};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::Facts;
 use crate::host::members::ParentTable;
-use crate::host::permitted;
 use crate::host::restore::MASK;
+use crate::host::{network_lock, permitted};
 use crate::plan::external::namespace_key;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{AnnotationSettings, Plan};
@@ -87,37 +87,59 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         };
         images::note(images.as_fd(), &streams.map(|stream| stream.link), &about).step(|| "--image-path")?;
     }
-    let dumped = dump(&program, &container, ask, &options);
+    let dumped = dump(&program, logs, &container, ask, &options);
     dumped.map_err(|error| explain(error, &program, logs, &container, phase))
 }
 
 /// Asks CRIU, and answers it until it is done.
-fn dump(program: &Path, container: &Container, ask: &Checkpoint, options: &CriuOptions) -> Result<()> {
+fn dump(
+    program: &Path,
+    logs: BorrowedFd<'_>,
+    container: &Container,
+    ask: &Checkpoint,
+    options: &CriuOptions,
+) -> Result<()> {
     let kind = if ask.pre_dump { RequestKind::PreDump } else { RequestKind::Dump };
     let mut criu = CriuProcess::start(program, CriuSetup::default())?;
     let pidfd = criu.pidfd()?;
     // `delete --force` must be able to end what holds the container.
     container.dir.set_hook(Some(&Identity::of(criu.pid(), pidfd.as_fd())?))?;
-    let attended = attend(&mut criu, kind, ask, options);
+    let answer = attend(&mut criu, kind, ask, options);
     let ended = criu.end();
     container.dir.set_hook(None)?;
-    attended.and(ended)
+    match answer {
+        Ok(answer) if answer.success && answer.kind == Some(kind) => ended,
+        Ok(answer) => Err(answer.refusal()),
+        // It is gone without a word, and what it has locked stays locked.
+        Err(error) => {
+            let init = container.state.init.as_ref().map_or(0, |init| init.pid);
+            Err(match network_lock::unlock_of(init, logs, LOG) {
+                Ok(()) => error,
+                // So is the container.
+                Err(also) if matches!(also.errno(), Some(libc::ENOENT | libc::ESRCH)) => error,
+                Err(also) => error.at(format!("and the container's network may still be locked ({also})")),
+            })
+        }
+    }
 }
 
-fn attend(criu: &mut CriuProcess, kind: RequestKind, ask: &Checkpoint, options: &CriuOptions) -> Result<()> {
+/// Its last answer.
+fn attend(
+    criu: &mut CriuProcess,
+    kind: RequestKind,
+    ask: &Checkpoint,
+    options: &CriuOptions,
+) -> Result<CriuResponse> {
     criu.ask(kind, options)?;
     loop {
         let (response, _) = criu.hear()?;
-        match response.kind {
-            Some(RequestKind::Notify) => {
-                if let ("status-ready", Some(status)) = (response.script.as_str(), &ask.status_fd) {
-                    rustix::io::write(status, &[0]).call(|| "write(--status-fd)")?;
-                }
-                criu.go_on()?;
-            }
-            Some(done) if done == kind && response.success => return Ok(()),
-            _ => return Err(response.refusal()),
+        if response.kind != Some(RequestKind::Notify) {
+            return Ok(response);
         }
+        if let ("status-ready", Some(status)) = (response.script.as_str(), &ask.status_fd) {
+            rustix::io::write(status, &[0]).call(|| "write(--status-fd)")?;
+        }
+        criu.go_on()?;
     }
 }
 

@@ -16,6 +16,7 @@ mod cgroup_places;
 mod cgroup_views;
 mod cgroups;
 mod checkpoint;
+mod checkpoint_faults;
 mod cli;
 mod crash;
 mod credentials;
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Case> {
         fields::cases,
         odd::cases,
         checkpoint::cases,
+        checkpoint_faults::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }
