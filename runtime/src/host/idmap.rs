@@ -64,36 +64,48 @@ fn write(path: String, text: String) -> Result<()> {
 /// EPERM without power over it, EINVAL for our own.
 pub(super) fn read_id_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in(namespace)?;
-    let read = |file: &str| {
-        let path = format!("/proc/{pid}/{file}");
-        let text = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
-        Ok(ids::parse(&text))
-    };
-    let maps = read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }));
+    let maps = of_process(pid);
     identity::kill(pidfd.as_fd())?;
     crate::sys::wait::reap(pidfd.as_fd())?;
     maps
 }
 
-/// What config.json says of a namespace that is joined must be so (in runc's words). Lines may be in another order.
+/// The mappings of a process's user namespace, as we see them.
 ///
 /// # Errors
-/// `Kind::Invalid` when they differ.
-pub(super) fn compare(expected: &IdMaps, found: &IdMaps) -> Result<()> {
+/// Those of reading them.
+pub(super) fn of_process(pid: i32) -> Result<IdMaps> {
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        let text = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+        Ok(ids::parse(&text))
+    };
+    read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }))
+}
+
+/// The field of config.json in which these differ. Lines may be in another order.
+pub(super) fn difference(expected: &IdMaps, found: &IdMaps) -> Option<&'static str> {
     let sorted = |lines: &[IdMapping]| {
         let mut lines: Vec<_> = lines.iter().map(|l| (l.container_id, l.host_id, l.size)).collect();
         lines.sort_unstable();
         lines
     };
-    for (ours, theirs, field) in
-        [(&expected.uid, &found.uid, "uidMappings"), (&expected.gid, &found.gid, "gidMappings")]
-    {
-        if sorted(ours) != sorted(theirs) {
+    let kinds = [(&expected.uid, &found.uid, "uidMappings"), (&expected.gid, &found.gid, "gidMappings")];
+    kinds.into_iter().find(|(ours, theirs, _)| sorted(ours) != sorted(theirs)).map(|(.., field)| field)
+}
+
+/// What config.json says of a namespace that is joined must be so (in runc's words).
+///
+/// # Errors
+/// `Kind::Invalid` when they differ.
+pub(super) fn compare(expected: &IdMaps, found: &IdMaps) -> Result<()> {
+    match difference(expected, found) {
+        Some(field) => {
             let text = "user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one";
-            return Err(Error::invalid(format_args!("/linux/{field}"), text));
+            Err(Error::invalid(format_args!("/linux/{field}"), text))
         }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A user namespace with these mappings and nobody in it, for mount_setattr(2).

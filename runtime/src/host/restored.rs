@@ -8,6 +8,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use super::idmap;
 use super::members::{ParentTable, every_process};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
@@ -23,6 +24,13 @@ const CAP_SETUID: u32 = 7;
 /// # Errors
 /// `Kind::Invalid` with the first process that may do more, and what.
 pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
+    // Its ids are the host's that the configuration says, whatever the images say.
+    if let Some(ids) = &plan.ids
+        && let Some(field) = idmap::difference(ids, &idmap::of_process(init)?)
+    {
+        let text = "the checkpoint's user namespace has other mappings";
+        return Err(Error::invalid(format_args!("/linux/{field}"), text));
+    }
     let all = every_process()?;
     let parents = ParentTable::of(&all)?;
     let descends = |pid: &i32| parents.ancestry(*pid).any(|pid| pid == init);

@@ -239,6 +239,19 @@ fn kinds() -> Vec<Case> {
             same("who an exec is on the host", fs::metadata(b.rootfs("made"))?.uid(), 100_000)?;
             lost_nothing(&b)
         }),
+        case("checkpoint/user-namespace-with-other-ids-is-refused", |t| {
+            let b = counter(t)?.user_namespace();
+            fs::set_permissions(b.rootfs(""), fs::Permissions::from_mode(0o777))?;
+            launched(t, &b)?;
+            checkpoint(t, &b, "")?;
+            let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
+            let b = b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+            let done = try_restore(t, &b, "")?;
+            check!(done.code != 0 && done.stderr.contains("user namespace has other mappings"), "{done}");
+            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a container is left");
+            Ok(())
+        })
+        .needs(&[Need::Runtime("corten")]),
         case("checkpoint/network-of-the-host", |t| {
             let b = counter(t)?.without_namespace("network");
             launched(t, &b)?;
