@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+mod children;
 mod keys;
 mod trace;
 
@@ -12,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+pub use children::reaped;
 pub use keys::{revoke, searchable_keyring, session_keyring, session_keyring_label};
 pub use trace::{seize, visit_pid_namespace};
 

@@ -10,19 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use serde_json::Value;
 
 use super::bundle::Bundle;
 use super::case::{Trouble, Verdict};
 use super::done::Done;
 use super::host::Host;
-use super::hostdiff::{Place, Process, Snapshot, all_processes};
+use super::hostdiff::{Place, Snapshot, all_processes};
 use super::report::Report;
 use super::user::as_owner_of;
-use crate::check;
+use crate::{check, sys};
 
 /// The tools of one case.
 pub struct Test {
@@ -347,19 +347,14 @@ impl Drop for Test {
 /// Waits for children that have ended and are not the case's own: their pids and exit codes.
 pub fn reap_orphans(is_own: impl Fn(i32) -> bool) -> Vec<(i32, i32)> {
     // The kernel is asked first whether anybody has ended: looking at all processes costs some 200 system calls, and whoever waits
-    // asks often.
+    // asks often. (EINVAL is an end by a signal that nix has no name for.)
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    if matches!(waitid(Id::All, look), Ok(WaitStatus::StillAlive) | Err(_)) {
+    if matches!(waitid(Id::All, look), Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD)) {
         return Vec::new();
     }
     let this = std::process::id() as i32;
     let ended = all_processes().into_iter().filter(|p| p.zombie && p.parent == this && !is_own(p.pid));
-    let code = |process: Process| match waitpid(Pid::from_raw(process.pid), None) {
-        Ok(WaitStatus::Exited(_, code)) => Some((process.pid, code)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some((process.pid, 128 + signal as i32)),
-        _ => None,
-    };
-    ended.filter_map(code).collect()
+    ended.filter_map(|process| Some((process.pid, sys::reaped(process.pid)?))).collect()
 }
 
 /// Where the output of a detached container goes.

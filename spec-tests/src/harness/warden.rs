@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::case::{Case, Trouble, Verdict};
@@ -125,7 +124,7 @@ fn wait_briefly(mut command: Command) {
 }
 
 fn reap() {
-    while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+    while sys::reaped(-1).is_some() {}
 }
 
 /// The kernel's OOM reaper holds on to what it killed, and so to its keyring, for two seconds; systemd on a slow machine needs

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Waiting for children, whatever they ended by.
+
+/// Takes a child (-1: any) that has ended: its exit code, a signal counts 128 more. Never waits: a process whose first thread has ended
+/// is a zombie to see, and not to be had before its other threads have ended, too.
+pub fn reaped(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: numbers, and a status of this frame.
+    let ended = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } > 0;
+    let code = match libc::WIFSIGNALED(status) {
+        true => 128 + libc::WTERMSIG(status),
+        false => libc::WEXITSTATUS(status),
+    };
+    ended.then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::harness::hostdiff::all_processes;
+    use crate::harness::test::reap_orphans;
+
+    extern "C" fn stay(_: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: no memory is involved.
+        unsafe { libc::pause() }
+    }
+
+    /// A child whose first thread has ended while another stays.
+    fn headless() -> i32 {
+        const STACK: usize = 16384;
+        const SAME: i32 =
+            libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+        let mut stack = vec![0u128; STACK / 16];
+        // SAFETY: the child makes two calls, with a stack of its own copy of the memory; it never returns.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::clone(stay, stack.as_mut_ptr().add(STACK / 16).cast(), SAME, std::ptr::null_mut());
+                libc::syscall(libc::SYS_exit, 0);
+            }
+            pid
+        }
+    }
+
+    fn ended_by(signal: i32) -> i32 {
+        // SAFETY: the child makes calls with numbers only.
+        unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::kill(libc::getpid(), signal);
+                libc::_exit(0);
+            }
+            pid
+        }
+    }
+
+    /// Reaps until `pid` is among what is reaped. Other tests' children are theirs.
+    fn until_reaped(pid: i32) -> i32 {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            match reap_orphans(|other| other != pid).first() {
+                Some((_, code)) => return *code,
+                None => assert!(Instant::now() < end, "{pid} is not reaped"),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn whoever_has_ended_in_part_is_not_waited_for() {
+        let pid = headless();
+        while !all_processes().iter().any(|process| process.pid == pid && process.zombie) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(reap_orphans(|other| other != pid), []);
+        // SAFETY: our own child, which nobody has waited for.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        assert_eq!(until_reaped(pid), 128 + libc::SIGKILL);
+    }
+
+    #[test]
+    fn ends_by_any_signal_are_seen() {
+        for signal in [libc::SIGKILL, libc::SIGRTMIN() + 3] {
+            assert_eq!(until_reaped(ended_by(signal)), 128 + signal);
+        }
+    }
+}
