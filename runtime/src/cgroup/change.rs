@@ -24,6 +24,8 @@ pub struct Change {
     pub resources: Resources,
     /// The groups, and what is written into them, in this order.
     pub plan: GroupPlan,
+    /// What stays as it is, where systemd may write its own way of saying it: with one property it writes a controller's other files.
+    pub kept: Vec<Write>,
     /// Everything that was in force before; `None` if that is not to be had any more (a controller has gone).
     pub before: Option<GroupPlan>,
     /// Whether the meaning of the device rules changes.
@@ -52,10 +54,30 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     let before = GroupPlan::of(record.clone(), before).ok();
     let old = before.as_ref().map(|plan| plan.writes.as_slice()).unwrap_or_default();
     let same = |a: &Write, b: &Write| (&a.file, &a.value, &a.or) == (&b.file, &b.value, &b.or);
-    plan.writes.retain(|write| named.contains(&write.at) || !old.iter().any(|old| same(old, write)));
+    let (writes, kept) = std::mem::take(&mut plan.writes)
+        .into_iter()
+        .partition(|write| named.contains(&write.at) || !old.iter().any(|old| same(old, write)));
+    plan.writes = writes;
+    let kept: Vec<Write> = kept;
+    let kept =
+        kept.into_iter().filter(|kept| record.unit.is_some() && !plan.writes.iter().any(|w| meet(w, kept)));
+    let kept = kept.collect();
     plan.warnings.retain(|(at, _)| named.contains(at));
     let check = check(&resources, ask);
-    Ok(Change { resources, plan, before, devices, check })
+    Ok(Change { resources, plan, kept, before, devices, check })
+}
+
+/// Whether both are values of one file, and of one device where it has a line for each.
+fn meet(a: &Write, b: &Write) -> bool {
+    let files =
+        |write: &Write| [Some(write.file.clone()), write.or.as_ref().map(|(file, _)| (*file).to_owned())];
+    let device = |write: &Write| {
+        let first = write.value.split(' ').next().filter(|word| word.contains(':'));
+        first.map(str::to_owned)
+    };
+    let others = files(b);
+    files(a).iter().flatten().any(|file| others.iter().flatten().any(|other| file == other))
+        && device(a) == device(b)
 }
 
 /// What these resources are to the groups, with the pointers of an update.

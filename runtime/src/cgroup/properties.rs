@@ -251,14 +251,16 @@ pub(super) fn devices(policy: &Policy) -> Vec<Property> {
     properties
 }
 
-/// What is allowed, once for each name: of two entries with one name systemd keeps the accesses of the second only.
+/// What is allowed, once for each name: of two entries with one name systemd keeps the accesses of the second only. Making nodes always
+/// is: systemd's rules hold from the unit's start, ours that refuse nodes come after the container's own (decisions/0038).
 fn allowed(policy: &Policy) -> Vec<Value> {
     let mut entries: Vec<(String, u8)> = Vec::new();
-    for rule in policy.rules.iter().filter(|rule| rule.allow) {
-        let name = device(rule);
+    let rules = policy.rules.iter().filter(|rule| rule.allow).map(|rule| (device(rule), rule.access));
+    let nodes = ["char-*", "block-*"].map(|name| (name.to_owned(), MKNOD));
+    for (name, access) in rules.chain(nodes) {
         match entries.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, access)) => *access |= rule.access,
-            None => entries.push((name, rule.access)),
+            Some((_, known)) => *known |= access,
+            None => entries.push((name, access)),
         }
     }
     let letters = |access: u8| {

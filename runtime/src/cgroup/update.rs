@@ -21,6 +21,8 @@ pub struct Before<'a> {
     group: &'a Group,
     change: &'a Change,
     files: Vec<File<'a>>,
+    /// What systemd must leave as it is.
+    kept: Vec<File<'a>>,
     devices: bool,
 }
 
@@ -45,12 +47,17 @@ impl Group {
         if self.record().version == Version::V2 && !change.plan.writes.is_empty() {
             v2::enable(&change.plan, self.needed(0)?)?;
         }
-        let mut before = Before { group: self, change, files: Vec::new(), devices: false };
+        let mut before = Before { group: self, change, files: Vec::new(), kept: Vec::new(), devices: false };
         for write in &change.plan.writes {
             before.files.extend(self.file_of(write)?);
         }
         match before.write() {
-            Ok(()) => Ok(before),
+            Ok(()) => {
+                // As it is now: idleness, for one, has taken the weight along.
+                let kept = change.kept.iter().filter_map(|write| self.file_of(write).ok().flatten());
+                before.kept = kept.collect();
+                Ok(before)
+            }
             Err(error) => Err(match before.restore() {
                 Ok(()) => error,
                 Err(also) => error.at(format!("and what was there is not back ({also})")),
@@ -111,12 +118,16 @@ impl Group {
 }
 
 impl Before<'_> {
-    /// Writes all of it once more where systemd was told of it, which wrote what it understood.
+    /// Writes all of it once more where systemd was told of it, which wrote what it understood, and brings back what else it changed.
     ///
     /// # Errors
     /// As [`Group::update`], but nothing is taken back.
     pub(crate) fn write_after_systemd(&mut self) -> Result<()> {
-        if self.group.record().unit.is_some() { self.write() } else { Ok(()) }
+        if self.group.record().unit.is_none() {
+            return Ok(());
+        }
+        let written = self.write();
+        written.and(self.kept.iter().map(|file| self.bring_back(file)).fold(Ok(()), Result::and))
     }
 
     /// Takes the change back.

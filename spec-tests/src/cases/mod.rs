@@ -56,6 +56,7 @@ mod shared_mounts;
 mod signals;
 mod systemd;
 mod systemd_trouble;
+mod systemd_updates;
 mod terminal;
 mod update;
 
@@ -95,6 +96,7 @@ pub fn all() -> Vec<Case> {
         forks::cases,
         nested::cases,
         systemd_trouble::cases,
+        systemd_updates::cases,
         rootfs::cases,
         rootless::cases,
         rootless_mounts::cases,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The systemd cgroup driver: units, what systemd believes, what the kernel has, and what is left afterwards.
 //!
-//! Refusals and trouble are in `systemd_trouble`. Run under systemd (`lab/uml --systemd`); there with cgroup v2 only, because systemd has no cgroup v1 any more.
+//! Refusals and trouble are in `systemd_trouble`, updates in `systemd_updates`. Run under systemd (`lab/uml --systemd`); there with cgroup v2 only, because systemd has no cgroup v1 any more.
 
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,8 @@ pub(super) const BELOW: &str = "puts the container into a group `container` belo
 const REMOUNTS: &str = "takes nsdelegate from the host's cgroup2 with its first container";
 
 pub(super) const SYSTEMD: &[Need] = &[Need::File("/run/systemd/private"), Need::CgroupV2];
-const MEMORY: &[Need] = &[Need::File("/run/systemd/private"), Need::CgroupV2, Need::Controller("memory")];
+pub(super) const MEMORY: &[Need] =
+    &[Need::File("/run/systemd/private"), Need::CgroupV2, Need::Controller("memory")];
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -340,6 +341,18 @@ fn limits() -> Vec<Case> {
         })
         .needs(SYSTEMD)
         .crun("does not tell systemd"),
+        case("systemd/devices-whose-nodes-are-refused", |t| {
+            let deny = |kind: &str, access: &str| json!({"allow": false, "type": kind, "access": access});
+            for rules in [json!([deny("c", "m")]), json!([deny("c", "rm"), deny("b", "m")]), json!([deny("c", "")])] {
+                let (b, _) = bundle(t, "ctest.slice")?;
+                let b = b.set("/linux/resources/devices", rules).grants(&["MKNOD"]);
+                let b = b.tries(["mknod /dev/node c 1 3", "stat /dev/null"]);
+                let done = act(t, "run", &b)?;
+                t.compare(&done.ok()?.stdout, &[("mknod /dev/node c 1 3", "EPERM"), ("stat /dev/null", "ok")])?;
+            }
+            Ok(())
+        })
+        .needs(SYSTEMD),
         case("systemd/group-seen-without-a-cgroup-namespace", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             let b = b.without_namespace("cgroup").set("/linux/resources/pids", json!({"limit": 66}));
@@ -426,60 +439,6 @@ fn life() -> Vec<Case> {
             gone(t, &unit)
         })
         .needs(MEMORY),
-        case("systemd/failed-update-changes-nothing", |t| {
-            let (b, unit) = bundle(t, "ctest.slice")?;
-            let b = b.set("/linux/resources/memory", json!({"reservation": 50_331_648}));
-            create(t, &b)?;
-            let group = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit);
-            let values =
-                || ["memory.low", "pids.max", "cpu.max"].map(|file| fs::read_to_string(group.join(file)));
-            let before = values().map(Result::ok);
-            // The last is refused by the kernel: an idle group has no weight.
-            let ask = json!({"pids": {"limit": 60}, "cpu": {"idle": 1, "period": 50_000},
-                "unified": {"memory.low": "1048576", "cpu.weight": "50"}});
-            let file = t.file("ask.json");
-            fs::write(&file, ask.to_string())?;
-            let done = on(t, &format!("update --resources {file} {}", b.id))?;
-            check!(done.code == 1, "{done}");
-            check!(values().map(Result::ok) == before, "{:?} became {:?}", before, values());
-            systemctl(&["daemon-reload"]);
-            check!(values().map(Result::ok) == before, "{:?} became {:?} after a reload", before, values());
-            // Nor does a later one find the period that was never in force.
-            fs::write(&file, json!({"cpu": {"quota": 50_000}}).to_string())?;
-            on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
-            same("cpu.max", fs::read_to_string(group.join("cpu.max"))?.trim(), "50000 100000")
-        })
-        .needs(MEMORY)
-        .runc("stops half way")
-        .crun("stops half way"),
-        case("systemd/idle-ends-for-systemd-too", |t| {
-            let (b, unit) = bundle(t, "ctest.slice")?;
-            create(t, &b)?;
-            let idle = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit).join("cpu.idle");
-            let file = t.file("ask.json");
-            for value in ["1", "0"] {
-                fs::write(&file, format!(r#"{{"cpu":{{"idle":{value}}}}}"#))?;
-                on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
-                systemctl(&["daemon-reload"]);
-                same("cpu.idle", fs::read_to_string(&idle)?.trim(), value)?;
-            }
-            Ok(())
-        })
-        .needs(&[Need::Controller("cpu")])
-        .runc("systemd makes it idle again")
-        .crun(BELOW),
-        case("systemd/a-limits-name-is-later-than-unified", |t| {
-            let (b, unit) = bundle(t, "ctest.slice")?;
-            let b = b.set("/linux/resources/unified", json!({"pids.max": "77"}));
-            create(t, &b)?;
-            let file = t.file("ask.json");
-            fs::write(&file, r#"{"pids":{"limit":20}}"#)?;
-            on(t, &format!("update --resources {file} {}", b.id))?.ok()?;
-            systemctl(&["daemon-reload"]);
-            let group = Path::new("/sys/fs/cgroup/ctest.slice").join(&unit);
-            same("pids.max", fs::read_to_string(group.join("pids.max"))?.trim(), "20")
-        })
-        .needs(&[Need::Controller("pids")]),
         case("systemd/a-failed-unit-is-not-in-the-way", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             // It runs out of time, has failed, and stays.

@@ -57,6 +57,26 @@ fn a_limit_by_its_name_is_later_than_unified() {
 }
 
 #[test]
+fn what_systemd_may_write_in_its_own_way_is_kept() {
+    let unit = crate::cgroup::record::UnitRecord { name: "x.scope".into(), ..Default::default() };
+    let record = Record { unit: Some(unit), ..record(Version::V2) };
+    let kept = |before: &str, ask: &str| {
+        let change = change(&record, &read(before), &read(ask)).unwrap();
+        change.kept.iter().map(|w| format!("{}={}", w.file, w.value)).collect::<Vec<_>>()
+    };
+    let before = r#"{"cpu":{"quota":-1,"period":50000},"pids":{"limit":5}}"#;
+    assert_eq!(kept(before, r#"{"cpu":{"period":50000,"shares":512}}"#), ["cpu.max=max 50000", "pids.max=5"]);
+    // A file that is written is not kept, but for the lines of other devices.
+    assert_eq!(kept(before, r#"{"cpu":{"quota":20000}}"#), ["pids.max=5"]);
+    let rate = |kind: &str, minor: u32| {
+        format!(r#"{{"blockIO":{{"throttle{kind}BpsDevice":[{{"major":8,"minor":{minor},"rate":9}}]}}}}"#)
+    };
+    assert_eq!(kept(&rate("Read", 0), &rate("Write", 0)), [""; 0]);
+    assert_eq!(kept(&rate("Read", 0), &rate("Write", 1)), ["io.max=8:0 rbps=9"]);
+    assert!(changed(Version::V2, before, r#"{"cpu":{"shares":512}}"#).unwrap().kept.is_empty());
+}
+
+#[test]
 fn only_what_differs_or_is_named_is_written() {
     use Version::{V1, V2};
     for (version, before, ask, writes) in [

@@ -163,6 +163,12 @@ fn device_rules() {
         assert!(some[2].contains(entry), "{entry} is not in {}", some[2]);
     }
     assert_eq!(policy(r#"[{"allow":true,"access":"rwm"}]"#), ["auto", ""]);
+    // Our own nodes are made under systemd's rules.
+    let no_nodes =
+        policy(r#"[{"allow":false,"type":"c","access":"m"},{"allow":false,"type":"b","access":""}]"#);
+    for entry in ["char-* m", "block-* m"] {
+        assert!(no_nodes[2].contains(entry), "{entry} is not in {}", no_nodes[2]);
+    }
     // systemd keeps the last entry of a name.
     let twice = policy(
         r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"b","minor":1,"access":"w"},
