@@ -26,7 +26,7 @@ pub fn sentence(program: &Program, step: &Step) -> String {
 /// Where an error happened, in the words of the configuration: `mounts[3] (/proc)`.
 pub fn step_name(program: &Program, index: usize) -> String {
     let Some(step) = program.steps.get(index) else { return "container init".into() };
-    let target = target_before(program, index);
+    let target = target_near(program, index);
     let mut parts = step.at.trim_start_matches('/').split('/');
     let mut place = String::new();
     for part in parts.by_ref() {
@@ -44,15 +44,14 @@ pub fn step_name(program: &Program, index: usize) -> String {
     }
 }
 
-/// The latest target of the same field.
-fn target_before(program: &Program, index: usize) -> Option<String> {
+/// The latest target of the same field, or the one that is still to come: a bind has its flags before it has a place.
+fn target_near(program: &Program, index: usize) -> Option<String> {
     let at = &program.steps.get(index)?.at;
-    let before = program.steps[..=index].iter().rev();
+    let (before, after) = program.steps.split_at(index + 1);
     if at.is_empty() {
-        before.take_while(|other| other.at.is_empty()).find_map(target_of)
-    } else {
-        before.filter(|other| other.at == *at).find_map(target_of)
+        return before.iter().rev().take_while(|other| other.at.is_empty()).find_map(target_of);
     }
+    before.iter().rev().chain(after).filter(|other| other.at == *at).find_map(target_of)
 }
 
 fn target_of(step: &Step) -> Option<String> {
@@ -87,9 +86,10 @@ pub fn operand(program: &Program, index: usize) -> String {
         StageOp::FsSet { key, value, .. } => {
             value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"))
         }
+        StageOp::SetAttr { mount: Ref::Nothing, .. } => "/".into(),
         StageOp::Attach { .. } | StageOp::SetAttr { .. } => {
             let latest = || program.steps[..=index].iter().rev().find_map(target_of);
-            target_before(program, index).or_else(latest).unwrap_or_default()
+            target_near(program, index).or_else(latest).unwrap_or_default()
         }
         StageOp::AttachHost { path, .. } => path.clone(),
         StageOp::Write { path, data, .. } => format!("/proc/{path}, {data}"),

@@ -158,6 +158,16 @@ fn odd() -> Vec<Case> {
             let done = t.run(&b.mount("bind", &from, "/b", &["bind"]))?;
             done.refuses(&["not/there", "no such file or directory"]).map(drop)
         }),
+        case("mounts/a-locked-flag-of-an-inner-bind-names-its-mount", |t| {
+            let b = t.bundle()?.dir("v", 0o755)?.dir("b", 0o755)?.user_namespace();
+            let from = source(&b, "v");
+            // It is set before the mount has a place: the last one that had is another.
+            let done = t.run(&b.mount("bind", &from, "/b", &["bind", "nosuid", "nodiratime"]))?;
+            done.refuses(&["/b", "atime"])?;
+            check!(!done.stderr.contains("(/sys") && !done.stderr.contains("(/dev"), "{done}");
+            Ok(())
+        })
+        .crun("does not lock flags"),
         case("mounts/idmapped-bind-of-an-earlier-mount", |t| {
             let b = volume(t)?;
             let from = source(&b, "v");
