@@ -122,6 +122,9 @@ check-aarch64: ## type-check for aarch64
 bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
 	bench/run --corten $(BIN)/corten $(BENCH)
 
+bench-criu: build ## checkpoint and restore of corten and runc in one run, into docs/benchmarks-criu.md (root)
+	bench/criu --corten $(BIN)/corten --out docs/benchmarks-criu.md
+
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) LAB=$(LAB) .ci/setup lab
