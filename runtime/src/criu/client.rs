@@ -120,7 +120,33 @@ impl CriuProcess {
         self.child.id() as i32
     }
 
-    /// Asks.
+    /// Asks which version it is; it can be asked for more afterwards.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` for one that is too old.
+    pub(crate) fn check_version(&mut self, program: &Path) -> Result<()> {
+        is_new_enough(self.question(&messages::version_request(), "its version")?.version, program)
+    }
+
+    /// Whether kernel and CRIU can do this; it can be asked for more afterwards.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn has_feature(&mut self, feature: CriuFeature) -> Result<bool> {
+        let answer = self.question(&messages::feature_request(feature), "the question for a feature")?;
+        Ok(answer.has(feature))
+    }
+
+    fn question(&mut self, bytes: &[u8], what: &str) -> Result<CriuResponse> {
+        self.send(bytes)?;
+        let answer = self.hear()?.0;
+        if answer.success {
+            return Ok(answer);
+        }
+        Err(Error::new(Kind::Peer, format!("{what} was refused")).at("criu"))
+    }
+
+    /// Asks for its one piece of work.
     ///
     /// # Errors
     /// When it has ended.
@@ -277,41 +303,34 @@ impl Drop for CriuProcess {
     }
 }
 
-/// One question to a CRIU that is started for it.
-fn question(program: &Path, bytes: &[u8], what: &str) -> Result<CriuResponse> {
-    let mut client = CriuProcess::start(program, CriuSetup::default())?;
-    client.send(bytes)?;
-    let response = client.hear()?.0;
-    client.end()?;
-    if !response.success {
-        return Err(Error::new(Kind::Peer, format!("{what} was refused")).at("criu"));
+fn is_new_enough(version: u32, program: &Path) -> Result<()> {
+    if version >= OLDEST {
+        return Ok(());
     }
-    Ok(response)
-}
-
-/// Which version it is, `major * 10000 + minor * 100 + sublevel`.
-///
-/// # Errors
-/// `Kind::Unsupported` for one that is too old.
-pub(crate) fn version(program: &Path) -> Result<u32> {
-    let version = question(program, &messages::request(RequestKind::Version, None), "its version")?.version;
-    if version < OLDEST {
-        let (major, minor) = (version / 10_000, version / 100 % 100);
-        let text = format!("version {major}.{minor} of {} is too old: {INSTALL}", program.display());
-        return Err(Error::new(Kind::Unsupported, text).at("criu"));
-    }
-    Ok(version)
-}
-
-/// Whether kernel and CRIU can do this.
-///
-/// # Errors
-/// When it does not answer.
-pub(crate) fn has_feature(program: &Path, feature: CriuFeature) -> Result<bool> {
-    Ok(question(program, &messages::feature_request(feature), "the question for a feature")?.has(feature))
+    let (major, minor) = (version / 10_000, version / 100 % 100);
+    let text = format!("version {major}.{minor} of {} is too old: {INSTALL}", program.display());
+    Err(Error::new(Kind::Unsupported, text).at("criu"))
 }
 
 /// Whether CRIU finds what it needs of this kernel (`criu check`).
 pub(crate) fn is_content(program: &Path) -> bool {
-    question(program, &messages::request(RequestKind::Check, None), "a check").is_ok()
+    let asked = CriuProcess::start(program, CriuSetup::default()).and_then(|mut criu| {
+        criu.send(&messages::request(RequestKind::Check, None))?;
+        criu.hear()
+    });
+    asked.is_ok_and(|(answer, _)| answer.success)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::is_new_enough;
+
+    #[test]
+    fn an_old_one_is_told_with_what_to_install() {
+        let error = is_new_enough(3_16_01, Path::new("/sbin/criu")).unwrap_err().to_string();
+        assert!(error.contains("version 3.16 of /sbin/criu is too old: install CRIU 3.17"), "{error}");
+        assert!(is_new_enough(3_17_00, Path::new("/sbin/criu")).is_ok());
+    }
 }

@@ -232,10 +232,22 @@ pub(super) fn request(kind: RequestKind, options: Option<&CriuOptions>) -> Vec<u
     request.as_bytes().to_vec()
 }
 
+/// In a request: the connection stays for another one (criu_req.keep_open).
+const KEEP_OPEN: u32 = 4;
+
+/// Asks for the version.
+pub(super) fn version_request() -> Vec<u8> {
+    let mut request = MessageWriter::default();
+    request.int(1, RequestKind::Version as i32);
+    request.number(KEEP_OPEN, 1);
+    request.as_bytes().to_vec()
+}
+
 /// Asks whether these are there.
 pub(super) fn feature_request(feature: CriuFeature) -> Vec<u8> {
     let (mut request, mut features) = (MessageWriter::default(), MessageWriter::default());
     request.int(1, RequestKind::FeatureCheck as i32);
+    request.number(KEEP_OPEN, 1);
     features.number(feature as u32, 1);
     request.message(5, &features);
     request.as_bytes().to_vec()

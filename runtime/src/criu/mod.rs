@@ -18,7 +18,7 @@ mod messages;
 mod pages;
 mod protobuf;
 
-pub(crate) use client::{CriuProcess, CriuSetup, INHERITED, find, has_feature, in_path, version};
+pub(crate) use client::{CriuProcess, CriuSetup, INHERITED, find, in_path};
 /// The error as CRIU's log explains it; or that CRIU does not like this kernel.
 pub(crate) fn explain(error: Error, program: &Path, logs: BorrowedFd<'_>, name: &str) -> Error {
     match log::complaints(logs, name) {

@@ -39,7 +39,7 @@ pub(crate) fn in_pid_namespace_of(init: i32) -> Result<Vec<i32>> {
 ///
 /// # Errors
 /// Those of reading it.
-pub(crate) fn every_process() -> Result<Vec<i32>> {
+fn every_process() -> Result<Vec<i32>> {
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc").call(|| "open(/proc)")? {
         let name = entry.call(|| "read(/proc)")?.file_name();

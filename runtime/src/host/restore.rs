@@ -100,6 +100,7 @@ impl Walk<'_> {
         }
         setup.stdio = Some(null_in_place(stdio, &given.images)?);
         let mut criu = CriuProcess::start(&given.program, setup)?;
+        criu.check_version(&given.program)?;
         // CRIU mounts something below where it is at work: that must be a mount of its own.
         let seen = |name: &str| {
             let path = format!("/proc/{}/root{base}/{name}", criu.pid());

@@ -9,7 +9,6 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::idmap;
-use super::members::{ParentTable, every_process};
 use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
@@ -31,10 +30,7 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         let text = "the checkpoint's user namespace has other mappings";
         return Err(Error::invalid(format_args!("/linux/{field}"), text));
     }
-    let all = every_process()?;
-    let parents = ParentTable::of(&all)?;
-    let descends = |pid: &i32| parents.ancestry(*pid).any(|pid| pid == init);
-    for pid in all.into_iter().filter(descends) {
+    for pid in descendants(init)? {
         let path = format!("/proc/{pid}/status");
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -52,6 +48,27 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A process and all that descend from it, by what their threads say: the list is whole, because none of them runs (proc_pid_task(5);
+/// CRIU needs CONFIG_PROC_CHILDREN itself).
+fn descendants(init: i32) -> Result<Vec<i32>> {
+    let mut found = vec![init];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        let path = format!("/proc/{pid}/task");
+        let threads = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            other => other.call(|| format!("open({path})"))?,
+        };
+        for thread in threads {
+            let path = thread.call(|| format!("read({path})"))?.path().join("children");
+            let children = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
+            found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+    }
+    Ok(found)
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {

@@ -40,6 +40,8 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         return Err(Error::new(Kind::Status, text));
     }
     let program = super::criu_of_host()?;
+    let mut criu = CriuProcess::start(&program, CriuSetup::default())?;
+    criu.check_version(&program)?;
     let init = container.state.init.as_ref().map_or(0, |init| init.pid);
     let plan = plan_again(home, &container)?;
     let pids = container.pids()?;
@@ -48,7 +50,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     let work = ask.criu.work_path.as_deref().map(images::for_dump).transpose().step(|| "--work-path")?;
     let logs = work.as_ref().unwrap_or(&images).as_fd();
     check_room(images.as_fd(), &ask.criu.image_path, &pids)?;
-    check_features(&program, ask)?;
+    check_features(&mut criu, ask)?;
     let mut options = CriuOptions::default();
     options.images_dir(images.as_fd());
     options.work_dir(logs);
@@ -87,20 +89,19 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         };
         images::note(images.as_fd(), &streams.map(|stream| stream.link), &about).step(|| "--image-path")?;
     }
-    let dumped = dump(&program, logs, &container, ask, &options);
+    let dumped = dump(criu, logs, &container, ask, &options);
     dumped.map_err(|error| explain(error, &program, logs, &container, phase))
 }
 
 /// Asks CRIU, and answers it until it is done.
 fn dump(
-    program: &Path,
+    mut criu: CriuProcess,
     logs: BorrowedFd<'_>,
     container: &Container,
     ask: &Checkpoint,
     options: &CriuOptions,
 ) -> Result<()> {
     let kind = if ask.pre_dump { RequestKind::PreDump } else { RequestKind::Dump };
-    let mut criu = CriuProcess::start(program, CriuSetup::default())?;
     let pidfd = criu.pidfd()?;
     // `delete --force` must be able to end what holds the container.
     container.dir.set_hook(Some(&Identity::of(criu.pid(), pidfd.as_fd())?))?;
@@ -230,13 +231,13 @@ fn dump_options(options: &mut CriuOptions, ask: &Checkpoint) {
 }
 
 /// What the kernel must be able to do for this.
-fn check_features(program: &Path, ask: &Checkpoint) -> Result<()> {
+fn check_features(criu: &mut CriuProcess, ask: &Checkpoint) -> Result<()> {
     let wanted = [
         (ask.pre_dump, CriuFeature::MemTrack, "--pre-dump", "to track memory (CONFIG_MEM_SOFT_DIRTY)"),
         (ask.criu.lazy_pages, CriuFeature::LazyPages, "--lazy-pages", "userfaultfd(2)"),
     ];
     for (_, feature, flag, what) in wanted.into_iter().filter(|(asked, ..)| *asked) {
-        if !criu::has_feature(program, feature)? {
+        if !criu.has_feature(feature)? {
             let text = format!("this kernel, or this CRIU, is not able {what}");
             return Err(Error::new(Kind::Unsupported, text).at(flag));
         }
