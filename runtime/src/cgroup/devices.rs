@@ -69,8 +69,8 @@ const fn builtin(kind: Type, major: Option<u32>, minor: Option<u32>, access: u8)
     Rule { devices: Devices { kind, major, minor }, access, allow: true, builtin: true }
 }
 
-/// What every container may use: runc's list.
-const BUILTIN: [Rule; 12] = [
+/// What every container may use: runc's list. Not the host's console: a container's own is a pseudo-terminal.
+const BUILTIN: [Rule; 11] = [
     builtin(Type::Char, None, None, MKNOD),
     builtin(Type::Block, None, None, MKNOD),
     builtin(Type::Char, Some(1), Some(3), RWM),    // null
@@ -79,7 +79,6 @@ const BUILTIN: [Rule; 12] = [
     builtin(Type::Char, Some(1), Some(8), RWM),    // random
     builtin(Type::Char, Some(1), Some(9), RWM),    // urandom
     builtin(Type::Char, Some(5), Some(0), RWM),    // tty
-    builtin(Type::Char, Some(5), Some(1), RWM),    // console
     builtin(Type::Char, Some(5), Some(2), RWM),    // ptmx
     builtin(Type::Char, Some(136), None, RWM),     // pts/*
     builtin(Type::Char, Some(10), Some(200), RWM), // net/tun
@@ -368,7 +367,7 @@ mod tests {
     #[test]
     fn v1_lines() {
         let usual = lines(&[DeviceRule::default(), rule(true, "b", 8, -1, "r")]);
-        assert_eq!((usual.len(), usual.first().unwrap().as_str()), (13, "b 8:* r"));
+        assert_eq!((usual.len(), usual.first().unwrap().as_str()), (12, "b 8:* r"));
         assert!(!lines(&[rule(false, "c", 1, 3, "rw")]).contains(&"c 1:3 rwm".to_owned()));
         let allow = DeviceRule { allow: true, ..DeviceRule::default() };
         assert_eq!(lines(&[allow, rule(false, "c", 10, 229, "rw")]), ["c 10:229 rw"]);

@@ -7,7 +7,7 @@ use super::DeviceRule;
 pub fn model(list: &[DeviceRule], kind: char, major: u32, minor: u32, letter: char) -> bool {
     let builtin = match (kind, major, minor) {
         (_, _, _) if letter == 'm' => true,
-        ('c', 1, 3 | 5 | 7 | 8 | 9) | ('c', 5, 0..=2) | ('c', 136, _) | ('c', 10, 200) => true,
+        ('c', 1, 3 | 5 | 7 | 8 | 9) | ('c', 5, 0 | 2) | ('c', 136, _) | ('c', 10, 200) => true,
         _ => false,
     };
     for rule in list.iter().rev() {

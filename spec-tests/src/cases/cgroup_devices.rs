@@ -92,6 +92,11 @@ fn devices() -> Vec<Case> {
             ];
             t.expect(nodes(t.bundle()?), &table).map(drop)
         }),
+        case("cgroup-devices/not-the-hosts-console", |t| {
+            let table = [("mknod /dev/e c 5 1", "ok"), ("open /dev/e", "EPERM")];
+            t.expect(nodes(t.bundle()?), &table).map(drop)
+        })
+        .crun("has it among its own rules"),
         case("cgroup-devices/allowed-by-rule", |t| {
             let b = nodes(t.bundle()?);
             let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"});
