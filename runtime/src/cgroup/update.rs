@@ -43,6 +43,10 @@ impl Group {
     /// `Kind::Unsupported` for a limit without a file or controller, `Kind::Status` for a limit below the usage where that
     /// is to be checked, `Kind::Os` for a value the kernel refuses. The groups are then as they were.
     pub fn update<'a>(&'a self, change: &'a Change) -> Result<Before<'a>> {
+        self.changed(change).map_err(|error| error.relocated("config.json /linux/resources", "resources "))
+    }
+
+    fn changed<'a>(&'a self, change: &'a Change) -> Result<Before<'a>> {
         self.check_usage(change.check)?;
         if self.record().version == Version::V2 && !change.plan.writes.is_empty() {
             v2::enable(&change.plan, self.needed(0)?)?;

@@ -346,7 +346,11 @@ fn refused() -> Vec<Case> {
         case("update/limits-without-controller", |t| {
             let b = t.bundle()?.set("/linux/resources", json!({})).probe("forever");
             t.launch(&b)?;
-            t.cli(&format!("update --memory 32m {}", b.id))?.refuses(&["memory"]).map(drop)
+            let done = t.cli(&format!("update --memory 32m {}", b.id))?;
+            done.refuses(&["memory"])?;
+            // It is not the configuration's.
+            check!(!done.stderr.contains("config.json"), "{done}");
+            Ok(())
         })
         .needs(&[Need::NoController("memory")]),
     ]
