@@ -201,7 +201,15 @@ fn user_manager(t: &Test) -> Verdict {
     let was = shown("user@1000.service", "ActiveState");
     systemctl(&["start", "user@1000.service"]);
     if was != "active" {
-        t.at_end(|| drop(systemctl(&["stop", "user@1000.service"])));
+        // With its slice, which systemd would take away when it has nothing better to do.
+        t.at_end(|| {
+            drop(systemctl(&[
+                "stop",
+                "user@1000.service",
+                "user-runtime-dir@1000.service",
+                "user-1000.slice",
+            ]))
+        });
     }
     // His runtime directory was mounted after this case got mounts of its own.
     if !Path::new("/proc/1/root/run/user/1000/systemd/private").exists() {
@@ -216,7 +224,7 @@ fn user_manager(t: &Test) -> Verdict {
     let script = format!(
         "set -e; R='{} --root /run/user/1000/{}'; $R --systemd-cgroup create --bundle {} {id}; cat {group}/pids.max; \
          $R start {id}; $R exec -d --pid-file {pid} {id} /probe forever; cat /proc/$(cat {pid})/cgroup; \
-         $R kill {id} KILL; sleep 0.3; $R delete --force {id}; rmdir /run/user/1000/{}; ls -d {group} || echo gone",
+         $R kill {id} KILL; $R delete --force {id}; rmdir /run/user/1000/{}; ls -d {group} || echo gone",
         t.host.runtime.display(),
         t.place.mark,
         b.dir.display(),
