@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test \
-        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-shim lab man \
+        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim lab man \
         completions install uninstall clean
 
 help: ## this list
