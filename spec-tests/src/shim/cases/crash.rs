@@ -17,12 +17,14 @@ use serde_json::json;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::host::Need;
 use crate::harness::pace::within;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
 use crate::shim::procs;
 use crate::shim::task::{Io, RUNNING, Shim, Task};
+use crate::shim::wire::Message;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -36,6 +38,14 @@ pub fn cases() -> Vec<Case> {
             .runc("does not record the status"),
         case("crash/create-on-a-full-disk", create_on_a_full_disk),
         case("crash/shim-killed-at-any-moment", shim_killed_at_any_moment).takes(120.0).runc(socket),
+        case("crash/shim-killed-in-a-checkpoint", shim_killed_in_a_checkpoint)
+            .takes(240.0)
+            .needs(&[Need::Criu])
+            .runc(socket),
+        case("crash/shim-killed-in-a-restore", shim_killed_in_a_restore)
+            .takes(240.0)
+            .needs(&[Need::Criu])
+            .runc(socket),
         case("crash/pod-killed", pod_killed).runc("its delete knows one container only"),
         case("crash/pod-dying", pod_dying).runc("its delete knows one container only"),
         case("crash/start-beside-a-dead-server", start_beside_a_dead_server)
@@ -199,6 +209,64 @@ fn shim_killed_at_any_moment(t: &Test) -> Verdict {
             within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), Duration::from_secs(2))?;
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+    Ok(())
+}
+
+/// What containerd does after a shim's death; then nothing is there any more, but for what the kernel still takes down.
+fn cleaned_up(d: &Daemon, b: &Bundle, what: &str) -> Verdict {
+    d.delete(b)?;
+    d.t.reap();
+    d.remove(b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
+    let begin = Instant::now();
+    while let Err(trouble) = d.finish() {
+        within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), Duration::from_secs(5))?;
+        d.t.reap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Moments in what takes some 400 ms on a quiet machine.
+fn moments(t: &Test) -> impl Iterator<Item = Duration> {
+    let count = if t.host.long { 50 } else { 5 };
+    (0..count).map(move |n| Duration::from_millis(n * 400 / count))
+}
+
+fn shim_killed_in_a_checkpoint(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    for (n, moment) in moments(t).enumerate() {
+        let (b, task) = d.launch("forever")?;
+        let request = Message::new().text(1, &task.id).text(2, &t.file(&format!("images-{n}")));
+        let asked = task.shim.begin("Checkpoint", &request);
+        std::thread::sleep(moment);
+        kill_shim(&d, &task.shim)?;
+        drop(asked);
+        cleaned_up(&d, &b, &format!("killed {moment:?} into Checkpoint"))?;
+    }
+    Ok(())
+}
+
+fn shim_killed_in_a_restore(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    for moment in moments(t) {
+        let (b, task) = d.launch("forever")?;
+        let images = t.file(&format!("images-{}", moment.as_millis()));
+        let options = Message::new().flag(1, true);
+        let kind = "containerd.runc.v1.CheckpointOptions";
+        let request = Message::new().text(1, &task.id).text(2, &images).any(3, kind, &options.0);
+        task.shim.call("Checkpoint", &request)?;
+        task.exit("")?;
+        task.delete("")?;
+        d.shut_down(&task.shim)?;
+        let task = Task::new(d.shim(&b)?, &b.id);
+        let request = task.create_request(&b, &Io::null(), &d.rootfs(), &d.options()).text(8, &images);
+        task.shim.call("Create", &request)?;
+        let started = task.shim.begin("Start", &Message::new().text(1, &b.id));
+        std::thread::sleep(moment);
+        kill_shim(&d, &task.shim)?;
+        drop(started);
+        cleaned_up(&d, &b, &format!("killed {moment:?} into the Start of a restore"))?;
     }
     Ok(())
 }
