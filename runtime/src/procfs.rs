@@ -171,9 +171,40 @@ impl From<String> for Stat {
     }
 }
 
+/// Whether it waits in the kernel until what it has begun to make executes something (vfork(2), CLONE_VFORK of clone(2); clone3(2) is
+/// taken for it, too: its flags lie in the process's memory). From /proc/PID/syscall, of a task that is stopped or frozen.
+pub(crate) fn waits_for_its_child(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|text| is_vfork(&text))
+}
+
+fn is_vfork(syscall: &str) -> bool {
+    let mut words = syscall.split_whitespace();
+    let number = words.next().and_then(|word| word.parse::<i64>().ok());
+    let flags = words.next().and_then(|word| word.strip_prefix("0x"));
+    let flags = flags.and_then(|word| u64::from_str_radix(word, 16).ok()).unwrap_or_default();
+    match number {
+        #[cfg(target_arch = "x86_64")]
+        Some(libc::SYS_vfork) => true,
+        Some(libc::SYS_clone3) => true,
+        Some(libc::SYS_clone) => flags & libc::CLONE_VFORK as u64 != 0,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_vfork_is_known_by_its_number_and_flags() {
+        let line = |number: libc::c_long, flags: u64| {
+            format!("{number} {flags:#x} 0x0 0x0 0x0 0x0 0x0 0x7ffc 0x7f01\n")
+        };
+        let vfork = libc::CLONE_VFORK as u64;
+        assert!(is_vfork(&line(libc::SYS_clone, vfork | 0x111)) && is_vfork(&line(libc::SYS_clone3, 0x7ffd)));
+        assert!(!is_vfork(&line(libc::SYS_clone, 0x11)) && !is_vfork(&line(libc::SYS_wait4, vfork)));
+        assert!(!is_vfork("running\n") && !is_vfork("-1 0x7ffc 0x7f01\n") && !is_vfork(""));
+    }
 
     #[test]
     fn mounts_are_told_apart_and_their_names_are_plain() {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::pages::PagesNeeded;
@@ -55,6 +55,26 @@ pub(crate) fn for_dump(path: &Path) -> Result<OwnedFd> {
     let dir = open(path)?;
     check(dir.as_fd(), path, 0)?;
     Ok(dir)
+}
+
+/// Removes an earlier dump's pages and their maps: the new one writes over some of them only, and a map of a process that is gone would be
+/// held against pages of another.
+pub(crate) fn remove_pages(dir: BorrowedFd<'_>) -> Result<()> {
+    for entry in Dir::read_from(dir).call(|| "open(images)")? {
+        let entry = entry.call(|| "getdents(images)")?;
+        if let Some(name) = entry.file_name().to_str().ok().filter(|name| holds_pages(name)) {
+            unlinkat(dir, name, AtFlags::empty()).call(|| format!("unlink({name})"))?;
+        }
+    }
+    Ok(())
+}
+
+/// `pages-N.img`, `pagemap-N.img`, `pagemap-shmem-N.img`.
+fn holds_pages(name: &str) -> bool {
+    let number = name.strip_suffix(".img").and_then(|stem| {
+        ["pages-", "pagemap-shmem-", "pagemap-"].iter().find_map(|kind| stem.strip_prefix(kind))
+    });
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Opens the directory for a restore from it.
@@ -302,6 +322,18 @@ mod tests {
 
     /// Found in review: what a directory lists after the link to the dump before was not looked at. Which that is, is the file
     /// system's to say, so each of many names has to be found.
+    #[test]
+    fn only_pages_and_their_maps_are_removed() {
+        for name in ["pages-1.img", "pagemap-17.img", "pagemap-shmem-3.img"] {
+            assert!(super::holds_pages(name), "{name}");
+        }
+        for name in
+            ["pages-.img", "pages-1.img.old", "pages-a.img", "core-1.img", "pagemap-shmem.img", "disk.img"]
+        {
+            assert!(!super::holds_pages(name), "{name}");
+        }
+    }
+
     #[test]
     fn every_image_is_looked_at_whatever_comes_first() {
         let top = std::env::temp_dir().join(format!("corten-images-{}", std::process::id()));

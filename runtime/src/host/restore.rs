@@ -79,8 +79,10 @@ impl Walk<'_> {
         };
         let mut options = given.options.clone();
         let private = !plan.namespaces.has(NsKind::User);
-        let (view, names) = self.view(wanted, given, dir.path(), private)?;
-        let base = dir.path().to_string_lossy();
+        // Through no link: an absolute one would lead out of CRIU's mount namespace, from where it is looked up below.
+        let base = dir.path().canonicalize().call(|| format!("realpath({})", dir.path().display()))?;
+        let (view, names) = self.view(wanted, given, &base, private)?;
+        let base = base.to_string_lossy();
         options.root(&format!("{base}/{ROOT}"));
         for (name, path) in external_mounts(wanted, &names, &base, given) {
             options.external_mount(&name, &path);

@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
@@ -26,6 +27,9 @@ use crate::procfs::{self, Stat};
 use crate::state::{Identity, now};
 
 const LOG: &str = "dump.log";
+/// How often, and how long, a paused container goes on for the sake of a vfork(2).
+const VFORK_TRIES: usize = 50;
+const VFORK_MOMENT: Duration = Duration::from_millis(2);
 
 /// `checkpoint`: writes the images. Unless it is to go on, the container has ended afterwards; it is not deleted.
 ///
@@ -51,6 +55,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     let logs = work.as_ref().unwrap_or(&images).as_fd();
     check_room(images.as_fd(), &ask.criu.image_path, &pids)?;
     check_features(&mut criu, ask)?;
+    images::remove_pages(images.as_fd()).step(|| "--image-path")?;
     let mut options = CriuOptions::default();
     options.images_dir(images.as_fd());
     options.work_dir(logs);
@@ -64,6 +69,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     if phase == Phase::Paused
         && let Some(group) = container.group().freezer()?
     {
+        past_vforks(&container)?;
         options.freeze_cgroup(&group);
     }
     namespaces(&mut options, &plan, init)?;
@@ -144,7 +150,21 @@ fn attend(
     }
 }
 
-/// What the failure means, and the container as it was: CRIU leaves it frozen if it dies meanwhile.
+/// A task that was frozen in vfork(2) cannot be stopped before its child has executed something, which CRIU stops as well: it would wait
+/// ten seconds in vain. So a paused container goes on for a moment until there is none.
+fn past_vforks(container: &Container) -> Result<()> {
+    for _ in 0..VFORK_TRIES {
+        if !container.pids()?.into_iter().any(procfs::waits_for_its_child) {
+            break;
+        }
+        container.group().freeze(false)?;
+        std::thread::sleep(VFORK_MOMENT);
+        container.group().freeze(true)?;
+    }
+    Ok(())
+}
+
+/// What the failure means, and the container as it was: CRIU leaves it frozen if it dies meanwhile, and thawed if it gives up.
 fn explain(
     error: Error,
     program: &Path,
@@ -153,14 +173,15 @@ fn explain(
     before: Phase,
 ) -> Error {
     let error = criu::explain(error, program, logs, LOG);
-    let thawed = match (before, container.group().is_frozen()) {
+    let as_it_was = match (before, container.group().is_frozen()) {
         (Phase::Running, Ok(true)) => container.group().freeze(false),
+        (Phase::Paused, Ok(false)) => container.group().freeze(true),
         (_, Err(error)) => Err(error),
         _ => Ok(()),
     };
-    match thawed {
+    match as_it_was {
         Ok(()) => error,
-        Err(also) => error.at(format!("and the container is still frozen ({also})")),
+        Err(also) => error.at(format!("and the container is not {} as before ({also})", before.name())),
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn counter(t: &Test) -> Result<Bundle, Trouble> {
 }
 
 /// A shell whose streams are the container's own: the caller's are files of the host's here, which neither runc nor crun dumps.
-fn shell(t: &Test, script: &str) -> Result<Bundle, Trouble> {
+pub(super) fn shell(t: &Test, script: &str) -> Result<Bundle, Trouble> {
     printing(t, &format!("exec </dev/null >/dev/null 2>&1; {script}"))
 }
 
@@ -49,7 +49,7 @@ fn printing(t: &Test, script: &str) -> Result<Bundle, Trouble> {
     Ok(b.args(&["/bin/sh", "-c", script]))
 }
 
-fn lines(b: &Bundle) -> usize {
+pub(super) fn lines(b: &Bundle) -> usize {
     fs::read_to_string(b.rootfs("count")).unwrap_or_default().lines().count()
 }
 
@@ -79,7 +79,11 @@ pub(super) fn checkpoint(t: &Test, b: &Bundle, options: &str) -> Verdict {
     Ok(())
 }
 
-fn try_checkpoint(t: &Test, b: &Bundle, options: &str) -> Result<crate::harness::done::Done, Trouble> {
+pub(super) fn try_checkpoint(
+    t: &Test,
+    b: &Bundle,
+    options: &str,
+) -> Result<crate::harness::done::Done, Trouble> {
     t.cli(&format!("checkpoint --image-path {} {options} {}", t.file("images"), b.id))
 }
 
@@ -87,7 +91,7 @@ fn try_restore(t: &Test, b: &Bundle, options: &str) -> Result<crate::harness::do
     t.try_create(&format!("restore --detach --image-path {} {options}", t.file("images")), b)
 }
 
-fn restore(t: &Test, b: &Bundle) -> Verdict {
+pub(super) fn restore(t: &Test, b: &Bundle) -> Verdict {
     try_restore(t, b, "")?.ok()?;
     t.has_status(b, "running")
 }

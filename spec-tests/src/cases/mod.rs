@@ -17,6 +17,7 @@ mod cgroup_views;
 mod cgroups;
 mod checkpoint;
 mod checkpoint_faults;
+mod checkpoint_odd;
 mod cli;
 mod crash;
 mod credentials;
@@ -115,6 +116,7 @@ pub fn all() -> Vec<Case> {
         odd::cases,
         checkpoint::cases,
         checkpoint_faults::cases,
+        checkpoint_odd::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

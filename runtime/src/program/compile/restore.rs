@@ -81,6 +81,10 @@ fn mount_points(plan: &Plan, binds: &Binds, rootfs: usize) -> Vec<MountPoint> {
         }
         mounted.push((&mount.target, bound));
     }
+    // There CRIU puts the old root for a moment. Without it it makes a directory in the root, which that may not allow any more.
+    if plan.rootfs.readonly {
+        points.push(MountPoint { tree: rootfs, path: "/tmp".to_owned(), like: None });
+    }
     points
 }
 

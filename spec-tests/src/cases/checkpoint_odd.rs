@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Checkpoints and restores as engines and new users meet them.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use super::checkpoint::{CRUN, checkpoint, counter, launched, lines, restore, shell, try_checkpoint};
+use crate::check;
+use crate::harness::bundle::Bundle;
+use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::host::Need;
+use crate::harness::test::Test;
+
+/// Pauses it until its shell waits in vfork(2) for a child that has not come further either.
+fn paused_in_a_vfork(t: &Test, b: &Bundle) -> Verdict {
+    let init = t.pid(b)?;
+    let in_vfork = |pid: &str| {
+        // Its number on x86-64.
+        fs::read_to_string(format!("/proc/{pid}/syscall")).is_ok_and(|text| text.starts_with("58 "))
+    };
+    for _ in 0..500 {
+        t.cli(&format!("pause {}", b.id))?.ok()?;
+        let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
+        if in_vfork(&init.to_string()) && children.split_whitespace().all(in_vfork) {
+            return Ok(());
+        }
+        t.cli(&format!("resume {}", b.id))?.ok()?;
+    }
+    Err(Trouble::NotRun("it was never paused in a vfork(2)".to_owned()))
+}
+
+/// Of the chapter `checkpoint`.
+pub fn cases() -> Vec<Case> {
+    let mut all = vec![
+        // Docker's is below /var/run.
+        case("checkpoint/state-root-through-a-link", |t| {
+            let b = counter(t)?;
+            launched(t, &b)?;
+            checkpoint(t, &b, "")?;
+            let before = lines(&b);
+            let link = t.path("linked");
+            symlink(&t.place.root, &link)?;
+            let restore =
+                format!("--root {} restore --detach --image-path {}", link.display(), t.file("images"));
+            t.try_create(&restore, &b)?.ok()?;
+            t.has_status(&b, "running")?;
+            t.until(|| "a container that counts".to_owned(), || Ok((lines(&b) > before + 2).then_some(())))
+        }),
+        // A process that only the first one has holds more memory than any of the second one.
+        case("checkpoint/again-into-the-same-directory", |t| {
+            let large = "(v=$(dd if=/dev/zero bs=1M count=2 2>/dev/null | tr '\\0' x); echo 1 >/count
+                while [ ! -e /go ]; do sleep 0.02; done)";
+            let b = shell(t, &format!("{large}; echo 2 >>/count; while :; do sleep 0.02; done"))?;
+            t.launch(&b)?;
+            t.until(|| "the large process".to_owned(), || Ok((lines(&b) >= 1).then_some(())))?;
+            checkpoint(t, &b, "--leave-running")?;
+            fs::write(b.rootfs("go"), "")?;
+            t.until(|| "its end".to_owned(), || Ok((lines(&b) >= 2).then_some(())))?;
+            checkpoint(t, &b, "")?;
+            restore(t, &b)
+        }),
+        case("checkpoint/read-only-root-without-tmp", |t| {
+            let b = shell(t, "while :; do sleep 0.02; done")?.set("/root/readonly", json!(true));
+            fs::remove_dir(b.rootfs("tmp"))?;
+            t.launch(&b)?;
+            checkpoint(t, &b, "")?;
+            restore(t, &b)?;
+            let done = t.exec(&b, "", "/bin/mkdir /x")?;
+            check!(
+                done.code != 0 && done.stderr.contains("Read-only"),
+                "the root is not read-only: {done:?}"
+            );
+            Ok(())
+        })
+        .runc("CRIU makes no directory in a read-only root"),
+        case("checkpoint/paused-in-a-vfork", |t| {
+            let b = shell(t, "while :; do /bin/busybox true; done")?;
+            t.launch(&b)?;
+            paused_in_a_vfork(t, &b)?;
+            checkpoint(t, &b, "--leave-running")?;
+            t.has_status(&b, "paused")
+        })
+        .runc("at times: CRIU waits ten seconds in vain"),
+        case("checkpoint/fails-while-paused", |t| {
+            // More than CRIU takes of a file without a name.
+            let b = shell(
+                t,
+                "dd if=/dev/zero of=/x bs=1M count=3; exec 3</x; rm /x; echo 1 >/count; sleep 1000",
+            )?;
+            t.launch(&b)?;
+            t.until(|| "the file".to_owned(), || Ok((lines(&b) > 0).then_some(())))?;
+            t.cli(&format!("pause {}", b.id))?.ok()?;
+            check!(try_checkpoint(t, &b, "--leave-running")?.code != 0, "it succeeds");
+            t.has_status(&b, "paused")
+        }),
+    ];
+    for case in &mut all {
+        case.needs.extend([Need::Criu, Need::Busybox, CRUN]);
+    }
+    all
+}
