@@ -38,6 +38,10 @@ pub struct Options {
     pub root: String,
     /// Let systemd manage the groups.
     pub systemd_cgroup: bool,
+    /// Where CRIU keeps its log of a restore.
+    pub criu_work_path: String,
+    /// What is restored, should Create itself name nothing: containerd hands this on as Create's `checkpoint` for runc's type only.
+    pub criu_image_path: String,
 }
 
 impl Options {
@@ -52,6 +56,7 @@ impl Options {
         let name = any.type_url.rsplit('/').next().unwrap_or_default();
         match name {
             "containerd.runc.v1.Options" => Options::of_runc(&any.value),
+            "containerd.linux.runc.CreateOptions" => Options::of_older_type(&any.value),
             name if name.ends_with("runtimeoptions.v1.Options") => Options::of_any_runtime(&any.value),
             other => Err(Refusal::invalid(format!("runtime options of an unknown type {other:?}"))),
         }
@@ -69,7 +74,40 @@ impl Options {
             binary_name: read.binary_name,
             root: read.root,
             systemd_cgroup: read.systemd_cgroup,
+            criu_work_path: read.criu_work_path,
+            criu_image_path: read.criu_image_path,
         })
+    }
+
+    /// `containerd.linux.runc.CreateOptions`: what clients of 1.x send with a checkpoint to any type but runc's. 1 no_pivot_root,
+    /// 8 no_new_keyring, 9 shim_cgroup, 10 io_uid, 11 io_gid, 12 criu_work_path, 13 criu_image_path; 2 to 7 never had an effect on a
+    /// restore.
+    fn of_older_type(bytes: &[u8]) -> Result<Options> {
+        let mut input = CodedInputStream::from_bytes(bytes);
+        let mut options = Options::default();
+        options
+            .read_older(&mut input)
+            .map_err(|error| Refusal::invalid(format!("containerd.linux.runc.CreateOptions: {error}")))?;
+        Ok(options)
+    }
+
+    fn read_older(
+        &mut self,
+        input: &mut CodedInputStream<'_>,
+    ) -> containerd_shim_protos::protobuf::Result<()> {
+        while let Some(tag) = input.read_raw_tag_or_eof()? {
+            match (tag >> 3, tag & 7) {
+                (1, 0) => self.no_pivot_root = input.read_bool()?,
+                (8, 0) => self.no_new_keyring = input.read_bool()?,
+                (9, 2) => self.shim_cgroup = input.read_string()?,
+                (10, 0) => self.io_uid = input.read_uint32()?,
+                (11, 0) => self.io_gid = input.read_uint32()?,
+                (12, 2) => self.criu_work_path = input.read_string()?,
+                (13, 2) => self.criu_image_path = input.read_string()?,
+                _ => containerd_shim_protos::protobuf::rt::skip_field_for_tag(tag, input)?,
+            }
+        }
+        Ok(())
     }
 
     fn of_any_runtime(bytes: &[u8]) -> Result<Options> {
@@ -114,9 +152,10 @@ impl Options {
             "root" => self.root = string(key, value)?,
             "iouid" => self.io_uid = parse_number(key, value)?,
             "iogid" => self.io_gid = parse_number(key, value)?,
+            "criuworkpath" => self.criu_work_path = string(key, value)?,
             // Of runc's options, about CRIU and about how to reach us: nothing of ours depends on them.
-            "criupath" | "criuimagepath" | "criuworkpath" | "taskapiaddress" | "taskapiversion"
-            | "typeurl" | "configpath" | "runtimeroot" => {}
+            "criupath" | "criuimagepath" | "taskapiaddress" | "taskapiversion" | "typeurl" | "configpath"
+            | "runtimeroot" => {}
             _ => return Err(format!("{key:?} is not known")),
         }
         Ok(())
@@ -213,6 +252,10 @@ mod tests {
         }
         let read = of_table("SystemdCgroup = true # yes\nBinaryName=\"/x/runc\"\nio_uid = 1_000\n").unwrap();
         assert_eq!((read.systemd_cgroup, read.io_uid, read.binary_name.as_str()), (true, 1000, "/x/runc"));
+        let older = Options { io_uid: 7, criu_image_path: "/i".into(), ..Options::default() };
+        let bytes = [0x10, 1, 0x50, 7, 0x6a, 2, b'/', b'i'];
+        assert_eq!(Options::read(Some(&any("containerd.linux.runc.CreateOptions", &bytes))), Ok(older));
+        assert!(Options::read(Some(&any("containerd.linux.runc.CreateOptions", &[0x6a, 9, b'/']))).is_err());
         assert_eq!(Options::read(None), Ok(Options::default()));
         assert_eq!(Options::read(Some(&Any::default())), Ok(Options::default()));
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use crate::driver::{Driver, Wish};
-use crate::io::{Owner, Prepared};
+use crate::io::Owner;
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::ready::Once;
 use crate::refusal::{Refusal, Result};
@@ -72,10 +72,9 @@ pub struct Task {
 
 /// What a `Start` is to restore.
 pub struct Awaiting {
-    /// What was asked of `Create`.
+    /// What was asked of `Create`, without descriptors: they are opened by Start. A client that deletes what it has not started waits
+    /// for the end of the output first, which nobody would ever write to.
     pub wish: Wish,
-    /// What will move its input and output.
-    pub prepared: Prepared,
     /// The images.
     pub images: PathBuf,
 }

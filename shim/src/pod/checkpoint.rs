@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use containerd_shim_protos::api::CheckpointTaskRequest;
@@ -13,7 +14,8 @@ use corten::ask::{CgroupMode, CriuSettings};
 use corten::plan::namespaces::NsKind;
 
 use super::Pod;
-use crate::driver::CheckpointWish;
+use crate::driver::{CheckpointWish, LaunchedProcess};
+use crate::io::{Prepared, prepare};
 use crate::process::ProcessPhase;
 use crate::record::ShimRecord;
 use crate::refusal::{Refusal, Result};
@@ -40,22 +42,30 @@ impl Pod {
 
     /// Restores what `Create` was asked for. The turn is the caller's.
     pub(super) async fn restore(self: &Rc<Self>, task: &Rc<Task>, awaiting: Awaiting) -> Result<i32> {
-        let Awaiting { wish, prepared, images } = awaiting;
-        let (driver, bundle, work) = (task.driver.clone(), task.bundle.clone(), task.bundle.join(WORK));
-        let restored = threads::run(move || {
-            let made = driver.restore(wish, images, work)?;
-            if let Err(error) = note_pid(&bundle, made.pid) {
-                log::warn(&format!("{}: {error}", bundle.display()));
-            }
-            Ok(made)
-        });
-        let made = restored.await.inspect_err(|_| task.init.give_up())?;
+        let restored = run_restore(task, awaiting).await;
+        let (made, prepared) = restored.inspect_err(|_| task.init.give_up())?;
         Ok(self.init_lives(task, prepared, made))
     }
 }
 
+async fn run_restore(task: &Task, awaiting: Awaiting) -> Result<(LaunchedProcess, Prepared)> {
+    let Awaiting { mut wish, images } = awaiting;
+    let (stdio, prepared) = prepare(&task.init.wanted, &task.owner).await?;
+    wish.stdio = stdio;
+    let (driver, bundle) = (task.driver.clone(), task.bundle.clone());
+    let work = work_path(&wish.options.criu_work_path, &bundle);
+    let restored = threads::run(move || {
+        let made = driver.restore(wish, images, work)?;
+        if let Err(error) = note_pid(&bundle, made.pid) {
+            log::warn(&format!("{}: {error}", bundle.display()));
+        }
+        Ok(made)
+    });
+    Ok((restored.await?, prepared))
+}
+
 /// `delete` is to know the pid.
-fn note_pid(bundle: &std::path::Path, pid: i32) -> Result<()> {
+fn note_pid(bundle: &Path, pid: i32) -> Result<()> {
     if let Some(mut record) = ShimRecord::read(bundle) {
         record.pid = pid;
         record.replace(bundle)?;
@@ -63,26 +73,31 @@ fn note_pid(bundle: &std::path::Path, pid: i32) -> Result<()> {
     Ok(())
 }
 
-/// `containerd.runc.v1.CheckpointOptions`, and the older `containerd.linux.runc.CheckpointOptions`, which has the same fields. Clients send
-/// none for a type of runtime that they do not know: the container goes on then.
-fn read(path: &str, options: Option<&Any>, task: &Task) -> Result<CheckpointWish> {
-    let any = options.filter(|any| !any.type_url.is_empty() || !any.value.is_empty());
-    let read = match any {
-        None => CheckpointOptions::default(),
-        Some(any)
-            if any.type_url.ends_with("runc.v1.CheckpointOptions")
-                || any.type_url.ends_with("linux.runc.CheckpointOptions") =>
-        {
-            CheckpointOptions::parse_from_bytes(&any.value)
-                .map_err(|error| Refusal::invalid(format!("CheckpointOptions: {error}")))?
-        }
-        Some(any) => {
-            return Err(Refusal::invalid(format!(
-                "checkpoint options of an unknown type {:?}",
-                any.type_url
-            )));
-        }
+/// Where CRIU's log and statistics go, if the options say so.
+fn work_path(wanted: &str, bundle: &Path) -> PathBuf {
+    if wanted.is_empty() { bundle.join(WORK) } else { wanted.into() }
+}
+
+/// `containerd.runc.v1.CheckpointOptions`, or the older `containerd.linux.runc.CheckpointOptions`, whose two paths have each other's
+/// number. Clients send none for a type of runtime that they do not know: the container goes on then.
+fn read_options(options: Option<&Any>) -> Result<CheckpointOptions> {
+    let Some(any) = options.filter(|any| !any.type_url.is_empty() || !any.value.is_empty()) else {
+        return Ok(CheckpointOptions::default());
     };
+    let older = any.type_url.ends_with("linux.runc.CheckpointOptions");
+    if !older && !any.type_url.ends_with("runc.v1.CheckpointOptions") {
+        return Err(Refusal::invalid(format!("checkpoint options of an unknown type {:?}", any.type_url)));
+    }
+    let mut read = CheckpointOptions::parse_from_bytes(&any.value)
+        .map_err(|error| Refusal::invalid(format!("CheckpointOptions: {error}")))?;
+    if older {
+        std::mem::swap(&mut read.image_path, &mut read.work_path);
+    }
+    Ok(read)
+}
+
+fn read(path: &str, options: Option<&Any>, task: &Task) -> Result<CheckpointWish> {
+    let read = read_options(options)?;
     let path = if path.is_empty() { &read.image_path } else { path };
     if path.is_empty() {
         return Err(Refusal::invalid("a checkpoint needs a path"));
@@ -92,12 +107,11 @@ fn read(path: &str, options: Option<&Any>, task: &Task) -> Result<CheckpointWish
     if let Some(other) = read.empty_namespaces.iter().find(|name| *name != "network") {
         return Err(Refusal::invalid(format!("empty_namespaces: {other:?} is not supported")));
     }
-    let work = if read.work_path.is_empty() { task.bundle.join(WORK) } else { read.work_path.clone().into() };
     Ok(CheckpointWish {
         exit: read.exit,
         criu: CriuSettings {
             image_path: path.into(),
-            work_path: Some(work),
+            work_path: Some(work_path(&read.work_path, &task.bundle)),
             tcp_established: read.open_tcp,
             ext_unix_sk: read.external_unix_sockets,
             shell_job: read.terminal,
@@ -107,4 +121,23 @@ fn read(path: &str, options: Option<&Any>, task: &Task) -> Result<CheckpointWish
             ..CriuSettings::default()
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_type_has_its_paths_under_other_numbers() {
+        let mut read = Vec::new();
+        for url in ["containerd.runc.v1.CheckpointOptions", "x/containerd.linux.runc.CheckpointOptions"] {
+            let value = vec![0x42, 1, b'8', 0x4a, 1, b'9'];
+            let any = Any { type_url: url.into(), value, ..Any::default() };
+            let options = read_options(Some(&any)).unwrap();
+            read.push([options.image_path, options.work_path]);
+        }
+        assert_eq!(read, [["8", "9"], ["9", "8"]]);
+        assert!(read_options(Some(&Any { type_url: "x.Other".into(), ..Any::default() })).is_err());
+        assert_eq!(read_options(None), Ok(CheckpointOptions::default()));
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
+use corten::ask::Stdio;
 use corten::state::check_id;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
@@ -87,18 +88,19 @@ impl Pod {
             namespace: self.namespace.clone(),
             reaper: self.reaper.clone(),
         };
-        let (stdio, prepared) = prepare(&wanted, &owner).await?;
-        let wish = Wish {
+        let images =
+            [&request.checkpoint, &options.criu_image_path].into_iter().find(|path| !path.is_empty());
+        let images = images.map(PathBuf::from);
+        let mut wish = Wish {
             id: request.id.clone(),
             bundle: bundle.clone(),
-            stdio,
+            stdio: Stdio::default(),
             options,
             reaper: self.reaper.clone(),
         };
         let (namespace, server, rootfs) =
             (self.namespace.clone(), self.server.clone(), request.rootfs.clone());
-        if !request.checkpoint.is_empty() {
-            let images = PathBuf::from(&request.checkpoint);
+        if let Some(images) = images {
             let begun = threads::run(move || begin(wish, &namespace, server, &rootfs)).await?;
             if self.is_given_up(&request.id) {
                 let unmount = move || {
@@ -108,8 +110,10 @@ impl Pod {
                 threads::run(unmount).await?;
                 return Err(given_up(&request.id));
             }
-            return Ok(self.await_restore(request, wanted, owner, bundle, prepared, begun, images));
+            return Ok(self.await_restore(request, wanted, owner, bundle, begun, images));
         }
+        let (stdio, prepared) = prepare(&wanted, &owner).await?;
+        wish.stdio = stdio;
         let done = threads::run(move || make(wish, &namespace, server, &rootfs)).await?;
         if self.is_given_up(&request.id) {
             return Err(self.undone(request, &bundle, done).await);
@@ -157,20 +161,18 @@ impl Pod {
     }
 
     /// There is a container of which nothing is there yet: `Start` restores it.
-    #[allow(clippy::too_many_arguments, reason = "what a create has gathered")]
     fn await_restore(
         &self,
         request: &CreateTaskRequest,
         wanted: StreamPaths,
         owner: Owner,
         bundle: PathBuf,
-        prepared: Prepared,
         Begun { wish, driver, own_pids, .. }: Begun,
         images: PathBuf,
     ) -> CreateTaskResponse {
         let init = TaskProcess::new(String::new(), wanted);
         let task = new_task(request, bundle, owner, init, driver, own_pids);
-        task.awaiting.replace(Some(Awaiting { wish, prepared, images }));
+        task.awaiting.replace(Some(Awaiting { wish, images }));
         self.tell_created(request, &task);
         CreateTaskResponse::default()
     }

@@ -9,8 +9,8 @@ use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 use crate::shim::cases::errors::fails;
-use crate::shim::daemon::Daemon;
-use crate::shim::task::{CREATED, Io, RUNNING, STOPPED, Task};
+use crate::shim::daemon::{Daemon, RUNC_OPTIONS};
+use crate::shim::task::{CREATED, Io, RUNNING, STOPPED, Shim, Task};
 use crate::shim::ttrpc::{FAILED_PRECONDITION, NOT_FOUND, UNKNOWN};
 use crate::shim::wire::Message;
 
@@ -20,7 +20,15 @@ pub fn cases() -> Vec<Case> {
         case("checkpoint/leave-running", leave_running).needs(&[Need::Criu]),
         case("checkpoint/exit-and-restore", exit_and_restore).needs(&[Need::Criu]),
         case("checkpoint/restored-with-streams", with_streams).needs(&[Need::Criu]),
+        case("checkpoint/older-options", older_options)
+            .needs(&[Need::Criu])
+            .runc("panics: knows the newer type alone"),
+        case("checkpoint/restore-by-options", restore_by_options)
+            .needs(&[Need::Criu])
+            .runc("only containerd reads criu_image_path, for runc's type"),
+        case("checkpoint/work-path-of-restore", work_path).needs(&[Need::Criu]),
         case("checkpoint/never-started", never_started).needs(&[Need::Criu]),
+        case("checkpoint/never-started-holds-no-stream", holds_no_stream),
         case("checkpoint/restore-of-nothing", of_nothing),
         case("checkpoint/created-is-refused", created).needs(&[Need::Criu]),
     ]
@@ -91,7 +99,10 @@ fn exit_and_restore(t: &Test) -> Verdict {
     task.kill("", 9, false)?;
     same("the exit status", wait.within(10.0)?.number(1), 137)?;
     // Init's, the exec's, and that of the restored one.
-    same("exits", d.events.count(&b.id, "exit"), 3)?;
+    d.events.wait(10.0, "three exits", |all| {
+        let exits = all.iter().filter(|e| e.kind == "exit" && e.container == b.id);
+        (exits.count() == 3).then_some(())
+    })?;
     d.end(&b, &task)?;
     d.finish()
 }
@@ -110,6 +121,54 @@ fn with_streams(t: &Test) -> Verdict {
     d.finish()
 }
 
+/// The message of the older type of runtime: 8 is the work path there, and 9 the images'.
+fn older_options(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let options = Message::new().text(8, &t.file("criu-work")).text(9, &t.file("not-asked"));
+    let request = Message::new().text(1, &task.id).text(2, &images(t));
+    task.shim.call("Checkpoint", &request.any(3, "containerd.linux.runc.CheckpointOptions", &options.0))?;
+    check!(t.path("images/inventory.img").exists(), "no images");
+    check!(t.path("criu-work/dump.log").exists(), "no log in the work path");
+    d.end(&b, &task)?;
+    d.finish()
+}
+
+/// Create names no checkpoint, but its options do: in either message that clients send with one.
+fn restore_by_options(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = ended(t, &d, &Io::null(), "forever")?;
+    let newer = d.options().text(10, &images(t));
+    let older = Message::new().text(13, &images(t));
+    for (url, options) in [(RUNC_OPTIONS, newer), ("containerd.linux.runc.CreateOptions", older)] {
+        let task = Task::new(d.shim(&b)?, &b.id);
+        let request = task.create_request(&b, &Io::null(), &d.rootfs(), &Message::new());
+        let answer = task.shim.call("Create", &request.any(10, url, &options.0))?;
+        same("Create's pid", answer.number(1), 0)?;
+        task.start("")?;
+        same("the state", task.state("")?.status, RUNNING)?;
+        task.kill("", 9, false)?;
+        task.exit("")?;
+        task.delete("")?;
+        d.shut_down(&task.shim)?;
+    }
+    d.remove(&b)?;
+    d.finish()
+}
+
+fn work_path(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = ended(t, &d, &Io::null(), "forever")?;
+    let task = Task::new(d.shim(&b)?, &b.id);
+    let options = d.options().text(11, &t.file("restore-work"));
+    let request = task.create_request(&b, &Io::null(), &d.rootfs(), &options).text(8, &images(t));
+    task.shim.call("Create", &request)?;
+    task.start("")?;
+    check!(t.path("restore-work/restore.log").exists(), "no log in the work path");
+    d.end(&b, &task)?;
+    d.finish()
+}
+
 fn never_started(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let b = ended(t, &d, &Io::null(), "forever")?;
@@ -118,6 +177,26 @@ fn never_started(t: &Test) -> Verdict {
     d.shut_down(&task.shim)?;
     d.remove(&b)?;
     d.finish()
+}
+
+/// A client that deletes what it has not started waits for the end of the output first: Docker, whose own part of a start fails.
+fn holds_no_stream(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("forever")?;
+    b.write()?;
+    let streams = crate::shim::fifo::Streams::make(t, "streams", false)?;
+    let task = create_from(t, &d, &b, &streams.io)?;
+    check!(!holds(&task.shim, &streams.io.stdout)?, "the shim has its output open");
+    task.delete("")?;
+    d.shut_down(&task.shim)?;
+    d.remove(&b)?;
+    d.finish()
+}
+
+/// Whether the shim has that file open.
+fn holds(shim: &Shim, path: &str) -> Result<bool, Trouble> {
+    let mut fds = std::fs::read_dir(format!("/proc/{}/fd", shim.pid))?.flatten();
+    Ok(fds.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == path)))
 }
 
 fn of_nothing(t: &Test) -> Verdict {
