@@ -94,8 +94,8 @@ fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SA
 	@$(ENV) .ci/setup toolchain
 	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
 
-criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by the command line and both shims (LONG=1: 50 round trips)
-	@$(ENV) LONG=$(LONG) .ci/criu
+criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by command line, both shims and engines (LONG=1; ENGINES=1: those alone)
+	@$(ENV) LONG=$(LONG) SUITES="$(SUITES)" .ci/criu $(if $(ENGINES),engines)
 
 conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
 	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases

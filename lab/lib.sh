@@ -26,12 +26,12 @@ need_root() {
     ((EUID == 0)) || die "needs root"
 }
 
-# Mounts a throw-away writable view of the tree at $lab/mnt/view: an overlay whose upper layer is a tmpfs.
+# mount_view [PART]: mounts a throw-away writable view of the tree, or of another part, at $lab/mnt/view: an overlay whose upper layer is a tmpfs.
 # Only for a private mount namespace: the mounts and all that was written go with it.
 mount_view() {
     cd "$lab" || die "cannot enter $lab" # relative layers: the lab's path may hold what overlay options cannot
     mount -t tmpfs -o mode=755 tmpfs mnt
     mkdir mnt/upper mnt/work mnt/view mnt/uml
-    mount -t overlay -o lowerdir=tree,upperdir=mnt/upper,workdir=mnt/work overlay mnt/view
+    mount -t overlay -o "lowerdir=${1:-tree},upperdir=mnt/upper,workdir=mnt/work" overlay mnt/view
     cp --remove-destination -L /etc/resolv.conf mnt/view/etc/resolv.conf 2>/dev/null || true
 }

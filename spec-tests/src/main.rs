@@ -4,7 +4,9 @@
 //! - `spec-tests run --runtime PATH …` runs the cases (see [`harness::cli`]).
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
 //! - `spec-tests shim-twins --shim PATH --peer PATH …` compares shims (see [`shim::twins`]).
-//! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]).
+//! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]), `spec-tests cri-checkpoint SOCKET …` checkpoints
+//!   and restores one's container.
+//! - `spec-tests registry ADDRESS:PORT LAYOUT` gives out an image's blobs (see [`shim::registry`]).
 //! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         Some("shim-twins") => shim::twins::cli::main(&args),
         Some("shim-bench") => shim::bench::main(&args),
         Some("cri") => shim::cri::main(&args[1..]),
+        Some("cri-checkpoint") => shim::cri::checkpoint::main(&args[1..]),
+        Some("registry") => shim::registry::main(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args),
         Some("twins") => twins::cli::main(&args),

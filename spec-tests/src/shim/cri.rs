@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,23 +33,33 @@ struct Cri {
     logs: PathBuf,
     /// The pod has a user namespace.
     userns: bool,
+    /// Each container has a pid namespace of its own, as a kubelet usually asks.
+    own_pids: bool,
 }
 
 /// Prints nothing when all is well; exit code 1 when something is not.
 pub fn main(args: &[String]) -> ExitCode {
+    read("cri", args).map_or(ExitCode::from(2), |cri| conclude(cri.pods()))
+}
+
+fn read(command: &str, args: &[String]) -> Option<Cri> {
     let [socket, handler, image, cgroup, logs] = args else {
-        eprintln!("usage: spec-tests cri SOCKET HANDLER IMAGE CGROUP DIR");
-        return ExitCode::from(2);
+        eprintln!("usage: spec-tests {command} SOCKET HANDLER IMAGE CGROUP DIR");
+        return None;
     };
-    let cri = Cri {
+    Some(Cri {
         socket: socket.into(),
         handler: handler.clone(),
         image: image.clone(),
         cgroup: cgroup.clone(),
         logs: logs.into(),
         userns: false,
-    };
-    match cri.pods() {
+        own_pids: false,
+    })
+}
+
+fn conclude(verdict: Verdict) -> ExitCode {
+    match verdict {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble::Fail(text) | Trouble::NotRun(text)) => {
             eprintln!("{text}");
@@ -96,7 +108,11 @@ impl Cri {
     }
 
     fn config(&self) -> Message {
-        let metadata = Message::new().text(1, "pod").text(2, "uid").text(3, "default");
+        self.config_of("pod")
+    }
+
+    fn config_of(&self, name: &str) -> Message {
+        let metadata = Message::new().text(1, name).text(2, "uid").text(3, "default");
         let security = Message::new().message(1, &self.namespaces());
         let linux = Message::new().text(1, &self.cgroup).message(2, &security);
         let logs = self.logs.display().to_string();
@@ -106,7 +122,8 @@ impl Cri {
     fn namespaces(&self) -> Message {
         let map = Message::new().number(1, HOST_ID).number(3, 65536);
         let userns = Message::new().message(2, &map).message(3, &map);
-        if self.userns { Message::new().message(5, &userns) } else { Message::new() }
+        let message = Message::new().number(2, u64::from(self.own_pids));
+        if self.userns { message.message(5, &userns) } else { message }
     }
 
     fn containers(&self, pod: &str) -> Verdict {

@@ -19,6 +19,7 @@ mod events;
 mod fifo;
 mod grpc;
 mod procs;
+pub mod registry;
 mod task;
 mod ttrpc;
 pub mod twins;
