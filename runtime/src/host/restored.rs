@@ -116,10 +116,11 @@ fn other_ids(process: &Process, plan: &Plan, status: &str) -> Option<String> {
     uid.or_else(|| fixed(CAP_SETGID).then(|| differs("Gid:", process.gid)).flatten())
 }
 
-/// A namespace of the host's where the configuration has one of the container's.
+/// A namespace of the host's where the configuration has one of the container's, or the other way round: a user namespace that it
+/// does not have would come with mappings that nobody has asked for. Any other, a process may have made for itself.
 fn namespaces(plan: &Plan, pid: i32) -> Result<Option<String>> {
     for kind in NsKind::ALL {
-        if !plan.namespaces.has(kind) {
+        if !plan.namespaces.has(kind) && kind != NsKind::User {
             continue;
         }
         let inode =
@@ -130,7 +131,7 @@ fn namespaces(plan: &Plan, pid: i32) -> Result<Option<String>> {
         };
         let wrong = match plan.namespaces.join_of(kind) {
             Some(join) => inode(join.path.clone())? != theirs,
-            None => inode(format!("/proc/self/ns/{}", kind.file()))? == theirs,
+            None => (inode(format!("/proc/self/ns/{}", kind.file()))? == theirs) == plan.namespaces.has(kind),
         };
         if wrong {
             return Ok(Some(format!("is in another {} namespace", kind.name())));

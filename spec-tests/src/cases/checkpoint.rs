@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use serde_json::json;
@@ -60,7 +60,7 @@ pub(super) fn counts_on(t: &Test, b: &Bundle) -> Verdict {
 }
 
 /// Not a tick twice, and none left out.
-fn lost_nothing(b: &Bundle) -> Verdict {
+pub(super) fn lost_nothing(b: &Bundle) -> Verdict {
     let text = fs::read_to_string(b.rootfs("count"))?;
     let ticks: Vec<usize> = text.lines().filter_map(|line| line.parse().ok()).collect();
     let first = ticks.iter().zip(1..).find(|(tick, wanted)| **tick != *wanted);
@@ -87,7 +87,11 @@ pub(super) fn try_checkpoint(
     t.cli(&format!("checkpoint --image-path {} {options} {}", t.file("images"), b.id))
 }
 
-fn try_restore(t: &Test, b: &Bundle, options: &str) -> Result<crate::harness::done::Done, Trouble> {
+pub(super) fn try_restore(
+    t: &Test,
+    b: &Bundle,
+    options: &str,
+) -> Result<crate::harness::done::Done, Trouble> {
     t.try_create(&format!("restore --detach --image-path {} {options}", t.file("images")), b)
 }
 
@@ -97,7 +101,7 @@ pub(super) fn restore(t: &Test, b: &Bundle) -> Verdict {
 }
 
 /// A checkpoint that ends it, and a restore that goes on.
-fn round(t: &Test, b: &Bundle, options: &str) -> Verdict {
+pub(super) fn round(t: &Test, b: &Bundle, options: &str) -> Verdict {
     checkpoint(t, b, options)?;
     check!(t.cli(&format!("state {}", b.id))?.code != 0, "the container is still there after its checkpoint");
     let before = lines(b);
@@ -234,28 +238,6 @@ fn kinds() -> Vec<Case> {
             round(t, &b, "")?;
             lost_nothing(&b)
         }),
-        case("checkpoint/user-namespace", |t| {
-            let b = counter(t)?.user_namespace();
-            fs::set_permissions(b.rootfs(""), fs::Permissions::from_mode(0o777))?;
-            launched(t, &b)?;
-            round(t, &b, "")?;
-            t.exec(&b, "", "/bin/touch /made")?.ok()?;
-            same("who an exec is on the host", fs::metadata(b.rootfs("made"))?.uid(), 100_000)?;
-            lost_nothing(&b)
-        }),
-        case("checkpoint/user-namespace-with-other-ids-is-refused", |t| {
-            let b = counter(t)?.user_namespace();
-            fs::set_permissions(b.rootfs(""), fs::Permissions::from_mode(0o777))?;
-            launched(t, &b)?;
-            checkpoint(t, &b, "")?;
-            let map = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
-            let b = b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-            let done = try_restore(t, &b, "")?;
-            check!(done.code != 0 && done.stderr.contains("user namespace has other mappings"), "{done}");
-            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a container is left");
-            Ok(())
-        })
-        .needs(&[Need::Runtime("corten")]),
         case("checkpoint/network-of-the-host", |t| {
             let b = counter(t)?.without_namespace("network");
             launched(t, &b)?;

@@ -18,6 +18,7 @@ mod cgroups;
 mod checkpoint;
 mod checkpoint_faults;
 mod checkpoint_odd;
+mod checkpoint_userns;
 mod cli;
 mod crash;
 mod credentials;
@@ -117,6 +118,7 @@ pub fn all() -> Vec<Case> {
         checkpoint::cases,
         checkpoint_faults::cases,
         checkpoint_odd::cases,
+        checkpoint_userns::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }
