@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use corten::ask::{CgroupMode, Checkpoint, CriuSettings, NetworkLock};
 use corten::plan::namespaces::NsKind;
@@ -141,12 +140,8 @@ impl Verb for CheckpointCommand {
 impl CheckpointCommand {
     fn ask(self) -> Result<Checkpoint, Failure> {
         let criu = self.criu.settings()?;
-        let parent_path = values::text(self.parent_path);
-        if let Some(parent) = &parent_path {
-            check_parent(&criu.image_path, parent)?;
-        }
         Ok(Checkpoint {
-            parent_path,
+            parent_path: values::text(self.parent_path),
             pre_dump: self.pre_dump,
             leave_running: self.leave_running,
             tcp_skip_in_flight: self.tcp_skip_in_flight,
@@ -155,18 +150,6 @@ impl CheckpointCommand {
             status_fd: status_fd(self.status_fd, criu.lazy_pages)?,
             criu,
         })
-    }
-}
-
-fn check_parent(images: &std::path::Path, parent: &str) -> Result<(), Failure> {
-    if parent.starts_with('/') {
-        return Err(Failure::new("--parent-path must be relative"));
-    }
-    let path: PathBuf = images.join(parent);
-    match path.metadata() {
-        Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::new(format!("invalid --parent-path: {}: not a directory", path.display()))),
-        Err(error) => Err(Failure::new(format!("invalid --parent-path: {}: {error}", path.display()))),
     }
 }
 

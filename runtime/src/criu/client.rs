@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -211,14 +211,28 @@ impl CriuProcess {
     /// Waits until it says something or has ended; whether it says something. The socket's end alone does not tell: processes
     /// that it has made may still have it.
     fn speaks(&self) -> Result<bool> {
+        Ok(self.await_word(None)? == Some(true))
+    }
+
+    /// Whether it neither said anything nor ended for so many nanoseconds.
+    ///
+    /// # Errors
+    /// Those of poll(2).
+    pub(crate) fn is_silent_for(&self, nanoseconds: i64) -> Result<bool> {
+        let time = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+        Ok(self.await_word(Some(&time))?.is_none())
+    }
+
+    /// Whether it says something, or has ended; `None` for neither in this time.
+    fn await_word(&self, time: Option<&Timespec>) -> Result<Option<bool>> {
         let (pidfd, socket) = (self.pidfd()?, self.socket()?);
         loop {
             let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
-            match poll(&mut fds, None) {
+            match poll(&mut fds, time) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => {
-                    other.call(|| "poll(criu)")?;
-                    return Ok(!fds[0].revents().is_empty());
+                    let ready = other.call(|| "poll(criu)")?;
+                    return Ok((ready > 0).then(|| !fds[0].revents().is_empty()));
                 }
             }
         }

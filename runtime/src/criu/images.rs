@@ -77,6 +77,17 @@ fn holds_pages(name: &str) -> bool {
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// Checks the earlier dump that one into `dir` goes on from: CRIU reads it, and makes a link to it.
+///
+/// # Errors
+/// `Kind::Invalid` for a path that is not relative to the images; what keeps it from being opened.
+pub(crate) fn check_earlier(dir: BorrowedFd<'_>, path: &Path, earlier: &str) -> Result<()> {
+    if earlier.starts_with('/') {
+        return Err(Error::new(Kind::Invalid, "--parent-path must be relative"));
+    }
+    check_before(dir, &path.join(earlier), earlier, 0).step(|| "invalid --parent-path")
+}
+
 /// Opens the directory for a restore from it.
 ///
 /// # Errors
@@ -85,19 +96,26 @@ pub(crate) fn for_restore(path: &Path) -> Result<OwnedFd> {
     let dir = open(path)?;
     check(dir.as_fd(), path, 0)?;
     match statat(&dir, "inventory.img", AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(_) => check_pages(dir.as_fd(), path).map(|()| dir),
+        Ok(_) => check_pages(dir.as_fd(), path, 0).map(|()| dir),
         Err(_) => Err(Error::new(Kind::Invalid, "no checkpoint is in it (no inventory.img)")
             .at(path.display().to_string())),
     }
 }
 
-/// A chain of dumps has the pages of each beside it: only the last one's are looked at.
-fn check_pages(dir: BorrowedFd<'_>, path: &Path) -> Result<()> {
+/// Each dump of a chain has its own pages beside it, and a restore reads all of them.
+fn check_pages(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
     let mut needed = PagesNeeded::default();
     for entry in Dir::read_from(dir).call(|| format!("open({})", path.display()))? {
         let entry = entry.call(|| format!("getdents({})", path.display()))?;
-        if let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with("pagemap-")) {
-            needed.add(dir, name).step(|| path.display().to_string())?;
+        match entry.file_name().to_str() {
+            Ok(PARENT) if depth < CHAIN => {
+                let path = path.join(PARENT);
+                check_pages(open_in(dir, PARENT, &path)?.as_fd(), &path, depth + 1)?;
+            }
+            Ok(name) if name.starts_with("pagemap-") => {
+                needed.add(dir, name).step(|| path.display().to_string())?;
+            }
+            _ => {}
         }
     }
     needed.check(dir).step(|| path.display().to_string())
@@ -136,7 +154,7 @@ fn check(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
         if name == PARENT {
             match depth {
                 CHAIN.. => return wrong(format!("more than {CHAIN} dumps before the last")),
-                _ => check_parent(dir, path, depth)?,
+                _ => check_before(dir, &path.join(PARENT), PARENT, depth)?,
             }
         }
         if !is_ours(&name) {
@@ -156,11 +174,13 @@ fn check(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
 }
 
 /// The images of the dump before.
-fn check_parent(dir: BorrowedFd<'_>, path: &Path, depth: usize) -> Result<()> {
-    let path = path.join(PARENT);
+fn check_before(dir: BorrowedFd<'_>, path: &Path, name: &str, depth: usize) -> Result<()> {
+    check(open_in(dir, name, path)?.as_fd(), path, depth + 1)
+}
+
+fn open_in(dir: BorrowedFd<'_>, name: &str, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = openat(dir, PARENT, flags, Mode::empty()).call(|| format!("open({})", path.display()))?;
-    check(parent.as_fd(), &path, depth + 1)
+    openat(dir, name, flags, Mode::empty()).call(|| format!("open({})", path.display()))
 }
 
 /// Whether somebody besides root and us may exchange what is in it: its owner, or who is let write by its mode.
@@ -319,6 +339,48 @@ fn read(dir: BorrowedFd<'_>, name: &str) -> Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    /// A pagemap whose one range has six pages in this dump's own file (see pages.rs).
+    const PAGEMAP: &[u8] = &[
+        0x19, 0x43, 0x56, 0x54, 0x25, 0x40, 0x08, 0x56, 2, 0, 0, 0, 0x08, 1, 0x0b, 0, 0, 0, 0x08, 0x80, 0xa0,
+        0x80, 2, 0x10, 0, 0x20, 4, 0x28, 6,
+    ];
+
+    /// Only the last dump's pages were looked at.
+    #[test]
+    fn every_dump_of_a_chain_must_have_its_pages() {
+        let top = std::env::temp_dir().join(format!("corten-chain-{}", std::process::id()));
+        for name in ["first", "second", "last"] {
+            let dir = top.join(name);
+            make(&dir).unwrap();
+            std::fs::write(dir.join("pagemap-1.img"), PAGEMAP).unwrap();
+            std::fs::write(dir.join("pages-1.img"), vec![0; 6 * rustix::param::page_size()]).unwrap();
+            std::fs::write(dir.join("inventory.img"), "").unwrap();
+        }
+        symlink("../first", top.join("second/parent")).unwrap();
+        symlink("../second", top.join("last/parent")).unwrap();
+        assert!(for_restore(&top.join("last")).is_ok());
+        std::fs::write(top.join("first/pages-1.img"), vec![0; 6 * rustix::param::page_size() - 1]).unwrap();
+        let error = for_restore(&top.join("last")).unwrap_err().to_string();
+        assert!(error.contains("last/parent/parent: pages-1.img: is cut short"), "{error}");
+        std::fs::remove_dir_all(&top).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_dump_is_relative_to_the_images_and_there() {
+        let top = std::env::temp_dir().join(format!("corten-earlier-{}", std::process::id()));
+        make(&top.join("before")).unwrap();
+        let dir = for_dump(&top.join("images")).unwrap();
+        let answer = |earlier: &str| {
+            check_earlier(dir.as_fd(), &top.join("images"), earlier).map_err(|error| error.to_string())
+        };
+        assert_eq!(answer("../before"), Ok(()));
+        assert_eq!(answer("/before"), Err("--parent-path must be relative".to_owned()));
+        assert!(answer("../none").unwrap_err().starts_with("invalid --parent-path: open("));
+        symlink("elsewhere", top.join("before/pages-1.img")).unwrap();
+        assert!(answer("../before").unwrap_err().ends_with("pages-1.img is no regular file"));
+        std::fs::remove_dir_all(&top).unwrap();
+    }
 
     /// Found in review: what a directory lists after the link to the dump before was not looked at. Which that is, is the file
     /// system's to say, so each of many names has to be found.

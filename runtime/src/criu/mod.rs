@@ -17,6 +17,7 @@ pub(crate) mod log;
 mod messages;
 mod pages;
 mod protobuf;
+pub(crate) mod room;
 
 pub(crate) use client::{CriuProcess, CriuSetup, INHERITED, find, in_path};
 /// The error as CRIU's log explains it; or that CRIU does not like this kernel.

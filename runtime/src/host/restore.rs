@@ -98,7 +98,13 @@ impl Walk<'_> {
         }
         let stdio = streams(&self.given.subject.stdio, plan)?;
         for (key, number) in given.images.inherited_streams() {
-            options.inherit(&key, number);
+            let mut from = number;
+            // CRIU takes away what it is given, and asks its own terminal for --shell-job.
+            if let Some(terminal) = stdio.get(number as usize).filter(|_| key.starts_with("tty[")) {
+                from = INHERITED + setup.inherit.len() as i32;
+                setup.inherit.push(terminal.try_clone().call(|| "dup(terminal)")?);
+            }
+            options.inherit(&key, from);
         }
         setup.stdio = Some(null_in_place(stdio, &given.images)?);
         let mut criu = CriuProcess::start(&given.program, setup)?;
@@ -201,6 +207,7 @@ impl Walk<'_> {
             if under_way.at.take().is_some() {
                 under_way.criu.go_on()?;
             }
+            self.keep_thawed()?;
             if self.hear_criu()? {
                 break;
             }
@@ -211,6 +218,18 @@ impl Walk<'_> {
             LaunchPurpose::Create { dir, .. } => dir.set_hook(None),
             LaunchPurpose::Exec { .. } => Ok(()),
         }
+    }
+
+    /// A group that was frozen at the dump is frozen again if CRIU restores its settings, and CRIU is in it: it would never end.
+    fn keep_thawed(&mut self) -> Result<()> {
+        const OFTEN: i64 = 50_000_000;
+        let (Some(under_way), Some(made)) = (&self.restore, &self.group) else { return Ok(()) };
+        while under_way.criu.is_silent_for(OFTEN)? {
+            if made.group.is_frozen()? {
+                made.group.freeze(false)?;
+            }
+        }
+        Ok(())
     }
 
     /// Hears one word of CRIU's; whether it was the last.

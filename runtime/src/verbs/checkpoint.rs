@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use crate::ask::{Checkpoint, Create, CriuSettings, Home, NetworkLock};
 use crate::container::{Container, Phase};
 use crate::criu::images::{self, About};
-use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuResponse, CriuSetup, RequestKind};
+use crate::criu::{self, CriuFeature, CriuOptions, CriuProcess, CriuResponse, CriuSetup, RequestKind, room};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::Facts;
 use crate::host::members::ParentTable;
@@ -51,11 +51,17 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     let pids = container.pids()?;
     refuse_strangers(init, &pids)?;
     let images = images::for_dump(&ask.criu.image_path).step(|| "--image-path")?;
+    if let Some(earlier) = &ask.parent_path {
+        images::check_earlier(images.as_fd(), &ask.criu.image_path, earlier)?;
+    }
     let work = ask.criu.work_path.as_deref().map(images::for_dump).transpose().step(|| "--work-path")?;
     let logs = work.as_ref().unwrap_or(&images).as_fd();
-    check_room(images.as_fd(), &ask.criu.image_path, &pids)?;
     check_features(&mut criu, ask)?;
     images::remove_pages(images.as_fd()).step(|| "--image-path")?;
+    // Elsewhere the room is not ours to look at.
+    if ask.page_server.is_none() && !ask.criu.lazy_pages {
+        room::check(images.as_fd(), &ask.criu.image_path, &pids, ask.parent_path.is_some())?;
+    }
     let mut options = CriuOptions::default();
     options.images_dir(images.as_fd());
     options.work_dir(logs);
@@ -79,11 +85,9 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         let mounts: Vec<_> = procfs::mounts(&table).collect();
         let external_mounts = external(&mut options, &plan, init, &mounts)?;
         let streams = streams(init, &pids, &mounts);
-        for key in
-            streams.iter().filter_map(|stream| stream.key.as_ref()).filter(|key| key.starts_with("file"))
-        {
-            options.external(key);
-        }
+        // Pipes need no word.
+        let keys = streams.iter().filter_map(|stream| stream.key.as_ref());
+        keys.filter(|key| !key.starts_with("pipe")).for_each(|key| options.external(key));
         let external_namespaces = plan.namespaces.join.iter().map(|join| join.kind.name().to_owned());
         let about = About {
             version: About::VERSION,
@@ -253,8 +257,10 @@ fn dump_options(options: &mut CriuOptions, ask: &Checkpoint) {
 
 /// What the kernel must be able to do for this.
 fn check_features(criu: &mut CriuProcess, ask: &Checkpoint) -> Result<()> {
+    const TRACK: &str = "to track memory (CONFIG_MEM_SOFT_DIRTY)";
     let wanted = [
-        (ask.pre_dump, CriuFeature::MemTrack, "--pre-dump", "to track memory (CONFIG_MEM_SOFT_DIRTY)"),
+        (ask.pre_dump, CriuFeature::MemTrack, "--pre-dump", TRACK),
+        (ask.parent_path.is_some(), CriuFeature::MemTrack, "--parent-path", TRACK),
         (ask.criu.lazy_pages, CriuFeature::LazyPages, "--lazy-pages", "userfaultfd(2)"),
     ];
     for (_, feature, flag, what) in wanted.into_iter().filter(|(asked, ..)| *asked) {
@@ -356,7 +362,8 @@ fn streams(init: i32, pids: &[i32], mounts: &[procfs::MountinfoEntry<'_>]) -> [S
     })
 }
 
-/// `None` for one that is closed. A pipe is called as its link; a file on a mount that the container does not have, by that.
+/// `None` for one that is closed. A pipe is called as its link; a file on a mount that the container does not have, by that; the
+/// caller's terminal by its device.
 fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Option<Stream> {
     let path = format!("/proc/{pid}/fd/{number}");
     let link = std::fs::read_link(&path).ok()?.to_string_lossy().into_owned();
@@ -366,12 +373,20 @@ fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Opt
     let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
     let mount = mount_number(&info);
     let outside = mount.filter(|mount| !mounts.iter().any(|entry| entry.number == *mount));
-    let is_file = link.starts_with('/') && !link.starts_with("/dev/pts/") && !link.starts_with("/dev/tty");
-    let key = outside.filter(|_| is_file).and_then(|mount| {
-        let inode = rustix::fs::stat(&*path).ok()?.st_ino;
-        Some(format!("file[{mount:x}:{inode:x}]"))
-    });
+    let key = match outside {
+        Some(mount) => rustix::fs::stat(&*path).ok().and_then(|stat| outside_key(&link, mount, &stat)),
+        None => None,
+    };
     Some(Stream { link, key })
+}
+
+fn outside_key(link: &str, mount: u64, stat: &rustix::fs::Stat) -> Option<String> {
+    match link {
+        _ if link.starts_with("/dev/pts/") || link.starts_with("/dev/tty") => {
+            Some(format!("tty[{:x}:{:x}]", stat.st_rdev, stat.st_dev))
+        }
+        _ => link.starts_with('/').then(|| format!("file[{mount:x}:{:x}]", stat.st_ino)),
+    }
 }
 
 /// CRIU dumps init and what descends from it. A process that an exec brought in does not, and would make it fail in the middle.
@@ -389,27 +404,4 @@ fn refuse_strangers(init: i32, pids: &[i32]) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// Whether the memory that only these processes have fits into the images' file system.
-fn check_room(images: BorrowedFd<'_>, path: &Path, pids: &[i32]) -> Result<()> {
-    let needed: u64 = pids.iter().map(|pid| own_memory(*pid)).sum();
-    let stat = rustix::fs::fstatvfs(images).call(|| format!("statvfs({})", path.display()))?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if needed <= free {
-        return Ok(());
-    }
-    let mib = |bytes: u64| bytes >> 20;
-    let text = format!("needs {} MiB for the memory, and {} MiB are free", mib(needed), mib(free));
-    Err(Error::os(text, libc::ENOSPC).at(PathBuf::from(path).display().to_string()))
-}
-
-/// Anonymous and swapped-out memory, in bytes; none of a process that has ended.
-fn own_memory(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = |name: &str| {
-        let value = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
-        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default()
-    };
-    (kib("RssAnon:") + kib("VmSwap:")) << 10
 }

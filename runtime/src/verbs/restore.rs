@@ -8,10 +8,11 @@
 
 use super::checkpoint::common;
 use super::create::launch;
-use crate::ask::{Create, Home, Restore};
+use crate::ask::{CgroupMode, Create, Home, Restore};
 use crate::criu::CriuOptions;
 use crate::criu::images::RestoreImages;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::facts::Facts;
 use crate::host::restore::LOG;
 use crate::host::{Launched, Restoration};
 use crate::plan::Plan;
@@ -32,6 +33,7 @@ pub fn restore(home: &Home, mut ask: Create, how: &Restore) -> Result<Launched> 
 /// What can be said before anything is done.
 pub(super) fn prepare(plan: &Plan, how: &Restore) -> Result<Restoration> {
     suits(plan)?;
+    can_be_had(how)?;
     let program = super::criu_of_host()?;
     let images = RestoreImages::open(&how.criu.image_path, how.criu.work_path.as_deref())?;
     let joined: Vec<&str> = plan.namespaces.join.iter().map(|join| join.kind.name()).collect();
@@ -54,6 +56,29 @@ fn suits(plan: &Plan) -> Result<()> {
             format!("CRIU does not restore into an existing {} namespace", join.kind.name()),
         )),
         None => Ok(()),
+    }
+}
+
+/// What no restore can give, or none on this kernel.
+fn can_be_had(how: &Restore) -> Result<()> {
+    if how.criu.cgroups == CgroupMode::Strict {
+        let text = "CRIU restores into no group that exists, and the container's is made before";
+        return Err(Error::new(Kind::Unsupported, text).at("--manage-cgroups-mode strict"));
+    }
+    let Some(profile) = &how.lsm_profile else { return Ok(()) };
+    let facts = Facts::probe()?;
+    let (there, module) = match profile.split_once(':') {
+        Some(("apparmor", _)) => (facts.apparmor, "AppArmor"),
+        Some(("selinux", _)) => (facts.selinux, "SELinux"),
+        _ => {
+            return Err(Error::new(Kind::Invalid, "is apparmor:PROFILE or selinux:LABEL").at("--lsm-profile"));
+        }
+    };
+    match there {
+        true => Ok(()),
+        false => {
+            Err(Error::new(Kind::Unsupported, format!("no {module} on this kernel")).at("--lsm-profile"))
+        }
     }
 }
 
