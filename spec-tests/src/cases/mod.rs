@@ -17,7 +17,10 @@ mod cgroup_views;
 mod cgroups;
 mod checkpoint;
 mod checkpoint_faults;
+mod checkpoint_flags;
+mod checkpoint_matrix;
 mod checkpoint_odd;
+mod checkpoint_scenes;
 mod checkpoint_userns;
 mod cli;
 mod crash;
@@ -119,6 +122,8 @@ pub fn all() -> Vec<Case> {
         checkpoint_faults::cases,
         checkpoint_odd::cases,
         checkpoint_userns::cases,
+        checkpoint_flags::cases,
+        checkpoint_matrix::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }

@@ -45,6 +45,10 @@ pub enum Need {
     AppArmor,
     /// A CRIU in PATH that finds the kernel fit.
     Criu,
+    /// A kernel that tells which pages were written to.
+    DirtyTracking,
+    /// One that does not.
+    NoDirtyTracking,
     /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
     SeLinux,
 }
@@ -89,6 +93,15 @@ fn has_criu() -> bool {
     static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *FOUND.get_or_init(|| {
         let check = Command::new("criu").arg("check").output();
+        check.is_ok_and(|check| check.status.success())
+    })
+}
+
+/// Asked once, too.
+fn tracks_writes() -> bool {
+    static FOUND: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let check = Command::new("criu").args(["check", "--feature", "mem_dirty_track"]).output();
         check.is_ok_and(|check| check.status.success())
     })
 }
@@ -166,6 +179,8 @@ impl Host {
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
             Need::Criu => (has_criu(), "no criu in PATH that finds this kernel fit".to_owned()),
+            Need::DirtyTracking => (tracks_writes(), "this kernel has no soft-dirty tracking".to_owned()),
+            Need::NoDirtyTracking => (!tracks_writes(), "this kernel has soft-dirty tracking".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)

@@ -24,11 +24,13 @@
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `hunt DIR MARKER` | looks for what processes that come bring along: see [`hunt`] |
 //! | `wait-for FILE` | waits until the file exists |
+//! | `hold THING…` | has things that a checkpoint must carry along, and counts: see [`hold`] |
 //!
 //! Must never depend on anything but the kernel: it is alone in the container.
 
 #![forbid(unsafe_code)]
 
+mod hold;
 mod hunt;
 mod ops;
 mod report;
@@ -82,6 +84,7 @@ fn act(action: &[String]) -> Outcome {
         "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
+        "hold" => hold::hold(args),
         "hunt" => hunt::hunt(first, args.get(1).map(String::as_str).unwrap_or_default()),
         _ => Err("no such action".into()),
     }
