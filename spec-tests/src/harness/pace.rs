@@ -41,7 +41,7 @@ pub fn processor_time(who: UsageWho) -> Result<Duration, Trouble> {
 }
 
 /// How many times longer things take here than on a machine of its own with nothing else to do.
-fn slowdown() -> Result<f64, Trouble> {
+pub fn slowdown() -> Result<f64, Trouble> {
     Ok(others()?.max(processor()).max(1.0))
 }
 

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use super::case::{Case, Trouble, Verdict};
 use super::host::Host;
 use super::hostdiff::{Place, Snapshot, descendants};
+use super::pace::slowdown;
 use super::test::{Test, reap_orphans};
 use super::user::as_owner_of;
 use crate::sys;
@@ -53,7 +54,7 @@ pub fn run(case: Case, host: &Host) -> Verdict {
     let verdict = receive.recv_timeout(Duration::from_secs_f64(host.patience));
     let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
     clean_up(host, &place);
-    let left = settle(host, &place, &before);
+    let left = settle(host, &place, &before, || slowdown().unwrap_or(1.0));
     remove_directory(&place.dir);
     match (verdict, left.is_empty()) {
         (Err(trouble @ Trouble::NotRun(_)), true) => Err(trouble),
@@ -131,13 +132,17 @@ fn reap() {
 /// several to take away the slices that are empty.
 const SETTLING: Duration = Duration::from_secs(6);
 
-/// Gives the host a moment to become as it was; then says what is not, and ends the processes and groups left.
-pub fn settle(host: &Host, place: &Place, before: &Snapshot) -> Vec<String> {
-    let end = Instant::now() + SETTLING;
+/// Gives the host a moment to become as it was, so many times longer as `slower` says once that is over; then says what is not, and
+/// ends the processes and groups left.
+pub fn settle(host: &Host, place: &Place, before: &Snapshot, slower: impl Fn() -> f64) -> Vec<String> {
+    let begin = Instant::now();
+    let mut patience = None;
     loop {
         reap();
         let left = before.differences(&Snapshot::take(host, place));
-        if left.is_empty() || Instant::now() > end {
+        let waited = begin.elapsed();
+        let over = waited > SETTLING && waited > *patience.get_or_insert_with(|| SETTLING.mul_f64(slower()));
+        if left.is_empty() || over {
             for process in descendants() {
                 kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
             }

@@ -93,7 +93,7 @@ pub fn on_stage(
     });
     let seen = receive.recv_timeout(Duration::from_secs_f64(host.patience * 4.0));
     warden::clean_up(&host, &place);
-    let left = warden::settle(&host, &place, &before);
+    let left = warden::settle(&host, &place, &before, || 1.0);
     warden::remove_directory(&place.dir);
     let mut seen = seen.unwrap_or_else(|_| Err("the performance does not end".into()))?;
     let left: Vec<_> = left.iter().map(|one| without_numbers(&one.replace(&place.mark, "$MARK"))).collect();
