@@ -309,7 +309,7 @@ fn external(
         let below = names.iter().any(|(known, _)| point.starts_with(&format!("{known}/")));
         // A cgroup namespace has mounts of its own, whose root is the container's group.
         let own_groups = entry.fstype.starts_with("cgroup") && plan.namespaces.has(NsKind::Cgroup);
-        if point == "/" || named || own_groups || !(below || !whole(entry)) {
+        if point == "/" || named || own_groups || !below && whole(entry) {
             continue;
         }
         let hidden = plan.masked.iter().any(|masked| masked.value == point);
