@@ -41,8 +41,17 @@ struct Begun {
     driver: Driver,
     own_pids: bool,
     record: ShimRecord,
-    /// Where its rootfs is mounted.
-    point: PathBuf,
+    /// Where its rootfs was mounted, if anything was.
+    mounted: Option<PathBuf>,
+}
+
+impl Begun {
+    /// Takes the mounts away again.
+    fn unmount(mounted: Option<&Path>) {
+        if let Some(point) = mounted {
+            mounts::unmount_all(point);
+        }
+    }
 }
 
 impl Pod {
@@ -104,7 +113,7 @@ impl Pod {
             let begun = threads::run(move || begin(wish, &namespace, server, &rootfs)).await?;
             if self.is_given_up(&request.id) {
                 let unmount = move || {
-                    mounts::unmount_all(&begun.point);
+                    Begun::unmount(begun.mounted.as_deref());
                     Ok(())
                 };
                 threads::run(unmount).await?;
@@ -193,9 +202,7 @@ impl Pod {
         let (id, point) = (request.id.clone(), (!request.rootfs.is_empty()).then(|| bundle.join("rootfs")));
         let removed = threads::run(move || {
             let removed = driver.delete(&id);
-            if let Some(point) = point {
-                mounts::unmount_all(&point);
-            }
+            Begun::unmount(point.as_deref());
             removed
         });
         if let Err(refusal) = removed.await {
@@ -284,7 +291,8 @@ fn begin(
     record.begin(&bundle)?;
     let point = bundle.join("rootfs");
     mounts::mount_all(rootfs, &point)?;
-    Ok(Begun { wish, driver, own_pids: peek.own_pids(), record, point })
+    let mounted = (!rootfs.is_empty()).then_some(point);
+    Ok(Begun { wish, driver, own_pids: peek.own_pids(), record, mounted })
 }
 
 /// On a verb's thread: the whole of a create.
@@ -295,7 +303,7 @@ fn make(
     rootfs: &[containerd_shim_protos::types::mount::Mount],
 ) -> Result<Done> {
     let bundle = wish.bundle.clone();
-    let Begun { wish, driver, own_pids, mut record, point } = begin(wish, namespace, server, rootfs)?;
+    let Begun { wish, driver, own_pids, mut record, mounted } = begin(wish, namespace, server, rootfs)?;
     match driver.create(wish) {
         Ok(made) => {
             record.pid = made.pid;
@@ -306,9 +314,7 @@ fn make(
             Ok(Done { made, driver, own_pids })
         }
         Err(refusal) => {
-            if !rootfs.is_empty() {
-                mounts::unmount_all(&point);
-            }
+            Begun::unmount(mounted.as_deref());
             Err(refusal)
         }
     }
