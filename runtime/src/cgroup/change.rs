@@ -54,14 +54,11 @@ pub fn change(record: &Record, before: &Resources, ask: &Resources) -> Result<Ch
     let before = GroupPlan::of(record.clone(), before).ok();
     let old = before.as_ref().map(|plan| plan.writes.as_slice()).unwrap_or_default();
     let same = |a: &Write, b: &Write| (&a.file, &a.value, &a.or) == (&b.file, &b.value, &b.or);
-    let (writes, kept) = std::mem::take(&mut plan.writes)
+    let (writes, mut kept): (Vec<Write>, Vec<Write>) = std::mem::take(&mut plan.writes)
         .into_iter()
         .partition(|write| named.contains(&write.at) || !old.iter().any(|old| same(old, write)));
     plan.writes = writes;
-    let kept: Vec<Write> = kept;
-    let kept =
-        kept.into_iter().filter(|kept| record.unit.is_some() && !plan.writes.iter().any(|w| meet(w, kept)));
-    let kept = kept.collect();
+    kept.retain(|kept| record.unit.is_some() && !plan.writes.iter().any(|write| meet(write, kept)));
     plan.warnings.retain(|(at, _)| named.contains(at));
     let check = check(&resources, ask);
     Ok(Change { resources, plan, kept, before, devices, check })

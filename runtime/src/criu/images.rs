@@ -382,8 +382,6 @@ mod tests {
         std::fs::remove_dir_all(&top).unwrap();
     }
 
-    /// Found in review: what a directory lists after the link to the dump before was not looked at. Which that is, is the file
-    /// system's to say, so each of many names has to be found.
     #[test]
     fn only_pages_and_their_maps_are_removed() {
         for name in ["pages-1.img", "pagemap-17.img", "pagemap-shmem-3.img"] {
@@ -396,6 +394,8 @@ mod tests {
         }
     }
 
+    /// Found in review: what a directory lists after the link to the dump before was not looked at. Which that is, is the file
+    /// system's to say, so each of many names has to be found.
     #[test]
     fn every_image_is_looked_at_whatever_comes_first() {
         let top = std::env::temp_dir().join(format!("corten-images-{}", std::process::id()));

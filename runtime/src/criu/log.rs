@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use crate::error::printable;
 
-/// How much of its end is looked at.
+/// How much of its end, or of its beginning, is looked at.
 const KEPT: u64 = 32 * 1024;
 /// How many complaints are quoted.
 const LINES: usize = 3;
@@ -18,30 +18,32 @@ const LINES: usize = 3;
 /// What comes with every failure, or without one.
 const NO_CAUSE: [&str; 3] = ["rlimit: Can't setup RLIMIT_NOFILE", "FAILED.", "cgroupd: recv req error"];
 
-/// The last complaints of a log in this directory, without their times: what CRIU says of its own set-up
-/// (`rlimit: …`), which is no reason, is left out. The directory may be anybody's: no link is followed, nothing waited for.
-pub(crate) fn complaints(dir: BorrowedFd<'_>, name: &str) -> Option<String> {
+/// A log in this directory, which may be anybody's: no link is followed, nothing waited for.
+fn open(dir: BorrowedFd<'_>, name: &str) -> Option<std::fs::File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(dir, name, flags, Mode::empty()).ok()?;
-    let mut file = std::fs::File::from(file);
-    let length = file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(KEPT))).ok()?;
-    let mut bytes = Vec::new();
-    file.take(KEPT).read_to_end(&mut bytes).ok()?;
-    quoted(&String::from_utf8_lossy(&bytes))
+    let file = std::fs::File::from(openat(dir, name, flags, Mode::empty()).ok()?);
+    file.metadata().is_ok_and(|meta| meta.is_file()).then_some(file)
 }
 
-/// The names by which CRIU called its runs in this log: its own, and on a restore that of the dump (CRIU 4).
-pub(crate) fn run_ids(dir: BorrowedFd<'_>, name: &str) -> Vec<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = openat(dir, name, flags, Mode::empty()) else { return Vec::new() };
-    let file = std::fs::File::from(file);
+/// As much of it as is looked at, from where it stands.
+fn read(file: std::fs::File) -> Option<String> {
     let mut bytes = Vec::new();
-    let is_file = file.metadata().is_ok_and(|meta| meta.is_file());
-    if !is_file || file.take(KEPT).read_to_end(&mut bytes).is_err() {
-        return Vec::new();
-    }
-    let text = String::from_utf8_lossy(&bytes);
+    file.take(KEPT).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The last complaints of a log in this directory, without their times: what CRIU says of its own set-up
+/// (`rlimit: …`), which is no reason, is left out.
+pub(crate) fn complaints(dir: BorrowedFd<'_>, name: &str) -> Option<String> {
+    let mut file = open(dir, name)?;
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(length.saturating_sub(KEPT))).ok()?;
+    quoted(&read(file)?)
+}
+
+/// The names by which CRIU called its runs, which stand where this log begins: its own, and on a restore that of the dump (CRIU 4).
+pub(crate) fn run_ids(dir: BorrowedFd<'_>, name: &str) -> Vec<String> {
+    let text = open(dir, name).and_then(read).unwrap_or_default();
     text.lines().filter_map(run_id).collect()
 }
 
