@@ -200,32 +200,28 @@ fn shim_killed_at_any_moment(t: &Test) -> Verdict {
         std::thread::sleep(Duration::from_micros(n * n * 250));
         kill_shim(&d, &task.shim)?;
         drop(create);
-        d.delete(&b)?;
-        t.reap();
         let what = format!("killed {:?} into Create", start.elapsed());
-        d.remove(&b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
-        let begin = Instant::now();
-        while let Err(trouble) = d.finish() {
-            within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), Duration::from_secs(2))?;
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        cleaned_up(&d, &b, &what, Duration::from_secs(2))?;
     }
     Ok(())
 }
 
 /// What containerd does after a shim's death; then nothing is there any more, but for what the kernel still takes down.
-fn cleaned_up(d: &Daemon, b: &Bundle, what: &str) -> Verdict {
+fn cleaned_up(d: &Daemon, b: &Bundle, what: &str, limit: Duration) -> Verdict {
     d.delete(b)?;
     d.t.reap();
     d.remove(b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
     let begin = Instant::now();
     while let Err(trouble) = d.finish() {
-        within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), Duration::from_secs(5))?;
+        within(&format!("{what}: {trouble:?}: this"), begin.elapsed(), limit)?;
         d.t.reap();
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
 }
+
+/// How long a CRIU whose shim is dead may take to notice, and to end.
+const CRIU_ENDS: Duration = Duration::from_secs(5);
 
 /// Moments in what takes some 400 ms on a quiet machine.
 fn moments(t: &Test) -> impl Iterator<Item = Duration> {
@@ -242,7 +238,7 @@ fn shim_killed_in_a_checkpoint(t: &Test) -> Verdict {
         std::thread::sleep(moment);
         kill_shim(&d, &task.shim)?;
         drop(asked);
-        cleaned_up(&d, &b, &format!("killed {moment:?} into Checkpoint"))?;
+        cleaned_up(&d, &b, &format!("killed {moment:?} into Checkpoint"), CRIU_ENDS)?;
     }
     Ok(())
 }
@@ -266,7 +262,7 @@ fn shim_killed_in_a_restore(t: &Test) -> Verdict {
         std::thread::sleep(moment);
         kill_shim(&d, &task.shim)?;
         drop(started);
-        cleaned_up(&d, &b, &format!("killed {moment:?} into the Start of a restore"))?;
+        cleaned_up(&d, &b, &format!("killed {moment:?} into the Start of a restore"), CRIU_ENDS)?;
     }
     Ok(())
 }

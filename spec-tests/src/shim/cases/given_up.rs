@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::errors::fails;
 use crate::check;
+use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Verdict, case, same};
 use crate::harness::hostdiff::descendants;
 use crate::harness::test::Test;
@@ -35,49 +36,48 @@ pub fn cases() -> Vec<Case> {
 /// comes to its end later, by a hook that ends with `code`.
 fn create(t: &Test, code: i32) -> Verdict {
     let d = Daemon::new(t)?;
-    let (begun, go) = (t.path("begun"), t.path("go"));
-    let script =
-        format!("touch {}; until [ -e {} ]; do sleep 0.02; done; exit {code}", begun.display(), go.display());
+    let script = format!("{}; exit {code}", hold_up(t));
     let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"]});
     let b = d.bundle("forever")?.set("/hooks", json!({"createRuntime": [hook]}));
     b.write()?;
     let task = Task::new(d.shim(&b)?, &b.id);
     let request = task.create_request(&b, &Io::null(), &d.rootfs(), &d.options());
-    let create = task.shim.begin("Create", &request);
-    t.until(|| "the hook".into(), || Ok(begun.exists().then_some(())))?;
+    give_up(&d, &b, &task, &request)
+}
+
+/// What holds the create up until [`give_up`] lets it go on.
+fn hold_up(t: &Test) -> String {
+    let (begun, go) = (t.path("begun"), t.path("go"));
+    format!("touch {}; until [ -e {} ]; do sleep 0.02; done", begun.display(), go.display())
+}
+
+/// Gives the create up while it is held up.
+fn give_up(d: &Daemon, b: &Bundle, task: &Task, request: &Message) -> Verdict {
+    let begun = d.t.path("begun");
+    let create = task.shim.begin("Create", request);
+    d.t.until(|| "what holds the create up".into(), || Ok(begun.exists().then_some(())))?;
     fails("Delete meanwhile", task.delete(""), &[NOT_FOUND], "not found|not created")?;
     task.shim.call("Shutdown", &Message::new().text(1, &b.id))?;
     std::thread::sleep(Duration::from_millis(50));
-    check!(create.is_open(), "Create was answered while its hook runs");
-    fs::write(&go, "")?;
+    check!(create.is_open(), "Create was answered while it is held up");
+    fs::write(d.t.path("go"), "")?;
     d.is_gone(&task.shim)?;
     check!(create.within(5.0).is_err(), "Create succeeded for a client that had given it up");
     same("events", d.events.story(&b.id), Vec::<String>::new())?;
-    d.remove(&b)?;
+    d.remove(b)?;
     d.finish()
 }
 
 /// Such a create makes no container yet; it mounts the rootfs, which takes as long as its helper does.
 fn from_checkpoint(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
-    let (begun, go) = (t.path("begun"), t.path("go"));
-    let wait = format!("touch {}; until [ -e {} ]; do sleep 0.02; done", begun.display(), go.display());
-    super::layers::helper(&d, &format!("{wait}; exec mount --bind \"$1\" \"$2\""))?;
+    super::layers::helper(&d, &format!("{}; exec mount --bind \"$1\" \"$2\"", hold_up(t)))?;
     let b = d.bundle("forever")?;
     b.write()?;
     let task = Task::new(d.shim(&b)?, &b.id);
     let mount = Message::new().text(1, "fuse3.slow").text(2, &d.rootfs.to_string_lossy());
     let request = task.create_request(&b, &Io::null(), &[mount], &d.options()).text(8, &t.file("images"));
-    let create = task.shim.begin("Create", &request);
-    t.until(|| "the helper".into(), || Ok(begun.exists().then_some(())))?;
-    fails("Delete meanwhile", task.delete(""), &[NOT_FOUND], "not found|not created")?;
-    task.shim.call("Shutdown", &Message::new().text(1, &b.id))?;
-    fs::write(&go, "")?;
-    d.is_gone(&task.shim)?;
-    check!(create.within(5.0).is_err(), "Create succeeded for a client that had given it up");
-    same("events", d.events.story(&b.id), Vec::<String>::new())?;
-    d.remove(&b)?;
-    d.finish()
+    give_up(&d, &b, &task, &request)
 }
 
 /// containerd fails right after `start`, or goes and does not come back: a shim that has neither a container nor a
