@@ -21,6 +21,8 @@ pub struct MountinfoEntry<'a> {
     pub device: &'a str,
     root: &'a str,
     point: &'a str,
+    /// The options of the mount alone: `ro,nosuid`.
+    pub(crate) attributes: &'a str,
     /// The type of the file system.
     pub fstype: &'a str,
     /// Its source.
@@ -42,6 +44,7 @@ impl<'a> MountinfoEntry<'a> {
             device: mount.next()?,
             root: mount.next()?,
             point: mount.next()?,
+            attributes: mount.next()?,
             fstype: superblock.next()?,
             source: superblock.next().unwrap_or_default(),
             options: superblock.next().unwrap_or_default(),

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod mounts;
+
 use std::os::unix::fs::MetadataExt;
 
 use super::idmap;
@@ -30,6 +32,8 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         let text = "the checkpoint's user namespace has other mappings";
         return Err(Error::invalid(format_args!("/linux/{field}"), text));
     }
+    mounts::compare(plan, init)?;
+    let fixed = mounts::are_fixed(plan).then(|| mount_namespace(init)).transpose()?;
     for pid in descendants(init)? {
         let path = format!("/proc/{pid}/status");
         let text = match std::fs::read_to_string(&path) {
@@ -40,7 +44,7 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         if field(&text, "State:").is_some_and(|state| state.starts_with(['Z', 'X'])) {
             continue;
         }
-        if let Some(more) = wider(plan, &text).or(namespaces(plan, pid)?) {
+        if let Some(more) = wider(plan, &text).or(namespaces(plan, pid)?).or(elsewhere(fixed, pid)?) {
             let name = field(&text, "Name:").unwrap_or_default();
             let text =
                 format!("the checkpoint's process {pid} ({name}) {more}, which config.json does not allow");
@@ -114,6 +118,22 @@ fn other_ids(process: &Process, plan: &Plan, status: &str) -> Option<String> {
     };
     let uid = fixed(CAP_SETUID).then(|| differs("Uid:", process.uid)).flatten();
     uid.or_else(|| fixed(CAP_SETGID).then(|| differs("Gid:", process.gid)).flatten())
+}
+
+/// Its number; `None` of one that has ended.
+fn mount_namespace(pid: i32) -> Result<Option<u64>> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    match std::fs::metadata(&path).map(|meta| meta.ino()).call(|| format!("stat({path})")) {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// A container that cannot mount cannot make a mount namespace either.
+fn elsewhere(fixed: Option<Option<u64>>, pid: i32) -> Result<Option<String>> {
+    let Some(wanted) = fixed else { return Ok(None) };
+    let differs = mount_namespace(pid)?.is_some_and(|number| Some(number) != wanted);
+    Ok(differs.then(|| "is in a mount namespace of its own".to_owned()))
 }
 
 /// A namespace of the host's where the configuration has one of the container's, or the other way round: a user namespace that it

@@ -19,6 +19,7 @@ mod checkpoint;
 mod checkpoint_faults;
 mod checkpoint_flags;
 mod checkpoint_matrix;
+mod checkpoint_mounts;
 mod checkpoint_odd;
 mod checkpoint_scenes;
 mod checkpoint_userns;
@@ -120,6 +121,7 @@ pub fn all() -> Vec<Case> {
         odd::cases,
         checkpoint::cases,
         checkpoint_faults::cases,
+        checkpoint_mounts::cases,
         checkpoint_odd::cases,
         checkpoint_userns::cases,
         checkpoint_flags::cases,
