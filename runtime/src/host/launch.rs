@@ -277,6 +277,8 @@ impl Walk<'_> {
             HostOp::Restore(sources) => self.restore(sources),
             HostOp::AwaitCriu(point) => self.await_criu(*point),
             HostOp::Loopback => self.loopback(),
+            HostOp::HoldPackets => self.hold_packets(),
+            HostOp::LetPacketsIn => self.let_packets_in(),
             HostOp::Compare => self.compare(),
             HostOp::Resume => self.resume(),
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What holds off a container's packets while CRIU is at work on it, for the case that CRIU dies before it takes it away.
+//! What holds off a container's packets while CRIU is at work on it.
 //!
 //! CRIU locks with nftables, by a table of its own, or with iptables-restore(8), by a chain called CRIU. Both are in the network
-//! namespace, which lives on.
+//! namespace, which lives on: when CRIU dies, they are taken away here. A lock of ours stands from before the hooks give a restored
+//! container its network until its sockets are there: CRIU's comes later, and a packet in between is answered with a reset.
 
 #![forbid(unsafe_code)]
 
@@ -28,12 +29,54 @@ pub(crate) fn unlock(namespace: BorrowedFd<'_>, tables: &[String]) -> Result<()>
     })
 }
 
+/// Ours.
+const TABLE: &str = "corten-restore";
+
+/// Lets no packet in. A kernel without nftables lets them in: then the connections are as with any other runtime.
+///
+/// # Errors
+/// Those of nftables, but for its absence.
+pub(super) fn hold(namespace: BorrowedFd<'_>) -> Result<()> {
+    in_network_namespace(namespace, || {
+        let Some(nftables) = Netlink::open_netfilter()? else { return Ok(()) };
+        match nftables.exchange(&lock(TABLE)) {
+            // EINVAL, EOPNOTSUPP, ENOENT: no nftables, or none for both families.
+            Ok(_) | Err(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT) => Ok(()),
+            Err(errno) => Err(RawErrno(errno)).call(|| format!("NFT_MSG_NEWCHAIN({TABLE})")),
+        }
+    })
+}
+
+/// Takes that away.
+///
+/// # Errors
+/// Those of nftables.
+pub(super) fn let_in(namespace: BorrowedFd<'_>) -> Result<()> {
+    in_network_namespace(namespace, || delete_table(TABLE))
+}
+
 /// linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
 const NFT_MSG_DELTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8 | 2;
+const NFT_MSG_NEWCHAIN: u16 = NFNL_SUBSYS_NFTABLES << 8 | 3;
+const NLM_F_CREATE: u16 = 0x400;
 const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+/// Nested: NLA_F_NESTED is set.
+const NFTA_CHAIN_HOOK: u16 = 4 | 0x8000;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+/// NF_INET_LOCAL_IN
+const LOCAL_IN: u32 = 1;
+/// linux/netfilter_ipv4.h: NF_IP_PRI_FILTER
+const PRIORITY: u32 = 0;
+const NF_DROP: u32 = 0;
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
 
@@ -49,17 +92,42 @@ fn delete_table(name: &str) -> Result<()> {
 
 /// One transaction: begin, delete, end.
 fn table_deletion(name: &str) -> Vec<u8> {
-    // struct nfgenmsg: a family, a version, a number in the network's order.
-    let general = |family: u8, number: u16| [&[family, 0][..], &number.to_be_bytes()].concat();
-    let bounds = general(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES);
     let mut deletion = general(NFPROTO_INET, 0);
-    attribute(&mut deletion, NFTA_TABLE_NAME, &[name.as_bytes(), &[0]].concat());
-    let messages = [
-        message(NFNL_MSG_BATCH_BEGIN, 0, &bounds),
-        message(NFT_MSG_DELTABLE, NLM_F_ACK, &deletion),
-        message(NFNL_MSG_BATCH_END, 0, &bounds),
-    ];
-    messages.concat()
+    attribute(&mut deletion, NFTA_TABLE_NAME, &terminated(name));
+    transaction(&message(NFT_MSG_DELTABLE, NLM_F_ACK, &deletion))
+}
+
+/// `table inet NAME { chain input { type filter hook input priority 0; policy drop; } }`
+fn lock(name: &str) -> Vec<u8> {
+    let mut table = general(NFPROTO_INET, 0);
+    attribute(&mut table, NFTA_TABLE_NAME, &terminated(name));
+    let mut hook = Vec::new();
+    attribute(&mut hook, NFTA_HOOK_HOOKNUM, &LOCAL_IN.to_be_bytes());
+    attribute(&mut hook, NFTA_HOOK_PRIORITY, &PRIORITY.to_be_bytes());
+    let mut chain = general(NFPROTO_INET, 0);
+    attribute(&mut chain, NFTA_CHAIN_TABLE, &terminated(name));
+    attribute(&mut chain, NFTA_CHAIN_NAME, &terminated("input"));
+    attribute(&mut chain, NFTA_CHAIN_HOOK, &hook);
+    attribute(&mut chain, NFTA_CHAIN_POLICY, &NF_DROP.to_be_bytes());
+    attribute(&mut chain, NFTA_CHAIN_TYPE, &terminated("filter"));
+    let table = message(NFT_MSG_NEWTABLE, NLM_F_CREATE, &table);
+    transaction(&[table, message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_ACK, &chain)].concat())
+}
+
+/// Between a begin and an end: all of it or nothing.
+fn transaction(messages: &[u8]) -> Vec<u8> {
+    let bounds = general(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES);
+    let (begin, end) = (message(NFNL_MSG_BATCH_BEGIN, 0, &bounds), message(NFNL_MSG_BATCH_END, 0, &bounds));
+    [&begin, messages, &end].concat()
+}
+
+/// struct nfgenmsg: a family, a version, a number in the network's order.
+fn general(family: u8, number: u16) -> Vec<u8> {
+    [&[family, 0][..], &number.to_be_bytes()].concat()
+}
+
+fn terminated(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
 }
 
 /// Takes the chain away, and what leads to it.

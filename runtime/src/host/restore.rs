@@ -264,11 +264,22 @@ impl Walk<'_> {
         Ok(())
     }
 
-    pub(super) fn loopback(&self) -> Result<()> {
+    fn network_of_child(&self) -> Result<OwnedFd> {
         let path = format!("/proc/{}/ns/net", self.pid());
-        let namespace = rustix::fs::open(&*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .call(|| format!("open({path})"))?;
-        crate::sys::ns::loopback_up_in(namespace.as_fd())
+        rustix::fs::open(&*path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .call(|| format!("open({path})"))
+    }
+
+    pub(super) fn loopback(&self) -> Result<()> {
+        crate::sys::ns::loopback_up_in(self.network_of_child()?.as_fd())
+    }
+
+    pub(super) fn hold_packets(&self) -> Result<()> {
+        network_lock::hold(self.network_of_child()?.as_fd())
+    }
+
+    pub(super) fn let_packets_in(&self) -> Result<()> {
+        network_lock::let_in(self.network_of_child()?.as_fd())
     }
 
     pub(super) fn compare(&self) -> Result<()> {

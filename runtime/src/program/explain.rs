@@ -168,8 +168,12 @@ fn host(program: &Program, op: &HostOp) -> String {
         }
         HostOp::Loopback => "bring up lo of the network namespace".into(),
         HostOp::Compare => {
-            "compare ids, capabilities, filters and namespaces of the processes with the configuration".into()
+            "compare ids, capabilities, filters, namespaces and mounts with the configuration".into()
         }
+        HostOp::HoldPackets => {
+            "let no packet into the network namespace before its connections are back".into()
+        }
+        HostOp::LetPacketsIn => "let packets into the network namespace".into(),
         HostOp::Resume => "let the processes go on".into(),
     }
 }

@@ -226,7 +226,11 @@ pub enum HostOp {
     AwaitCriu(RestorePoint),
     /// Bring up `lo` of the network namespace that CRIU has made.
     Loopback,
-    /// Compare what the processes may do with the configuration.
+    /// Let no packet into that namespace: a connection that is not back yet would be reset.
+    HoldPackets,
+    /// Let them in again.
+    LetPacketsIn,
+    /// Compare what the processes may do, and what is mounted, with the configuration.
     Compare,
     /// Let them go on, and wait until CRIU is done.
     Resume,

@@ -124,7 +124,8 @@ impl NetPeer {
         Ok(peer)
     }
 
-    /// A hook that joins the container of which it is told with the server.
+    /// A hook that joins the container of which it is told with the server. It takes its time: what the server sends again
+    /// meanwhile finds an address, and no connection yet.
     pub fn hook(&self) -> serde_json::Value {
         let script = format!(
             "set -e; pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p'); outside={}
@@ -133,7 +134,8 @@ impl NetPeer {
             nsenter -t $pid -n ip addr add {CONTAINER}/24 dev one
             nsenter -t $pid -n ip link set one up
             nsenter --net=$outside ip addr add 10.9.8.2/24 dev other
-            nsenter --net=$outside ip link set other address 02:00:00:00:00:18 up",
+            nsenter --net=$outside ip link set other address 02:00:00:00:00:18 up
+            sleep 1",
             self.outside.display()
         );
         serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", script],

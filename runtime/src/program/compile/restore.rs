@@ -28,10 +28,16 @@ pub fn restore(plan: &Plan) -> Program {
     }
     b.criu(CriuOp::Namespaces);
     b.host("", HostOp::AwaitCriu(RestorePoint::Namespaces));
+    let hooks = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
+    // A hook may set up the network in which the connections were, and CRIU's own lock comes only afterwards.
+    let holds_packets = hooks && plan.namespaces.has_new(NsKind::Network);
+    if holds_packets {
+        b.host("/hooks/createRuntime", HostOp::HoldPackets);
+    }
     if plan.namespaces.has_new(NsKind::Network) {
         b.host("", HostOp::Loopback);
     }
-    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+    if hooks {
         b.host("/hooks/createRuntime", HostOp::Hooks);
     }
     b.criu(CriuOp::Mounts);
@@ -41,6 +47,9 @@ pub fn restore(plan: &Plan) -> Program {
         b.host("/linux/resources/devices", HostOp::DeviceRules);
     }
     b.host("", HostOp::Compare);
+    if holds_packets {
+        b.host("/hooks/createRuntime", HostOp::LetPacketsIn);
+    }
     b.host("", HostOp::Keep);
     b.host("", HostOp::Identify);
     b.host("", HostOp::Record);
