@@ -41,6 +41,10 @@ pub enum Need {
     Debian,
     /// Minutes: only with `--long`.
     Long,
+    /// Only with `--long`, but for v1.
+    LongUnlessV1,
+    /// Only with `--long`, but for v2.
+    LongUnlessV2,
     /// AppArmor, with the profiles of lab/lsm/apparmor.
     AppArmor,
     /// A CRIU in PATH that finds the kernel fit.
@@ -176,6 +180,8 @@ impl Host {
             }
             Need::Busybox => (self.busybox.is_some(), "no --rootfs-busybox".to_owned()),
             Need::Long => (self.long, "only with --long".to_owned()),
+            Need::LongUnlessV1 => (self.long || !self.is_v2(), "only with --long, or on v1".to_owned()),
+            Need::LongUnlessV2 => (self.long || self.is_v2(), "only with --long, or on v2".to_owned()),
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
             Need::Criu => (has_criu(), "no criu in PATH that finds this kernel fit".to_owned()),
