@@ -60,7 +60,7 @@ pub(crate) struct CriuSetup {
     pub(crate) stdio: Option<[OwnedFd; 3]>,
     /// Its descriptors from 4 on.
     pub(crate) inherit: Vec<OwnedFd>,
-    /// The mounts that it finds in a mount namespace of its own.
+    /// The mounts that it finds in a mount namespace of its own; without one it is in ours.
     pub(crate) mounts: Option<MountView>,
 }
 
@@ -328,7 +328,8 @@ fn is_new_enough(version: u32, program: &Path) -> Result<()> {
 
 /// Whether CRIU finds what it needs of this kernel (`criu check`).
 pub(crate) fn is_content(program: &Path) -> bool {
-    let asked = CriuProcess::start(program, CriuSetup::default()).and_then(|mut criu| {
+    let setup = CriuSetup { mounts: Some(MountView::default()), ..CriuSetup::default() };
+    let asked = CriuProcess::start(program, setup).and_then(|mut criu| {
         criu.send(&messages::request(RequestKind::Check, None))?;
         criu.hear()
     });

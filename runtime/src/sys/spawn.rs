@@ -74,7 +74,7 @@ pub(crate) fn begin_afresh(command: &mut Command) {
 /// What a program finds in a mount namespace of its own, which is gone when it has ended.
 #[derive(Default)]
 pub struct MountView {
-    /// A directory that a new tmpfs covers there.
+    /// A directory that a new tmpfs covers there. An empty name: nothing is to be found but the host's mounts.
     pub cover: CString,
     /// Who may look into it, and into what is made in it (an octal mode).
     pub mode: u32,
@@ -125,6 +125,9 @@ pub fn in_mount_view(command: &mut Command, view: MountView) {
             let none = std::ptr::null();
             let slaves = libc::MS_SLAVE | libc::MS_REC;
             done(libc::c_long::from(libc::mount(none, c"/".as_ptr(), none, slaves, none.cast())))?;
+            if view.cover.is_empty() {
+                return Ok(());
+            }
             let (tmpfs, cover) = (c"tmpfs".as_ptr(), view.cover.as_ptr());
             let flags = libc::MS_NOSUID | libc::MS_NODEV;
             done(libc::c_long::from(libc::mount(tmpfs, cover, tmpfs, flags, none.cast())))?;
