@@ -180,6 +180,11 @@ impl CriuOptions {
         self.0.message(25, &root);
     }
 
+    /// Only the groups of these controllers are dumped: as they are called in /proc/PID/cgroup.
+    pub(crate) fn dump_controller(&mut self, controllers: &str) {
+        self.text(43, controllers);
+    }
+
     /// The group by which the tasks are frozen.
     pub(crate) fn freeze_cgroup(&mut self, path: &str) {
         self.text(44, path);

@@ -25,6 +25,7 @@ use crate::plan::namespaces::NsKind;
 use crate::plan::{AnnotationSettings, Plan};
 use crate::procfs::{self, Stat};
 use crate::state::{Identity, now};
+use crate::sys::spawn::MountView;
 
 const LOG: &str = "dump.log";
 /// How often, and how long, a paused container goes on for the sake of a vfork(2).
@@ -44,10 +45,12 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         return Err(Error::new(Kind::Status, text));
     }
     let program = super::criu_of_host()?;
-    let mut criu = CriuProcess::start(&program, CriuSetup::default())?;
+    let plan = plan_again(home, &container)?;
+    // Trying out what the kernel can do, CRIU mounts: that would stay on the host if it were killed then.
+    let mounts = plan.namespaces.has(NsKind::Mount).then(MountView::default);
+    let mut criu = CriuProcess::start(&program, CriuSetup { mounts, ..CriuSetup::default() })?;
     criu.check_version(&program)?;
     let init = container.state.init.as_ref().map_or(0, |init| init.pid);
-    let plan = plan_again(home, &container)?;
     let pids = container.pids()?;
     refuse_strangers(init, &pids)?;
     let images = images::for_dump(&ask.criu.image_path).step(|| "--image-path")?;
@@ -79,6 +82,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         options.freeze_cgroup(&group);
     }
     namespaces(&mut options, &plan, init)?;
+    own_groups(&mut options, init)?;
     if !ask.pre_dump {
         let path = format!("/proc/{init}/mountinfo");
         let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
@@ -253,6 +257,19 @@ fn dump_options(options: &mut CriuOptions, ask: &Checkpoint) {
     if let Some((address, port)) = &ask.page_server {
         options.page_server(address, *port);
     }
+}
+
+/// Of a hierarchy in whose root the container is, CRIU would dump everybody's groups, and a restore would make them again.
+fn own_groups(options: &mut CriuOptions, init: i32) -> Result<()> {
+    /// No hierarchy is called so: without any, CRIU takes all.
+    const NONE: &str = "-";
+    let path = format!("/proc/{init}/cgroup");
+    let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let groups = table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let own: Vec<&str> = groups.filter(|(_, group)| *group != "/").map(|(name, _)| name).collect();
+    let names = if own.is_empty() { vec![NONE] } else { own };
+    names.into_iter().for_each(|name| options.dump_controller(name));
+    Ok(())
 }
 
 /// What the kernel must be able to do for this.

@@ -8,7 +8,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::json;
 
-use super::checkpoint::{CRUN, checkpoint, counter, launched, lines, restore, shell, try_checkpoint};
+use super::checkpoint::{
+    CRUN, checkpoint, counter, counts_on, launched, lines, restore, shell, try_checkpoint,
+};
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
@@ -33,6 +35,24 @@ fn paused_in_a_vfork(t: &Test, b: &Bundle) -> Verdict {
     Err(Trouble::NotRun("it was never paused in a vfork(2)".to_owned()))
 }
 
+/// A hierarchy of v1 beside v2, in whose root the container is: the name of a controller in it, and where it is mounted now.
+fn other_hierarchy(t: &Test) -> Result<std::path::PathBuf, Trouble> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let table = fs::read_to_string("/proc/self/cgroup")?;
+    let mut names = table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let Some((name, _)) = names.find(|(name, group)| !name.is_empty() && *group == "/") else {
+        return Err(Trouble::NotRun("no hierarchy of v1 in whose root the harness is".to_owned()));
+    };
+    let dir = t.path("hierarchy");
+    fs::create_dir(&dir)?;
+    mount(Some("cgroup"), &dir, Some("cgroup"), MsFlags::empty(), Some(name))?;
+    let at = dir.clone();
+    t.at_end(move || {
+        umount2(&at, MntFlags::MNT_DETACH).ok();
+    });
+    Ok(dir)
+}
+
 /// Of the chapter `checkpoint`.
 pub fn cases() -> Vec<Case> {
     let mut all = vec![
@@ -50,6 +70,23 @@ pub fn cases() -> Vec<Case> {
             t.has_status(&b, "running")?;
             t.until(|| "a container that counts".to_owned(), || Ok((lines(&b) > before + 2).then_some(())))
         }),
+        // Unless it is told otherwise, CRIU dumps all groups below the container's own, also where that is everybody's.
+        case("checkpoint/groups-of-others-are-not-made-again", |t| {
+            let group = other_hierarchy(t)?.join(format!("{}-other", t.place.mark));
+            let b = counter(t)?;
+            launched(t, &b)?;
+            fs::create_dir(&group)?;
+            let dumped = checkpoint(t, &b, "");
+            fs::remove_dir(&group)?;
+            dumped?;
+            restore(t, &b)?;
+            let there = group.exists();
+            fs::remove_dir(&group).ok();
+            check!(!there, "somebody else's group is there again");
+            counts_on(t, &b)
+        })
+        .runc("makes it again")
+        .needs(&[Need::CgroupV2]),
         // A process that only the first one has holds more memory than any of the second one.
         case("checkpoint/again-into-the-same-directory", |t| {
             let large = "(v=$(dd if=/dev/zero bs=1M count=2 2>/dev/null | tr '\\0' x); echo 1 >/count
