@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test \
-        conformance twins oci-validation shim-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim lab man \
+        conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -80,6 +80,9 @@ test-shim: ## the short cases of the containerd shim
 
 shim-test: ## both containerd shims, driven by a containerd of spec-tests' own; SHIM=corten|runc|PATH, LONG=1
 	@$(ENV) SHIM=$(SHIM) LONG=$(LONG) .ci/shim test
+
+upgrade-test: ## running shims go on as another program: under load, refused, back again, under containerd 1.6 to 2.1 (LONG=1: 200 times)
+	@$(ENV) LONG=$(LONG) .ci/shim upgrade
 
 shim-twins: ## random requests on both containerd shims, compared (docs/differences.md); RUNS=2000 SEED=10
 	@$(ENV) RUNS=$(RUNS) SEED=$(SEED) .ci/shim twins

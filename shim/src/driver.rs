@@ -21,7 +21,8 @@ use corten::{spec, verbs};
 use serde::Deserialize;
 
 use self::binary::Binary;
-pub use self::binary::keep_working_directory;
+pub use self::binary::{go_on_in, keep_working_directory, kept_working_directory};
+use crate::handover::state::DriverState;
 use crate::options::Options;
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
@@ -81,6 +82,11 @@ impl ExecProcess {
             json = serde_json::Value::from(text).to_string().into_bytes();
         }
         Ok(ExecProcess { process, json })
+    }
+
+    /// What it was read from.
+    pub fn json(&self) -> &[u8] {
+        &self.json
     }
 }
 
@@ -142,14 +148,32 @@ impl Peek {
 impl Driver {
     /// The one that `options` ask for, for the container of `bundle`.
     pub fn new(options: &Options, namespace: &str, systemd: bool, bundle: &Path) -> Driver {
-        let root = options.root(namespace);
-        match options.binary() {
+        Driver::at(options.binary(), options.root(namespace), systemd, bundle)
+    }
+
+    fn at(program: Option<&Path>, root: PathBuf, systemd: bool, bundle: &Path) -> Driver {
+        match program {
             Some(program) => Driver::Outside(Binary::new(program, root, systemd, bundle)),
             None => {
                 let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
                 Driver::Inside(StateRoot { root, manager })
             }
         }
+    }
+
+    /// As it is handed over.
+    pub fn pass(&self) -> DriverState {
+        match self {
+            Driver::Inside(StateRoot { root, manager }) => {
+                DriverState { program: None, root: root.clone(), systemd: *manager == Manager::Systemd }
+            }
+            Driver::Outside(binary) => binary.pass(),
+        }
+    }
+
+    /// Goes on with one, for the container of `bundle`.
+    pub fn resumed(state: &DriverState, bundle: &Path) -> Driver {
+        Driver::at(state.program.as_deref(), state.root.clone(), state.systemd, bundle)
     }
 
     /// `create`.

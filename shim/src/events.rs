@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod passing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -39,9 +41,11 @@ pub struct Events {
     queue: RefCell<VecDeque<Rc<[u8]>>>,
     /// Something was put in.
     filled: Notify,
-    /// Something was taken out.
+    /// The first event is not on its way any more: it was taken out, or stays.
     emptied: Notify,
     lost: Cell<u64>,
+    /// The first event is on its way.
+    sending: Cell<bool>,
 }
 
 impl Events {
@@ -54,6 +58,7 @@ impl Events {
             filled: Notify::new(),
             emptied: Notify::new(),
             lost: Cell::new(0),
+            sending: Cell::new(false),
         })
     }
 
@@ -96,10 +101,9 @@ impl Events {
                 self.filled.notified().await;
                 continue;
             };
-            match timeout(PATIENCE, self.send(&mut connection, stream, &next)).await {
+            match self.undisturbed(timeout(PATIENCE, self.send(&mut connection, stream, &next))).await {
                 Ok(Ok(())) => {
                     self.queue.borrow_mut().pop_front();
-                    self.emptied.notify_waiters();
                     stream += 2;
                     pause = Duration::from_millis(20);
                     self.tell_losses();

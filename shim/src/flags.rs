@@ -22,6 +22,12 @@ pub enum Action {
     Info,
     /// Tell our version.
     Version,
+    /// Have servers that run go on as another program.
+    Upgrade,
+    /// Tell whether we could go on with what another program hands over.
+    UpgradeCheck,
+    /// Go on with it.
+    TakeOver,
 }
 
 /// The flags (containerd: pkg/shim, `parseFlags`).
@@ -37,9 +43,33 @@ pub struct Flags {
     pub bundle: Option<PathBuf>,
     /// Verbose log.
     pub debug: bool,
+    /// `upgrade`: all servers.
+    pub all: bool,
+    /// `upgrade`: the program to go on as, if it is not this one.
+    pub binary: Option<PathBuf>,
+    /// `upgrade`: where servers' sockets are, if they are not where containerd has them.
+    pub socket_dir: Option<PathBuf>,
+    /// `take-over`: why the program after us has not taken over.
+    pub refused: Option<String>,
     /// What is to be done.
     pub action: Action,
+    /// What follows the action.
+    pub operands: Vec<String>,
 }
+
+/// Flags that have a value, whatever that looks like: a container may be called as an action is.
+const VALUED: [&str; 10] = [
+    "namespace",
+    "address",
+    "id",
+    "bundle",
+    "publish-binary",
+    "socket",
+    "debug-socket",
+    "binary",
+    "socket-dir",
+    "refused",
+];
 
 impl Flags {
     /// Reads the arguments (without the program's name).
@@ -55,8 +85,10 @@ impl Flags {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (flag, None),
             };
-            let switch = matches!(name, "debug" | "v" | "version" | "info");
-            if value.is_none() && !switch {
+            let switch = matches!(name, "debug" | "v" | "version" | "info" | "all");
+            if value.is_none() && VALUED.contains(&name) {
+                value = args.next();
+            } else if value.is_none() && !switch {
                 value = args.next_if(|next| !next.starts_with('-') && Action::of(next) == Action::None);
             }
             flags.set(name, value);
@@ -73,6 +105,10 @@ impl Flags {
             "id" => self.id = text,
             "bundle" => self.bundle = Some(text).filter(|text| !text.is_empty()).map(PathBuf::from),
             "debug" => self.debug = on,
+            "all" => self.all = on,
+            "binary" => self.binary = Some(PathBuf::from(text)),
+            "socket-dir" => self.socket_dir = Some(PathBuf::from(text)),
+            "refused" => self.refused = Some(text),
             "v" | "version" if on => self.action = Action::Version,
             "info" if on => self.action = Action::Info,
             // publish-binary, socket, debug-socket, and what is to come.
@@ -81,8 +117,9 @@ impl Flags {
     }
 
     fn act(&mut self, word: &str) {
-        if self.action == Action::None {
-            self.action = Action::of(word);
+        match self.action {
+            Action::None => self.action = Action::of(word),
+            _ => self.operands.push(word.to_owned()),
         }
     }
 }
@@ -92,6 +129,9 @@ impl Action {
         match word {
             "start" => Action::Start,
             "delete" => Action::Delete,
+            "upgrade" => Action::Upgrade,
+            "upgrade-check" => Action::UpgradeCheck,
+            "take-over" => Action::TakeOver,
             _ => Action::None,
         }
     }
@@ -120,6 +160,20 @@ mod tests {
         assert_eq!(parse("--version").action, Action::Version);
         assert_eq!(parse("-info").action, Action::Info);
         assert_eq!(parse("").action, Action::None);
+    }
+
+    #[test]
+    fn a_container_may_be_called_as_an_action() {
+        let flags = parse("-namespace delete -id upgrade -publish-binary start start");
+        assert_eq!((flags.namespace.as_str(), flags.id.as_str()), ("delete", "upgrade"));
+        assert_eq!(flags.action, Action::Start);
+        let flags = parse("upgrade --all -binary /x");
+        assert_eq!((flags.action, flags.all, flags.binary), (Action::Upgrade, true, Some("/x".into())));
+        let flags = parse("-id c take-over 17 -refused no");
+        assert_eq!(
+            (flags.action, flags.operands, flags.refused),
+            (Action::TakeOver, vec!["17".into()], Some("no".into()))
+        );
     }
 
     #[test]

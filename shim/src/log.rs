@@ -24,9 +24,24 @@ pub fn open_here(debug: bool) {
     }
 }
 
+/// The FIFO, and whether the log is verbose, for whoever goes on with it.
+pub fn fifo() -> Option<(&'static OwnedFd, bool)> {
+    LOG.get().map(|(fd, debug)| (fd, *debug))
+}
+
+/// Goes on with one.
+pub fn go_on(fifo: OwnedFd, debug: bool) {
+    let _ = LOG.set((fifo, debug));
+}
+
 /// Something is wrong, and goes on.
 pub fn warn(text: &str) {
     write("warning", text);
+}
+
+/// Worth knowing.
+pub fn info(text: &str) {
+    write("info", text);
 }
 
 /// Told at `-debug` only.

@@ -4,6 +4,7 @@
 //! ```text
 //! entry/   start, delete, -info: what containerd executes us for; start goes on as the server
 //! server   connections ─> rpc ─> pod/ ─> threads ─> driver ─> the runtime's verbs
+//! upgrade  the server goes on as another program, in the same process
 //! reaper   pidfds ─> pod/watch ─> events (one queue) ─> containerd
 //! io/      the container's descriptors ─> FIFOs, files, loggers
 //! ```
@@ -17,6 +18,7 @@ mod driver;
 mod entry;
 mod events;
 mod flags;
+mod handover;
 mod idle;
 mod io;
 mod log;
@@ -34,6 +36,8 @@ mod stats;
 mod task;
 mod threads;
 mod ttrpc;
+mod upgrade;
+mod work;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -49,11 +53,16 @@ fn main() -> ExitCode {
         Action::Start => entry::start::start(&flags),
         Action::Delete => entry::delete::delete(&flags),
         Action::Info => info(),
+        Action::Upgrade => upgrade::ask::upgrade(&flags).and_then(print),
+        Action::UpgradeCheck => upgrade::check(&flags).and_then(print),
+        Action::TakeOver => entry::take_over::take_over(&flags),
         Action::Version => {
             print(format!("containerd-shim-corten-v2\n  Version: {VERSION}\n  Revision: {COMMIT}\n"))
         }
         Action::None => {
-            eprintln!("containerd-shim-corten-v2 is executed by containerd: start, delete, -info or -v");
+            eprintln!(
+                "containerd-shim-corten-v2 is executed by containerd: start, delete, -info or -v; by root: upgrade"
+            );
             return ExitCode::from(2);
         }
     };

@@ -8,6 +8,7 @@ mod checkpoint;
 mod create;
 mod end;
 mod oom;
+mod passing;
 mod resources;
 mod start;
 mod watch;

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod passing;
+
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

@@ -117,6 +117,8 @@ impl Reaper {
     /// Sweeps for ever. SIGTERM and SIGINT are answered by `asked`; they must not cost a container its life.
     pub async fn sweep(self, signals: SignalFd, asked: impl Fn()) {
         let Ok(signals) = ready::input(signals) else { return };
+        // What ended while another program was in our place.
+        self.sweep_orphans().await;
         loop {
             let Ok(mut ready) = signals.readable().await else { return };
             let mut children = false;

@@ -39,6 +39,8 @@ kinds! {
     invalid INVALID_ARGUMENT,
     /// Its state forbids it.
     state FAILED_PRECONDITION,
+    /// The caller may not.
+    denied PERMISSION_DENIED,
     /// We do not have that.
     unimplemented UNIMPLEMENTED,
     /// Anything else: containerd hands the text on as it is.

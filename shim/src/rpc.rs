@@ -19,6 +19,23 @@ use crate::refusal::{Refusal, Result};
 /// Both names of the one service.
 const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
 
+/// The service of our own: another program is to go on in this one's place (`upgrade/`).
+pub const UPGRADE: (&str, &str) = ("corten.shim.v1.Upgrade", "Upgrade");
+
+/// Whether a request asks for that.
+pub fn wants_successor(request: &Request) -> bool {
+    (request.service.as_str(), request.method.as_str()) == UPGRADE
+}
+
+/// A request as people name it. Every one begins with the id of a container; one that does not is answered anyway.
+pub fn name(request: &Request) -> String {
+    let id = match request.payload.as_slice() {
+        [0x0a, length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
+        _ => &[],
+    };
+    format!("{} of {}", request.method, String::from_utf8_lossy(id))
+}
+
 /// Whether a method changes nothing and may take for ever.
 pub fn only_waits(method: &str) -> bool {
     method == "Wait"

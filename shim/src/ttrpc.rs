@@ -31,7 +31,8 @@ pub struct MessageHeader {
 }
 
 impl MessageHeader {
-    fn of(bytes: [u8; 10]) -> MessageHeader {
+    /// Reads it.
+    pub fn of(bytes: [u8; 10]) -> MessageHeader {
         let [a, b, c, d, e, f, g, h, kind, flags] = bytes;
         MessageHeader {
             length: u32::from_be_bytes([a, b, c, d]),

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     if name.rsplit('/').next().is_some_and(|base| base.starts_with("probe")) {
         return probe::main(&args);
     }
+    if shim::successor::is_meant(&args) {
+        return shim::successor::main(&args);
+    }
     if args.first().is_some_and(|first| first != "probe") {
         sys::handle_signals_as_usual();
     }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Some("cri") => shim::cri::main(&args[1..]),
         Some("cri-checkpoint") => shim::cri::checkpoint::main(&args[1..]),
         Some("registry") => shim::registry::main(&args[1..]),
+        Some("shim-upgrade") => shim::cli::upgrade(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),
         Some("run") => harness::cli::main(&args),
         Some("twins") => twins::cli::main(&args),

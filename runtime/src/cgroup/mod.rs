@@ -48,7 +48,7 @@ pub use devices::Policy;
 pub use devices_bpf::compile as compile_devices;
 pub use group::Group;
 pub use made::Made;
-pub use oom::OomWatch;
+pub use oom::{OomMark, OomWatch};
 pub use placement::Placement;
 pub use probe::{Hierarchies, Hierarchy, Version};
 pub use record::Record;

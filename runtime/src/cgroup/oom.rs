@@ -48,6 +48,15 @@ pub struct News {
     pub gone: bool,
 }
 
+/// How far a watch has told, for whoever goes on with its descriptor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OomMark {
+    /// Kills that were told already.
+    pub told: u64,
+    /// v1: a notice waits for its kill.
+    pub noticed: bool,
+}
+
 impl Group {
     /// How many processes of the container have been killed for want of memory since its group was made; 0 without the
     /// memory controller or when the group is gone.
@@ -94,7 +103,26 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Goes on with a watch of this group: with its descriptor, from its mark.
+    ///
+    /// # Errors
+    /// `Kind::Unsupported` when the group is gone.
+    pub fn oom_watch_from(&self, fd: OwnedFd, mark: OomMark) -> Result<OomWatch> {
+        let lacking = || Error::new(Kind::Unsupported, "the container's group is gone");
+        let (_, dir) = self.group_of("memory")?.ok_or_else(lacking)?;
+        let notice = mark.noticed.then(Instant::now);
+        Ok(OomWatch { fd, memory: dir.duplicate()?, version: self.record().version, told: mark.told, notice })
+    }
+}
+
 impl OomWatch {
+    /// How far it has told.
+    #[must_use]
+    pub fn mark(&self) -> OomMark {
+        OomMark { told: self.told, noticed: self.notice.is_some() }
+    }
+
     /// Empties the descriptor and counts.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod loopdev;
 pub mod mount;
 pub(crate) mod ns;
 pub mod pages;
+pub mod passing;
 pub(crate) mod prctl;
 pub(crate) mod probe;
 pub mod random;

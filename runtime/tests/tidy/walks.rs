@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{File, assert_none, root, tracked};
 
 /// What a newcomer asks first.
-const WALKS: [&str; 5] = ["create", "subjects", "exec", "limit", "exit"];
+const WALKS: [&str; 6] = ["create", "subjects", "exec", "limit", "exit", "upgrade"];
 
 struct Walk {
     name: String,

@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::paper::{ConsoleSocket, Nameless, unguessable};
 use super::{CheckpointWish, LaunchedProcess, Wish};
+use crate::handover::state::DriverState;
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 
@@ -37,6 +38,16 @@ pub fn keep_working_directory() {
     }
 }
 
+/// The working directory that was kept.
+pub fn kept_working_directory() -> Option<&'static OwnedFd> {
+    HERE.get()
+}
+
+/// Goes on with one that was kept before.
+pub fn go_on_in(here: OwnedFd) {
+    let _ = HERE.set(here);
+}
+
 /// The program, its global flags, and the bundle of the container.
 #[derive(Debug, Clone)]
 pub struct Binary {
@@ -50,6 +61,11 @@ impl Binary {
     /// `program` with containers below `root`.
     pub fn new(program: &Path, root: PathBuf, systemd: bool, bundle: &Path) -> Binary {
         Binary { program: program.to_owned(), root, systemd, bundle: bundle.to_owned() }
+    }
+
+    /// As it is handed over.
+    pub fn pass(&self) -> DriverState {
+        DriverState { program: Some(self.program.clone()), root: self.root.clone(), systemd: self.systemd }
     }
 
     /// `create`. The pid file stays in the bundle, where programs around the runtime look for it.

@@ -10,32 +10,28 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-
-use std::time::Duration;
+use std::path::Path;
+use std::rc::Rc;
 
 use corten::error::Context;
 use corten::host::write_whole;
 use corten::sys::spawn;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Pid, getpid, getppid, setsid};
+use rustix::process::{getpid, getppid, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{CoreSchedulingScope, create_core_scheduling_cookie};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use super::bootstrap::{Boot, input, reply};
-use super::group;
 use super::socket::{self, BoundSocket, Found};
+use super::{group, serve};
 use crate::events::Events;
 use crate::flags::Flags;
 use crate::options::Options;
 use crate::pod::{Pod, Server};
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
-use crate::{driver, log, reaper, server};
-
-/// containerd waits that long for the answer to Shutdown.
-const FLUSH: Duration = Duration::from_secs(3);
+use crate::{driver, log};
 
 /// `start`. Returns in the process that containerd waits for, and, when the server ends, in that.
 ///
@@ -68,7 +64,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     if let Some(bound) = server
         && spawn::fork().inspect_err(|_| socket::remove(&path))? == 0
     {
-        return daemon(bound, flags, &boot, path, &address);
+        return daemon(bound, flags, &boot, &address);
     }
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -118,35 +114,17 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 }
 
 /// The server: on its own, and to its end.
-fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, path: PathBuf, address: &str) -> Result<()> {
+fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, address: &str) -> Result<()> {
     let listener = bound.take_over()?;
     alone(&listener, boot.debug)?;
-    let signals = reaper::block_signals()?;
+    let signals = serve::own_process()?;
     let reaper = Reaper::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_io_events_per_tick(64)
-        .build()
-        .call(|| "epoll_create")?;
+    let runtime = serve::runtime()?;
     let events = Events::new(&flags.namespace, &boot.ttrpc_address);
-    let pod = Pod::new(&flags.namespace, Server::here(address), events.clone(), reaper.clone());
+    let pod = Pod::new(&flags.namespace, Server::here(address), events, reaper.clone());
     LocalSet::new().block_on(&runtime, async {
-        listener.set_nonblocking(true).call(|| "fcntl(O_NONBLOCK)")?;
-        let listener = tokio::net::UnixListener::from_std(listener).call(|| "epoll_ctl")?;
-        let told = pod.clone();
-        spawn_local(reaper.sweep(signals, move || told.asked_to_end()));
-        spawn_local(events.clone().publish());
-        spawn_local(server::serve(listener, pod.clone()));
-        let quiet = pod.clone();
-        spawn_local(async move { quiet.idle.give_pages_back().await });
-        let alone = pod.clone();
-        spawn_local(async move { alone.end_when_alone().await });
-        pod.end.notified().await;
-        // Nobody is to find us from here on; who has connected already gets its answers.
-        socket::remove(&path);
-        events.flush(FLUSH).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let listener = serve::listen(listener.into())?;
+        serve::serve(listener, Rc::default(), pod, reaper, signals).await;
         Ok(())
     })
 }
@@ -157,9 +135,7 @@ fn alone(listener: &UnixListener, debug: bool) -> Result<()> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call(|| "open(/dev/null)")?;
     dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null)).call(|| "dup2")?;
     setsid().call(|| "setsid")?;
-    rustix::process::set_child_subreaper(Some(Pid::INIT)).call(|| "prctl(PR_SET_CHILD_SUBREAPER)")?;
     log::open_here(debug);
-    std::panic::set_hook(Box::new(|panic| log::warn(&format!("internal error: {panic}"))));
     driver::keep_working_directory();
     // The group's other members must not find their sandbox's bundle busy.
     Ok(std::env::set_current_dir(Path::new("/")).call(|| "chdir(/)")?)

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,13 +18,15 @@ use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Owner, pump};
+use crate::handover::state::LoggerState;
+use crate::handover::{Handed, Outgoing};
 use crate::ready::Once;
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
-use crate::{log, ready};
+use crate::{log, ready, work};
 
 /// How long a logger may take to be ready.
 const READY: Duration = Duration::from_secs(30);
@@ -33,6 +35,7 @@ const TERMINATE: Duration = Duration::from_secs(12);
 
 /// A logger that runs.
 pub struct Logger {
+    pid: i32,
     pidfd: Rc<OwnedFd>,
     /// Our own reading ends.
     pipes: Rc<[OwnedFd; 2]>,
@@ -60,29 +63,61 @@ impl Logger {
         let child = spawned.map_err(|error| Refusal::invalid(format!("logger {path}: {error}")))?;
         // Our copies of what it has.
         drop(command);
-        let logger = Logger::over(&child, pipes)?;
-        logger.watch(child, owner.reaper.clone());
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).call(|| "pidfd_open(logger)")?;
+        let logger = Logger::over(child.id() as i32, pidfd, pipes);
+        logger.watch(owner.reaper.clone());
         logger.ready(ready, strict).await.map_err(|refusal| refusal.at(&format!("logger {path}")))?;
         Ok(logger)
     }
 
-    fn over(child: &Child, pipes: [OwnedFd; 2]) -> Result<Logger> {
-        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).call(|| "pidfd_open(logger)")?;
-        Ok(Logger {
+    fn over(pid: i32, pidfd: OwnedFd, pipes: [OwnedFd; 2]) -> Logger {
+        Logger {
+            pid,
             pidfd: Rc::new(pidfd),
             pipes: Rc::new(pipes),
             ended: Rc::default(),
             ending: Cell::new(false),
-        })
+        }
     }
 
-    fn watch(&self, child: Child, reaper: Reaper) {
-        let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
+    fn watch(&self, reaper: Reaper) {
+        let (pid, pidfd, ended) = (self.pid, self.pidfd.clone(), self.ended.clone());
         spawn_local(async move {
-            let exit = reaper.end_of(&pidfd, child.id() as i32).await;
-            log::debug(&format!("logger {} has ended: {exit:?}", child.id()));
+            let exit = reaper.end_of(&pidfd, pid).await;
+            log::debug(&format!("logger {pid} has ended: {exit:?}"));
             ended.happen();
         });
+    }
+
+    /// As it is handed over.
+    pub fn pass(&self, to: &mut Outgoing) -> LoggerState {
+        let [out, err] = &*self.pipes;
+        LoggerState {
+            pid: self.pid,
+            pidfd: to.fd(&*self.pidfd),
+            pipes: [to.fd(out), to.fd(err)],
+            ended: self.ended.has_happened(),
+            ending: self.ending.get(),
+        }
+    }
+
+    /// Goes on with one that was handed over.
+    ///
+    /// # Errors
+    /// A descriptor that is not there.
+    pub fn resumed(state: &LoggerState, from: &Handed, reaper: &Reaper) -> Result<Logger> {
+        let [out, err] = state.pipes;
+        let logger = Logger::over(state.pid, from.fd(state.pidfd)?, [from.fd(out)?, from.fd(err)?]);
+        if state.ended {
+            logger.ended.happen();
+        } else {
+            reaper.claim(state.pid);
+            logger.watch(reaper.clone());
+        }
+        if state.ending {
+            logger.end();
+        }
+        Ok(logger)
     }
 
     async fn ready(&self, ready: OwnedFd, strict: bool) -> Result<()> {
@@ -129,11 +164,12 @@ impl Logger {
         }
         let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
         let (pidfd, ended) = (self.pidfd.clone(), self.ended.clone());
+        let work = work::begin(format!("the end of logger {}", self.pid));
         spawn_local(async move {
-            sleep(TERMINATE).await;
-            if !ended.has_happened() {
+            if timeout(TERMINATE, ended.wait()).await.is_err() {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             }
+            drop(work);
         });
     }
 }

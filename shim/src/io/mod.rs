@@ -14,11 +14,12 @@
 
 mod logger;
 mod open;
+mod passing;
 mod pump;
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use corten::error::Context;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 use self::logger::Logger;
 pub use self::open::prepare;
 use self::open::{Input, Sink};
+use self::pump::{InputFlow, OutputFlow};
 use crate::ready::Once;
 use crate::reaper::Reaper;
 use crate::refusal::Result;
@@ -74,13 +76,16 @@ pub struct Streams {
     keep: RefCell<Option<OwnedFd>>,
     /// The reading end of the client's FIFO. Held to the last, read or not: a client that still writes when the process
     /// has ended would get EPIPE, and containerd's then gives up the output that it has not read yet.
-    _stdin: Option<Rc<OwnedFd>>,
+    stdin: Option<Rc<OwnedFd>>,
     /// The process has ended.
     over: Rc<Notify>,
     /// The process is being deleted.
     leaving: Rc<Once>,
-    input: Option<JoinHandle<()>>,
+    input: Option<(JoinHandle<()>, Weak<InputFlow>)>,
+    /// The tasks that move output or wait for the logger.
     outputs: RefCell<Vec<JoinHandle<()>>>,
+    /// What they move, while they do.
+    flows: Vec<Weak<OutputFlow>>,
     logger: Option<Logger>,
 }
 
@@ -90,38 +95,68 @@ impl Prepared {
     /// # Errors
     /// The failed call; the process is to be ended then.
     pub fn start(self, console: Option<OwnedFd>) -> Result<Streams> {
-        let over = Rc::new(Notify::new());
         let console = console.map(Rc::new);
         if let Some(console) = &console {
             rustix::io::ioctl_fionbio(console, true).call(|| "ioctl(console, FIONBIO)")?;
         }
-        let mut outputs = Vec::new();
+        let begin = |(pipe, sink)| OutputFlow::new(pipe, sink, console.as_deref());
+        let outputs = self.outputs.into_iter().map(begin).collect();
+        let (keep, stdin, input) = match self.input {
+            Some(Input { from, keep, to }) => {
+                let (from, to) = (Rc::new(from), to.map(Rc::new).or_else(|| console.clone()));
+                let flow =
+                    to.map(|to| Rc::new(InputFlow { from: from.clone(), to, carry: Default::default() }));
+                (Some(keep), Some(from), flow)
+            }
+            None => (None, None, None),
+        };
+        Ok(Parts { console, keep, stdin, input, outputs, logger: self.logger }.move_all())
+    }
+}
+
+/// What is to be moved.
+struct Parts {
+    console: Option<Rc<OwnedFd>>,
+    keep: Option<OwnedFd>,
+    stdin: Option<Rc<OwnedFd>>,
+    input: Option<Rc<InputFlow>>,
+    outputs: Vec<Rc<OutputFlow>>,
+    logger: Option<Logger>,
+}
+
+impl Parts {
+    fn move_all(self) -> Streams {
+        let over = Rc::new(Notify::new());
         let leaving: Rc<Once> = Rc::default();
-        for (pipe, sink) in self.outputs {
-            outputs.push(match (pipe, &console) {
-                (Some(pipe), _) => spawn_local(pump::output(pipe, sink, leaving.clone())),
+        let flows = self.outputs.iter().map(Rc::downgrade).collect();
+        let mut outputs = Vec::new();
+        for flow in self.outputs {
+            outputs.push(match (&flow.from, &self.console) {
+                (Some(_), _) => spawn_local(pump::output(flow, leaving.clone())),
                 (None, Some(console)) => {
-                    let work = pump::terminal(console.clone(), sink, over.clone(), leaving.clone());
-                    spawn_local(work)
+                    spawn_local(pump::terminal(console.clone(), flow, over.clone(), leaving.clone()))
                 }
                 (None, None) => continue,
             });
         }
-        let (keep, stdin, input) = match self.input {
-            Some(Input { from, keep, to }) => {
-                let (from, to) = (Rc::new(from), to.map(Rc::new).or_else(|| console.clone()));
-                let input = to.map(|to| spawn_local(pump::input(from.clone(), to)));
-                (Some(keep), Some(from), input)
-            }
-            None => (None, None, None),
-        };
         if let Some(logger) = &self.logger {
             outputs.push(spawn_local(logger.attend()));
         }
-        let outputs = RefCell::new(outputs);
-        let keep = RefCell::new(keep);
-        let logger = self.logger;
-        Ok(Streams { console, keep, _stdin: stdin, over, leaving, input, outputs, logger })
+        let input = self.input.map(|flow| {
+            let weak = Rc::downgrade(&flow);
+            (spawn_local(pump::input(flow)), weak)
+        });
+        Streams {
+            console: self.console,
+            keep: RefCell::new(self.keep),
+            stdin: self.stdin,
+            over,
+            leaving,
+            input,
+            outputs: RefCell::new(outputs),
+            flows,
+            logger: self.logger,
+        }
     }
 }
 
@@ -143,7 +178,7 @@ impl Streams {
 
     /// The process has ended: input is read no more, a terminal's output ends with what is in it.
     pub fn over(&self) {
-        if let Some(input) = &self.input {
+        if let Some((input, _)) = &self.input {
             input.abort();
         }
         self.keep.take();
@@ -172,7 +207,7 @@ impl Streams {
 impl Drop for Streams {
     fn drop(&mut self) {
         self.outputs.borrow().iter().for_each(JoinHandle::abort);
-        if let Some(input) = &self.input {
+        if let Some((input, _)) = &self.input {
             input.abort();
         }
         if let Some(logger) = &self.logger {

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -33,35 +34,99 @@ const TURN: usize = 16;
 /// How long a deleted process's output waits for somebody to read some of it.
 const LEAVE: Duration = Duration::from_secs(1);
 
+/// Bytes that were read and could not be written yet. They stand here and not in the task that waits to write them, so that
+/// another program can go on with them.
+#[derive(Default)]
+pub struct Carry(RefCell<Vec<u8>>);
+
+impl Carry {
+    /// One with these bytes.
+    pub fn of(bytes: &[u8]) -> Carry {
+        Carry(RefCell::new(bytes.to_vec()))
+    }
+
+    /// What there is.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.borrow().clone()
+    }
+
+    /// `left` is what is left to be written.
+    fn hold(&self, left: &[u8]) {
+        if self.0.borrow().len() != left.len() {
+            self.0.replace(left.to_vec());
+        }
+    }
+}
+
+/// An output that is being moved.
+pub struct OutputFlow {
+    /// Our end of the container's pipe; the terminal without one.
+    pub from: Option<OwnedFd>,
+    pub sink: Sink,
+    pub carry: Carry,
+    /// The sink has failed: what comes is dropped.
+    pub failed: Cell<bool>,
+    /// The terminal's inner end, held so that a container whose processes have all closed it for a moment does not look like
+    /// one that has ended.
+    pub inner: RefCell<Option<OwnedFd>>,
+}
+
+impl OutputFlow {
+    /// One that begins.
+    pub fn new(from: Option<OwnedFd>, sink: Sink, console: Option<&OwnedFd>) -> Rc<OutputFlow> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let console = console.filter(|_| from.is_none());
+        let inner = RefCell::new(console.and_then(|console| ioctl_tiocgptpeer(console, flags).ok()));
+        Rc::new(OutputFlow { from, sink, carry: Carry::default(), failed: Cell::new(false), inner })
+    }
+}
+
+/// Input that is being moved.
+pub struct InputFlow {
+    pub from: Rc<OwnedFd>,
+    /// Our end of the container's pipe, or the terminal.
+    pub to: Rc<OwnedFd>,
+    pub carry: Carry,
+}
+
 /// From the container's pipe until its end; then waits until the FIFO's reader has all of it.
-pub async fn output(from: OwnedFd, sink: Sink, leaving: Rc<Once>) {
-    let moved = match &sink {
-        Sink::Fifo(to) => spliced(&from, to, &leaving).await,
-        Sink::File(file) => copied(&from, file, &leaving).await,
+pub async fn output(flow: Rc<OutputFlow>, leaving: Rc<Once>) {
+    let Some(from) = &flow.from else { return };
+    let moved = match &flow.sink {
+        _ if flow.failed.get() => Err(None),
+        Sink::Fifo(to) => spliced(from, to, &leaving).await.map_err(Some),
+        Sink::File(file) => copied(from, file, &flow.carry, &leaving).await.map_err(Some),
     };
     match moved {
-        Ok(()) => emptied(&sink, &leaving).await,
+        Ok(()) => emptied(&flow.sink, &leaving).await,
         Err(error) => {
             // A full disk, a FIFO that was truncated …: the container is not to notice (it would block or be killed).
-            log::warn(&format!("output is dropped from here on: {error}"));
-            let _ = discarded(&from).await;
+            if let Some(error) = error {
+                log::warn(&format!("output is dropped from here on: {error}"));
+                flow.failed.set(true);
+            }
+            let _ = discarded(from).await;
         }
     }
 }
 
 /// From the terminal until the process is over and everything is read.
-pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leaving: Rc<Once>) {
-    // Held so that a container whose processes have all closed it for a moment does not look like one that has ended.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let mut inner = ioctl_tiocgptpeer(&console, flags).ok();
+pub async fn terminal(console: Rc<OwnedFd>, flow: Rc<OutputFlow>, over: Rc<Notify>, leaving: Rc<Once>) {
     let Ok(from) = ready::input(console) else { return };
+    let (sink, carry) = (&flow.sink, &flow.carry);
+    let write = async |bytes: &[u8]| {
+        if !flow.failed.get() {
+            flow.failed.set(written(sink.fd(), bytes, carry, &leaving).await.is_err());
+        }
+    };
+    write(&carry.bytes()).await;
     let mut buffer = vec![0; BUFFER];
-    let mut failed = false;
     loop {
+        let held = flow.inner.borrow().is_some();
         let ready = tokio::select! {
             ready = from.readable() => ready,
-            () = over.notified(), if inner.is_some() => {
-                inner = None;
+            () = over.notified(), if held => {
+                flow.inner.take();
                 continue;
             }
         };
@@ -69,21 +134,20 @@ pub async fn terminal(console: Rc<OwnedFd>, sink: Sink, over: Rc<Notify>, leavin
         match read(from.get_ref(), &mut buffer) {
             // EIO: every inner end is closed.
             Ok(0) | Err(Errno::IO) => break,
-            Ok(_) if failed => {}
-            Ok(count) => failed = written(sink.fd(), &buffer[..count], &leaving).await.is_err(),
+            Ok(count) => write(&buffer[..count]).await,
             Err(Errno::AGAIN) => ready.clear_ready(),
             Err(Errno::INTR) => {}
             Err(_) => break,
         }
     }
-    emptied(&sink, &leaving).await;
+    emptied(sink, &leaving).await;
 }
 
 /// From the client's FIFO to the container's pipe or terminal.
-pub async fn input(from: Rc<OwnedFd>, to: Rc<OwnedFd>) {
-    let moved = match rustix::termios::isatty(&to) {
-        true => typed(&from, to).await,
-        false => spliced(&from, &to, &Once::default()).await,
+pub async fn input(flow: Rc<InputFlow>) {
+    let moved = match rustix::termios::isatty(&flow.to) {
+        true => typed(&flow).await,
+        false => spliced(&flow.from, &flow.to, &Once::default()).await,
     };
     match moved {
         // The container has closed its input. The client is not told: it may still be interested in the output.
@@ -152,8 +216,9 @@ fn ready(from: &OwnedFd, to: &OwnedFd) -> io::Result<(bool, bool)> {
 }
 
 /// Into a file.
-async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>, leaving: &Once) -> io::Result<()> {
-    each(from, async |bytes| written(file.as_fd(), bytes, leaving).await).await
+async fn copied(from: &OwnedFd, file: &Rc<OwnedFd>, carry: &Carry, leaving: &Once) -> io::Result<()> {
+    written(file.as_fd(), &carry.bytes(), carry, leaving).await?;
+    each(from, async |bytes| written(file.as_fd(), bytes, carry, leaving).await).await
 }
 
 async fn discarded(from: &OwnedFd) -> io::Result<()> {
@@ -186,13 +251,15 @@ async fn each(from: &OwnedFd, mut take: impl AsyncFnMut(&[u8]) -> io::Result<()>
 }
 
 /// What a client types.
-async fn typed(from: &OwnedFd, to: Rc<OwnedFd>) -> io::Result<()> {
-    let source = ready::input(from.as_fd())?;
+async fn typed(flow: &InputFlow) -> io::Result<()> {
+    let source = ready::input(flow.from.as_fd())?;
+    let write = async |bytes: &[u8]| written(flow.to.as_fd(), bytes, &flow.carry, &Once::default()).await;
+    write(&flow.carry.bytes()).await?;
     let mut buffer = [0; 512];
     loop {
-        match read(from, &mut buffer) {
+        match read(&flow.from, &mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => written(to.as_fd(), &buffer[..count], &Once::default()).await?,
+            Ok(count) => write(&buffer[..count]).await?,
             Err(Errno::AGAIN) => source.readable().await?.clear_ready(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -228,7 +295,12 @@ impl Patience<'_> {
 
 /// Writes everything; waits while there is no room. A terminal is registered for reading elsewhere already, and a
 /// second registration of the same descriptor is refused: so this one asks now and then.
-async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8], leaving: &Once) -> io::Result<()> {
+async fn written(
+    to: rustix::fd::BorrowedFd<'_>,
+    mut bytes: &[u8],
+    carry: &Carry,
+    leaving: &Once,
+) -> io::Result<()> {
     let mut patience = Patience::of(leaving);
     while !bytes.is_empty() {
         match write(to, bytes) {
@@ -236,12 +308,17 @@ async fn written(to: rustix::fd::BorrowedFd<'_>, mut bytes: &[u8], leaving: &Onc
                 bytes = &bytes[count..];
                 patience = Patience::of(leaving);
             }
-            Err(Errno::AGAIN) if patience.lasts().await => {}
-            Err(Errno::AGAIN) => return Err(unread()),
+            Err(Errno::AGAIN) => {
+                carry.hold(bytes);
+                if !patience.lasts().await {
+                    return Err(unread());
+                }
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
+    carry.hold(bytes);
     Ok(())
 }
 
@@ -309,7 +386,7 @@ mod tests {
             io::Read::read_to_end(&mut file, &mut got).unwrap();
             got
         });
-        run(output(from, Sink::Fifo(fd), Rc::default()));
+        run(output(OutputFlow::new(Some(from), Sink::Fifo(fd), None), Rc::default()));
         assert!(reader.join().unwrap() == expected);
         writer.join().unwrap();
     }
@@ -322,7 +399,8 @@ mod tests {
         write(&to, b"left").unwrap();
         drop(to);
         run(async move {
-            let pump = tokio::task::spawn_local(output(from, Sink::Fifo(fd), Rc::default()));
+            let flow = OutputFlow::new(Some(from), Sink::Fifo(fd), None);
+            let pump = tokio::task::spawn_local(output(flow, Rc::default()));
             sleep(Duration::from_millis(50)).await;
             assert!(!pump.is_finished());
             let reader = open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
@@ -343,7 +421,7 @@ mod tests {
             use std::io::Write;
             std::fs::File::from(to).write_all(&[7; 300_000]).unwrap();
         });
-        run(output(from, Sink::File(Rc::new(full)), Rc::default()));
+        run(output(OutputFlow::new(Some(from), Sink::File(Rc::new(full)), None), Rc::default()));
         writer.join().unwrap();
     }
 }

@@ -23,7 +23,7 @@ impl Pod {
             return;
         };
         let Ok(fd) = ready::input(fd) else { return };
-        let mut again = false;
+        let mut again = task.oom.borrow().as_ref().is_some_and(|watch| watch.mark().noticed);
         while task.init.ended().is_none() {
             if again {
                 sleep(OOM_AGAIN).await;

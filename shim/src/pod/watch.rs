@@ -15,7 +15,7 @@ use super::Pod;
 use crate::process::{ProcessExit, TaskProcess};
 use crate::record::ShimRecord;
 use crate::task::Task;
-use crate::{clock, log, threads};
+use crate::{clock, log, threads, work};
 
 /// How long init's exit is held back for execs that do not end although they were killed.
 const EXECS: Duration = Duration::from_secs(5);
@@ -31,6 +31,7 @@ pub async fn init(pod: Rc<Pod>, task: Rc<Task>, pidfd: Rc<OwnedFd>) {
     let process = task.init.clone();
     let exit = pod.reaper.end_of(&pidfd, process.pid.get()).await;
     let ended = ProcessExit::now(exit);
+    let _work = work::begin(format!("the end of {}", task.id));
     task.over.happen();
     task.starters.dismiss();
     wait_for_starts(&task).await;

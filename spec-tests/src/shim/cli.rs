@@ -37,6 +37,11 @@ pub fn ask(args: &[String]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// For a case: asks the shim at an address to go on as a program.
+pub fn upgrade(args: &[String]) -> ExitCode {
+    cases::upgrade_refused::ask(args)
+}
+
 fn run(words: &[String]) -> Result<ExitCode, String> {
     let mut options = suite::Options::default();
     let (mut shim, mut runc, mut long) = (PathBuf::new(), None, false);

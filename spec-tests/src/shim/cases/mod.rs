@@ -18,6 +18,9 @@ mod layers;
 mod lifecycle;
 mod options;
 mod stress;
+mod upgrade;
+mod upgrade_load;
+pub mod upgrade_refused;
 
 use crate::harness::case::Case;
 
@@ -39,6 +42,9 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         frames::cases,
         stress::cases,
+        upgrade::cases,
+        upgrade_refused::cases,
+        upgrade_load::cases,
     ];
     chapters.into_iter().flat_map(|chapter| chapter()).collect()
 }
