@@ -124,8 +124,9 @@ impl CriuProcess {
     ///
     /// # Errors
     /// `Kind::Unsupported` for one that is too old.
-    pub(crate) fn check_version(&mut self, program: &Path) -> Result<()> {
-        is_new_enough(self.question(&messages::version_request(), "its version")?.version, program)
+    pub(crate) fn check_version(&mut self, program: &Path) -> Result<u32> {
+        let version = self.question(&messages::version_request(), "its version")?.version;
+        is_new_enough(version, program).map(|()| version)
     }
 
     /// Whether kernel and CRIU can do this; it can be asked for more afterwards.

@@ -22,7 +22,7 @@ const DESCRIPTORS: &str = "descriptors.json";
 /// What Corten notes besides.
 const ABOUT: &str = "corten.json";
 /// What CRIU calls the images of an earlier dump, if there was one: a link, made by it.
-const PARENT: &str = "parent";
+pub(crate) const PARENT: &str = "parent";
 /// How many dumps may lie before the last.
 const CHAIN: usize = 64;
 /// Neither of our files is longer.
@@ -36,6 +36,8 @@ pub(crate) struct About {
     pub(crate) version: u32,
     /// Of which container they are.
     pub(crate) id: String,
+    /// What the host called its first process. Before CRIU 4 a lock of nftables is called so, and a restore does not find it.
+    pub(crate) init: i32,
     /// When they were made, RFC 3339.
     pub(crate) created: String,
     /// Mount points of what is not in the images: the configuration must have a mount for each.
@@ -86,6 +88,22 @@ pub(crate) fn check_earlier(dir: BorrowedFd<'_>, path: &Path, earlier: &str) -> 
         return Err(Error::new(Kind::Invalid, "--parent-path must be relative"));
     }
     check_before(dir, &path.join(earlier), earlier, 0).step(|| "invalid --parent-path")
+}
+
+/// Whether it is one: only a dump that is to be gone on from, or goes on from one, has CRIU tell the kernel to take note of what is
+/// written to from then on.
+///
+/// # Errors
+/// `Kind::Invalid` for another; those of openat(2).
+pub(crate) fn check_tracked(dir: BorrowedFd<'_>, path: &Path, earlier: &str) -> Result<()> {
+    let path = path.join(earlier);
+    let before = open_in(dir, earlier, &path)?;
+    let is_there = |name: &str| statat(&before, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if is_there(DESCRIPTORS) && !is_there(PARENT) {
+        let text = format!("{}: a checkpoint without --pre-dump and --parent-path", path.display());
+        return Err(Error::new(Kind::Invalid, text).at("invalid --parent-path"));
+    }
+    Ok(())
 }
 
 /// Opens the directory for a restore from it.
@@ -258,6 +276,27 @@ impl RestoreImages {
             None => links.iter().take(3).map(pipe).collect(),
         };
         Ok(RestoreImages { dir, work, about, streams })
+    }
+
+    /// The dumps that it goes on from, the latest first.
+    ///
+    /// # Errors
+    /// Those of openat(2).
+    pub(crate) fn earlier(&self) -> Result<Vec<OwnedFd>> {
+        let mut found: Vec<OwnedFd> = Vec::new();
+        while found.len() < CHAIN {
+            let last = found.last().unwrap_or(&self.dir).as_fd();
+            match open_in(last, PARENT, Path::new(PARENT)) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => break,
+                other => found.push(other?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What an older CRIU's lock of a network that was joined is called, and still lies there.
+    pub(crate) fn lock(&self) -> Option<String> {
+        self.about.as_ref().filter(|about| about.init != 0).map(|about| format!("CRIU-{}", about.init))
     }
 
     /// Where the logs go.

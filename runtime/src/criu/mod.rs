@@ -25,7 +25,9 @@ pub(crate) fn explain(error: Error, program: &Path, logs: BorrowedFd<'_>, name: 
     match log::complaints(logs, name) {
         Some(words) if error.kind() == Kind::Peer => Error::new(Kind::Peer, words).at("criu"),
         Some(_) => error,
-        None if !client::is_content(program) => error.at("`criu check` finds this kernel unfit"),
+        None if error.kind() == Kind::Peer && !client::is_content(program) => {
+            error.at("`criu check` finds this kernel unfit")
+        }
         None => error,
     }
 }

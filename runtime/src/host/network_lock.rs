@@ -30,7 +30,7 @@ pub(crate) fn unlock(namespace: BorrowedFd<'_>, tables: &[String]) -> Result<()>
 }
 
 /// Ours.
-const TABLE: &str = "corten-restore";
+pub(super) const TABLE: &str = "corten-restore";
 
 /// Lets no packet in. A kernel without nftables lets them in: then the connections are as with any other runtime.
 ///
@@ -47,12 +47,12 @@ pub(super) fn hold(namespace: BorrowedFd<'_>) -> Result<()> {
     })
 }
 
-/// Takes that away.
+/// Takes a table away that holds packets off, if it is there.
 ///
 /// # Errors
 /// Those of nftables.
-pub(super) fn let_in(namespace: BorrowedFd<'_>) -> Result<()> {
-    in_network_namespace(namespace, || delete_table(TABLE))
+pub(super) fn let_in(namespace: BorrowedFd<'_>, table: &str) -> Result<()> {
+    in_network_namespace(namespace, || delete_table(table))
 }
 
 /// linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use super::network_lock;
 use super::undo::Undo;
 use crate::ask::Stdio;
 use crate::cgroup::{Version, WayIn};
-use crate::criu::images::RestoreImages;
+use crate::criu::images::{PARENT, RestoreImages};
 use crate::criu::{CriuOptions, CriuProcess, CriuSetup, INHERITED, RequestKind};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::Plan;
@@ -115,7 +115,10 @@ impl Walk<'_> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(&*path, flags, Mode::empty()).call(|| format!("open({path})"))
         };
-        let (images, work) = (seen(if private { IMAGES } else { SHOWN })?, seen(WORK)?);
+        // As it is: links in it lead to the dumps before. A user namespace's root may not look into it.
+        let images =
+            if private { given.images.dir.try_clone().call(|| "dup(images)")? } else { seen(SHOWN)? };
+        let work = seen(WORK)?;
         options.images_dir(images.as_fd());
         options.work_dir(work.as_fd());
         let pidfd = criu.pidfd()?;
@@ -163,17 +166,23 @@ impl Walk<'_> {
                 names.push((name.clone(), number.to_string()));
             }
         }
-        for (dir, name) in [(given.images.dir.as_fd(), IMAGES), (given.images.logs(), WORK)] {
+        let mut attach_dir = |dir: BorrowedFd<'_>, name: CString| -> Result<()> {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
             let copy = open_tree(dir, "", flags).call(|| "open_tree(images)")?;
-            let name = CString::new(name).unwrap_or_default();
             mounts.push(ViewMount { mount: copy, name, is_directory: true, private: true });
-        }
-        let mut view = match private {
-            true => MountView { cover: c_string(base), mode: 0o700, ..MountView::default() },
-            false => visible_view(base)?,
+            Ok(())
+        };
+        attach_dir(given.images.logs(), name_of(WORK, 0))?;
+        let mut view = if private {
+            MountView { cover: c_string(base), mode: 0o700, ..MountView::default() }
+        } else {
+            let earlier = given.images.earlier()?;
+            for (number, dir) in std::iter::once(&given.images.dir).chain(&earlier).enumerate() {
+                attach_dir(dir.as_fd(), name_of(IMAGES, number))?;
+            }
+            visible_view(base, earlier.len())?
         };
         view.mounts = mounts;
         Ok((view, names))
@@ -202,6 +211,10 @@ impl Walk<'_> {
 
     /// Lets the processes go on.
     pub(super) fn resume(&mut self) -> Result<()> {
+        if let Some(lock) = self.given.restoration.and_then(|given| given.images.lock()) {
+            let joined = self.joined_network()?;
+            joined.map_or(Ok(()), |network| network_lock::let_in(network.as_fd(), &lock))?;
+        }
         loop {
             let Some(under_way) = &mut self.restore else { return Err(no_restore()) };
             if under_way.at.take().is_some() {
@@ -279,7 +292,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn let_packets_in(&self) -> Result<()> {
-        network_lock::let_in(self.network_of_child()?.as_fd())
+        network_lock::let_in(self.network_of_child()?.as_fd(), network_lock::TABLE)
     }
 
     pub(super) fn compare(&self) -> Result<()> {
@@ -298,19 +311,20 @@ impl Walk<'_> {
         let killed = killed.and(self.group.as_ref().map_or(Ok(()), |made| {
             if under_way.at.is_some() && self.child.is_some() { made.group.kill() } else { Ok(()) }
         }));
-        killed.and(under_way.criu.end()).and(self.unlock_joined())
+        // A network that it only joined lives on, locked if CRIU died.
+        let locks = self.given.restoration.map(|given| network_lock::tables(given.images.logs(), LOG));
+        killed.and(under_way.criu.end()).and(self.unlock_joined(&locks.unwrap_or_default()))
     }
 
-    /// A network that it only joined lives on, locked if CRIU died.
-    fn unlock_joined(&self) -> Result<()> {
-        let (Some(given), LaunchPurpose::Create { plan, .. }) = (self.given.restoration, &self.given.purpose)
-        else {
-            return Ok(());
-        };
-        let Some(join) = plan.namespaces.join_of(NsKind::Network) else { return Ok(()) };
-        let namespace = rustix::fs::open(&*join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .call(|| format!("open({})", join.path))?;
-        network_lock::unlock(namespace.as_fd(), &network_lock::tables(given.images.logs(), LOG))
+    fn unlock_joined(&self, tables: &[String]) -> Result<()> {
+        self.joined_network()?.map_or(Ok(()), |network| network_lock::unlock(network.as_fd(), tables))
+    }
+
+    fn joined_network(&self) -> Result<Option<OwnedFd>> {
+        let LaunchPurpose::Create { plan, .. } = &self.given.purpose else { return Ok(None) };
+        let Some(join) = plan.namespaces.join_of(NsKind::Network) else { return Ok(None) };
+        let namespace = rustix::fs::open(&*join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        namespace.call(|| format!("open({})", join.path)).map(Some)
     }
 }
 
@@ -333,8 +347,9 @@ fn c_string(path: &Path) -> CString {
 
 /// A view that a user namespace's root may look into: CRIU does part of its work as that one. The tmpfs covers the first directory on
 /// the way to `base` that is not open to everybody, and the images, which root alone may read, are shown by an overlay: as the
-/// host's root, without any capability here, CRIU looks into them, too, so that an id-mapped copy does not do.
-fn visible_view(base: &Path) -> Result<MountView> {
+/// host's root, without any capability here, CRIU looks into them, too, so that an id-mapped copy does not do. Each dump before is shown
+/// likewise, and the link to it leads there.
+fn visible_view(base: &Path, earlier: usize) -> Result<MountView> {
     let mut cover = base;
     let ancestors: Vec<&Path> = base.ancestors().collect();
     for dir in ancestors.into_iter().rev() {
@@ -346,16 +361,29 @@ fn visible_view(base: &Path) -> Result<MountView> {
     }
     let rest = base.strip_prefix(cover).unwrap_or(Path::new(""));
     let dirs = rest.components().map(|part| c_string(Path::new(part.as_os_str()))).collect();
-    let options = format!("lowerdir={IMAGES},upperdir={UPPER},workdir={SCRATCH}");
-    let name = |text: &str| CString::new(text).unwrap_or_default();
-    let overlay = ViewOverlay {
-        name: name(SHOWN),
-        upper: name(UPPER),
-        scratch: name(SCRATCH),
-        options: name(&options),
+    let overlay = |number: usize| {
+        let [images, upper, scratch] =
+            [IMAGES, UPPER, SCRATCH].map(|name| name_of(name, number).to_string_lossy().into_owned());
+        let link = (number < earlier).then(|| {
+            let before = name_of(SHOWN, number + 1).to_string_lossy().into_owned();
+            (c_string(Path::new(&format!("{upper}/{PARENT}"))), c_string(Path::new(&format!("../{before}"))))
+        });
+        ViewOverlay {
+            name: name_of(SHOWN, number),
+            upper: name_of(UPPER, number),
+            scratch: name_of(SCRATCH, number),
+            options: c_string(Path::new(&format!("lowerdir={images},upperdir={upper},workdir={scratch}"))),
+            link,
+        }
     };
-    let mounts = Vec::new();
-    Ok(MountView { cover: c_string(cover), mode: 0o755, dirs, mounts, overlay: Some(overlay) })
+    let overlays = (0..=earlier).map(overlay).collect();
+    Ok(MountView { cover: c_string(cover), mode: 0o755, dirs, mounts: Vec::new(), overlays })
+}
+
+/// Of the restored dump, and of each before it.
+fn name_of(name: &str, number: usize) -> CString {
+    let name = if number == 0 { name.to_owned() } else { format!("{name}-{number}") };
+    CString::new(name).unwrap_or_default()
 }
 
 /// Where CRIU finds what the images do not hold: what the configuration has, and what lies below that.

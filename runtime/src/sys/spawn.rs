@@ -82,8 +82,8 @@ pub struct MountView {
     pub dirs: Vec<CString>,
     /// What is attached there.
     pub mounts: Vec<ViewMount>,
-    /// An overlay of what was attached.
-    pub overlay: Option<ViewOverlay>,
+    /// Overlays of what was attached.
+    pub overlays: Vec<ViewOverlay>,
 }
 
 /// A directory of a [`MountView`] with the contents of another, and with the view's mode: whoever may look into the view may look into
@@ -97,6 +97,8 @@ pub struct ViewOverlay {
     pub scratch: CString,
     /// What overlayfs is told, by names as above (Documentation/filesystems/overlayfs.rst).
     pub options: CString,
+    /// A symbolic link that stands in for what has its name there: its path, below `upper`, and where it leads.
+    pub link: Option<(CString, CString)>,
 }
 
 /// One mount of a [`MountView`].
@@ -161,8 +163,11 @@ pub fn in_mount_view(command: &mut Command, view: MountView) {
                     done(libc::c_long::from(changed))?;
                 }
             }
-            if let Some(overlay) = &view.overlay {
+            for overlay in &view.overlays {
                 make(&overlay.upper)?;
+                if let Some((link, target)) = &overlay.link {
+                    done(libc::c_long::from(libc::symlink(target.as_ptr(), link.as_ptr())))?;
+                }
                 make(&overlay.scratch)?;
                 make(&overlay.name)?;
                 let (kind, name) = (c"overlay".as_ptr(), overlay.name.as_ptr());

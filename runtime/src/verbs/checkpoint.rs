@@ -49,7 +49,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     // Trying out what the kernel can do, CRIU mounts: that would stay on the host if it were killed then.
     let mounts = plan.namespaces.has(NsKind::Mount).then(MountView::default);
     let mut criu = CriuProcess::start(&program, CriuSetup { mounts, ..CriuSetup::default() })?;
-    criu.check_version(&program)?;
+    carries(criu.check_version(&program)?, &plan)?;
     let init = container.state.init.as_ref().map_or(0, |init| init.pid);
     let pids = container.pids()?;
     refuse_strangers(init, &pids)?;
@@ -60,6 +60,9 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     let work = ask.criu.work_path.as_deref().map(images::for_dump).transpose().step(|| "--work-path")?;
     let logs = work.as_ref().unwrap_or(&images).as_fd();
     check_features(&mut criu, ask)?;
+    if let Some(earlier) = &ask.parent_path {
+        images::check_tracked(images.as_fd(), &ask.criu.image_path, earlier)?;
+    }
     images::remove_pages(images.as_fd()).step(|| "--image-path")?;
     // Elsewhere the room is not ours to look at.
     if ask.page_server.is_none() && !ask.criu.lazy_pages {
@@ -96,6 +99,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         let about = About {
             version: About::VERSION,
             id: id.to_owned(),
+            init,
             created: now(),
             external_mounts,
             external_namespaces: external_namespaces.collect(),
@@ -241,6 +245,30 @@ fn config_file(obeyed: &AnnotationSettings) -> Option<String> {
             let usual = ["/etc/criu/corten.conf", "/etc/criu/runc.conf"];
             usual.into_iter().find(|file| Path::new(file).exists()).map(str::to_owned)
         }
+    }
+}
+
+/// What an older CRIU drops without a word: a restore would be refused, with the container gone.
+fn carries(version: u32, plan: &Plan) -> Result<()> {
+    let lost = [
+        (
+            31_900,
+            plan.process.as_ref().is_some_and(|process| process.no_new_privileges),
+            "/process/noNewPrivileges",
+        ),
+        (31_800, plan.rootfs.readonly, "/root/readonly"),
+    ];
+    match lost.into_iter().find(|(since, asked, _)| *asked && version < *since) {
+        Some((since, _, field)) => {
+            let (major, minor) = (version / 10_000, version / 100 % 100);
+            let text = format!(
+                "CRIU {major}.{minor} does not carry it: install {}.{} or newer",
+                since / 10_000,
+                since / 100 % 100
+            );
+            Err(Error::invalid(field, text).with_kind(Kind::Unsupported))
+        }
+        None => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::criu::carried;
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 
@@ -49,7 +50,7 @@ fn printing(t: &Test, script: &str) -> Result<Bundle, Trouble> {
     let from = t.host.busybox.as_ref().ok_or("no busybox")?;
     let copied = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(b.rootfs("")).status()?;
     check!(copied.success(), "cp: {copied}");
-    Ok(b.args(&["/bin/sh", "-c", script]))
+    Ok(carried(b.args(&["/bin/sh", "-c", script])))
 }
 
 pub(super) fn lines(b: &Bundle) -> usize {
@@ -299,7 +300,8 @@ fn kinds() -> Vec<Case> {
             let before = status(t)?;
             round(t, &b, "")?;
             same("/proc/PID/status", status(t)?, before)
-        }),
+        })
+        .needs(&[Need::CriuFrom(3, 19)]),
         case("checkpoint/hooks-of-a-restore", |t| {
             let hook = |name: &str| {
                 let line = format!("cat >/dev/null; echo {name} >>{}", t.file("hooks"));
@@ -386,6 +388,18 @@ fn refused() -> Vec<Case> {
             counts_on(t, &b)
         })
         .runc("1.3 says the first in other words"),
+        // CRIU: Pid-reuse detection failed: no parent inventory, check warnings in get_parent_inventory.
+        case("checkpoint/a-whole-one-is-no-parent", |t| {
+            let b = counter(t)?;
+            launched(t, &b)?;
+            checkpoint(t, &b, "--leave-running")?;
+            let other = t.file("other");
+            let done = t.cli(&format!("checkpoint --image-path {other} --parent-path ../images {}", b.id))?;
+            done.refuses(&["invalid --parent-path", "a checkpoint without --pre-dump and --parent-path"])?;
+            counts_on(t, &b)
+        })
+        .runc("leaves it to CRIU")
+        .needs(&[Need::DirtyTracking]),
         case("checkpoint/restore-of-nothing", |t| {
             let b = counter(t)?;
             let before = t.snapshot();

@@ -120,7 +120,12 @@ fn chains() -> Vec<Case> {
             counts_on(t, &b)?;
             let before = pages(t, "first")?;
             dump(t, &b.id, "--parent-path ../second --auto-dedup")?.ok()?;
-            check!(pages(t, "images")? * 4 < before, "the last dump has all of the memory");
+            let last = pages(t, "images")?;
+            // A huge page is written to as a whole.
+            check!(
+                last * 2 < before,
+                "the last dump has all of the memory: {last} bytes, the first {before}"
+            );
             check!(pages(t, "first")? < before, "nothing was cut out of the first dump");
             fs::rename(t.path("first/pages-1.img"), t.path("kept"))?;
             fs::write(t.path("first/pages-1.img"), "")?;

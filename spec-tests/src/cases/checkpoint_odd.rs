@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 
 use super::checkpoint::{
-    CRUN, checkpoint, counter, counts_on, launched, lines, restore, shell, try_checkpoint,
+    CRUN, FREEZER, checkpoint, counter, counts_on, launched, lines, restore, shell, try_checkpoint,
 };
 use crate::check;
 use crate::harness::bundle::Bundle;
@@ -53,6 +53,13 @@ fn other_hierarchy(t: &Test) -> Result<std::path::PathBuf, Trouble> {
     Ok(dir)
 }
 
+/// It would be gone, and could not be restored.
+fn refused_by_an_old_one(t: &Test, b: Bundle, field: &str) -> Verdict {
+    t.launch(&b)?;
+    try_checkpoint(t, &b, "")?.refuses(&[field, "does not carry it: install"])?;
+    t.has_status(&b, "running")
+}
+
 /// Of the chapter `checkpoint`.
 pub fn cases() -> Vec<Case> {
     let mut all = vec![
@@ -87,6 +94,16 @@ pub fn cases() -> Vec<Case> {
         })
         .runc("makes it again")
         .needs(&[Need::CgroupV2]),
+        case("checkpoint/no-new-privileges-that-criu-loses", |t| {
+            let b = counter(t)?.set("/process/noNewPrivileges", json!(true));
+            refused_by_an_old_one(t, b, "/process/noNewPrivileges: CRIU")
+        })
+        .needs(&[Need::CriuBefore(3, 19), Need::Runtime("corten")]),
+        case("checkpoint/read-only-root-that-criu-loses", |t| {
+            let b = shell(t, "while :; do sleep 0.02; done")?.set("/root/readonly", json!(true));
+            refused_by_an_old_one(t, b, "/root/readonly: CRIU")
+        })
+        .needs(&[Need::CriuBefore(3, 18), Need::Runtime("corten")]),
         // A process that only the first one has holds more memory than any of the second one.
         case("checkpoint/again-into-the-same-directory", |t| {
             let large = "(v=$(dd if=/dev/zero bs=1M count=2 2>/dev/null | tr '\\0' x); echo 1 >/count
@@ -113,7 +130,8 @@ pub fn cases() -> Vec<Case> {
             );
             Ok(())
         })
-        .runc("CRIU makes no directory in a read-only root"),
+        .runc("CRIU makes no directory in a read-only root")
+        .needs(&[Need::CriuFrom(3, 18)]),
         case("checkpoint/paused-in-a-vfork", |t| {
             let b = shell(t, "while :; do /bin/busybox true; done")?;
             t.launch(&b)?;
@@ -137,6 +155,7 @@ pub fn cases() -> Vec<Case> {
     ];
     for case in &mut all {
         case.needs.extend([Need::Criu, Need::Busybox, CRUN]);
+        case.differs("runc", FREEZER);
     }
     all
 }

@@ -15,6 +15,7 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Trouble, Verdict, same};
 use crate::harness::console::Receiver;
+use crate::harness::criu::carried;
 use crate::harness::host::Need;
 use crate::harness::peer::{NetPeer, SERVER};
 use crate::harness::terminal::Terminal;
@@ -66,14 +67,14 @@ pub const KINDS: [Kind; 14] = [
     Kind { needs: &[Need::Controller("pids")], ..kind("limits", "", limits) },
     kind("sub-group", "", sub_group),
     kind("processes-and-threads", "", |t| Scene::of(holds(t, "children=3 threads=3")?)),
-    kind("seccomp", "", seccomp),
+    Kind { needs: &[Need::CriuFrom(3, 19)], ..kind("seccomp", "", seccomp) },
     kind("paused", "", |t| Scene::of(holds(t, "pair")?)),
     kind("user-namespace", "", |t| Scene::of(in_a_user_namespace(t)?)),
 ];
 
 /// A container with these things.
 pub fn holds(t: &Test, things: &str) -> Result<Bundle, Trouble> {
-    Ok(t.bundle()?.writable().probe(&format!("hold {things}")))
+    Ok(carried(t.bundle()?.writable().probe(&format!("hold {things}"))))
 }
 
 fn terminal(t: &Test) -> Result<Scene, Trouble> {

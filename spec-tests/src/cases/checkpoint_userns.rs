@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::json;
 
-use super::checkpoint::{CRUN, checkpoint, counter, launched, lost_nothing, round, try_restore};
+use super::checkpoint::{CRUN, FREEZER, checkpoint, counter, launched, lost_nothing, round, try_restore};
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, case, same};
@@ -61,6 +61,7 @@ pub fn cases() -> Vec<Case> {
     ];
     for case in &mut all {
         case.needs.extend([Need::Criu, Need::Busybox, CRUN]);
+        case.differs("runc", FREEZER);
     }
     all
 }

@@ -13,8 +13,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::bundle::Bundle;
 use super::case::{Trouble, Verdict};
+use super::host::criu_version;
 use super::test::{Running, Test};
 use crate::check;
+
+/// Without what the CRIU that is here loses: it refuses such a container.
+pub fn carried(b: Bundle) -> Bundle {
+    if criu_version() < (3, 19) { b.set("/process/noNewPrivileges", serde_json::json!(false)) } else { b }
+}
 
 /// A `criu page-server` that writes into a directory of the case's.
 pub struct PageServer {

@@ -49,6 +49,10 @@ pub enum Need {
     AppArmor,
     /// A CRIU in PATH that finds the kernel fit.
     Criu,
+    /// A CRIU of this version or a newer one.
+    CriuFrom(u32, u32),
+    /// An older one.
+    CriuBefore(u32, u32),
     /// A kernel that tells which pages were written to.
     DirtyTracking,
     /// One that does not.
@@ -98,6 +102,18 @@ fn has_criu() -> bool {
     *FOUND.get_or_init(|| {
         let check = Command::new("criu").arg("check").output();
         check.is_ok_and(|check| check.status.success())
+    })
+}
+
+/// Its version, likewise: major and minor number.
+pub fn criu_version() -> (u32, u32) {
+    static FOUND: std::sync::OnceLock<(u32, u32)> = std::sync::OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let told = Command::new("criu").arg("--version").output().map(|told| told.stdout).unwrap_or_default();
+        let told = String::from_utf8_lossy(&told);
+        let text = told.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap_or_default();
+        let mut numbers = text.split('.').map(|number| number.trim().parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     })
 }
 
@@ -185,6 +201,12 @@ impl Host {
             Need::AppArmor => (has_apparmor(), "no AppArmor here, or not lab/lsm's profiles".to_owned()),
             Need::SeLinux => (has_selinux(), "no SELinux here, or not lab/lsm's policy".to_owned()),
             Need::Criu => (has_criu(), "no criu in PATH that finds this kernel fit".to_owned()),
+            Need::CriuFrom(major, minor) => {
+                (criu_version() >= (major, minor), format!("CRIU is older than {major}.{minor}"))
+            }
+            Need::CriuBefore(major, minor) => {
+                (criu_version() < (major, minor), format!("CRIU is not older than {major}.{minor}"))
+            }
             Need::DirtyTracking => (tracks_writes(), "this kernel has no soft-dirty tracking".to_owned()),
             Need::NoDirtyTracking => (!tracks_writes(), "this kernel has soft-dirty tracking".to_owned()),
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),

@@ -125,11 +125,13 @@ impl NetPeer {
     }
 
     /// A hook that joins the container of which it is told with the server. It takes its time: what the server sends again
-    /// meanwhile finds an address, and no connection yet.
+    /// meanwhile finds an address, and no connection yet. The pair of a namespace that was left goes away only in time.
     pub fn hook(&self) -> serde_json::Value {
         let script = format!(
             "set -e; pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p'); outside={}
-            ip link add one address 02:00:00:00:00:17 type veth peer name other netns $outside
+            n=0; until ip link add one address 02:00:00:00:00:17 type veth peer name other netns $outside; do
+                n=$((n+1)); [ $n -lt 100 ]; sleep 0.1
+            done
             ip link set one netns $pid
             nsenter -t $pid -n ip addr add {CONTAINER}/24 dev one
             nsenter -t $pid -n ip link set one up
