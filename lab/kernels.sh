@@ -16,8 +16,11 @@ qemu_packages=(qemu-system-x86 xz-utils e2fsprogs)
 
 # The first are for the guest itself; what they need is found.
 kernel_modules=(virtio_pci virtio_blk virtio_console overlay veth dummy loop bridge tun fuse squashfs isofs)
+# What CRIU asks about sockets and holds packets off with.
+kernel_modules+=(inet_diag tcp_diag udp_diag raw_diag unix_diag af_packet_diag netlink_diag nf_tables nf_conntrack_netlink nf_nat)
 guest_programs=(dash runc crun newuidmap newgidmap ip nsenter unshare setpriv strace ps losetup mount umount)
-guest_recipe=1 # for the guests' root alone
+guest_programs+=(criu tar gzip) # CRIU keeps what is in a tmpfs with GNU's tar
+guest_recipe=3 # for the guests' root alone
 kernel_recipe=4 # raise it when a change here must rebuild everybody's kernels
 
 kernels_are_done() {
@@ -133,6 +136,10 @@ make_guest() {
     echo user:100000:65536 | tee "$root/etc/subuid" >"$root/etc/subgid"
     cp -a "$lab/busybox" "$root/rootfs/busybox"
     cp -a "$lab/debian" "$root/rootfs/debian"
+    # Without iptables; corten, which has its own file, finds that out by itself.
+    mkdir -p "$root/etc/criu"
+    echo "network-lock nftables" >"$root/etc/criu/runc.conf"
+    : >"$root/etc/criu/corten.conf"
     for program in "${guest_programs[@]}"; do put_program "$root" "$program"; done
     ln -sf dash "$root/bin/sh" # busybox's takes its own setpriv and ip before the programs
     size=$(($(du -sm "$root" | cut -f 1) * 5 / 4 + 800)) # of it sparse: what a thousand cases leave
