@@ -96,7 +96,13 @@ fn propagation() -> Vec<Case> {
         let b = t.bundle()?.set("/linux/rootfsPropagation", json!("shared"));
         t.report(&b)?.mount("/")?.propagates(&["shared"])
     }));
-    all.push(case("mounts/of-the-host-reach-a-slave", host_mount_reaches_slave).crun("leaves it private"));
+    all.push(
+        case("mounts/of-the-host-reach-a-slave", |t| host_mount_reaches_slave(t, ""))
+            .crun("leaves it private"),
+    );
+    all.push(case("mounts/of-the-host-reach-a-slave-below-a-private-root", |t| {
+        host_mount_reaches_slave(t, "private")
+    }));
     all.push(case("mounts/made-inside-do-not-reach-the-host", |t| {
         let b = t.bundle()?.writable().grants(&["SYS_ADMIN"]).set("/process/noNewPrivileges", json!(false));
         let b = b.mount("tmpfs", "tmpfs", "/m", &["rw"]);
@@ -116,12 +122,15 @@ fn tries_then_waits(b: Bundle, op: &str) -> Bundle {
 }
 
 /// A mount made on the host after the start is seen inside through a slave, and only there.
-fn host_mount_reaches_slave(t: &Test) -> Verdict {
+fn host_mount_reaches_slave(t: &Test, root: &str) -> Verdict {
     fs::create_dir(t.path("src"))?;
     mount_tmpfs(t, "src", MsFlags::empty())?;
     fs::create_dir(t.path("src/late"))?;
     let b = t.bundle()?.mount("bind", &t.file("src"), "/m", &["rbind", "rslave"]).writable();
-    let b = b.probe("wait-for /m/late/inner -- print seen");
+    let mut b = b.probe("wait-for /m/late/inner -- print seen");
+    if !root.is_empty() {
+        b = b.set("/linux/rootfsPropagation", json!(root));
+    }
     let log = t.launch(&b)?;
     mount_tmpfs(t, "src/late", MsFlags::empty())?;
     fs::write(t.path("src/late/inner"), "")?;

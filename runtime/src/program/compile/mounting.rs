@@ -46,6 +46,16 @@ fn must(procfs: bool, copy_symlink: bool) -> Must {
     }
 }
 
+/// How a bind's propagation changes, in order. One that its options make a slave must not have left its peers before, as a private or
+/// unbindable root has it: it would be nobody's.
+fn changes(default: Propagation, mount: &Mount) -> Vec<Propagation> {
+    let alone = matches!(mount.source, MountSource::Bind { recursive: false, .. });
+    let first = mount.propagation.first();
+    let is_slave = first.is_some_and(|first| first.flag == libc::MS_SLAVE && (first.recursive || alone));
+    let default = (!is_slave).then_some(default);
+    default.into_iter().chain(mount.propagation.iter().copied()).collect()
+}
+
 impl Builder {
     pub(super) fn bind_sources(&mut self, plan: &Plan) -> Binds {
         // A shared root keeps binds in their peer groups; otherwise the host's mounts may come in, none goes out.
@@ -75,14 +85,14 @@ impl Builder {
             (MountSource::Bind { inside: Some(_), .. }, _) => return Ref::Nothing,
             (MountSource::Bind { path, recursive, nofollow, copy_symlink, procfs, .. }, idmap) => {
                 let now = self.set_attr;
-                let propagation = std::iter::once(default).chain(mount.propagation.iter().copied());
+                let propagation = changes(default, mount);
                 Source::Tree(Tree {
                     path: path.clone(),
                     recursive: *recursive,
                     nofollow: *nofollow,
                     attrs: if now { before_attach(mount.attrs) } else { Attrs::default() },
                     all_attrs: mount.recursive,
-                    propagation: propagation.filter(|_| now).collect(),
+                    propagation: if now { propagation } else { Vec::new() },
                     idmap: idmap.clone(),
                     must: must(*procfs, *copy_symlink),
                 })
@@ -108,8 +118,7 @@ impl Builder {
         let copy = Ref::Slot(slot);
         // The fallback for mount_setattr(2) comes once it is attached.
         if self.set_attr {
-            self.propagate(&mount.at, copy, &[default]);
-            self.propagate(&mount.at, copy, &mount.propagation);
+            self.propagate(&mount.at, copy, &changes(default, mount));
             self.set_attr(&mount.at, copy, mount.recursive, 0, true);
             self.set_attr(&mount.at, copy, before_attach(mount.attrs), 0, false);
         }
@@ -225,8 +234,7 @@ impl Builder {
             self.attach(mount, source);
         }
         if !self.set_attr {
-            self.propagate(&mount.at, source, &[default]);
-            self.propagate(&mount.at, source, &mount.propagation);
+            self.propagate(&mount.at, source, &changes(default, mount));
             self.set_attr(&mount.at, source, mount.attrs, 0, false);
         } else {
             self.set_attr(&mount.at, source, after_attach(mount.attrs), 0, false);
