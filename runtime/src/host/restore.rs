@@ -458,8 +458,9 @@ fn cgroup_roots(options: &mut CriuOptions, pid: i32, version: Version) -> Result
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
         match (controllers, version) {
-            ("", Version::V2) => options.cgroup_root("", group),
-            ("", _) => {}
+            // A hybrid host's, too: else the tasks are in the group that the dumped container had, whatever it is called now.
+            ("", Version::V1 | Version::V2) => options.cgroup_root("", group),
+            ("", Version::None) => {}
             _ => controllers.split(',').for_each(|controller| options.cgroup_root(controller, group)),
         }
     }

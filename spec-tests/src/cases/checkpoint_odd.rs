@@ -94,6 +94,20 @@ pub fn cases() -> Vec<Case> {
         })
         .runc("makes it again")
         .needs(&[Need::CgroupV2]),
+        // As the CRI has it. On a hybrid host the tasks came into a group of v2 that was called as the old one's.
+        case("checkpoint/under-another-name", |t| {
+            let b = counter(t)?;
+            launched(t, &b)?;
+            checkpoint(t, &b, "")?;
+            let old = b.config["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned();
+            let mut other = b.set("/linux/cgroupsPath", json!(format!("{old}-other")));
+            other.id.push_str("-other");
+            restore(t, &other)?;
+            let groups = fs::read_to_string(format!("/proc/{}/cgroup", t.pid(&other)?))?;
+            let stale = groups.lines().find(|line| line.ends_with(old.as_str()));
+            check!(!old.is_empty() && stale.is_none(), "a group of the old container's: {stale:?}");
+            counts_on(t, &other)
+        }),
         case("checkpoint/no-new-privileges-that-criu-loses", |t| {
             let b = counter(t)?.set("/process/noNewPrivileges", json!(true));
             refused_by_an_old_one(t, b, "/process/noNewPrivileges: CRIU")
