@@ -27,7 +27,6 @@ use corten::error::Context;
 use corten::features::{COMMIT, VERSION};
 use corten::sys::passing::number_of;
 use rustix::fs::{Mode, OFlags, open};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::time::{Instant, sleep, timeout};
@@ -96,8 +95,7 @@ pub fn this_version() -> String {
 
 /// Microseconds of a clock that goes on over an exec.
 pub fn microseconds() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
+    corten::sys::passing::monotonic().as_micros() as u64
 }
 
 impl Served {

@@ -5,6 +5,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::error::{Context, Error, RawErrno, Result};
 
@@ -127,6 +128,16 @@ impl SpareFds {
             Err(error) => error,
         }
     }
+}
+
+/// CLOCK_MONOTONIC as it is (clock_gettime(2)), which std's `Instant` does not tell. Not by rustix, which ends the process where the
+/// vDSO lacks something, as User Mode Linux's does.
+#[must_use]
+pub fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one timespec, which is ours. This clock cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// A copy of a descriptor that is open under this number, whoever has it.
