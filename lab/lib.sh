@@ -26,6 +26,12 @@ need_root() {
     ((EUID == 0)) || die "needs root"
 }
 
+# The host's own Debian mirror; nothing on another distribution (mmdebstrap then uses its default).
+host_mirror() {
+    apt-get indextargets --format '$(CREATED_BY) $(ORIGIN) $(LABEL) $(REPO_URI)' |
+        sed -n 's/^Packages Debian Debian //p' | sort -u | sed -n 1p
+}
+
 # mount_view [PART]: mounts a throw-away writable view of the tree, or of another part, at $lab/mnt/view: an overlay whose upper layer is a tmpfs.
 # Only for a private mount namespace: the mounts and all that was written go with it.
 mount_view() {
