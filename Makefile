@@ -24,7 +24,7 @@ FISHDIR  = $(SHARE)/fish/vendor_completions.d
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
         conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim lab man \
         completions install uninstall clean
 
@@ -99,6 +99,9 @@ fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SA
 
 criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by command line, both shims and engines (LONG=1; ENGINES=1: those alone)
 	@$(ENV) LONG=$(LONG) SUITES="$(SUITES)" .ci/criu $(if $(ENGINES),engines)
+
+kubernetes: ## a real cluster of one node, each case on corten and runc, as a table (FILTER="exec oom" WAYS= JOBS= KEEP=DIR; half an hour to build, once)
+	@$(ENV) FILTER="$(FILTER)" WAYS="$(WAYS)" JOBS="$(JOBS)" KEEP="$(KEEP)" .ci/kubernetes
 
 conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
 	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
