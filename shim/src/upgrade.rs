@@ -29,6 +29,7 @@ use corten::sys::passing::number_of;
 use rustix::fs::{Mode, OFlags, open};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::candidate::Candidate;
@@ -147,7 +148,11 @@ impl Served {
                 self.pod.events.settled().await;
             }
             if nothing_under_way() {
-                return;
+                // Who was woken by the last of it comes first: a Wait whose exec was deleted would not find it again.
+                yield_now().await;
+                if nothing_under_way() {
+                    return;
+                }
             }
             // A verb's thread that has told its result ends right after.
             sleep(Duration::from_millis(1)).await;

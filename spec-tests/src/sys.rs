@@ -355,6 +355,18 @@ pub fn without_syscall(command: &mut Command, number: i64) {
     }
 }
 
+/// Sets another process's soft limit of open files. Returns the one that it had.
+pub fn limit_open_files(pid: i32, soft: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both structures are valid and outlive their call.
+    unsafe {
+        check(libc::prlimit64(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit))?;
+        let before = std::mem::replace(&mut limit.rlim_cur, soft);
+        check(libc::prlimit64(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()))?;
+        Ok(before)
+    }
+}
+
 /// Makes `command` start as an ordinary user.
 pub fn as_user(command: &mut Command, uid: u32) {
     // SAFETY: setgroups, setgid and setuid are async-signal-safe.

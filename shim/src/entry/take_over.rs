@@ -44,9 +44,13 @@ pub fn take_over(flags: &Flags) -> Result<()> {
     let number = flags.operands.first().and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| Refusal::invalid("usage: take-over NUMBER"))?;
     let written = Written::read(copy_of(number)?.as_fd())?;
-    let spares = match written.spare() {
+    let spares = match &flags.refused {
+        None => written.spare(),
+        // Who is back goes back no further, and needs no copies: too few descriptors for them may be why we are back.
+        Some(_) => Ok(SpareFds::default()),
+    };
+    let spares = match spares {
         Ok(spares) => spares,
-        Err(refusal) if flags.refused.is_some() => return Err(refusal),
         // Nothing has been touched yet.
         Err(refusal) => return Err(written.go_back(SpareFds::default(), our_arguments(), &refusal).into()),
     };

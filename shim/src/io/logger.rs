@@ -40,7 +40,8 @@ pub struct Logger {
     /// Our own reading ends.
     pipes: Rc<[OwnedFd; 2]>,
     ended: Rc<Once>,
-    ending: Cell<bool>,
+    /// It has been asked to end.
+    ending: Rc<Cell<bool>>,
 }
 
 impl Logger {
@@ -76,7 +77,7 @@ impl Logger {
             pidfd: Rc::new(pidfd),
             pipes: Rc::new(pipes),
             ended: Rc::default(),
-            ending: Cell::new(false),
+            ending: Rc::default(),
         }
     }
 
@@ -114,8 +115,12 @@ impl Logger {
             reaper.claim(state.pid);
             logger.watch(reaper.clone());
         }
-        if state.ending {
-            logger.end();
+        // Not ours to end before all is taken over and tasks run: if something else cannot be taken over, this is dropped,
+        // and the program before us goes on with it.
+        logger.ending.set(true);
+        if !state.ending {
+            let ending = logger.ending.clone();
+            spawn_local(async move { ending.set(false) });
         }
         Ok(logger)
     }

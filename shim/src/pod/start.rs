@@ -15,7 +15,7 @@ use crate::io::{Prepared, StreamPaths, prepare};
 use crate::process::{ProcessPhase, TaskProcess};
 use crate::refusal::{Refusal, Result};
 use crate::task::Task;
-use crate::threads;
+use crate::{threads, work};
 
 impl Pod {
     /// `Exec`: nothing runs yet.
@@ -101,7 +101,10 @@ impl Pod {
         // Execs start beside each other; init's end waits until those under way have said that they started, or has them
         // given up: what is started may lie on a file system that does not answer.
         let (pod, whose, what, under_way) = (self.clone(), task.clone(), process.clone(), task.starting());
+        let work = work::begin(format!("the start of exec {exec_id}"));
         let start = spawn_local(async move {
+            // Also when its request has been answered without it: what it has launched is to be ended.
+            let _work = work;
             let started = pod.launch_exec(&whose, &what, exec).await;
             drop(under_way);
             started

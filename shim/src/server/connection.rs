@@ -12,6 +12,7 @@ use std::rc::Rc;
 use containerd_shim_protos::ttrpc::Request;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
@@ -98,7 +99,8 @@ impl Connection {
             match read {
                 Ok(0) if self.incoming.borrow().received == 0 => return Ok(false),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
+                // Others get their turn from a client that always has more.
+                Ok(_) => consume_budget().await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.readable().await?,
                 Err(error) => return Err(error),
             }
@@ -262,5 +264,36 @@ mod tests {
             assert_eq!(got, [(7, m()), (9, Err(())), (11, Ok(String::new())), (7, m())], "{piece}");
             assert_eq!(frame, IncomingFrame::default());
         }
+    }
+
+    /// Frames that cost nothing but their reading, of which there is always another one.
+    #[test]
+    fn others_get_their_turn_from_a_client_that_floods() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let connection = Connection::new(ours, IncomingFrame::default(), VecDeque::new());
+            theirs.writable().await.unwrap();
+            let flood = [0, 0, 0, 0, 0, 0, 0, 1, ttrpc::RESPONSE, 0].repeat(1000);
+            assert_eq!(theirs.try_write(&flood).unwrap(), flood.len());
+            let turns = Rc::new(Cell::new(0));
+            let others = turns.clone();
+            spawn_local(async move {
+                loop {
+                    others.set(others.get() + 1);
+                    tokio::task::yield_now().await;
+                }
+            });
+            let reads = spawn_local(async move {
+                let mut first = None;
+                for _ in 0..1000 {
+                    assert!(connection.fill().await.unwrap());
+                    connection.incoming.borrow_mut().take().1.unwrap();
+                    first.get_or_insert(turns.get());
+                }
+                assert!(Some(turns.get()) > first, "nobody had a turn");
+            });
+            reads.await.unwrap();
+        });
     }
 }

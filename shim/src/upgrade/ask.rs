@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,7 +98,13 @@ async fn ask_all(dir: &Path, wish: &UpgradeWish) -> Result<String> {
 fn shim(stream: &UnixStream) -> Option<i32> {
     let pid = stream.peer_cred().ok()?.pid()?;
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    program.file_name()?.to_str()?.starts_with(NAME).then_some(pid)
+    // One that went on as a program of another name is still called by its first one.
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let called = Path::new(OsStr::from_bytes(words.split(|byte| *byte == 0).next()?));
+    let is_ours = |path: &Path| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(NAME.as_bytes()))
+    };
+    (is_ours(&program) || is_ours(called)).then_some(pid)
 }
 
 fn line(done: &Upgraded) -> String {

@@ -46,7 +46,9 @@ impl Candidate {
             return Err(Refusal::invalid(format!("{} is no absolute path", path.display())));
         }
         let call = || format!("open({})", path.display());
-        let program = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call(call)?;
+        // A FIFO would be waited for, by the one thread that there is.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let program = open(path, flags, Mode::empty()).call(call)?;
         let kind = FileType::from_raw_mode(fstat(&program).call(call)?.st_mode);
         if !kind.is_file() {
             return Err(Refusal::invalid(format!("{} is no file", path.display())));

@@ -34,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         case("upgrade/ended-meanwhile", ended_meanwhile).runc(NEVER).takes(60.0),
         case("upgrade/killed-afterwards", killed_afterwards).runc(NEVER).takes(60.0),
         case("upgrade/all", all).runc(NEVER).takes(60.0),
+        case("upgrade/another-name", another_name).runc(NEVER).takes(60.0),
     ]
 }
 
@@ -424,5 +425,19 @@ fn all(t: &Test) -> Verdict {
         check!(d.log(b)?.contains("goes on as"), "the log says nothing of it");
         d.end(b, task)?;
     }
+    d.finish()
+}
+
+/// A shim that has gone on as a program of another name is found the next time, too.
+fn another_name(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let (b, task) = d.launch("forever")?;
+    let other = t.path("new");
+    std::fs::copy(&t.host.runtime, &other)?;
+    let called = command(&t.host.runtime, &["-binary", &other.to_string_lossy(), &task.id])?;
+    check!(called.code == Some(0), "upgrade ended with {:?}: {}", called.code, called.text());
+    same("its program", std::fs::read_link(format!("/proc/{}/exe", task.shim.pid))?, other)?;
+    upgrade(&d, &task)?;
+    d.end(&b, &task)?;
     d.finish()
 }

@@ -18,6 +18,7 @@ use crate::harness::host::Need;
 use crate::harness::test::Test;
 use crate::shim::daemon::{Daemon, call};
 use crate::shim::fifo::Streams;
+use crate::shim::procs;
 use crate::shim::successor::{KIND, SHIM};
 use crate::shim::task::{RUNNING, Task};
 use crate::shim::wire::Message;
@@ -56,6 +57,8 @@ pub fn cases() -> Vec<Case> {
             .takes(120.0),
         case("upgrade/other-hand-overs", other_hand_overs).runc(NEVER),
         case("upgrade/not-root", not_root).runc(NEVER),
+        case("upgrade/back-for-want-of-descriptors", few_descriptors).runc(NEVER).takes(60.0),
+        case("upgrade/back-to-a-logger", loggers_stay).runc(NEVER).takes(60.0),
         case("upgrade/work-under-way", |t| work_under_way(t, 2, true)).runc(NEVER).takes(90.0),
         case("upgrade/work-that-lasts", |t| work_under_way(t, 20, false))
             .runc(NEVER)
@@ -65,6 +68,10 @@ pub fn cases() -> Vec<Case> {
     cases.extend(refused);
     cases.extend(back);
     cases
+}
+
+fn own((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
 }
 
 /// A container with an exec and a Wait, none of which may notice.
@@ -78,8 +85,7 @@ struct Alive<'t> {
 impl<'t> Alive<'t> {
     fn make(t: &'t Test, environment: &[(&str, &str)]) -> Result<Self, Trouble> {
         let d = Daemon::new(t)?;
-        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        d.environment.borrow_mut().extend(pairs);
+        d.environment.borrow_mut().extend(environment.iter().copied().map(own));
         let b = d.bundle("echo -- exit 9")?;
         let streams = Streams::make(t, "io", false)?;
         let task = d.create(&b, &streams.io)?;
@@ -151,7 +157,60 @@ fn damaged(t: &Test) -> Verdict {
     alive.refuses(&write("not-executable", &whole, 0o644)?, "execve: Permission denied")?;
     alive.refuses("/no/such/program", "open(/no/such/program)")?;
     alive.refuses("/", "is no file")?;
+    let fifo = t.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR)?;
+    alive.refuses(&fifo.to_string_lossy(), "is no file")?;
     alive.end()
+}
+
+/// The new program copies every descriptor, for which there may be no room; the old one must do without on its way back.
+fn few_descriptors(t: &Test) -> Verdict {
+    let alive = Alive::make(t, &[])?;
+    let pid = alive.task.shim.pid;
+    let before = procs::usage(pid)?.fds;
+    let connect = |_| std::os::unix::net::UnixStream::connect(&alive.task.shim.address);
+    let clients = (0..60).map(connect).collect::<Result<Vec<_>, _>>()?;
+    let open = t.until(
+        || "60 clients in the shim".into(),
+        || Ok(Some(procs::usage(pid)?.fds).filter(|open| *open >= before + 60)),
+    )?;
+    let limit = sys::limit_open_files(pid, open as u64 + 20)?;
+    alive.refuses(&t.host.runtime.to_string_lossy(), "EMFILE")?;
+    drop(clients);
+    sys::limit_open_files(pid, limit)?;
+    alive.end()
+}
+
+/// A logger that was taken over already when the new program found out that it cannot go on.
+fn loggers_stay(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let shim = t.host.runtime.to_string_lossy().into_owned();
+    d.environment.borrow_mut().extend([(KIND, "damaged-exec"), (SHIM, &*shim)].map(own));
+    let dir = t.path("logged");
+    fs::create_dir_all(&dir)?;
+    let logger = dir.join("logger");
+    let body =
+        "#!/bin/sh\ntrap 'echo told >told' TERM\nexec 5>&-\ncd DIR; cat <&3 >out & cat <&4 >err; wait\n";
+    fs::write(&logger, body.replace("DIR", &dir.to_string_lossy()))?;
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755))?;
+    let uri = format!("binary://{}", logger.display());
+    let b = d.bundle("print begin -- sleep 2 -- print end -- exit 2")?;
+    let io = crate::shim::task::Io { stdout: uri.clone(), stderr: uri, ..Default::default() };
+    let task = d.create(&b, &io)?;
+    task.start("")?;
+    task.exec("x", &["/probe", "exit", "5"], &crate::shim::task::Io::null())?;
+    let called =
+        command(&t.host.runtime, &["-binary", &std::env::current_exe()?.to_string_lossy(), &task.id])?;
+    check!(called.text().contains("could not take over: "), "upgrade says {:?}", called.text());
+    stays(&task.shim)?;
+    task.start("x")?;
+    same("the exec's status", task.exit("x")?.status, 5)?;
+    same("the status", task.exit("")?.status, 2)?;
+    check!(!dir.join("told").exists(), "the logger was told to end");
+    upgrade(&d, &task)?;
+    d.end(&b, &task)?;
+    same("the log", fs::read_to_string(dir.join("out"))?.as_str(), "begin\nend\n")?;
+    d.finish()
 }
 
 /// What `upgrade-check` says of memfds that are none of its own.
