@@ -69,6 +69,12 @@ pub fn mounts(table: &str) -> impl Iterator<Item = MountinfoEntry<'_>> {
     table.lines().filter_map(MountinfoEntry::parse)
 }
 
+/// The lines of /proc/PID/cgroup: the controllers of a hierarchy as they stand there (none: of cgroup2's), and the group in it
+/// (cgroups(7)).
+pub(crate) fn groups(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'))
+}
+
 /// Blanks, tabs, newlines and backslashes are written as three octal digits.
 fn unescape(text: &str) -> String {
     if !text.contains('\\') {

@@ -190,9 +190,7 @@ fn is_standard(mount: &str) -> bool {
 
 /// The v1 hierarchy that a superblock with these options is: its controllers and this process's group.
 fn hierarchy_of<'a>(options: &str, cgroup: &'a str) -> Option<(Vec<String>, &'a str)> {
-    cgroup.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (controllers, own) = (fields.nth(1)?, fields.next()?);
+    procfs::groups(cgroup).find_map(|(controllers, own)| {
         let all =
             !controllers.is_empty() && controllers.split(',').all(|c| options.split(',').any(|o| o == c));
         all.then(|| (controllers.split(',').map(str::to_owned).collect(), own))

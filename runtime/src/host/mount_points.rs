@@ -32,15 +32,15 @@ pub(super) fn make(tree: BorrowedFd<'_>, path: &str, like: Option<BorrowedFd<'_>
     if names.len() > DEEPEST {
         return Err(Error::new(Kind::Invalid, "a path with too many names"));
     }
-    let mut dir = inside(tree, ".").call(|| "open(rootfs)")?;
+    let mut dir = inside(tree, ".", OFlags::empty()).call(|| "open(rootfs)")?;
     for (index, name) in names.iter().enumerate() {
         let last = index + 1 == names.len();
         // From the root each time: a link on the way may lead anywhere in it.
         let so_far = names[..=index].join("/");
-        dir = match inside(tree, &so_far) {
+        dir = match inside(tree, &so_far, OFlags::empty()) {
             Err(Errno::NOENT) => {
                 make_one(dir.as_fd(), name, last && is_file).call(|| format!("mkdir({path})"))?;
-                inside(tree, &so_far).call(|| format!("openat2({path})"))?
+                inside(tree, &so_far, OFlags::empty()).call(|| format!("openat2({path})"))?
             }
             other => other.call(|| format!("openat2({path})"))?,
         };
@@ -60,7 +60,8 @@ fn make_one(dir: BorrowedFd<'_>, name: &str, is_file: bool) -> Result<(), Errno>
     }
 }
 
-fn inside(tree: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+/// What is at `path`, which is relative and leads nowhere out of `tree`; `flags` besides O_PATH and O_CLOEXEC.
+pub(super) fn inside(tree: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    openat2(tree, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    openat2(tree, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
 }

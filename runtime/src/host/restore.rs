@@ -26,6 +26,7 @@ use crate::criu::{CriuOptions, CriuProcess, CriuSetup, INHERITED, RequestKind};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
+use crate::procfs;
 use crate::program::{MountPoint, RestorePoint, RestoreSources};
 use crate::sys::spawn::{MountView, ViewMount, ViewOverlay};
 
@@ -448,15 +449,13 @@ fn null_in_place(mut stdio: [OwnedFd; 3], images: &RestoreImages) -> Result<[Own
 }
 
 /// makedev(1, 3)
-const NULL_DEVICE: u64 = 0x103;
+pub(super) const NULL_DEVICE: u64 = 0x103;
 
 /// Where the container's groups are now, which CRIU is in already: below them it makes what the images have.
 fn cgroup_roots(options: &mut CriuOptions, pid: i32, version: Version) -> Result<()> {
     let path = format!("/proc/{pid}/cgroup");
     let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
-    for line in table.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
+    for (controllers, group) in procfs::groups(&table) {
         match (controllers, version) {
             // A hybrid host's, too: else the tasks are in the group that the dumped container had, whatever it is called now.
             ("", Version::V1 | Version::V2) => options.cgroup_root("", group),

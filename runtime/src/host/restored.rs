@@ -33,7 +33,7 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         return Err(Error::invalid(format_args!("/linux/{field}"), text));
     }
     mounts::compare(plan, init)?;
-    let fixed = mounts::are_fixed(plan).then(|| mount_namespace(init)).transpose()?;
+    let fixed = mounts::are_fixed(plan).then(|| namespace_of(init, NsKind::Mount)).transpose()?;
     for pid in descendants(init)? {
         let path = format!("/proc/{pid}/status");
         let text = match std::fs::read_to_string(&path) {
@@ -120,19 +120,22 @@ fn other_ids(process: &Process, plan: &Plan, status: &str) -> Option<String> {
     uid.or_else(|| fixed(CAP_SETGID).then(|| differs("Gid:", process.gid)).flatten())
 }
 
-/// Its number; `None` of one that has ended.
-fn mount_namespace(pid: i32) -> Result<Option<u64>> {
-    let path = format!("/proc/{pid}/ns/mnt");
-    match std::fs::metadata(&path).map(|meta| meta.ino()).call(|| format!("stat({path})")) {
+/// The number of its namespace of this kind; `None` of one that has ended.
+fn namespace_of(pid: i32, kind: NsKind) -> Result<Option<u64>> {
+    match inode(&format!("/proc/{pid}/ns/{}", kind.file())) {
         Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(None),
         other => other.map(Some),
     }
 }
 
+fn inode(path: &str) -> Result<u64> {
+    std::fs::metadata(path).map(|meta| meta.ino()).call(|| format!("stat({path})"))
+}
+
 /// A container that cannot mount cannot make a mount namespace either.
 fn elsewhere(fixed: Option<Option<u64>>, pid: i32) -> Result<Option<String>> {
     let Some(wanted) = fixed else { return Ok(None) };
-    let differs = mount_namespace(pid)?.is_some_and(|number| Some(number) != wanted);
+    let differs = namespace_of(pid, NsKind::Mount)?.is_some_and(|number| Some(number) != wanted);
     Ok(differs.then(|| "is in a mount namespace of its own".to_owned()))
 }
 
@@ -143,15 +146,12 @@ fn namespaces(plan: &Plan, pid: i32) -> Result<Option<String>> {
         if !plan.namespaces.has(kind) && kind != NsKind::User {
             continue;
         }
-        let inode =
-            |path: String| std::fs::metadata(&path).map(|meta| meta.ino()).call(|| format!("stat({path})"));
-        let theirs = match inode(format!("/proc/{pid}/ns/{}", kind.file())) {
-            Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
-            other => other?,
-        };
+        let Some(theirs) = namespace_of(pid, kind)? else { return Ok(None) };
         let wrong = match plan.namespaces.join_of(kind) {
-            Some(join) => inode(join.path.clone())? != theirs,
-            None => (inode(format!("/proc/self/ns/{}", kind.file()))? == theirs) == plan.namespaces.has(kind),
+            Some(join) => inode(&join.path)? != theirs,
+            None => {
+                (inode(&format!("/proc/self/ns/{}", kind.file()))? == theirs) == plan.namespaces.has(kind)
+            }
         };
         if wrong {
             return Ok(Some(format!("is in another {} namespace", kind.name())));

@@ -293,8 +293,8 @@ fn own_groups(options: &mut CriuOptions, init: i32) -> Result<()> {
     const NONE: &str = "-";
     let path = format!("/proc/{init}/cgroup");
     let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
-    let groups = table.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-    let own: Vec<&str> = groups.filter(|(_, group)| *group != "/").map(|(name, _)| name).collect();
+    let own = procfs::groups(&table).filter(|(_, group)| *group != "/").map(|(name, _)| name);
+    let own: Vec<&str> = own.collect();
     let names = if own.is_empty() { vec![NONE] } else { own };
     names.into_iter().for_each(|name| options.dump_controller(name));
     Ok(())

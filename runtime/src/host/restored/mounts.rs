@@ -6,28 +6,26 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, fstat, fstatfs,
-    openat2, statx,
+    AtFlags, FileType, Mode, OFlags, Stat, StatFs, StatxAttributes, StatxFlags, fstat, fstatfs, statx,
 };
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result, printable};
+use crate::facts::CAP_SYS_ADMIN;
+use crate::host::mount_points::inside;
+use crate::host::restore::NULL_DEVICE;
 use crate::plan::devices::Via;
 use crate::plan::mounts::{Attrs, Mount, MountSource, MountStep};
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Field, Plan};
 use crate::procfs::{MountinfoEntry, mounts};
 
-/// linux/capability.h
-const CAP_SYS_ADMIN: u32 = 21;
 /// linux/magic.h
 const TMPFS_MAGIC: i64 = 0x0102_1994;
-/// makedev(1, 3)
-const NULL_DEVICE: u64 = 0x103;
 /// File systems that begin empty and show nothing of the host's: more of them (a hook's, say) give nobody anything.
 const HARMLESS: [&str; 3] = ["tmpfs", "devpts", "mqueue"];
 /// What the attributes are called, by mount_setattr(2), by statfs(2) and in a configuration.
@@ -87,8 +85,8 @@ struct Found {
 }
 
 impl Found {
-    fn flags(&self) -> Result<u64> {
-        Ok(fstatfs(&self.file).call(|| "fstatfs")?.f_flags as u64)
+    fn file_system(&self) -> Result<StatFs> {
+        fstatfs(&self.file).call(|| "fstatfs")
     }
 }
 
@@ -98,10 +96,8 @@ impl RestoredMounts<'_> {
         let call = || format!("openat2({})", printable(path));
         let relative = path.trim_start_matches('/');
         let relative = if relative.is_empty() { "." } else { relative };
-        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-        flags.set(OFlags::NOFOLLOW, nofollow);
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&self.root, relative, flags, Mode::empty(), resolve) {
+        let flags = if nofollow { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let file = match inside(self.root.as_fd(), relative, flags) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             other => other.call(call)?,
         };
@@ -162,9 +158,8 @@ impl RestoredMounts<'_> {
     fn devices(&mut self, plan: &Plan) -> Result<()> {
         for device in plan.devices.iter().filter(|device| device.via != Via::Mknod) {
             let found = self.find(&device.path, false)?.filter(|found| found.is_mount_point);
-            let wanted = device.rdev;
             match found {
-                Some(found) if found.stat.st_rdev == wanted => self.known.push(found.mount),
+                Some(found) if found.stat.st_rdev == device.rdev => self.known.push(found.mount),
                 _ => {
                     let text = format!("the checkpoint lacks the device {}", printable(&device.path));
                     return Err(Error::invalid(&device.at, text));
@@ -188,8 +183,8 @@ impl RestoredMounts<'_> {
         let hidden = match FileType::from_raw_mode(found.stat.st_mode) {
             FileType::CharacterDevice => found.stat.st_rdev == NULL_DEVICE,
             FileType::Directory => {
-                let kind = fstatfs(&found.file).call(|| "fstatfs")?.f_type as i64;
-                kind == TMPFS_MAGIC && found.flags()? & libc::ST_RDONLY != 0
+                let told = found.file_system()?;
+                told.f_type as i64 == TMPFS_MAGIC && told.f_flags as u64 & libc::ST_RDONLY != 0
             }
             _ => false,
         };
@@ -300,7 +295,7 @@ fn wanted(mount: &Mount, later: &[MountStep]) -> u64 {
 /// # Errors
 /// A flag of `set` is not there.
 fn lacks(at: &str, target: &str, set: u64, found: &Found) -> Result<()> {
-    let has = found.flags()?;
+    let has = found.file_system()?.f_flags as u64;
     let missing: Vec<&str> = FLAGS
         .iter()
         .filter(|(attribute, flag, _)| set & attribute != 0 && has & flag == 0)
