@@ -8,7 +8,7 @@
 
 use std::io::{IoSliceMut, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -70,6 +70,7 @@ pub(crate) const INHERITED: i32 = 4;
 /// One that was started.
 pub(crate) struct CriuProcess {
     child: Child,
+    pidfd: OwnedFd,
     /// `None` once the connection was closed.
     socket: Option<OwnedFd>,
     /// What it wrote to its standard error, when that is not the tasks'.
@@ -109,10 +110,19 @@ impl CriuProcess {
             spawn::in_mount_view(&mut command, view);
         }
         spawn::hand_down(&mut command, handed);
-        let child = command.spawn().call(|| format!("execve({})", program.display()))?;
+        let mut child = command.spawn().call(|| format!("execve({})", program.display()))?;
         // The socket's end tells of its death only once no copy of the other side is ours.
         drop(command);
-        Ok(CriuProcess { child, socket: Some(socket), complaints })
+        let pidfd = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                // Its connection's end is its own, and it is to leave no zombie in a shim.
+                drop(socket);
+                let _ = child.wait();
+                return Err(Error::os("pidfd_open(criu)", errno));
+            }
+        };
+        Ok(CriuProcess { child, pidfd, socket: Some(socket), complaints })
     }
 
     /// Its pid: a child of ours that is not waited for until [`CriuProcess::end`].
@@ -182,7 +192,7 @@ impl CriuProcess {
         if !self.speaks()? {
             return Err(self.death(Error::new(Kind::Peer, "ended without an answer")));
         }
-        let mut bytes = vec![0; ROOM];
+        let mut bytes = vec![0; self.next_size()?];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let heard = loop {
@@ -209,6 +219,22 @@ impl CriuProcess {
         }
     }
 
+    /// How long the next message is: most are some tens of bytes, and room for the longest would cost sixteen page faults each.
+    fn next_size(&mut self) -> Result<usize> {
+        let socket = self.socket()?;
+        let size = loop {
+            match rustix::net::recv(socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        // One byte more than nothing: an end is then still told from an empty message.
+        match size {
+            Ok((_, length)) => Ok(length.clamp(1, ROOM)),
+            Err(errno) => Err(self.death(Error::os("recv", errno))),
+        }
+    }
+
     /// Waits until it says something or has ended; whether it says something. The socket's end alone does not tell: processes
     /// that it has made may still have it.
     fn speaks(&self) -> Result<bool> {
@@ -226,9 +252,9 @@ impl CriuProcess {
 
     /// Whether it says something, or has ended; `None` for neither in this time.
     fn await_word(&self, time: Option<&Timespec>) -> Result<Option<bool>> {
-        let (pidfd, socket) = (self.pidfd()?, self.socket()?);
+        let (pidfd, socket) = (&self.pidfd, self.socket()?);
         loop {
-            let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
             match poll(&mut fds, time) {
                 Err(rustix::io::Errno::INTR) => {}
                 other => {
@@ -302,11 +328,8 @@ impl CriuProcess {
     }
 
     /// Its process, for whoever must be able to end it.
-    ///
-    /// # Errors
-    /// Those of pidfd_open(2).
-    pub(crate) fn pidfd(&self) -> Result<OwnedFd> {
-        pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).call(|| "pidfd_open(criu)")
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 

@@ -122,9 +122,8 @@ impl Walk<'_> {
         let work = seen(WORK)?;
         options.images_dir(images.as_fd());
         options.work_dir(work.as_fd());
-        let pidfd = criu.pidfd()?;
         // `delete --force` must be able to end what holds the container.
-        dir.set_hook(Some(&crate::state::Identity::of(criu.pid(), pidfd.as_fd())?))?;
+        dir.set_hook(Some(&crate::state::Identity::of(criu.pid(), criu.pidfd())?))?;
         let placed = self.placement.as_mut().map_or(Ok(()), |placement| {
             placement.place(criu.pid())?;
             placement.release_holder()

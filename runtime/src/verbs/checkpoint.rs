@@ -120,9 +120,8 @@ fn dump(
     options: &CriuOptions,
 ) -> Result<()> {
     let kind = if ask.pre_dump { RequestKind::PreDump } else { RequestKind::Dump };
-    let pidfd = criu.pidfd()?;
     // `delete --force` must be able to end what holds the container.
-    container.dir.set_hook(Some(&Identity::of(criu.pid(), pidfd.as_fd())?))?;
+    container.dir.set_hook(Some(&Identity::of(criu.pid(), criu.pidfd())?))?;
     let answer = attend(&mut criu, kind, ask, options);
     let ended = criu.end();
     container.dir.set_hook(None)?;
