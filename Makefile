@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim lab man \
+        conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -130,6 +130,9 @@ bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--
 
 bench-criu: build ## checkpoint and restore of corten and runc in one run, into docs/benchmarks-criu.md (root)
 	bench/criu --corten $(BIN)/corten --out docs/benchmarks-criu.md
+
+scale: ## a thousand containers alive in containerd on corten's shim, then on its own; writes docs/scale.md (root, a quiet machine)
+	@$(ENV) .ci/shim scale
 
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain

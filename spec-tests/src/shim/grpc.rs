@@ -20,6 +20,10 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+/// The setting, and the largest value that it may have.
+const INITIAL_WINDOW_SIZE: u16 = 4;
+const WINDOW: u32 = (1 << 31) - 1;
 /// Of SETTINGS and PING, and of the last frame of a stream.
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -27,11 +31,25 @@ const END_HEADERS: u8 = 4;
 
 /// Calls `method` (`/package.Service/Name`).
 pub fn call(socket: &Path, method: &str, request: &Message) -> Result<Fields, Trouble> {
+    call_in(socket, None, method, request)
+}
+
+/// The same, in one of containerd's namespaces, as its own services want it.
+pub fn call_in(
+    socket: &Path,
+    namespace: Option<&str>,
+    method: &str,
+    request: &Message,
+) -> Result<Fields, Trouble> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(100)))?;
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(&mut out, SETTINGS, 0, 0, &[]);
-    frame(&mut out, HEADERS, END_HEADERS, 1, &head(method));
+    // As much as one can be allowed, of the stream and of the connection: no answer has to wait for more.
+    let mut window = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
+    window.extend_from_slice(&WINDOW.to_be_bytes());
+    frame(&mut out, SETTINGS, 0, 0, &window);
+    frame(&mut out, WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes());
+    frame(&mut out, HEADERS, END_HEADERS, 1, &head(method, namespace));
     let mut body = vec![0];
     body.extend_from_slice(&(request.0.len() as u32).to_be_bytes());
     body.extend_from_slice(&request.0);
@@ -74,7 +92,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
 }
 
 /// The request's headers, each as a literal that is not indexed (RFC 7541, 6.2.2).
-fn head(method: &str) -> Vec<u8> {
+fn head(method: &str, namespace: Option<&str>) -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -84,7 +102,8 @@ fn head(method: &str) -> Vec<u8> {
         ("te", "trailers"),
     ];
     let mut out = Vec::new();
-    for (name, value) in headers {
+    let namespace = namespace.map(|namespace| ("containerd-namespace", namespace));
+    for (name, value) in headers.into_iter().chain(namespace) {
         out.push(0);
         for text in [name, value] {
             out.push(text.len() as u8);

@@ -6,7 +6,7 @@
 //! [`wire`]; [`fifo`] holds containerd's ends of the output; [`procs`] reads what a shim holds; [`bench`] measures.
 //! [`twins`] compares two shims on random requests.
 //! [`successor`] is a program that a shim is told to go on as, and should not.
-//! [`cri`] is a kubelet for real containerd, on [`grpc`].
+//! [`cri`] is a kubelet for real containerd, on [`grpc`]; [`scale`] keeps more and more containers alive in one.
 //! What a shim must do is told by containerd's api/ and core/runtime/v2, read at 1.6 to 2.4.
 
 #![forbid(unsafe_code)]
@@ -21,6 +21,7 @@ mod fifo;
 mod grpc;
 mod procs;
 pub mod registry;
+pub mod scale;
 pub mod successor;
 mod task;
 mod ttrpc;
