@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale lab man \
+        conformance twins oci-validation shim-test upgrade-test shim-twins containerd-test fuzz lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale attack lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -92,6 +92,9 @@ containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, nati
 
 bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
 	@$(ENV) .ci/shim bench
+
+attack: ## each attack on corten, where it must fail, and on a corten without its guard, where it must not (FILTER=S08)
+	@$(ENV) FILTER="$(FILTER)" .ci/attack
 
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain

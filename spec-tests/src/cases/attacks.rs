@@ -58,8 +58,14 @@ fn mount_points() -> Vec<Case> {
                 let b = if target.starts_with("dev/") { b.without_mount("/dev") } else { b };
                 let b = if target.starts_with("sys/") { b.without_mount("/sys") } else { b };
                 let b = b.link(target, &way)?;
-                let b = if target == "mnt" { b.mount("tmpfs", "tmpfs", "/mnt", &[]) } else { b };
+                let b = if target == "mnt" { b.mount("tmpfs", "S09", "/mnt", &[]) } else { b };
                 contained(t, &b)?;
+                let done = t.run(&b.probe("report"))?;
+                // What was mounted is mounted inside.
+                check!(
+                    target != "mnt" || done.code != 0 || done.stdout.contains("S09"),
+                    "it is not there: {done}"
+                );
             }
             Ok(())
         })
@@ -116,7 +122,11 @@ fn mount_points() -> Vec<Case> {
 fn dev() -> Vec<Case> {
     let row = |name: &'static str, with_tmpfs: bool| {
         case(format!("attack/S11-dev-is-a-link-{name}"), move |t: &Test| {
-            for (_, way) in ways(t) {
+            // In the canary tree something has the names of the first nodes already, which ends it early.
+            let empty = t.path("empty");
+            fs::create_dir(&empty)?;
+            let ways = ways(t).map(|(_, way)| way);
+            for way in ways.into_iter().chain([empty.display().to_string()]) {
                 let b = t.bundle()?.link("dev", &way)?;
                 let b = if with_tmpfs { b } else { without_dev_mounts(b) };
                 let b = b.push(
@@ -124,6 +134,8 @@ fn dev() -> Vec<Case> {
                     json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}),
                 );
                 contained(t, &b)?;
+                let made: Vec<_> = fs::read_dir(&empty)?.flatten().map(|entry| entry.file_name()).collect();
+                check!(made.is_empty(), "outside of the rootfs there is {made:?}");
             }
             Ok(())
         })
@@ -242,6 +254,15 @@ fn over_proc_and_files() -> Vec<Case> {
                     &["bind"],
                 );
                 contained(t, &b)?;
+                // What is mounted is mounted where a look-up from inside leads.
+                let done = t.run(&b.tries(["read /etc/hosts"]))?;
+                if done.code == 0 {
+                    same(
+                        "what is read there",
+                        &t.compare(&done.stdout, &[("read /etc/hosts", "ok")])?[0],
+                        "content",
+                    )?;
+                }
             }
             let b = t.bundle()?;
             nix::unistd::mkfifo(&b.rootfs("etc/hosts"), nix::sys::stat::Mode::from_bits_truncate(0o644))?;

@@ -303,8 +303,13 @@ fn paths() -> Vec<Case> {
             let before = t.snapshot();
             let done = t.run(&b)?;
             check!(done.code == 0 || done.errors().len() == 1, "{done}");
+            // Out of the group that bears its name, to one beside it.
+            let done =
+                t.run(&b.clone().set("/linux/cgroupsPath", json!(format!("/{0}/../{0}-beside", b.id))))?;
+            check!(done.code == 0 || done.errors().len() == 1, "{done}");
             t.unchanged_since(&before)
-        }),
+        })
+        .crun("makes both groups, and leaves one"),
     ]
 }
 

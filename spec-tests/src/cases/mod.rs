@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod attacks;
+mod attacks_inside;
 mod bad_files;
 mod bad_input;
 mod bad_linux;
@@ -108,6 +109,7 @@ pub fn all() -> Vec<Case> {
         rootless_mounts::cases,
         rootless_groups::cases,
         attacks::cases,
+        attacks_inside::cases,
         races::cases,
         hunted::cases,
         lsm::cases,

@@ -159,6 +159,12 @@ fn cwd_through_descriptors(t: &Test) -> Verdict {
         let b = b.tries(["list ."]);
         let done = t.run(&b)?;
         check!(done.code != 0, "/proc/self/fd/{number} led to {}", done.stdout);
+        // And with one that is there: whoever called us has it open.
+        let root = fs::File::open("/")?;
+        let mut command = t.bundle_command("run", &b)?;
+        sys::with_fd(&mut command, root.as_raw_fd(), number);
+        let done = t.complete(command)?;
+        check!(done.code != 0, "/proc/self/fd/{number} of the caller's led to {}", done.stdout);
     }
     Ok(())
 }

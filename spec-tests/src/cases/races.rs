@@ -33,8 +33,13 @@ const ATTACK: Duration = Duration::from_millis(1800);
 pub fn cases() -> Vec<Case> {
     vec![
         case("race/S08-mount-point-becomes-a-link", |t| {
-            let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d", &[]);
-            attacked(t, "d", dest).and_then(|_| attacked(t, "d", |b| bind(t, b, "/d")).map(drop))
+            let dest = |b: Bundle| b.mount("tmpfs", "S08", "/d", &[]);
+            for report in attacked(t, "d", dest)? {
+                // Wherever it is by now, it is inside.
+                let mounts = report.at("/mounts").to_string();
+                check!(mounts.contains("S08"), "the tmpfs is not in the container: {mounts}");
+            }
+            attacked(t, "d", |b| bind(t, b, "/d")).map(drop)
         }),
         case("race/S10-parent-of-a-missing-mount-point", |t| {
             let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d/new/deep", &[]);
