@@ -5,7 +5,7 @@
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
 //! - `spec-tests shim-twins --shim PATH --peer PATH …` compares shims (see [`shim::twins`]).
 //! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]), `spec-tests cri-checkpoint SOCKET …` checkpoints
-//!   and restores one's container.
+//!   and restores one's container, `spec-tests cri-features SOCKET …` asks for what newer kubelets ask for.
 //! - `spec-tests scale SOCKET …` keeps more and more containers alive in a containerd (see [`shim::scale`]).
 //! - `spec-tests registry ADDRESS:PORT LAYOUT` gives out an image's blobs (see [`shim::registry`]).
 //! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Some("shim-bench") => shim::bench::main(&args),
         Some("cri") => shim::cri::main(&args[1..]),
         Some("cri-checkpoint") => shim::cri::checkpoint::main(&args[1..]),
+        Some("cri-features") => shim::cri::features::main(&args[1..]),
         Some("registry") => shim::registry::main(&args[1..]),
         Some("scale") => shim::scale::main(&args[1..]),
         Some("shim-upgrade") => shim::cli::upgrade(&args[1..]),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
+pub mod features;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One unary gRPC call over a UNIX socket, with as much of HTTP/2 (RFC 9113) as that takes.
+//! One gRPC call over a UNIX socket, unary or answered by a stream, with as much of HTTP/2 (RFC 9113) as that takes.
 //!
 //! The answer's headers are not decoded: a call that succeeds brings a message, even if an empty one; a call that
 //! fails brings none, and why stands in the log of containerd.
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::wire::{Fields, Message};
 use crate::check;
-use crate::harness::case::Trouble;
+use crate::harness::case::{Trouble, Verdict};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -41,6 +41,44 @@ pub fn call_in(
     method: &str,
     request: &Message,
 ) -> Result<Fields, Trouble> {
+    let mut stream = send(socket, namespace, method, request)?;
+    let mut answer = Vec::new();
+    while let Some(data) = receive(&mut stream)? {
+        answer.extend_from_slice(&data);
+    }
+    check!(answer.len() >= 5, "{method} failed");
+    Fields::read(&answer[5..])
+}
+
+/// Calls `method`, which answers with any number of messages, until `each` has had enough.
+pub fn stream(
+    socket: &Path,
+    method: &str,
+    request: &Message,
+    mut each: impl FnMut(Fields) -> bool,
+) -> Verdict {
+    let mut stream = send(socket, None, method, request)?;
+    let mut answer = Vec::new();
+    while let Some(data) = receive(&mut stream)? {
+        answer.extend_from_slice(&data);
+        while let Some([_, a, b, c, d]) = answer.first_chunk() {
+            let end = 5 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            let Some(message) = answer.get(5..end) else { break };
+            if !each(Fields::read(message)?) {
+                return Ok(());
+            }
+            answer.drain(..end);
+        }
+    }
+    Ok(())
+}
+
+fn send(
+    socket: &Path,
+    namespace: Option<&str>,
+    method: &str,
+    request: &Message,
+) -> Result<UnixStream, Trouble> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(100)))?;
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -55,14 +93,11 @@ pub fn call_in(
     body.extend_from_slice(&request.0);
     frame(&mut out, DATA, END_STREAM, 1, &body);
     stream.write_all(&out)?;
-    let answer = receive(&mut stream)?;
-    check!(answer.len() >= 5, "{method} failed");
-    Fields::read(&answer[5..])
+    Ok(stream)
 }
 
-/// The body of the answer.
-fn receive(stream: &mut UnixStream) -> Result<Vec<u8>, Trouble> {
-    let mut answer = Vec::new();
+/// What a frame brings of the answer's body; none after the last one.
+fn receive(stream: &mut UnixStream) -> Result<Option<Vec<u8>>, Trouble> {
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head)?;
@@ -73,14 +108,14 @@ fn receive(stream: &mut UnixStream) -> Result<Vec<u8>, Trouble> {
         match kind {
             SETTINGS if flags & ACK == 0 => frame(&mut reply, SETTINGS, ACK, 0, &[]),
             PING if flags & ACK == 0 => frame(&mut reply, PING, ACK, 0, &payload),
-            DATA => answer.extend_from_slice(&payload),
+            DATA if flags & END_STREAM == 0 => return Ok(Some(payload)),
+            HEADERS if flags & END_STREAM != 0 => return Ok(None),
+            // Trailers come after all data of a gRPC answer.
+            DATA => return Err("data that end an answer without trailers".into()),
             GOAWAY => return Err("containerd closed the connection".into()),
             _ => {}
         }
         stream.write_all(&reply)?;
-        if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-            return Ok(answer);
-        }
     }
 }
 
