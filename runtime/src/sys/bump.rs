@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// Bytes in the executable's .bss: pages that are not touched cost nothing.
 const ARENA: usize = 256 * 1024;
+/// Bytes besides, for when the kernel has no more.
+const RESERVE: usize = 64 * 1024;
 /// Least size of what is mapped when the arena is used up.
 const CHUNK: usize = 1024 * 1024;
 
@@ -30,7 +32,11 @@ pub struct Bump {
     mappings: AtomicPtr<Mapping>,
     /// New blocks are the C library's.
     stays: AtomicBool,
-    arena: UnsafeCell<Arena>,
+    arena: UnsafeCell<Arena<ARENA>>,
+    /// Whether the reserve is somebody's region by now.
+    spent: AtomicBool,
+    /// For when the kernel has no more memory: saying so, and undoing what was done, takes some.
+    reserve: UnsafeCell<Arena<RESERVE>>,
 }
 
 /// What a mapping begins with.
@@ -46,8 +52,8 @@ thread_local! {
 }
 
 #[repr(align(4096))]
-struct Arena {
-    _bytes: [u8; ARENA],
+struct Arena<const SIZE: usize> {
+    _bytes: [u8; SIZE],
 }
 
 /// Where the next block goes. `next` and `end` belong to one object: the arena or one mapping.
@@ -56,8 +62,8 @@ struct Region {
     end: *mut u8,
 }
 
-// SAFETY: `own` is touched only by the one thread that `owned` let in, `shared` only under the lock. `arena` is never
-// accessed by Bump itself after its address was taken, only handed out in disjoint blocks.
+// SAFETY: `own` is touched only by the one thread that `owned` let in, `shared` only under the lock. `arena` and `reserve` are never
+// accessed by Bump itself after their addresses were taken, only handed out in disjoint blocks.
 unsafe impl Sync for Bump {}
 
 impl Bump {
@@ -72,6 +78,8 @@ impl Bump {
             mappings: AtomicPtr::new(null_mut()),
             stays: AtomicBool::new(false),
             arena: UnsafeCell::new(Arena { _bytes: [0; ARENA] }),
+            spent: AtomicBool::new(false),
+            reserve: UnsafeCell::new(Arena { _bytes: [0; RESERVE] }),
         }
     }
 
@@ -109,7 +117,7 @@ impl Bump {
     /// Whether a block lies in the arena or in a mapping of this allocator.
     fn holds(&self, block: *mut u8) -> bool {
         let within = |start: usize, size: usize| block.addr().wrapping_sub(start) < size;
-        if within(self.arena.get().addr(), ARENA) {
+        if within(self.arena.get().addr(), ARENA) || within(self.reserve.get().addr(), RESERVE) {
             return true;
         }
         let mut at = self.mappings.load(Ordering::Acquire);
@@ -141,6 +149,27 @@ impl Bump {
         let result = work(unsafe { &mut *self.shared.get() });
         self.locked.store(false, Ordering::Release);
         result
+    }
+}
+
+impl Bump {
+    /// A block of this allocator's own, be it of the reserve; null when there is none.
+    fn take(&self, layout: Layout) -> *mut u8 {
+        self.with(|region| {
+            let block = region.allocate(layout, &self.mappings);
+            if block.is_null() { self.take_reserve(region, layout) } else { block }
+        })
+    }
+
+    /// Makes the reserve the region, if it fits and is there still.
+    fn take_reserve(&self, region: &mut Region, layout: Layout) -> *mut u8 {
+        if layout.size() + layout.align() > RESERVE || self.spent.swap(true, Ordering::Relaxed) {
+            return null_mut();
+        }
+        let start: *mut u8 = self.reserve.get().cast();
+        // SAFETY: whoever sets `spent` alone gets here; the end is one past the reserve, which is RESERVE bytes long.
+        *region = Region { next: start, end: unsafe { start.add(RESERVE) } };
+        region.allocate_next(layout)
     }
 }
 
@@ -230,9 +259,10 @@ unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.stays() {
             // SAFETY: the caller's promise.
-            return unsafe { System.alloc(layout) };
+            let block = unsafe { System.alloc(layout) };
+            return if block.is_null() { self.take(layout) } else { block };
         }
-        self.with(|region| region.allocate(layout, &self.mappings))
+        self.take(layout)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -251,12 +281,16 @@ unsafe impl GlobalAlloc for Bump {
             }
         } else if !self.holds(block) {
             // SAFETY: as in `dealloc`.
-            return unsafe { System.realloc(block, layout, new_size) };
+            let moved = unsafe { System.realloc(block, layout, new_size) };
+            if !moved.is_null() {
+                return moved;
+            }
         }
         // SAFETY: the caller guarantees that `new_size` rounded up to the alignment does not overflow isize, and that it is
         // not zero.
         let moved = unsafe { self.alloc(Layout::from_size_align_unchecked(new_size, layout.align())) };
         if !moved.is_null() {
+            // What System could not make longer stays its, to the end: so does this process, soon.
             // SAFETY: both blocks are at least this long, and the new one overlaps no live block.
             unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(new_size)) };
         }
@@ -275,7 +309,8 @@ mod tests {
     /// Hands out, fills, and checks that nothing overlaps, across the arena's end and through mappings.
     #[test]
     fn blocks_are_aligned_and_disjoint() {
-        let bump: &'static Bump = Box::leak(Box::default());
+        static BUMP: Bump = Bump::new();
+        let bump = &BUMP;
         bump.own();
         let mut blocks = Vec::new();
         for n in 0..3000_usize {
@@ -296,7 +331,8 @@ mod tests {
 
     #[test]
     fn the_newest_block_grows_shrinks_and_is_freed_in_place() {
-        let bump = Bump::new();
+        static BUMP: Bump = Bump::new();
+        let bump = &BUMP;
         // SAFETY: every block is used with the layout it was last given.
         unsafe {
             let first = bump.alloc(layout(10, 1));
@@ -318,7 +354,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_mapped_and_what_cannot_be_is_null() {
-        let bump = Bump::new();
+        static BUMP: Bump = Bump::new();
+        let bump = &BUMP;
         // SAFETY: as above; the impossible block is never touched.
         unsafe {
             let big = bump.alloc(layout(3 * CHUNK, 4096));
@@ -328,12 +365,19 @@ mod tests {
             assert!(std::slice::from_raw_parts(grown, 3 * CHUNK).iter().all(|b| *b == 1));
             assert!(bump.alloc(layout(isize::MAX as usize - 8192, 8)).is_null());
             assert!(!bump.alloc(layout(8, 8)).is_null());
+            let reserve = |size| bump.with(|region| bump.take_reserve(region, layout(size, 8)));
+            assert!(reserve(RESERVE).is_null(), "what does not fit leaves it");
+            let kept = reserve(100);
+            assert!(bump.holds(kept) && kept == bump.reserve.get().cast());
+            assert_eq!(bump.alloc(layout(8, 8)), kept.add(104));
+            assert!(reserve(8).is_null(), "it is there once");
         }
     }
 
     #[test]
     fn what_stays_gives_back() {
-        let bump: &'static Bump = Box::leak(Box::default());
+        static BUMP: Bump = Bump::new();
+        let bump = &BUMP;
         bump.own();
         // SAFETY: every block is used with the layout it was last given.
         unsafe {
@@ -367,7 +411,8 @@ mod tests {
 
     #[test]
     fn threads_get_different_blocks() {
-        let bump: &'static Bump = Box::leak(Box::default());
+        static BUMP: Bump = Bump::new();
+        let bump = &BUMP;
         let mut all: Vec<usize> = std::thread::scope(|scope| {
             let take = || {
                 bump.own();
