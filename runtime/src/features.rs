@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::plan::{annotations, mempolicy};
+use crate::plan::{annotations, caps, mempolicy};
 use crate::seccomp;
 use crate::sys::probe;
 
@@ -163,9 +163,7 @@ fn linux() -> Linux {
 
 /// By number.
 fn capabilities() -> Vec<String> {
-    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
-    all.sort_unstable_by_key(caps::Capability::bitmask);
-    all.iter().map(ToString::to_string).collect()
+    caps::ALL.iter().map(ToString::to_string).collect()
 }
 
 /// Those of the known flags that the kernel takes.

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Context, Error, Kind, Result};
@@ -26,7 +26,7 @@ pub(crate) fn in_pid_namespace_of(init: i32) -> Result<Vec<i32>> {
         ));
     }
     let all = every_process()?;
-    let mut inside: HashMap<i32, bool> = HashMap::new();
+    let mut inside: BTreeMap<i32, bool> = BTreeMap::new();
     for pid in &all {
         let path = format!("/proc/{pid}/ns/pid");
         let own = visible(namespace(&path).call(|| format!("stat({path})")))?;
@@ -49,7 +49,7 @@ fn every_process() -> Result<Vec<i32>> {
 }
 
 /// Who is whose parent. They are read one after the other, so pids that were given anew meanwhile may stand in a ring.
-pub(crate) struct ParentTable(HashMap<i32, i32>);
+pub(crate) struct ParentTable(BTreeMap<i32, i32>);
 
 impl ParentTable {
     /// Of these; without those that have ended or are none of ours to look at.
@@ -57,7 +57,7 @@ impl ParentTable {
     /// # Errors
     /// Any other error of reading /proc/PID/stat.
     pub(crate) fn of(pids: &[i32]) -> Result<ParentTable> {
-        let mut parents = HashMap::new();
+        let mut parents = BTreeMap::new();
         for pid in pids {
             let parent = visible(Stat::of(*pid))?.and_then(|stat| stat.field(4));
             parents.extend(parent.map(|parent| (*pid, parent)));
@@ -89,7 +89,7 @@ fn visible<T>(told: Result<T>) -> Result<Option<T>> {
 }
 
 /// Those that are inside, or descend from one that is: a process of a namespace below does. Ascending.
-fn belonging(inside: &HashMap<i32, bool>, parents: &ParentTable) -> Vec<i32> {
+fn belonging(inside: &BTreeMap<i32, bool>, parents: &ParentTable) -> Vec<i32> {
     let belongs = |pid: i32| parents.ancestry(pid).any(|pid| inside.get(&pid) == Some(&true));
     let mut found: Vec<i32> = inside.keys().copied().filter(|pid| belongs(*pid)).collect();
     found.sort_unstable();

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use caps::Capability;
@@ -12,6 +12,51 @@ use super::text::printable;
 use crate::error::{Error, Result};
 use crate::facts::Facts;
 use crate::spec;
+
+/// Every one that has a name here, by number. (`caps::all` has them in a set, whose order is drawn by lot: getrandom(2).)
+pub(crate) const ALL: [Capability; 41] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_LINUX_IMMUTABLE,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_NET_BROADCAST,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_IPC_LOCK,
+    Capability::CAP_IPC_OWNER,
+    Capability::CAP_SYS_MODULE,
+    Capability::CAP_SYS_RAWIO,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SYS_PACCT,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_BOOT,
+    Capability::CAP_SYS_NICE,
+    Capability::CAP_SYS_RESOURCE,
+    Capability::CAP_SYS_TIME,
+    Capability::CAP_SYS_TTY_CONFIG,
+    Capability::CAP_MKNOD,
+    Capability::CAP_LEASE,
+    Capability::CAP_AUDIT_WRITE,
+    Capability::CAP_AUDIT_CONTROL,
+    Capability::CAP_SETFCAP,
+    Capability::CAP_MAC_OVERRIDE,
+    Capability::CAP_MAC_ADMIN,
+    Capability::CAP_SYSLOG,
+    Capability::CAP_WAKE_ALARM,
+    Capability::CAP_BLOCK_SUSPEND,
+    Capability::CAP_AUDIT_READ,
+    Capability::CAP_PERFMON,
+    Capability::CAP_BPF,
+    Capability::CAP_CHECKPOINT_RESTORE,
+];
 
 /// The five sets, bit n = capability n.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +112,7 @@ pub fn decide_capabilities(
 /// Names that are no capability here, each once, in their order.
 #[derive(Default)]
 struct Ignored {
-    seen: HashSet<String>,
+    seen: BTreeSet<String>,
     names: Vec<String>,
 }
 
@@ -87,8 +132,7 @@ fn bit(name: &str, facts: &Facts, ignored: &mut Ignored) -> u64 {
 /// The names of the capabilities in a mask, by number; those that `caps` has no name for as `CAP_41`.
 #[must_use]
 pub fn names(mask: u64) -> Vec<String> {
-    let all = caps::all();
-    let name = |number: u8| match all.iter().find(|cap| cap.index() == number) {
+    let name = |number: u8| match ALL.get(usize::from(number)) {
         Some(cap) => cap.to_string(),
         None => format!("CAP_{number}"),
     };

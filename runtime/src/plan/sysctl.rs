@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::Field;
 use super::namespaces::{Join, Namespaces, NsKind};
@@ -33,7 +33,7 @@ const IPC: [&str; 12] = [
 /// Names that are not plain paths, and parameters that would change the host.
 pub(crate) fn decide_sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<Field<(String, String)>>> {
     let mut decided: Vec<Field<(String, String)>> = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for (name, value) in &spec.linux.sysctl {
         let at = format!("/linux/sysctl/{}", escape(name));
         let value = plain(&at, value.as_deref().unwrap_or_default())?.to_owned();

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::Listener;
@@ -183,7 +183,7 @@ impl Profile {
         for (index, block) in profile.syscalls.iter().enumerate() {
             notifies |= policy.block(index, block)?;
         }
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         policy.unknown.retain(|name| seen.insert(name.clone()));
         policy.listen(profile, notifies)?;
         Ok(Some(policy))

@@ -6,7 +6,8 @@ pub(crate) fn bounding_set_has(cap: u32) -> Option<bool> {
     // SAFETY: PR_CAPBSET_READ takes and returns numbers.
     match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(cap), 0, 0, 0) } {
         0 => Some(false),
-        1 => Some(true),
-        _ => None,
+        -1 if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => None,
+        // Also where it is not told: it is to be dropped then, and that fails if it must.
+        _ => Some(true),
     }
 }
