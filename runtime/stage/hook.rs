@@ -5,7 +5,7 @@
 use core::ffi::CStr;
 
 use super::sys::{self, Poll, Result};
-use super::wire::{self, HookRec, Rec, aux, kind};
+use super::wire::{self, HookRec, Rec, aux};
 use super::{Stage, fault};
 
 /// How much of a hook's output is kept for the message.
@@ -38,8 +38,7 @@ impl Stage {
         };
         let output = &running.kept[..running.length];
         if let Err(fault) = outcome {
-            self.tell(kind::FAULT, fault, output);
-            sys::exit(1);
+            self.fail(fault, output);
         }
         Ok(())
     }

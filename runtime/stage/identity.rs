@@ -84,7 +84,7 @@ impl Stage {
         sys::prctl(PR_CAP_AMBIENT, CLEAR_ALL, 0)?;
         for capability in (0..64).filter(|capability| set >> capability & 1 == 1) {
             if let Err(Fault { errno, .. }) = sys::prctl(PR_CAP_AMBIENT, RAISE, capability) {
-                self.tell(kind::WARNING, fault(errno, capability as u32), &[]);
+                let _ = self.tell(kind::WARNING, fault(errno, capability as u32), &[]);
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The sealed stage as a program: entry point, memory routines, panic handler.
 //!
-//! Started by execveat(2) from a sealed memfd with one argument, the decimal number of the descriptor that holds
-//! its program. Built by `runtime/build.rs`.
+//! Started by execveat(2) from a sealed memfd with one argument, a decimal number: the descriptor that holds its program, and in the
+//! lower 32 bits the socket to the host. Built by `runtime/build.rs`.
 
 #![no_std]
 #![no_main]
@@ -26,11 +26,11 @@ extern "C" fn entry(stack: *const usize) -> ! {
         let count = *stack;
         if count != 2 { None } else { Some(core::ffi::CStr::from_ptr(*stack.add(2) as *const _)) }
     };
-    let mut fd = 0_i32;
+    let mut number = 0_u64;
     for &digit in argument.map_or(&[][..], core::ffi::CStr::to_bytes) {
-        fd = fd.wrapping_mul(10).wrapping_add(i32::from(digit.wrapping_sub(b'0')));
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')));
     }
-    stage::start(fd)
+    stage::start((number >> 32) as i32, number as i32)
 }
 
 #[panic_handler]

@@ -143,21 +143,31 @@ pub unsafe fn run(base: *mut u8, length: usize) -> ! {
         sys::exit(1);
     }
     let mut stage = Stage::over(program, header.sync, -1);
-    if let Err(fault) = stage.perform(&header) {
-        stage.report(fault, &[]);
+    match stage.perform(&header) {
+        Err(fault) => stage.fail(fault, &[]),
+        Ok(()) => sys::exit(1),
     }
-    sys::exit(1)
 }
 
-/// Maps the program that descriptor `fd` holds and runs it.
+/// Maps the program that descriptor `fd` holds and runs it; `host` is the socket to the host.
 #[allow(dead_code, reason = "the sealed stage starts here, the linked-in one at `run`")]
-pub fn start(fd: i32) -> ! {
-    let length = sys::fstat(fd).map_or(0, |stat| stat.size as usize);
-    match sys::map(fd, length) {
+pub fn start(fd: i32, host: i32) -> ! {
+    let mapped = sys::fstat(fd).map(|stat| stat.size as usize);
+    match mapped.and_then(|length| sys::map(fd, length).map(|program| (program, length))) {
         // SAFETY: a fresh mapping is page-aligned, ours alone, and never unmapped.
-        Ok(program) => unsafe { run(program.as_mut_ptr(), length) },
-        Err(_) => sys::exit(1),
+        Ok((program, length)) => unsafe { run(program.as_mut_ptr(), length) },
+        Err(fault) => {
+            let Fault { errno, aux } = fault;
+            let message = Message { kind: kind::FAULT, op: wire::NO_OP, errno, aux, ..Default::default() };
+            let told = sys::write(host, &message.bytes());
+            sys::exit(status_of(told.map(drop)))
+        }
     }
+}
+
+/// What the stage ends with when it has said why, or could not: all that is left then is the errno of that.
+fn status_of(told: Result<()>) -> i32 {
+    told.map_or_else(|fault| fault.errno, |()| 1)
 }
 
 impl Stage {
@@ -175,7 +185,7 @@ impl Stage {
             enters: false,
             kept: None,
             pid: None,
-            op: 0,
+            op: wire::NO_OP,
             chosen: None,
             highest: 1024,
             chdir_refused: false,
@@ -319,20 +329,20 @@ impl Stage {
         }
     }
 
-    /// Tells the host of a fault, with what a hook wrote, if anything.
-    fn report(&self, fault: Fault, output: &[u8]) {
-        self.tell(kind::FAULT, fault, output);
+    /// Tells the host of a fault, with what a hook wrote, if anything, and ends.
+    fn fail(&self, fault: Fault, output: &[u8]) -> ! {
+        sys::exit(status_of(self.tell(kind::FAULT, fault, output)))
     }
 
     #[inline(never)]
-    fn tell(&self, kind: u8, fault: Fault, output: &[u8]) {
+    fn tell(&self, kind: u8, fault: Fault, output: &[u8]) -> Result<()> {
         let message = Message { kind, op: self.op, errno: fault.errno, aux: fault.aux, ..Default::default() };
         let mut bytes = [0; 16 + hook::OUTPUT];
         let length = 16 + output.len().min(hook::OUTPUT);
         bytes[..16].copy_from_slice(&message.bytes());
         bytes[16..length].copy_from_slice(&output[..length - 16]);
         // Under a filter only write(2) may be left; a message needs no more.
-        let _ = sys::write(self.host, &bytes[..length]);
+        sys::write(self.host, &bytes[..length]).map(drop)
     }
 
     /// Meets the host: says what was reached (with a descriptor, if any) and waits for its word.
@@ -350,8 +360,7 @@ impl Stage {
                 sys::write(self.host, &message.bytes())?;
             }
         }
-        self.wait_for_go();
-        Ok(())
+        self.wait_for_go()
     }
 
     /// Waits for a namespace of the host's making, and joins it.
@@ -369,10 +378,10 @@ impl Stage {
     }
 
     /// Waits for the host's word; a host that goes away ends the container before it began.
-    fn wait_for_go(&self) {
+    fn wait_for_go(&self) -> Result<()> {
         let mut bytes = [0; 16];
-        match sys::read(self.host, &mut bytes) {
-            Ok(16) if bytes[0] == kind::GO => {}
+        match sys::read(self.host, &mut bytes)? {
+            16 if bytes[0] == kind::GO => Ok(()),
             _ => sys::exit(1),
         }
     }

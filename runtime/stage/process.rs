@@ -45,10 +45,9 @@ impl Stage {
             if told.is_err() {
                 sys::pidfd_kill(pidfd);
             }
-            sys::exit(i32::from(told.is_err()));
+            sys::exit(told.map_or_else(|fault| fault.errno, |()| 0));
         }
-        self.wait_for_go();
-        Ok(())
+        self.wait_for_go()
     }
 
     /// A session keyring of the container's own (y: a new one). Besides those who possess it, its user may find it, which is
@@ -76,17 +75,16 @@ impl Stage {
         if self.outcome >= 0 {
             // A FIFO: read(2) is all that the filter has to allow.
             self.host = self.gate;
-            self.wait_for_go();
+            let heard = self.wait_for_go();
             self.host = self.outcome;
-            return Ok(());
+            return heard;
         }
         let listener = self.gate;
         // The launcher goes away by design; its end is not ours to watch any more.
         sys::close(self.host);
         self.host = sys::accept(listener)?;
         sys::close(listener);
-        self.wait_for_go();
-        Ok(())
+        self.wait_for_go()
     }
 
     /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, one descriptor of a slot (a

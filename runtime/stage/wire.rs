@@ -261,6 +261,9 @@ pub struct RlimitRec {
     pub hard: u64,
 }
 
+/// `Message::op` of a fault before the first operation.
+pub const NO_OP: u32 = u32::MAX;
+
 /// Barriers: where host and stage meet.
 pub mod barrier {
     /// The hop's pidfd is in the message.

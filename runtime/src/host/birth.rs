@@ -150,7 +150,7 @@ impl Walk<'_> {
             (_, placed) => self.child_mut()?.way_in = placed?.unwrap_or(WayIn::MovedByPid),
         }
         self.release_holder()?;
-        self.child()?.channel()?.go()
+        self.release()
     }
 
     fn release_holder(&mut self) -> Result<()> {

@@ -7,6 +7,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendFlags, SocketFlags, SocketType,
@@ -96,6 +97,21 @@ impl Channel {
         super::sockets::send_descriptor(self.0.as_fd(), &bytes, fd)
     }
 
+    /// The next message of the process behind `pidfd`; `None` when that has ended with nothing said, although another may hold its
+    /// end of the socket, and wait for a word of ours.
+    ///
+    /// # Errors
+    /// Those of poll(2), and of [`Channel::receive`].
+    pub(super) fn receive_from(&self, pidfd: BorrowedFd<'_>) -> Result<Option<Incoming>> {
+        let said = |patience: Option<&Timespec>| {
+            let mut ready = [PollFd::new(&self.0, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+            rustix::io::retry_on_intr(|| poll(&mut ready, patience)).call(|| "poll(stage, pidfd)")?;
+            Ok(!ready[0].revents().is_empty())
+        };
+        // Looked at again: it may have spoken, and then ended, between the looks at the two.
+        if said(None)? || said(Some(&Timespec::default()))? { self.receive() } else { Ok(None) }
+    }
+
     /// The next message; `None` when the other end is closed: the stage has become the user's program, or died.
     ///
     /// # Errors
@@ -138,11 +154,14 @@ impl AsFd for Channel {
 pub fn word_fault(program: &Program, incoming: &Incoming) -> Error {
     let Message { op, errno, aux, .. } = incoming.message;
     let Some(&index) = program.records().get(op as usize) else {
-        // The launch window's own.
+        // The launch window's own, or the stage's before its first operation.
         return Error::os(call_name(aux), errno).at("starting the stage");
     };
     let step = program.steps.get(index).map(|step| &step.op);
-    let place = explain::step_name(program, index);
+    let place = match (explain::step_name(program, index), program.steps.get(index)) {
+        (name, Some(step)) if name.is_empty() => explain::sentence(program, step),
+        (name, _) => name,
+    };
     match (step, aux) {
         (Some(Op::Stage(StageOp::Hook { number, kind, hook, .. })), _) => {
             hook_failure(kind, *number, hook, aux, errno, &incoming.output)

@@ -158,9 +158,18 @@ fn death(program: &Program, steps: Range<usize>, exit: Option<Exit>) -> Error {
         _ => (stage_steps(program, steps).next().map(|(index, _)| index), String::new()),
     };
     let step = index.and_then(|index| program.steps.get(index));
+    // What it had to say it could not: the exit status is the errno of that.
+    let silenced = match exit {
+        Some(Exit::Code(errno)) if errno > 0 && call.is_empty() => Some(errno),
+        _ => None,
+    };
     let doing = step.map_or_else(String::new, |step| format!(" ({})", explain::sentence(program, step)));
     let place = index.map_or_else(String::new, |index| explain::step_name(program, index));
-    let error = Error::new(Kind::Os, format!("container init ended early{doing}: {how}{call}"));
+    let early = format!("container init ended early{doing}");
+    let error = match silenced {
+        Some(errno) => Error::os("write(its socket)", errno).at(early),
+        None => Error::new(Kind::Os, format!("{early}: {how}{call}")),
+    };
     if place.is_empty() { error } else { error.at(place) }
 }
 

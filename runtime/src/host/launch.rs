@@ -17,7 +17,7 @@ use super::undo::{Journal, Undo};
 use super::{Channel, gate, sockets, sources};
 use crate::ask::{Home, Stdio};
 use crate::cgroup::{Group, Made, Placement, WayIn};
-use crate::error::{Context, Error, Kind, Result, WithStep};
+use crate::error::{Context, Error, Kind, Result};
 use crate::facts::IdMaps;
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
@@ -263,7 +263,7 @@ impl Walk<'_> {
             HostOp::IdMaps(writers) => self.id_maps(*writers),
             HostOp::Place => self.see_joined(),
             HostOp::OomScoreAdj(score) => self.oom_score_adj(*score),
-            HostOp::Release => self.child()?.channel()?.go().step(|| STARTING),
+            HostOp::Release => self.release(),
             HostOp::Await(barrier) => self.await_at(*barrier).map(|now| *met = now),
             HostOp::Hooks => self.hooks(),
             HostOp::Listener => self.send_listener(),

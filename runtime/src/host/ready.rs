@@ -27,7 +27,8 @@ impl Walk<'_> {
     /// kept for its agent, which may have to wait for more.
     pub(super) fn await_at(&mut self, barrier: u8) -> Result<Met> {
         loop {
-            match self.hear(Next::Barrier)? {
+            let heard = if barrier == barrier::HOP { self.hear_cloner() } else { self.hear(Next::Barrier) };
+            match heard? {
                 Fate::Working(said)
                     if said.message.kind == kind::REACHED && said.message.barrier == barrier =>
                 {
@@ -58,11 +59,31 @@ impl Walk<'_> {
         }
     }
 
+    /// Lets the stage go on. One that has ended has said why, or its end tells.
+    pub(super) fn release(&self) -> Result<()> {
+        match self.child()?.channel()?.go().step(|| STARTING) {
+            Err(error) if matches!(error.errno(), Some(libc::EPIPE | libc::ECONNRESET)) => {
+                match self.hear(Next::Barrier)? {
+                    Fate::Working(_) | Fate::Executed => Err(error),
+                    ended => self.ended(ended),
+                }
+            }
+            other => other,
+        }
+    }
+
     /// What has become of the stage when it is heard, or heard no more.
     fn hear(&self, next: Next) -> Result<Fate> {
         let child = self.child()?;
         let Child { pid, pidfd, .. } = child;
         stage_fate(child.channel()?.receive().step(|| STARTING)?, *pid, pidfd.as_fd(), next).step(|| STARTING)
+    }
+
+    /// The same of the first process of two: the second holds its socket, too.
+    fn hear_cloner(&self) -> Result<Fate> {
+        let Child { pid, pidfd, .. } = self.child()?;
+        let heard = self.child()?.channel()?.receive_from(pidfd.as_fd()).step(|| STARTING)?;
+        stage_fate(heard, *pid, pidfd.as_fd(), Next::Barrier).step(|| STARTING)
     }
 
     fn ended(&self, fate: Fate) -> Result<()> {

@@ -8,7 +8,7 @@ use std::ffi::{CString, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::error::{Context, RawErrno, Result};
-use crate::stage::wire::{Message, barrier, kind};
+use crate::stage::wire::{Message, NO_OP, barrier, kind};
 
 /// How the stage comes to run.
 pub(crate) enum Stage<'a> {
@@ -122,7 +122,10 @@ pub(crate) fn launch(window: &Window<'_>, stage: Stage<'_>) -> Result<(i32, Owne
     // Everything that allocates comes before the clone.
     let inherit: Vec<RawFd> = window.inherit.iter().map(AsRawFd::as_raw_fd).collect();
     let number = match &stage {
-        Stage::Sealed { program, .. } => program.as_raw_fd().to_string(),
+        // Two descriptors in one number: it must be able to say that it could not read the first.
+        Stage::Sealed { program, .. } => {
+            ((program.as_raw_fd() as u64) << 32 | window.sync.as_raw_fd() as u64).to_string()
+        }
         Stage::Linked(_) => String::new(),
     };
     let argument = CString::new(number).unwrap_or_default();
@@ -256,6 +259,9 @@ fn wait_for_word(sync: BorrowedFd<'_>) {
     let mut word = [0_u8; 16];
     // SAFETY: reads at most 16 bytes into a buffer of 16.
     let length = unsafe { libc::read(sync.as_raw_fd(), word.as_mut_ptr().cast(), word.len()) };
+    if length < 0 {
+        give_up(sync, libc::SYS_read)
+    }
     if length != 16 || word[0] != kind::GO {
         // SAFETY: ends this process without running anything.
         unsafe { libc::_exit(1) }
@@ -280,10 +286,10 @@ fn join(sync: BorrowedFd<'_>, groups: &[OwnedFd]) -> bool {
         Message { kind: kind::REACHED, barrier: barrier::JOINED, aux: errno as u32, ..Default::default() };
     let bytes = message.bytes();
     // SAFETY: writes 16 bytes of a buffer of 16, and ends a process without running anything that could not: the host would
-    // wait for that word for ever. Its end it sees.
+    // wait for that word for ever. Its end it sees, and the errno is the exit status.
     unsafe {
         if libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) != bytes.len() as isize {
-            libc::_exit(1)
+            libc::_exit(*libc::__errno_location())
         }
     }
     errno == 0
@@ -294,11 +300,12 @@ fn give_up(sync: BorrowedFd<'_>, call: i64) -> ! {
     // SAFETY: errno is this thread's own; on both C libraries it is a plain thread-local integer.
     let errno = unsafe { *libc::__errno_location() };
     let bytes =
-        Message { kind: kind::FAULT, op: u32::MAX, errno, aux: call as u32, ..Default::default() }.bytes();
-    // SAFETY: writes 16 bytes of a buffer of 16 and ends this process without running anything.
+        Message { kind: kind::FAULT, op: NO_OP, errno, aux: call as u32, ..Default::default() }.bytes();
+    // SAFETY: writes 16 bytes of a buffer of 16 and ends this process without running anything. Where it cannot say why, the errno
+    // of that is the exit status.
     unsafe {
-        libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
-        libc::_exit(1)
+        let told = libc::write(sync.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        libc::_exit(if told < 0 { *libc::__errno_location() } else { 1 })
     }
 }
 
