@@ -110,6 +110,7 @@ impl Foreground {
             let signal = match self.signals.read_signal() {
                 Ok(Some(info)) => i32::try_from(info.ssi_signo).unwrap_or_default(),
                 Ok(None) => return Ok(()),
+                Err(nix::errno::Errno::EINTR) => continue,
                 Err(errno) => return Err(corten::Error::os("read(signalfd)", errno as i32)),
             };
             match signal {

@@ -94,9 +94,10 @@ fn run_hook(
     // Drops our copies of the pipe's writing end.
     drop(command);
     let mut running = Running { child, output: Some(read), kept: Vec::new() };
-    let attended = running.attend(hook, state, dir);
-    dir.map_or(Ok(()), |dir| dir.set_hook(None))?;
-    match attended? {
+    // It outlives nobody who can no longer see to it.
+    let attended = running.attend(hook, state, dir).inspect_err(|_| running.kill());
+    let forgotten = dir.map_or(Ok(()), |dir| dir.set_hook(None));
+    match attended.and_then(|ended| forgotten.map(|()| ended))? {
         None => Err(fail(aux::HOOK_TIMEOUT, 0, &running.kept)),
         Some(status) => match (status.code(), status.signal()) {
             (Some(0), _) => Ok(()),
@@ -167,6 +168,11 @@ impl Running {
                 return self.child.wait().map(Some).call(|| "wait(hook)");
             }
         }
+    }
+
+    fn kill(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
     }
 
     /// Reads what is there, a pipe's worth at most: whoever writes without end must outlive neither the hook nor its time.

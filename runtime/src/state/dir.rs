@@ -345,9 +345,11 @@ fn open_in(root: &Root, id: &str) -> Result<OwnedFd> {
 
 /// Whether the lock is ours now.
 fn try_lock(fd: &OwnedFd, path: &Path) -> Result<bool> {
-    match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+    // Who was interrupted knows nothing of another's lock.
+    let lock = || rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive);
+    match rustix::io::retry_on_intr(lock) {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(false),
+        Err(rustix::io::Errno::AGAIN) => Ok(false),
         Err(errno) => Err(Error::os(format!("flock({})", path.display()), errno)),
     }
 }

@@ -65,10 +65,7 @@ pub(crate) fn new_network() -> Result<OwnedFd> {
     let ours = open().call(|| format!("open({PATH})"))?;
     // SAFETY: the flag gives this thread a network namespace of its own; no memory or descriptor is concerned.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call(|| "unshare(CLONE_NEWNET)")?;
-    let made = crate::stage::loopback_up()
-        .map_err(|fault| RawErrno(fault.errno))
-        .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
-        .and_then(|()| open().call(|| format!("open({PATH})")));
+    let made = loopback_up().and_then(|()| open().call(|| format!("open({PATH})")));
     move_into_link_name_space(ours.as_fd(), Some(LinkNameSpaceType::Network)).call(|| "setns(network)")?;
     made
 }
@@ -97,10 +94,13 @@ pub(crate) fn in_network_namespace<T: Send>(
 /// # Errors
 /// The errno of setns(2) or ioctl(2).
 pub fn loopback_up_in(namespace: BorrowedFd<'_>) -> Result<()> {
-    in_network_namespace(namespace, || {
-        crate::stage::loopback_up()
-            .map_err(|fault| RawErrno(fault.errno))
-            .call(|| "ioctl(lo, SIOCSIFFLAGS, IFF_UP)")
+    in_network_namespace(namespace, loopback_up)
+}
+
+fn loopback_up() -> Result<()> {
+    crate::stage::loopback_up().map_err(|fault| match i64::from(fault.aux) {
+        libc::SYS_socket => Error::os("socket(AF_INET)", fault.errno),
+        _ => Error::os("ioctl(lo, SIOCSIFFLAGS, IFF_UP)", fault.errno),
     })
 }
 
