@@ -5,6 +5,7 @@
 
 mod children;
 mod keys;
+pub mod ptrace;
 mod trace;
 
 use std::io;

@@ -29,6 +29,7 @@ mod crash;
 mod credentials;
 mod events;
 mod exec;
+mod faults;
 mod fields;
 mod forks;
 mod hooks;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<Case> {
         hunted::cases,
         lsm::cases,
         crash::cases,
+        faults::cases,
         owners::cases,
         rdt::cases,
         netdev::cases,

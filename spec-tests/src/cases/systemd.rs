@@ -33,7 +33,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The runtime with the systemd driver, ready for more words.
-fn runtime(t: &Test) -> Command {
+pub(super) fn runtime(t: &Test) -> Command {
     let mut command = t.runtime();
     command.arg("--systemd-cgroup");
     command

@@ -12,7 +12,7 @@ use crate::cases;
 
 /// How to call this program.
 pub const USAGE: &str = "\
-usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--long] [--jobs N] [--timeout SECONDS]
+usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--long] [--every N] [--jobs N] [--timeout SECONDS]
                       [--tmp DIR] [--alone] [--no-excuses] [--times] [--rootfs-busybox DIR] [--rootfs-debian DIR]
        spec-tests shim … (`spec-tests shim` tells)
        spec-tests probe ACTION…
@@ -21,6 +21,7 @@ usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [-
 --env      a name for this environment, printed with the result
 --alone    nobody else uses this machine: any new cgroup, socket or keyring on it counts as left behind
 --long     the cases that need minutes, too
+--every    of the points at which a fault can happen every N-th is tried, not some few
 --no-excuses  a peer's known differences count as failures
 --times    prints the twenty slowest cases
 --one      (for its own use) runs one case in this process";
@@ -33,20 +34,22 @@ pub fn main(words: &[String]) -> ExitCode {
 
 fn run(words: &[String]) -> Result<ExitCode, String> {
     let mut options = suite::Options::default();
-    let (mut runtime, mut debian, mut alone, mut long) = (PathBuf::new(), None, false, false);
+    let (mut runtime, mut debian, mut alone, mut long, mut every) =
+        (PathBuf::new(), None, false, false, None);
     suite::read(&words[1..], |arg, value| {
         match arg {
             "--runtime" => runtime = value()?.into(),
             "--rootfs-debian" => debian = Some(value()?.into()),
             "--alone" => alone = true,
             "--long" => long = true,
+            "--every" => every = suite::number(arg, value)?,
             _ => return options.take_option(arg, value),
         }
         Ok(true)
     })?;
     let look = || {
         let mut host = Host::look(&runtime)?;
-        (host.debian, host.alone, host.long) = (debian, alone, long);
+        (host.debian, host.alone, host.long, host.every) = (debian, alone, long, every);
         Ok(host)
     };
     options.run(words, cases::all(), look, |host| {

@@ -80,6 +80,8 @@ pub struct Host {
     pub runc: Option<PathBuf>,
     /// Run the long cases, too.
     pub long: bool,
+    /// Of the points at which a fault can happen every so many-th is tried; some few if nothing is said.
+    pub every: Option<usize>,
     /// Where the cases' directories go.
     pub tmp: PathBuf,
     /// Nobody else uses this machine: compare the whole of it.
@@ -161,6 +163,7 @@ impl Host {
             debian: None,
             runc: None,
             long: false,
+            every: None,
             tmp: std::env::temp_dir(),
             alone: false,
             patience: 40.0,

@@ -23,5 +23,6 @@ pub mod runner;
 pub mod suite;
 pub mod terminal;
 pub mod test;
+pub mod tracer;
 pub mod user;
 pub mod warden;

@@ -147,20 +147,24 @@ impl Test {
                 Ok(status)
             },
         )?;
-        self.own.borrow_mut().remove(&(running.child.id() as i32));
         use std::os::unix::process::ExitStatusExt;
-        let code = status.code().unwrap_or_else(|| 1000 + status.signal().unwrap_or(0));
+        Ok(self.done(&running, status.code().unwrap_or_else(|| 1000 + status.signal().unwrap_or(0))))
+    }
+
+    /// A command of this case that has been waited for, and how it ended.
+    pub fn done(&self, running: &Running, code: i32) -> Done {
+        self.own.borrow_mut().remove(&(running.child.id() as i32));
         let read = |kind| {
             let bytes = fs::read(running.out.with_extension(kind)).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
         };
-        Ok(Done {
-            words: running.words,
+        Done {
+            words: running.words.clone(),
             code,
             stdout: read("out"),
             stderr: read("err"),
             took: running.started.elapsed(),
-        })
+        }
     }
 
     /// Runs a command to its end.
