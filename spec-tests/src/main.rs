@@ -8,6 +8,7 @@
 //!   and restores one's container, `spec-tests cri-features SOCKET …` asks for what newer kubelets ask for.
 //! - `spec-tests scale SOCKET …` keeps more and more containers alive in a containerd (see [`shim::scale`]).
 //! - `spec-tests registry ADDRESS:PORT LAYOUT` gives out an image's blobs (see [`shim::registry`]).
+//! - `spec-tests docker-front LISTEN DOCKER` stands between a kubelet and dockerd (see [`shim::docker_front`]).
 //! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
 //! - `spec-tests conform LOGS FILE` makes a document of what the runs said (see [`conform`]).
 //! - `spec-tests probe ACTION …`, or the binary under the name `probe`, is what the containers run (see [`probe`]).
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Some("cri-checkpoint") => shim::cri::checkpoint::main(&args[1..]),
         Some("cri-features") => shim::cri::features::main(&args[1..]),
         Some("registry") => shim::registry::main(&args[1..]),
+        Some("docker-front") => shim::docker_front::main(&args[1..]),
         Some("scale") => shim::scale::main(&args[1..]),
         Some("shim-upgrade") => shim::cli::upgrade(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),

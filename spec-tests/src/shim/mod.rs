@@ -16,6 +16,7 @@ mod cases;
 pub mod cli;
 pub mod cri;
 mod daemon;
+pub mod docker_front;
 mod events;
 mod fifo;
 mod grpc;
