@@ -90,6 +90,18 @@ pub struct Create {
     pub detach: bool,
 }
 
+/// `hold`: namespaces, kept by a process that waits in them.
+#[derive(Debug, Default)]
+pub struct Hold {
+    /// By what `kill` and `delete` find it.
+    pub id: String,
+    /// What `state` says of it, and where its configuration would stand; absolute.
+    pub bundle: PathBuf,
+    /// A config.json that says which namespaces (`linux.namespaces`, mappings), how they are called (`hostname`,
+    /// `domainname`), and `linux.sysctl`. `root` is asked for by the format.
+    pub config: Vec<u8>,
+}
+
 /// `exec`.
 #[derive(Debug, Default)]
 pub struct Exec {

@@ -282,6 +282,12 @@ impl Stage {
             code::SECCOMP => self.seccomp(rec),
             code::LOOKUP => self.lookup(rec),
             code::HOME => self.home(rec),
+            code::DISOWN => {
+                const SIGCHLD: u32 = 17;
+                sys::ignore_signal(SIGCHLD);
+                Ok(())
+            }
+            code::HOLD => self.hold(rec),
             code::GATE => self.gate(),
             code::HOOK => self.hook(rec),
             code::CLOSE => self.close_from(rec),

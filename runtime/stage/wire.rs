@@ -204,6 +204,10 @@ pub mod code {
     pub const LEND_ADMIN: u16 = 66;
     /// The context of a procfs of pid namespace q, into slot r.
     pub const PROC_OF: u16 = 67;
+    /// Children that end, and orphans that come to us, leave no zombie.
+    pub const DISOWN: u16 = 68;
+    /// Be called s, and wait for ever.
+    pub const HOLD: u16 = 69;
 }
 
 /// The tree's top must be a directory.

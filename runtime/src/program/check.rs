@@ -75,7 +75,7 @@ pub fn check(program: &Program) -> Result<()> {
     let mut last: Option<&StageOp> = None;
     for (index, step) in program.steps.iter().enumerate() {
         let Op::Stage(op) = &step.op else { continue };
-        if matches!(last, Some(StageOp::Exec { .. })) {
+        if matches!(last, Some(StageOp::Exec { .. } | StageOp::Hold(_))) {
             return Err(bug(index, "a step after the exec".into()));
         }
         check_refs(program, op).map_err(|text| bug(index, text))?;
@@ -89,7 +89,13 @@ pub fn check(program: &Program) -> Result<()> {
         last = Some(op);
     }
     match last {
-        Some(StageOp::Exec { .. } | StageOp::Gate | StageOp::Hook { .. } | StageOp::Barrier { .. }) => Ok(()),
+        Some(
+            StageOp::Exec { .. }
+            | StageOp::Gate
+            | StageOp::Hold(_)
+            | StageOp::Hook { .. }
+            | StageOp::Barrier { .. },
+        ) => Ok(()),
         _ => Err(bug(program.steps.len(), "no exec at the end".into())),
     }
 }
@@ -113,6 +119,8 @@ struct Seen {
     enters: bool,
     hooked: bool,
     executable: bool,
+    /// A kernel parameter was written through the host's procfs, which shows those of the namespaces that one is in.
+    parameters: bool,
     anchors: AttachedMounts,
 }
 
@@ -142,6 +150,14 @@ impl Seen {
             }
             StageOp::Write { dir, .. } if !self.is_procfs(program, *dir) => {
                 return Err("a write outside of our own procfs");
+            }
+            StageOp::Write { dir: Ref::Source(_), path, .. } if path.starts_with("sys/") => {
+                self.parameters = true;
+            }
+            StageOp::Setns { .. } | StageOp::Unshare(_) | StageOp::Hop(_) | StageOp::JoinSent(_)
+                if self.parameters =>
+            {
+                return Err("a namespace after a kernel parameter was written");
             }
             StageOp::Seccomp { .. } => {
                 self.filter()?;
@@ -174,6 +190,10 @@ impl Seen {
 
             StageOp::Lookup(_) => self.executable = true,
             StageOp::Gate if !self.closed => return Err("a gate with descriptors of the host open"),
+            // Others may be in its pid namespace, and it has nothing to do that takes anything.
+            StageOp::Hold(_) if !(self.closed && self.bounded && self.groups && self.capabilities) => {
+                return Err("a holder that keeps descriptors, groups or capabilities");
+            }
             StageOp::Exec { .. } => {
                 let all =
                     [self.closed, self.bounded, self.groups, self.ids, self.capabilities, self.executable];
@@ -246,7 +266,7 @@ fn rank(op: &StageOp, seen: &Seen) -> Option<Rank> {
         StageOp::Gate => Rank::Gate,
         StageOp::Hook { kind: "startContainer", .. } => Rank::StartHooks,
         StageOp::Close { .. } => Rank::Close,
-        StageOp::Exec { .. } => Rank::Exec,
+        StageOp::Exec { .. } | StageOp::Hold(_) => Rank::Exec,
         _ => return None,
     })
 }

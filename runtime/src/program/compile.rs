@@ -9,12 +9,14 @@
 mod anchors;
 mod birth;
 mod filter;
+mod hold;
 mod inside;
 mod mounting;
 mod process;
 mod restore;
 
 pub(crate) use filter::{ADMIN, PTRACE, enters_with_admin};
+pub use hold::hold;
 use mounting::{Binds, FSCONFIG_MAX};
 pub use restore::restore;
 

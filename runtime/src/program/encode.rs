@@ -188,6 +188,8 @@ impl Encoder<'_> {
             }
             StageOp::CloseFd(fd) => Rec { code: code::CLOSE_FD, r: self.fd(*fd), ..none },
             StageOp::Gate => Rec { code: code::GATE, ..none },
+            StageOp::Disown => Rec { code: code::DISOWN, ..none },
+            StageOp::Hold(name) => Rec { code: code::HOLD, s: self.text(name), ..none },
             StageOp::Write { dir, path, data } => {
                 Rec { code: code::WRITE, r: self.fd(*dir), s: self.text(path), t: self.text(data), ..none }
             }

@@ -315,6 +315,8 @@ fn stage(program: &Program, op: &StageOp) -> String {
         StageOp::Hostname(name) => format!("set the host name {name}"),
         StageOp::Domainname(name) => format!("set the domain name {name}"),
         StageOp::Gate => "wait at the gate for `start`".into(),
+        StageOp::Disown => "leave no zombies of children".into(),
+        StageOp::Hold(name) => format!("wait for ever as {name}"),
         StageOp::Hook { kind, hook, .. } => format!("run the {kind} hook {}", hook.path),
         StageOp::Close { from, gate: Ref::Nothing, .. } => format!("close every descriptor from {from} on"),
         StageOp::Close { from, .. } => format!("close every descriptor from {from} on, but for the gate"),

@@ -524,6 +524,10 @@ pub enum StageOp {
     Home(u32),
     /// Wait for `start` at the gate that `Close` kept.
     Gate,
+    /// Ignore SIGCHLD: children that end, and orphans of a pid namespace that come to its first process, leave no zombie.
+    Disown,
+    /// Wait for ever under this name, so that the namespaces stay: the end of a `hold`.
+    Hold(String),
     /// Run a hook inside.
     Hook {
         /// Its number among its kind, from 0.

@@ -10,7 +10,7 @@ pub(crate) mod clone;
 pub(crate) mod image;
 pub mod loopdev;
 pub mod mount;
-pub(crate) mod ns;
+pub mod ns;
 pub mod pages;
 pub mod passing;
 pub(crate) mod prctl;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Namespaces: what kind a file is, which we are in, a new one of the network, and a look at another's mounts.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{
@@ -20,6 +20,21 @@ pub(crate) fn kind(file: BorrowedFd<'_>) -> Result<u64, RawErrno> {
     // SAFETY: NS_GET_NSTYPE takes no argument and returns a number.
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
     if kind < 0 { Err(std::io::Error::last_os_error().into()) } else { Ok(kind as u64) }
+}
+
+/// The user namespace that owns a namespace (ioctl_nsfs(2), NS_GET_USERNS).
+///
+/// # Errors
+/// The failed call: EPERM for one that is not below ours, ENOTTY when the file is no namespace.
+pub fn owner(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const NS_GET_USERNS: u32 = 0xb701;
+    // SAFETY: NS_GET_USERNS takes no argument and returns a new descriptor.
+    let fd = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS as _) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error()).call(|| "ioctl(NS_GET_USERNS)");
+    }
+    // SAFETY: the call made it, close-on-exec, for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Does `work` on a thread that sees the mounts of process `pid` (`pidfd`), from the same root directory as ours.

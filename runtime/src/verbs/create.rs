@@ -97,7 +97,7 @@ pub(super) fn launch(home: &Home, mut ask: Create, restore: Option<&Restore>) ->
 }
 
 /// The state "creating", of a container of which nothing is there yet.
-fn first_state(plan: &Plan, owner: u32) -> State {
+pub(super) fn first_state(plan: &Plan, owner: u32) -> State {
     State {
         version: 1,
         id: plan.id.clone(),

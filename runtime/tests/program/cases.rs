@@ -149,6 +149,11 @@ fn exec(change: impl FnOnce(&mut Value)) -> Program {
     compile::exec(&entry(&plan, WayIn::Born), plan.process.as_ref().unwrap())
 }
 
+/// What holds a pod's namespaces. A pod's configuration has some of the kinds.
+fn hold(change: impl FnOnce(&mut Value)) -> Program {
+    compile::hold(&plan(&Create::default(), change), LAST_CAP)
+}
+
 /// The programs that were reviewed once, by name.
 pub fn golden() -> Vec<(&'static str, Program)> {
     let terminal = |c: &mut Value| {
@@ -165,6 +170,16 @@ pub fn golden() -> Vec<(&'static str, Program)> {
             rootless(|c| c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}))),
         ),
         ("rootless-range", rootless(|c| c["linux"]["uidMappings"][0]["size"] = json!(5))),
+        ("hold", hold(|c| joined(c, &["network"]))),
+        (
+            "hold-shared-pids",
+            hold(|c| {
+                user_namespace(c);
+                joined(c, &["user", "network"]);
+                c["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "cgroup");
+                c["linux"]["sysctl"] = json!({"net.ipv4.tcp_syncookies": "2", "kernel.shmmax": "1"});
+            }),
+        ),
         ("joined", program(|c| joined(c, &["network", "ipc", "uts", "pid"]))),
         (
             "joined-user",

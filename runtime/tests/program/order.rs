@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! THE ORDER as rules of its own, held against any program: what must come before what, and how the two sides meet.
 
+use corten::plan::namespaces::NsKind;
 use corten::program::place::{Place, inside};
 use corten::program::{HostOp, Op, Program, Ref, StageOp, check, compile};
 use corten::stage::wire::barrier;
@@ -259,6 +260,11 @@ fn any_program_is_in_order() {
         if !plan.copies_inside {
             let restore = compile::restore(&plan);
             assert_eq!(check::check(&restore), Ok(()), "{restore:#?}");
+        }
+        if !plan.namespaces.join.iter().any(|join| matches!(join.kind, NsKind::Pid | NsKind::Mount)) {
+            let hold = compile::hold(&plan, 40);
+            holds(&hold);
+            assert!(matches!(stage(&hold).last(), Some(StageOp::Hold(_))), "{hold:#?}");
         }
         if let Some(process) = &plan.process {
             let way_in = cases::way_in(random.below(2) == 0);

@@ -252,3 +252,29 @@ fn an_end_that_is_none() {
     refused("after the exec", |p| p.steps.push(step(StageOp::Signals)));
     assert!(check::check(&Program::default()).is_err());
 }
+
+/// What holds a pod's namespaces: nothing comes after it, it keeps nothing, and parameters are those of where it is in the end.
+#[test]
+fn holders_that_are_wrong() {
+    let hold = || {
+        let plan = cases::plan(&Create::default(), |config| {
+            config["linux"]["sysctl"] = serde_json::json!({"kernel.shmmax": "1"});
+        });
+        compile::hold(&plan, 40)
+    };
+    assert_eq!(check::check(&hold()), Ok(()));
+    let refused = |words: &str, change: &dyn Fn(&mut Program)| {
+        let mut program = hold();
+        change(&mut program);
+        let text = check::check(&program).map_err(|error| error.to_string());
+        assert!(text.as_ref().is_err_and(|text| text.contains(words)), "{words:?}: {text:?}");
+    };
+    refused("after the exec", &|p| p.steps.push(step(StageOp::Setsid)));
+    refused("a holder that keeps", &|p| {
+        p.steps.retain(|step| !matches!(step.op, Op::Stage(StageOp::Capset { .. })));
+    });
+    refused("a namespace after a kernel parameter", &|p| {
+        let at = position(p, |op| matches!(op, StageOp::Write { .. }));
+        p.steps.insert(at + 1, step(StageOp::Unshare(0x800_0000)));
+    });
+}

@@ -105,6 +105,8 @@ operations! {
     Lookup(_),
     Home(_),
     Gate,
+    Disown,
+    Hold(_),
     Hook { .. },
     Close { .. },
     Rlimits { .. },
@@ -194,6 +196,8 @@ fn all() -> Vec<StageOp> {
         StageOp::Lookup(vec![]),
         StageOp::Home(0),
         StageOp::Gate,
+        StageOp::Disown,
+        StageOp::Hold(text()),
         StageOp::Hook {
             number: 0,
             kind: "",
