@@ -11,7 +11,7 @@ mod paper;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use corten::ask::{Checkpoint, Create, CriuSettings, Exec, Home, Manager, Restore, Stdio, Update};
+use corten::ask::{Checkpoint, Create, CriuSettings, Exec, Hold, Home, Manager, Restore, Stdio, Update};
 use corten::cgroup::{Group, OomWatch};
 use corten::container::Container;
 use corten::error::Kind;
@@ -197,6 +197,25 @@ impl Driver {
             let launched = verbs::create(home, ask).map_err(|error| failed("create", &error))?;
             wish.reaper.claim(launched.pid);
             Ok(watched(home, &wish.id, launched))
+        })
+    }
+
+    /// Makes the namespaces of a pod, and the process that holds them: `kill` and `delete` know it as a container.
+    ///
+    /// # Errors
+    /// As `create`. There is no other runtime that could.
+    pub fn hold(&self, id: &str, bundle: &Path, config: Vec<u8>, reaper: &Reaper) -> Result<LaunchedProcess> {
+        let Driver::Inside(StateRoot { root, .. }) = self else {
+            return Err(Refusal::unimplemented("another runtime cannot hold namespaces"));
+        };
+        let ask = Hold { id: id.to_owned(), bundle: bundle.to_owned(), config };
+        // It stays in the server's groups: it is part of what that costs.
+        let place = StateRoot { root: root.clone(), manager: Manager::Disabled };
+        place.with(|home| {
+            let launched = verbs::hold(home, ask).map_err(|error| failed("hold", &error))?;
+            reaper.claim(launched.pid);
+            let Launched { pid, pidfd, console, .. } = launched;
+            Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })
     }
 

@@ -33,11 +33,9 @@ use crate::refusal::{Refusal, Result};
 
 const MAGIC: &[u8; 8] = b"CORTENUP";
 const HEAD: usize = 40;
-/// The version that is written. It rises when an older program would get something wrong; a field that it may pass over
-/// raises nothing.
-pub const VERSION: u32 = 1;
-/// The versions that are read.
-pub const READ: RangeInclusive<u32> = 1..=1;
+/// The versions that are read; the last is the newest that is written ([`ServerState::version`]). It rises when an older
+/// program would get something wrong; a field that it may pass over raises nothing.
+pub const READ: RangeInclusive<u32> = 1..=2;
 /// More is not believed: 20,000 events, some megabytes of messages.
 const MOST: u64 = 256 << 20;
 
@@ -97,7 +95,7 @@ impl Outgoing {
         let json = serde_json::to_vec(state).map_err(|error| Refusal::unknown(error.to_string()))?;
         let mut bytes = Vec::with_capacity(HEAD + 4 * numbers.len() + json.len() + self.pieces.len());
         bytes.extend_from_slice(MAGIC);
-        let words = [VERSION, program, memfd, numbers.len() as u32];
+        let words = [state.version(), program, memfd, numbers.len() as u32];
         words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
         let lengths = [json.len(), self.pieces.len()];
         lengths.iter().for_each(|length| bytes.extend_from_slice(&(*length as u64).to_le_bytes()));
@@ -270,32 +268,43 @@ impl Handed {
 
 #[cfg(test)]
 mod tests {
-    use super::sample::sample;
+    use super::sample::{sample, second_sample};
     use super::*;
 
     /// What the first version wrote. Kept for ever: it is read as long as it stands in [`READ`], and refused by name after that.
     const FIRST: &[u8] = include_bytes!("../../spec-tests/hand-overs/1");
+    /// And the second, with a sandbox.
+    const SECOND: &[u8] = include_bytes!("../../spec-tests/hand-overs/2");
 
-    fn written() -> Vec<u8> {
+    type Sample = fn(&mut dyn FnMut(&[u8]) -> Piece) -> ServerState;
+
+    fn written_of(sample: Sample) -> Vec<u8> {
         let mut to = Outgoing::default();
         let state = sample(&mut |bytes| to.piece(bytes));
         to.bytes(&state, 90, 91, &(10..40).collect::<Vec<_>>()).unwrap()
     }
 
-    #[test]
-    fn the_first_version_is_read() {
-        let read = Written::parse(FIRST).unwrap();
-        assert_eq!((read.version, read.program, read.memfd, read.numbers.len()), (1, 90, 91, 30));
-        let mut to = Outgoing::default();
-        assert_eq!(read.state().unwrap(), sample(&mut |bytes| to.piece(bytes)));
-        assert_eq!(read.pieces, to.pieces);
+    fn written() -> Vec<u8> {
+        written_of(sample)
     }
 
-    /// Whoever changes what is written finds out here. If an older program could get it wrong, `VERSION` rises and its bytes
+    #[test]
+    fn every_version_is_read() {
+        for (kept, version, sample) in [(FIRST, 1, sample as Sample), (SECOND, 2, second_sample)] {
+            let read = Written::parse(kept).unwrap();
+            assert_eq!((read.version, read.program, read.memfd, read.numbers.len()), (version, 90, 91, 30));
+            let mut to = Outgoing::default();
+            assert_eq!(read.state().unwrap(), sample(&mut |bytes| to.piece(bytes)));
+            assert_eq!(read.pieces, to.pieces);
+        }
+    }
+
+    /// Whoever changes what is written finds out here. If an older program could get it wrong, the version rises and its bytes
     /// are kept beside these; if it could not (a further field), these stay for the test above, and new ones come beside them.
     #[test]
     fn what_is_written_is_what_was_kept() {
         assert_eq!(String::from_utf8_lossy(&written()), String::from_utf8_lossy(FIRST));
+        assert_eq!(String::from_utf8_lossy(&written_of(second_sample)), String::from_utf8_lossy(SECOND));
     }
 
     #[test]
@@ -306,9 +315,9 @@ mod tests {
             assert!(refusal.is_some_and(|refusal| refusal.text.contains("hand-over")), "{length} bytes");
         }
         let mut newer = whole.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         let refusal = Written::parse(&newer).unwrap().state().unwrap_err();
-        assert_eq!(refusal.text, "a hand-over of version 2: this program reads 1 to 1");
+        assert_eq!(refusal.text, "a hand-over of version 3: this program reads 1 to 2");
         for (count, what) in [(7_u32, "descriptor"), (u32::MAX, "cut off")] {
             let mut fewer = whole.clone();
             fewer[20..24].copy_from_slice(&count.to_le_bytes());

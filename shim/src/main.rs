@@ -31,6 +31,7 @@ mod reaper;
 mod record;
 mod refusal;
 mod rpc;
+mod sandbox;
 mod server;
 mod stats;
 mod task;

@@ -10,6 +10,7 @@ mod end;
 mod oom;
 mod passing;
 mod resources;
+mod sandbox;
 mod start;
 mod watch;
 
@@ -27,9 +28,11 @@ use corten::state::Identity;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use tokio::sync::Notify;
 
+use self::sandbox::Sandbox;
 use crate::clock;
 use crate::events::Events;
 use crate::idle::Idle;
+use crate::options::Options;
 use crate::process::ProcessPhase;
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
@@ -45,7 +48,11 @@ pub struct Pod {
     pub reaper: Reaper,
     /// The server, for the records that `delete` reads.
     pub server: Server,
+    /// The options that the server was started with.
+    options: Options,
     tasks: RefCell<BTreeMap<String, Rc<Task>>>,
+    /// The pod that is held here, without a container.
+    sandbox: RefCell<Option<Rc<Sandbox>>>,
     /// Ids that a `Create` under way has taken, and whether its client has given it up.
     taken: RefCell<BTreeMap<String, bool>>,
     asked_to_end: Cell<bool>,
@@ -81,9 +88,17 @@ impl Server {
 
 impl Pod {
     /// Without containers yet.
-    pub fn new(namespace: &str, server: Server, events: Rc<Events>, reaper: Reaper) -> Rc<Pod> {
+    pub fn new(
+        namespace: &str,
+        options: Options,
+        server: Server,
+        events: Rc<Events>,
+        reaper: Reaper,
+    ) -> Rc<Pod> {
         Rc::new(Pod {
             namespace: namespace.to_owned(),
+            options,
+            sandbox: RefCell::default(),
             events,
             reaper,
             server,
@@ -171,9 +186,9 @@ impl Pod {
         Ok(())
     }
 
-    /// Ends the server if it has no container. `now` says nothing more, as with containerd's own shim.
+    /// Ends the server if it has neither a container nor a sandbox. `now` says nothing more, as with containerd's own shim.
     pub fn shutdown(&self, _request: &ShutdownRequest) -> Result<()> {
-        self.shut_down.set(self.tasks.borrow().is_empty());
+        self.shut_down.set(self.tasks.borrow().is_empty() && self.sandbox.borrow().is_none());
         self.end_if_empty();
         Ok(())
     }
@@ -196,7 +211,7 @@ impl Pod {
     }
 
     fn is_empty(&self) -> bool {
-        self.tasks.borrow().is_empty() && self.taken.borrow().is_empty()
+        self.tasks.borrow().is_empty() && self.taken.borrow().is_empty() && self.sandbox.borrow().is_none()
     }
 
     fn remove(&self, id: &str) {

@@ -51,6 +51,8 @@ pub struct ShimRecord {
     pub pid: i32,
     /// How init ended.
     pub exit: Option<RecordedExit>,
+    /// It is no container but a pod, and these are its files.
+    pub files: Option<crate::sandbox::files::PodFiles>,
 }
 
 /// An end as it is written.

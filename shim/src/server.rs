@@ -179,7 +179,7 @@ async fn answer(
     work: PieceOfWork,
 ) {
     let limit = u64::try_from(request.timeout_nano).ok().filter(|limit| *limit > 0);
-    if rpc::only_waits(&request.method) {
+    if rpc::only_waits(&request) {
         rpc::shorten(&mut request);
         drop((room, work));
         let until = limit.map(|limit| Instant::now() + Duration::from_nanos(limit));

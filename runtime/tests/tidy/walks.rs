@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{File, assert_none, root, tracked};
 
 /// What a newcomer asks first.
-const WALKS: [&str; 6] = ["create", "subjects", "exec", "limit", "exit", "upgrade"];
+const WALKS: [&str; 7] = ["create", "subjects", "exec", "limit", "exit", "sandbox", "upgrade"];
 
 struct Walk {
     name: String,

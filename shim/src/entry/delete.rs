@@ -23,6 +23,7 @@ use crate::driver::Driver;
 use crate::flags::Flags;
 use crate::record::{RecordedExit, ShimRecord};
 use crate::refusal::Result;
+use crate::sandbox::files::PodFiles;
 use crate::{clock, log, mounts};
 
 /// A status for a container of which nobody knows how it ended: it was killed.
@@ -62,6 +63,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     for member in &members {
         let removed = member.driver.delete(&member.record.id);
         mounts::unmount_all(&member.bundle.join("rootfs"));
+        let removed = removed.and(member.record.files.as_ref().map_or(Ok(()), PodFiles::remove));
         if removed.is_err() {
             result = removed;
         }

@@ -64,7 +64,7 @@ pub fn start(flags: &Flags) -> Result<()> {
     if let Some(bound) = server
         && spawn::fork().inspect_err(|_| socket::remove(&path))? == 0
     {
-        return daemon(bound, flags, &boot, &address);
+        return daemon(bound, flags, &boot, options, &address);
     }
     let mut stdout = std::io::stdout().lock();
     stdout
@@ -114,14 +114,14 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 }
 
 /// The server: on its own, and to its end.
-fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, address: &str) -> Result<()> {
+fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, options: Options, address: &str) -> Result<()> {
     let listener = bound.take_over()?;
     alone(&listener, boot.debug)?;
     let signals = serve::own_process()?;
     let reaper = Reaper::default();
     let runtime = serve::runtime()?;
     let events = Events::new(&flags.namespace, &boot.ttrpc_address);
-    let pod = Pod::new(&flags.namespace, Server::here(address), events, reaper.clone());
+    let pod = Pod::new(&flags.namespace, options, Server::here(address), events, reaper.clone());
     LocalSet::new().block_on(&runtime, async {
         let listener = serve::listen(listener.into())?;
         serve::serve(listener, Rc::default(), pod, reaper, signals).await;

@@ -94,7 +94,13 @@ fn take(written: &Written) -> Result<(TakenOver, ServerState)> {
     let reaper = Reaper::default();
     let listener = serve::listen(from.fd(state.listener)?)?;
     let events = Events::resumed(&state.namespace, &state.events, &from);
-    let pod = Pod::new(&state.namespace, Server::here(&state.address), events, reaper.clone());
+    let pod = Pod::new(
+        &state.namespace,
+        state.options.clone(),
+        Server::here(&state.address),
+        events,
+        reaper.clone(),
+    );
     let resumed = Resumed::of(&state.connections, &from)?;
     let asker = state.asker.clone();
     let asker = asker.and_then(|asker| Some((resumed.connection(asker.connection)?, asker)));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::Piece;
 use super::state::{
     AskerState, AwaitingState, ConnectionState, ContainerState, DriverState, EndState, EventsState,
-    InputState, LoggerState, OomState, OutputState, PhaseState, ProcessState, ServerState, StreamsState,
-    WaitState,
+    InputState, LoggerState, OomState, OutputState, PhaseState, ProcessState, SandboxState, ServerState,
+    StreamsState, WaitState,
 };
 use crate::options::Options;
 
@@ -35,10 +35,31 @@ pub fn sample(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ServerState {
         events: EventsState { address: "/t".into(), queue: vec![piece(b"one"), piece(b"two")], lost: 3 },
         asked_to_end: true,
         shut_down: true,
+        options: Options::default(),
+        sandbox: None,
         containers,
         connections: vec![connection],
         asker: Some(AskerState { connection: 0, stream: 3, held_at: 123_456 }),
     }
+}
+
+/// The same with what version 2 has besides.
+pub fn second_sample(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ServerState {
+    let sandbox = SandboxState {
+        id: "p1".into(),
+        bundle: "/b/p1".into(),
+        driver: DriverState { program: None, root: "/run/x/n".into(), systemd: false },
+        root: "/r/p1".into(),
+        state: "/s/p1".into(),
+        wish: serde_json::json!({"hostname": "box", "network": "/n", "shares_pids": true}),
+        phase: PhaseState::Running,
+        pid: 4714,
+        pidfd: Some(19),
+        started_at: Some(Duration::new(1_764_000_000, 8)),
+        ended: Some(EndState { status: 137, at: None }),
+    };
+    let options = Options { root: "/run/x".into(), ..Options::default() };
+    ServerState { from: "0.1.0 (second)".into(), options, sandbox: Some(sandbox), ..sample(piece) }
 }
 
 fn first(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ContainerState {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The state of a server as it is handed over: version 1. Plain data; what makes it and what makes of it stands with each
+//! The state of a server as it is handed over: version 1, and 2 with a sandbox. Plain data; what makes it and what makes of it stands with each
 //! room (`io/passing.rs`, `pod/passing.rs`, `server/passing.rs`).
 //!
 //! A reader passes over fields that it does not know and takes absent ones for empty: so a field that an older program may
@@ -38,10 +38,41 @@ pub struct ServerState {
     pub asked_to_end: bool,
     /// Shutdown came.
     pub shut_down: bool,
+    /// What the server was started with; a sandbox that is still to come takes it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: Options,
+    /// Version 2: an older program would lose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxState>,
     pub containers: Vec<ContainerState>,
     pub connections: Vec<ConnectionState>,
     /// Who asked for this.
     pub asker: Option<AskerState>,
+}
+
+fn is_default(options: &Options) -> bool {
+    *options == Options::default()
+}
+
+/// A pod that is held without a container.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxState {
+    pub id: String,
+    pub bundle: PathBuf,
+    /// Its runtime: the one inside.
+    pub driver: DriverState,
+    /// Where its files are.
+    pub root: PathBuf,
+    pub state: PathBuf,
+    /// What it is to be, in the words of `sandbox/wish.rs`.
+    pub wish: serde_json::Value,
+    pub phase: PhaseState,
+    /// What holds its namespaces.
+    pub pid: i32,
+    pub pidfd: Option<FdPlace>,
+    pub started_at: Option<Duration>,
+    pub ended: Option<EndState>,
 }
 
 /// Events that containerd has not acknowledged.
@@ -242,6 +273,12 @@ pub struct LoggerState {
 }
 
 impl ServerState {
+    /// The version that it is written as: the oldest that says all of it, so that an older program may come after this one
+    /// wherever it can.
+    pub fn version(&self) -> u32 {
+        if self.sandbox.is_some() { 2 } else { 1 }
+    }
+
     /// Every piece that it names.
     pub fn each_piece(&self, take: &mut dyn FnMut(Piece)) {
         self.events.queue.iter().for_each(|piece| take(*piece));
@@ -262,6 +299,7 @@ impl ServerState {
     pub fn each_fd(&self, take: &mut dyn FnMut(FdPlace)) {
         take(self.listener);
         self.log.into_iter().chain(self.here).for_each(&mut *take);
+        self.sandbox.iter().filter_map(|sandbox| sandbox.pidfd).for_each(&mut *take);
         self.connections.iter().for_each(|connection| take(connection.socket));
         self.containers.iter().filter_map(|container| container.oom.as_ref()).for_each(|oom| take(oom.fd));
         for process in self.processes() {

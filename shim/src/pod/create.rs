@@ -97,9 +97,8 @@ impl Pod {
             namespace: self.namespace.clone(),
             reaper: self.reaper.clone(),
         };
-        let images =
-            [&request.checkpoint, &options.criu_image_path].into_iter().find(|path| !path.is_empty());
-        let images = images.map(PathBuf::from);
+        let images = [&request.checkpoint, &options.criu_image_path];
+        let images = images.into_iter().find(|path| !path.is_empty()).map(PathBuf::from);
         let mut wish = Wish {
             id: request.id.clone(),
             bundle: bundle.clone(),
@@ -284,8 +283,7 @@ fn begin(
         server: server.process,
         options: wish.options.clone(),
         systemd,
-        pid: 0,
-        exit: None,
+        ..ShimRecord::default()
     };
     let bundle = wish.bundle.clone();
     record.begin(&bundle)?;

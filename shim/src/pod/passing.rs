@@ -14,6 +14,7 @@ use corten::cgroup::{Group, OomMark, OomWatch};
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
+use super::sandbox::Sandbox;
 use super::{Pod, watch};
 use crate::driver::{Driver, Wish};
 use crate::handover::state::{AwaitingState, ContainerState, OomState, ServerState};
@@ -27,14 +28,18 @@ use crate::task::{Awaiting, Starts, Task};
 use crate::threads::Crew;
 
 impl Pod {
-    /// Whether it has a container of this id.
+    /// Whether it has a container of this id, or is the sandbox.
     pub fn holds(&self, id: &str) -> bool {
-        self.tasks.borrow().contains_key(id)
+        self.tasks.borrow().contains_key(id) || self.sandbox_id().is_some_and(|held| held == id)
     }
 
-    /// The ids of its containers.
+    fn sandbox_id(&self) -> Option<String> {
+        self.sandbox.borrow().as_ref().map(|sandbox| sandbox.place.id.clone())
+    }
+
+    /// The ids of its containers, and its sandbox's.
     pub fn container_ids(&self) -> Vec<String> {
-        self.tasks.borrow().keys().cloned().collect()
+        self.tasks.borrow().keys().cloned().chain(self.sandbox_id()).collect()
     }
 
     /// Puts itself into `state`.
@@ -44,6 +49,8 @@ impl Pod {
         state.events = self.events.pass(to);
         state.asked_to_end = self.asked_to_end.get();
         state.shut_down = self.shut_down.get();
+        state.options = self.options.clone();
+        state.sandbox = self.sandbox.borrow().as_ref().map(|sandbox| sandbox.pass(to));
         state.containers = self.tasks.borrow().values().map(|task| task.pass(to)).collect();
     }
 
@@ -54,6 +61,10 @@ impl Pod {
     pub fn take_over(&self, state: &ServerState, from: &Handed) -> Result<()> {
         self.asked_to_end.set(state.asked_to_end);
         self.shut_down.set(state.shut_down);
+        if let Some(sandbox) = &state.sandbox {
+            let resumed = Sandbox::resumed(sandbox, from).map_err(|refusal| refusal.at(&sandbox.id))?;
+            self.sandbox.replace(Some(resumed));
+        }
         for container in &state.containers {
             let task = self.resumed(container, from).map_err(|refusal| refusal.at(&container.id))?;
             self.tasks.borrow_mut().insert(task.id.clone(), task);
@@ -63,6 +74,12 @@ impl Pod {
 
     /// Watches what lives again. Nobody else may have been told of an end before.
     pub fn go_on(self: &Rc<Self>) {
+        let sandbox = self.sandbox.borrow().clone();
+        if let Some((sandbox, pidfd)) = sandbox.and_then(|sandbox| sandbox.watched().map(|fd| (sandbox, fd)))
+        {
+            self.reaper.claim(sandbox.pid.get());
+            spawn_local(sandbox.watch(pidfd, self.reaper.clone()));
+        }
         let tasks: Vec<_> = self.tasks.borrow().values().cloned().collect();
         for task in tasks {
             for process in std::iter::once(task.init.clone()).chain(task.running_execs()) {

@@ -21,7 +21,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::time::timeout;
 
-use crate::handover::{READ, VERSION, Written};
+use crate::handover::{READ, Written};
 use crate::reaper::Reaper;
 use crate::refusal::{Refusal, Result};
 
@@ -115,5 +115,6 @@ pub fn answer(number: &str) -> Result<String> {
     let number = number.parse().map_err(|_| Refusal::invalid(format!("{number:?} is no descriptor")))?;
     let memfd = corten::sys::passing::copy_of(number)?;
     Written::read(memfd.as_fd())?.state()?;
-    Ok(format!("{YES} {} to {}, writes {VERSION}: {}\n", READ.start(), READ.end(), super::this_version()))
+    let (first, last) = (READ.start(), READ.end());
+    Ok(format!("{YES} {first} to {last}, writes up to {last}: {}\n", super::this_version()))
 }

@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
         ("killed", "killed by signal 6"),
     ];
     let back = [
-        ("newer", "a hand-over of version 99: this program reads 1 to 1"),
+        ("newer", "a hand-over of version 99: this program reads 1 to 2"),
         ("damaged-state", "the hand-over's state"),
         ("missing-descriptor", "descriptor 99999"),
         ("wrong-descriptor", "the new program could not take over"),
