@@ -3,7 +3,8 @@
 //! `containerd-shim-runc-v2` as the measure.
 //!
 //! [`daemon`] calls the binary and hears the [`events`]; [`task`] is the client of the task service, on [`ttrpc`] and
-//! [`wire`]; [`fifo`] holds containerd's ends of the output; [`procs`] reads what a shim holds; [`bench`] measures.
+//! [`wire`]; [`fifo`] holds containerd's ends of the output; [`procs`] reads what a shim holds; [`pod`] is the client of the sandbox service; [`bench`]
+//! measures.
 //! [`twins`] compares two shims on random requests.
 //! [`successor`] is a program that a shim is told to go on as, and should not.
 //! [`cri`] is a kubelet for real containerd, on [`grpc`]; [`scale`] keeps more and more containers alive in one.
@@ -20,6 +21,7 @@ pub mod docker_front;
 mod events;
 mod fifo;
 mod grpc;
+mod pod;
 mod procs;
 pub mod registry;
 pub mod scale;

@@ -17,6 +17,8 @@ mod io;
 mod layers;
 mod lifecycle;
 mod options;
+mod sandbox;
+mod sandbox_crash;
 mod stress;
 mod upgrade;
 mod upgrade_load;
@@ -41,6 +43,8 @@ pub fn all() -> Vec<Case> {
         hanging::cases,
         bad_input::cases,
         frames::cases,
+        sandbox::cases,
+        sandbox_crash::cases,
         stress::cases,
         upgrade::cases,
         upgrade_refused::cases,
