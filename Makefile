@@ -25,3 +25,151 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
+        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale attack lab man \
+        completions install uninstall clean
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo "variables: PREFIX=$(PREFIX) DESTDIR= PROFILE=$(PROFILE) TARGET=$(TARGET) BENCH=--quick V=1"
+
+demo: ## set up, build, and show a container from create to delete (as root, or through sudo)
+	@$(ENV) demo/run
+
+engines: ## podman, containerd and Docker run a container with corten, in a guest (sets up the full lab)
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) LAB=full .ci/setup lab
+	@$(ENV) demo/engines
+
+build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
+	@$(ENV) .ci/setup toolchain
+	@# The commit for --version: cargo does not see a new one.
+	CORTEN_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
+	$(CARGO) build --locked --profile $(PROFILE) --target $(TARGET) -p corten -p containerd-shim-corten-v2
+
+test: ## set up, then every test in every environment that is here; the last line is the sum
+	@$(ENV) .ci/test all
+
+test-unit: ## unit and golden tests; needs no root
+	@$(ENV) .ci/test unit
+
+test-native-v1: ## black-box tests on the host's cgroup v1
+	@$(ENV) .ci/test native-v1
+
+test-native-v2: ## black-box tests on the host with a pure cgroup v2
+	@$(ENV) .ci/test native-v2
+
+test-uml: ## black-box tests in a User Mode Linux guest with cgroup v2
+	@$(ENV) .ci/test uml
+
+test-uml-systemd: ## the systemd driver in a guest under systemd
+	@$(ENV) .ci/test uml-systemd
+
+test-kernel: ## a minute of cases on one of Debian's kernels under QEMU, with each commit another; KERNEL=6.1
+	@$(ENV) KERNEL=$(KERNEL) .ci/test kernel
+
+kernels: ## all cases on Debian's kernels from 5.10 to the newest (KERNELS="6.1 5.10-v1"); writes docs/kernels.md
+	@$(ENV) KERNELS="$(KERNELS)" .ci/kernels
+
+test-twins: ## a short run of the twins, natively and in the guest
+	@$(ENV) .ci/test twins-native-v1
+	@$(ENV) .ci/test twins-native-v2
+	@$(ENV) .ci/test twins-uml
+
+test-shim: ## the short cases of the containerd shim
+	@$(ENV) .ci/test shim
+
+shim-test: ## both containerd shims, driven by a containerd of spec-tests' own; SHIM=corten|runc|PATH, LONG=1
+	@$(ENV) SHIM=$(SHIM) LONG=$(LONG) .ci/shim test
+
+upgrade-test: ## running shims go on as another program: under load, refused, back again, under containerd 1.6 to 2.1 (LONG=1: 200 times)
+	@$(ENV) LONG=$(LONG) .ci/shim upgrade
+
+sandbox-test: ## pods without a pause container: the cases of spec-tests, then one pod in both ways under containerd 2.1
+	@$(ENV) .ci/shim sandbox
+
+shim-twins: ## random requests on both containerd shims, compared (docs/differences.md); RUNS=2000 SEED=10
+	@$(ENV) RUNS=$(RUNS) SEED=$(SEED) .ci/shim twins
+
+containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, natively and in the guest
+	@$(ENV) SHIM=$(SHIM) .ci/shim containerd
+
+bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
+	@$(ENV) .ci/shim bench
+
+attack: ## each attack on corten, where it must fail, and on a corten without its guard, where it must not (FILTER=S08)
+	@$(ENV) FILTER="$(FILTER)" .ci/attack
+
+fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) RUNS=$(RUNS) SAVE=$(SAVE) runtime/tests/fuzz/run
+
+faults: ## the runtime is killed at every system call, and every one fails (EVERY=10 ENVS="native-v1 uml" FILTER=exec)
+	@$(ENV) EVERY=$(EVERY) ENVS="$(ENVS)" FILTER="$(FILTER)" .ci/faults
+
+criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by command line, both shims and engines (LONG=1; ENGINES=1: those alone)
+	@$(ENV) LONG=$(LONG) SUITES="$(SUITES)" .ci/criu $(if $(ENGINES),engines)
+
+kubernetes: ## a real cluster of one node, each case on corten and runc, as a table (FILTER="exec oom" WAYS= JOBS= KEEP=DIR; half an hour to build, once)
+	@$(ENV) FILTER="$(FILTER)" WAYS="$(WAYS)" JOBS="$(JOBS)" KEEP="$(KEEP)" .ci/kubernetes
+
+conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
+	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+
+twins: ## random containers on corten, runc and crun in every environment (RUNS=2000 SEED=10 ENVS= ONLY=)
+	@$(ENV) RUNS="$(RUNS)" SEED="$(SEED)" ENVS="$(ENVS)" ONLY="$(ONLY)" .ci/twins
+
+oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
+	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci
+
+lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) .ci/lint all
+
+yardstick: ## measures the code as docs/yardstick.md says, and writes the figures into it
+	@$(ENV) .ci/yardstick --write
+
+fmt: ## format the Rust sources
+	$(CARGO) fmt --all
+
+check-aarch64: ## type-check for aarch64
+	@$(ENV) .ci/lint aarch64
+
+bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--quick); see docs/benchmarks.md
+	bench/run --corten $(BIN)/corten $(BENCH)
+
+bench-criu: build ## checkpoint and restore of corten and runc in one run, into docs/benchmarks-criu.md (root)
+	bench/criu --corten $(BIN)/corten --out docs/benchmarks-criu.md
+
+scale: ## a thousand containers alive in containerd on corten's shim, then on its own; writes docs/scale.md (root, a quiet machine)
+	@$(ENV) .ci/shim scale
+
+lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
+	@$(ENV) .ci/setup toolchain
+	@$(ENV) LAB=$(LAB) .ci/setup lab
+
+man: ## write the manual pages anew, from the program's help and docs/man/*.more
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/man/make target/$(TARGET)/debug/corten
+
+completions: ## write the completions of bash, zsh and fish anew, from the program's help
+	@$(ENV) .ci/setup toolchain
+	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
+	docs/completions/make target/$(TARGET)/debug/corten
+
+install: ## binaries, manual pages and completions below PREFIX
+	@test -x $(BIN)/corten -a -x $(BIN)/containerd-shim-corten-v2 || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }
+	install -d $(BINDIR) $(MANDIR)
+	install -m 755 $(BIN)/corten $(BIN)/containerd-shim-corten-v2 $(BINDIR)/
+	install -m 644 $(MANPAGES) $(MANDIR)/
+	install -d $(BASHDIR) $(ZSHDIR) $(FISHDIR)
+	install -m 644 docs/completions/corten.bash $(BASHDIR)/corten
+	install -m 644 docs/completions/_corten $(ZSHDIR)/
+	install -m 644 docs/completions/corten.fish $(FISHDIR)/
+
+uninstall: ## what install put there
+	rm -f $(BINDIR)/corten $(BINDIR)/containerd-shim-corten-v2 $(addprefix $(MANDIR)/,$(notdir $(MANPAGES)))
+	rm -f $(BASHDIR)/corten $(ZSHDIR)/_corten $(FISHDIR)/corten.fish
+
+clean: ## build results; the lab stays (rm -r ~/.cache/corten-lab)
+	$(CARGO) clean
