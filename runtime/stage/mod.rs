@@ -10,6 +10,7 @@
 mod console;
 mod copy;
 mod files;
+mod hold;
 mod hook;
 mod identity;
 mod line;
@@ -282,11 +283,7 @@ impl Stage {
             code::SECCOMP => self.seccomp(rec),
             code::LOOKUP => self.lookup(rec),
             code::HOME => self.home(rec),
-            code::DISOWN => {
-                const SIGCHLD: u32 = 17;
-                sys::ignore_signal(SIGCHLD);
-                Ok(())
-            }
+            code::DISOWN => self.disown(),
             code::HOLD => self.hold(rec),
             code::GATE => self.gate(),
             code::HOOK => self.hook(rec),

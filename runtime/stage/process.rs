@@ -87,16 +87,6 @@ impl Stage {
         self.wait_for_go()
     }
 
-    /// Waits for ever: what it is in stays for as long. Nobody is there to hear of a failure.
-    pub(super) fn hold(&mut self, rec: &Rec) -> Result<()> {
-        const PR_SET_NAME: u32 = 15;
-        sys::close(self.host);
-        sys::prctl(PR_SET_NAME, self.text(rec.s)?.as_ptr() as u64, 0)?;
-        loop {
-            let _ = sys::poll(&mut [], None);
-        }
-    }
-
     /// Leaves 0 to x - 1 and behind them, in this order, the socket to the host, the gate, one descriptor of a slot (a
     /// terminal on its way to the host), and where the gate's guest listens. The exec closes what is still there of these.
     #[inline(never)]

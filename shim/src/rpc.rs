@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod sandbox;
+
 use std::rc::Rc;
 
 use containerd_shim_protos::api::{
@@ -11,10 +13,6 @@ use containerd_shim_protos::api::{
     ShutdownRequest, StartRequest, StateRequest, StatsRequest, UpdateTaskRequest, WaitRequest,
 };
 use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::sandbox_api::{
-    CreateSandboxRequest, PingRequest, SandboxMetricsRequest, SandboxStatusRequest, ShutdownSandboxRequest,
-    StartSandboxRequest, StopSandboxRequest, WaitSandboxRequest,
-};
 use containerd_shim_protos::ttrpc::Request;
 
 use crate::pod::Pod;
@@ -22,9 +20,6 @@ use crate::refusal::{Refusal, Result};
 
 /// Both names of the one service.
 const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
-
-/// Pods without a container of their own.
-const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 
 /// The service of our own: another program is to go on in this one's place (`upgrade/`).
 pub const UPGRADE: (&str, &str) = ("corten.shim.v1.Upgrade", "Upgrade");
@@ -51,12 +46,8 @@ pub fn only_waits(request: &Request) -> bool {
 /// Leaves of a request that only waits what it says to us, so that its waiting costs no more. One that does not read is
 /// answered at once anyway.
 pub fn shorten(request: &mut Request) {
-    // Of the sandbox service nothing else is called so; both say the id first.
-    if request.service == SANDBOX {
-        if let Ok(wait) = read::<WaitSandboxRequest>(&request.payload) {
-            let short = WaitSandboxRequest { sandbox_id: wait.sandbox_id, ..Default::default() };
-            request.payload = short.write_to_bytes().unwrap_or_default();
-        }
+    if request.service == sandbox::SERVICE {
+        sandbox::shorten(request);
     } else if let Ok(wait) = read::<WaitRequest>(&request.payload) {
         let short = WaitRequest { id: wait.id, exec_id: wait.exec_id, ..Default::default() };
         request.payload = short.write_to_bytes().unwrap_or_default();
@@ -70,8 +61,8 @@ pub fn shorten(request: &mut Request) {
 /// # Errors
 /// Unimplemented for every service and method that is not ours: containerd probes for some, and goes on without.
 pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
-    if request.service == SANDBOX {
-        return call_sandbox(pod, request).await;
+    if request.service == sandbox::SERVICE {
+        return sandbox::call(pod, request).await;
     }
     if !SERVICES.contains(&request.service.as_str()) {
         return Err(Refusal::unimplemented(format!("service {}", request.service)));
@@ -95,24 +86,6 @@ pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
         "CloseIO" => encode_empty(pod.close_io(&read::<CloseIORequest>(bytes)?)),
         "Shutdown" => encode_empty(pod.shutdown(&read::<ShutdownRequest>(bytes)?)),
         "Checkpoint" => encode_empty(pod.checkpoint(read::<CheckpointTaskRequest>(bytes)?).await),
-        other => Err(Refusal::unimplemented(format!("method {other}"))),
-    }
-}
-
-async fn call_sandbox(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
-    let bytes = request.payload.as_slice();
-    match request.method.as_str() {
-        "CreateSandbox" => encode_empty(pod.create_sandbox(&read::<CreateSandboxRequest>(bytes)?).await),
-        "StartSandbox" => encode_answer(pod.start_sandbox(&read::<StartSandboxRequest>(bytes)?).await),
-        "Platform" => encode_answer(Ok(pod.platform())),
-        "StopSandbox" => encode_empty(pod.stop_sandbox(&read::<StopSandboxRequest>(bytes)?).await),
-        "WaitSandbox" => encode_answer(pod.wait_sandbox(&read::<WaitSandboxRequest>(bytes)?).await),
-        "SandboxStatus" => encode_answer(pod.sandbox_status(&read::<SandboxStatusRequest>(bytes)?)),
-        "PingSandbox" => encode_empty(pod.ping_sandbox(&read::<PingRequest>(bytes)?)),
-        "ShutdownSandbox" => {
-            encode_empty(pod.shutdown_sandbox(&read::<ShutdownSandboxRequest>(bytes)?).await)
-        }
-        "SandboxMetrics" => pod.sandbox_metrics(&read::<SandboxMetricsRequest>(bytes)?),
         other => Err(Refusal::unimplemented(format!("method {other}"))),
     }
 }
