@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale attack lab man \
+        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale attack reproducible lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -43,7 +43,9 @@ engines: ## podman, containerd and Docker run a container with corten, in a gues
 build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
 	@$(ENV) .ci/setup toolchain
 	@# The commit for --version: cargo does not see a new one.
-	CORTEN_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown) \
+	@# No path of whoever builds stays in the programs, so that two builds are the same (make reproducible).
+	CORTEN_COMMIT=$${CORTEN_COMMIT:-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)} \
+	RUSTFLAGS="$${RUSTFLAGS-} --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$$PWD=/corten" \
 	$(CARGO) build --locked --profile $(PROFILE) --target $(TARGET) -p corten -p containerd-shim-corten-v2
 
 test: ## set up, then every test in every environment that is here; the last line is the sum
@@ -140,8 +142,11 @@ bench: build ## compare with crun, runc and the bare kernel work (root; BENCH=--
 bench-criu: build ## checkpoint and restore of corten and runc in one run, into docs/benchmarks-criu.md (root)
 	bench/criu --corten $(BIN)/corten --out docs/benchmarks-criu.md
 
-scale: ## a thousand containers alive in containerd on corten's shim, then on its own; writes docs/scale.md (root, a quiet machine)
+scale: build ## a thousand containers alive in containerd on corten's shim, then on its own; writes docs/scale.md (root, a quiet machine)
 	@$(ENV) .ci/shim scale
+
+reproducible: ## two builds of the release, from two folders, are the same byte for byte
+	@$(ENV) .ci/reproducible
 
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain

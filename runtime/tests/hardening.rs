@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How the programs are linked: position independent without an interpreter, everything that is relocated read-only afterwards, no stack and
+//! no text that is both written to and executed, no path in which libraries are looked for.
+//!
+//! A test of both crates (shim/Cargo.toml names this file, too). The stage is none of it: it is one segment of 25 KB in a sealed memfd
+//! (decisions/0044), executed for some milliseconds with nothing but its own program to read.
+
+use std::path::Path;
+
+/// elf(5).
+const ET_DYN: u16 = 3;
+const PT_DYNAMIC: u32 = 2;
+const PT_INTERP: u32 = 3;
+const PT_LOAD: u32 = 1;
+const PT_GNU_STACK: u32 = 0x6474_e551;
+const PT_GNU_RELRO: u32 = 0x6474_e552;
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+const DT_TEXTREL: u64 = 22;
+const DT_RPATH: u64 = 15;
+const DT_RUNPATH: u64 = 29;
+const DT_FLAGS: u64 = 30;
+const DT_FLAGS_1: u64 = 0x6fff_fffb;
+const DF_TEXTREL: u64 = 4;
+const DF_BIND_NOW: u64 = 8;
+const DF_1_NOW: u64 = 1;
+const DF_1_PIE: u64 = 0x0800_0000;
+
+struct Elf(Vec<u8>);
+
+struct Segment {
+    kind: u32,
+    flags: u32,
+    offset: usize,
+    size: usize,
+}
+
+impl Elf {
+    fn number<const N: usize>(&self, at: usize) -> u64 {
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(&self.0[at..at + N]);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let (first, size, count) =
+            (self.number::<8>(32) as usize, self.number::<2>(54) as usize, self.number::<2>(56) as usize);
+        let segment = |at: usize| Segment {
+            kind: self.number::<4>(at) as u32,
+            flags: self.number::<4>(at + 4) as u32,
+            offset: self.number::<8>(at + 8) as usize,
+            size: self.number::<8>(at + 32) as usize,
+        };
+        (0..count).map(|number| segment(first + number * size)).collect()
+    }
+
+    /// The values of a tag of the dynamic section.
+    fn dynamic(&self, tag: u64) -> Vec<u64> {
+        let all = self.segments();
+        let section = all.iter().find(|segment| segment.kind == PT_DYNAMIC).expect("no dynamic section");
+        let entries = (section.offset..section.offset + section.size).step_by(16);
+        entries.filter(|&at| self.number::<8>(at) == tag).map(|at| self.number::<8>(at + 8)).collect()
+    }
+
+    fn has(&self, tag: u64, bit: u64) -> bool {
+        self.dynamic(tag).iter().any(|flags| flags & bit != 0)
+    }
+}
+
+fn check(program: &Path) {
+    let elf = Elf(std::fs::read(program).unwrap());
+    assert_eq!(&elf.0[..5], b"\x7fELF\x02", "no 64-bit ELF file");
+    let segments = elf.segments();
+    let of = |kind: u32| segments.iter().filter(move |segment| segment.kind == kind);
+    if of(PT_INTERP).next().is_some() {
+        println!("not run: not built for a target that links statically");
+        return;
+    }
+    assert_eq!(elf.number::<2>(16) as u16, ET_DYN, "not position independent");
+    assert!(elf.has(DT_FLAGS_1, DF_1_PIE), "no program that is position independent");
+    assert_eq!(of(PT_GNU_RELRO).count(), 1, "nothing is made read-only after it was relocated");
+    assert!(
+        elf.has(DT_FLAGS, DF_BIND_NOW) || elf.has(DT_FLAGS_1, DF_1_NOW),
+        "not everything is bound at the start"
+    );
+    assert!(
+        of(PT_GNU_STACK).all(|stack| stack.flags & PF_X == 0) && of(PT_GNU_STACK).count() == 1,
+        "a stack that may be executed"
+    );
+    let both = |segment: &&Segment| segment.flags & (PF_W | PF_X) == PF_W | PF_X;
+    assert_eq!(of(PT_LOAD).filter(both).count(), 0, "a segment that is written to and executed");
+    assert!(elf.dynamic(DT_TEXTREL).is_empty() && !elf.has(DT_FLAGS, DF_TEXTREL), "relocations in the text");
+    assert!(elf.dynamic(DT_RPATH).is_empty() && elf.dynamic(DT_RUNPATH).is_empty(), "a path for libraries");
+}
+
+#[test]
+fn the_program_is_hardened() {
+    // Of the two, the one of this crate.
+    let program =
+        option_env!("CARGO_BIN_EXE_corten").or(option_env!("CARGO_BIN_EXE_containerd-shim-corten-v2"));
+    check(Path::new(program.expect("no program of this crate")));
+}
