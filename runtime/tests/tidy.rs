@@ -13,6 +13,8 @@ use std::process::Command;
 
 #[path = "tidy/commits.rs"]
 mod commits;
+#[path = "tidy/lists.rs"]
+mod lists;
 #[path = "tidy/names.rs"]
 mod names;
 #[path = "tidy/scripts.rs"]
