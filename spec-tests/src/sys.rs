@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-pub use children::reaped;
+pub use children::{child_with_pid, reaped};
 pub use keys::{revoke, searchable_keyring, session_keyring, session_keyring_label};
 pub use trace::{seize, visit_pid_namespace};
 
@@ -333,8 +333,8 @@ pub fn with_attributes(command: &mut Command, attributes: Attributes) {
     unsafe { command.pre_exec(move || attributes.take_on()) };
 }
 
-/// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS.
-pub fn without_syscall(command: &mut Command, number: i64) {
+/// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS, or whatever `errno` says.
+pub fn without_syscall(command: &mut Command, number: i64, errno: i32) {
     const LOAD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
@@ -344,7 +344,7 @@ pub fn without_syscall(command: &mut Command, number: i64) {
     let mut filter = [
         insn(LOAD, 0, 0, 0),
         insn(JUMP_IF_EQUAL, 0, 1, number as u32),
-        insn(RETURN, 0, 0, ERRNO | libc::ENOSYS as u32),
+        insn(RETURN, 0, 0, ERRNO | errno as u32),
         insn(RETURN, 0, 0, ALLOW),
     ];
     // SAFETY: seccomp(2) is a plain system call; the program outlives it, in the closure.
@@ -365,6 +365,25 @@ pub fn limit_open_files(pid: i32, soft: u64) -> io::Result<u64> {
         let before = std::mem::replace(&mut limit.rlim_cur, soft);
         check(libc::prlimit64(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()))?;
         Ok(before)
+    }
+}
+
+/// Makes `command` start with at most so many open files.
+pub fn with_open_files(command: &mut Command, most: u64) {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: setrlimit is async-signal-safe, and reads a structure that lives in the closure.
+    unsafe {
+        command.pre_exec(move || check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)).map(drop))
+    };
+}
+
+/// Makes `command` start in the control group whose list of processes this is.
+pub fn in_group(command: &mut Command, procs: OwnedFd) {
+    // SAFETY: writes one byte of a constant to a descriptor that the closure owns.
+    unsafe {
+        command.pre_exec(move || {
+            check(libc::write(procs.as_raw_fd(), b"0".as_ptr().cast(), 1) as i32).map(drop)
+        });
     }
 }
 

@@ -20,6 +20,7 @@ pub mod pace;
 pub mod peer;
 pub mod report;
 pub mod runner;
+pub mod sniper;
 pub mod suite;
 pub mod terminal;
 pub mod test;

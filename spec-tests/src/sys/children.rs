@@ -14,6 +14,29 @@ pub fn reaped(pid: i32) -> Option<i32> {
     ended.then_some(code)
 }
 
+/// A child with this pid, which must be free, that only waits to be killed (clone3(2), `set_tid`).
+///
+/// # Errors
+/// EEXIST when somebody has it.
+pub fn child_with_pid(pid: i32) -> std::io::Result<()> {
+    let wanted = [pid];
+    // SAFETY: all zeroes is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.set_tid = wanted.as_ptr() as u64;
+    args.set_tid_size = 1;
+    // SAFETY: without CLONE_VM the child has a copy of everything; it makes one call, with no memory, again and again.
+    unsafe {
+        match libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) {
+            -1 => Err(std::io::Error::last_os_error()),
+            0 => loop {
+                libc::pause();
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};

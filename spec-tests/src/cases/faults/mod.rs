@@ -8,7 +8,10 @@
 #![forbid(unsafe_code)]
 
 mod fail;
+mod impostors;
+mod kernels;
 mod kill;
+mod scarce;
 mod scenes;
 
 use std::time::{Duration, Instant};
@@ -21,7 +24,8 @@ use scenes::{Ground, SCENES};
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    SCENES.iter().flat_map(|scene| [kill::case_of(*scene), fail::case_of(*scene)]).collect()
+    let points = SCENES.iter().flat_map(|scene| [kill::case_of(*scene), fail::case_of(*scene)]);
+    points.chain(scarce::cases()).chain(impostors::cases()).chain(kernels::cases()).collect()
 }
 
 /// How long a command may take whatever is the matter with it, where others leave it the processors.

@@ -107,6 +107,11 @@ impl Scene {
         format!("{}{force}-{:?}", self.verb, self.sort).to_lowercase()
     }
 
+    /// Whether this verb takes a bundle.
+    pub fn launches(verb: &str) -> bool {
+        matches!(verb, "create" | "run")
+    }
+
     pub fn needs(&self) -> Vec<Need> {
         match (self.sort, self.verb) {
             (Sort::Systemd, _) => MEMORY.to_vec(),
@@ -145,7 +150,7 @@ impl Scene {
 }
 
 /// Whatever a launch can come to do, without anything that a host may lack.
-fn rich(t: &Test) -> Result<Bundle, Trouble> {
+pub fn rich(t: &Test) -> Result<Bundle, Trouble> {
     fs::create_dir_all(t.path("source/below"))?;
     fs::write(t.path("source/file"), "text")?;
     let source = t.file("source");
@@ -157,7 +162,9 @@ fn rich(t: &Test) -> Result<Bundle, Trouble> {
         b = b.push(&format!("/hooks/{kind}"), json!({"path": "/bin/true", "args": ["true"]}));
     }
     b = b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "0", "kernel.shm_rmid_forced": "1"}));
-    b = b.set("/linux/resources/pids", json!({"limit": 100}));
+    if t.host.controllers.contains("pids") {
+        b = b.set("/linux/resources/pids", json!({"limit": 100}));
+    }
     b = b.set("/process/oomScoreAdj", json!(500)).set("/domainname", json!("domain"));
     b = b.set("/process/user/additionalGids", json!([5, 6]));
     b = b.set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]));
@@ -190,7 +197,7 @@ impl Ground<'_> {
     /// The verb.
     pub fn command(&self) -> Result<Ready, Trouble> {
         let Scene { verb, options, after, .. } = self.scene;
-        if matches!(verb, "create" | "run") {
+        if Scene::launches(verb) {
             return self.launching(verb);
         }
         let mut command = self.runtime();

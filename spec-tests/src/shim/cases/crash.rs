@@ -58,7 +58,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// kill -9 of the shim, and its end.
-fn kill_shim(d: &Daemon, shim: &Shim) -> Verdict {
+pub(super) fn kill_shim(d: &Daemon, shim: &Shim) -> Verdict {
     kill(Pid::from_raw(shim.pid), Signal::SIGKILL)?;
     d.t.until(|| "the end of the shim".into(), || Ok((!procs::is_alive(shim.pid)).then_some(())))?;
     d.t.reap();
@@ -207,7 +207,7 @@ fn shim_killed_at_any_moment(t: &Test) -> Verdict {
 }
 
 /// What containerd does after a shim's death; then nothing is there any more, but for what the kernel still takes down.
-fn cleaned_up(d: &Daemon, b: &Bundle, what: &str, limit: Duration) -> Verdict {
+pub(super) fn cleaned_up(d: &Daemon, b: &Bundle, what: &str, limit: Duration) -> Verdict {
     d.delete(b)?;
     d.t.reap();
     d.remove(b).map_err(|trouble| format!("{what}: {trouble:?}"))?;

@@ -14,6 +14,7 @@ mod frames;
 mod given_up;
 mod hanging;
 mod io;
+mod killed;
 mod layers;
 mod lifecycle;
 mod options;
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
         io::cases,
         events::cases,
         crash::cases,
+        killed::cases,
         given_up::cases,
         hanging::cases,
         bad_input::cases,
