@@ -170,7 +170,7 @@ impl Launch<'_> {
             LaunchPurpose::Exec { placement, .. } => Some(*std::mem::take(placement)),
         };
         let mut walk = Walk {
-            descriptors: make_room(self.program.sources.len())?,
+            descriptors: None,
             given: self,
             step: 0,
             journal: Journal::default(),
@@ -188,7 +188,11 @@ impl Launch<'_> {
         if let LaunchPurpose::Create { dir, .. } = &walk.given.purpose {
             walk.journal.push(Undo::Dir(dir));
         }
-        let walked = walk.perform_all();
+        // Once the journal holds what was made before.
+        let walked = make_room(walk.given.program.sources.len()).and_then(|before| {
+            walk.descriptors = before;
+            walk.perform_all()
+        });
         walk.give_room_back();
         match walked {
             Ok(launched) => {
