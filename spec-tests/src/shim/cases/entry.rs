@@ -37,6 +37,7 @@ pub fn cases() -> Vec<Case> {
         case("entry/no-event-sink", no_event_sink),
         case("entry/version", version),
         case("entry/info", info),
+        case("entry/info-of-a-table", info_of_a_table).runc("takes no options but its own"),
         case("entry/socket", socket),
         case("entry/socket-despite-umask", socket_despite_umask),
         case("entry/other-users-are-refused", other_users),
@@ -118,34 +119,47 @@ fn version(t: &Test) -> Verdict {
     Ok(())
 }
 
+/// Asked with runc's options, and with none.
 fn info(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let b = d.bundle("")?;
     let options = Message::new().text(1, RUNC_OPTIONS).bytes(2, &d.options().0);
     for stdin in [&options.0[..], &[]] {
-        let mut command = Command::new(&t.host.runtime);
-        command
-            .arg("-info")
-            .env("PATH", d.t.host.runc.as_deref().and_then(Path::parent).unwrap_or(Path::new("/bin")));
-        let called = call(command, stdin, false)?;
-        check!(called.code == Some(0), "-info ended with {:?}", called.code);
-        let info = Fields::read(&called.output)?;
-        check!(!info.text(1).is_empty(), "no name");
-        check!(!info.message(2)?.text(1).is_empty(), "no version");
-        let features = info.message(4)?;
-        let kind = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
-        same("the features' type", features.text(1).as_str(), kind)?;
-        let features: Value = serde_json::from_slice(features.bytes(2))?;
-        let has = |list: &str, what: &str| {
-            features
-                .pointer(list)
-                .and_then(Value::as_array)
-                .is_some_and(|all| all.iter().any(|one| one == what))
-        };
-        check!(has("/mountOptions", "rro") && has("/linux/namespaces", "user"), "features: {features}");
-        same("idmap", &features["linux"]["mountExtensions"]["idmap"]["enabled"], &json!(true))?;
+        features_are_told(&d, stdin)?;
     }
     d.remove(&b)
+}
+
+/// Asked with the options of any other type: the handler's table.
+fn info_of_a_table(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    let b = d.bundle("")?;
+    let table = Message::new().text(1, "some.type.v1.Options").bytes(3, b"SystemdCgroup = false\n");
+    let options = Message::new().text(1, "runtimeoptions.v1.Options").bytes(2, &table.0);
+    features_are_told(&d, &options.0)?;
+    d.remove(&b)
+}
+
+fn features_are_told(d: &Daemon, stdin: &[u8]) -> Verdict {
+    let mut command = Command::new(&d.t.host.runtime);
+    command
+        .arg("-info")
+        .env("PATH", d.t.host.runc.as_deref().and_then(Path::parent).unwrap_or(Path::new("/bin")));
+    let called = call(command, stdin, false)?;
+    check!(called.code == Some(0), "-info ended with {:?}", called.code);
+    let info = Fields::read(&called.output)?;
+    check!(!info.text(1).is_empty(), "no name");
+    check!(!info.message(2)?.text(1).is_empty(), "no version");
+    let features = info.message(4)?;
+    let kind = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
+    same("the features' type", features.text(1).as_str(), kind)?;
+    let features: Value = serde_json::from_slice(features.bytes(2))?;
+    let has = |list: &str, what: &str| {
+        features.pointer(list).and_then(Value::as_array).is_some_and(|all| all.iter().any(|one| one == what))
+    };
+    check!(has("/mountOptions", "rro") && has("/linux/namespaces", "user"), "features: {features}");
+    same("idmap", &features["linux"]["mountExtensions"]["idmap"]["enabled"], &json!(true))?;
+    Ok(())
 }
 
 /// hex(sha256(address / namespace / id))
