@@ -5,7 +5,8 @@
 //! - `spec-tests shim --shim PATH …` drives a containerd shim (see [`shim`]).
 //! - `spec-tests shim-twins --shim PATH --peer PATH …` compares shims (see [`shim::twins`]).
 //! - `spec-tests cri SOCKET …` runs a pod through a containerd's CRI (see [`shim::cri`]), `spec-tests cri-checkpoint SOCKET …` checkpoints
-//!   and restores one's container, `spec-tests cri-features SOCKET …` asks for what newer kubelets ask for.
+//!   and restores one's container, `spec-tests cri-features SOCKET …` asks for what newer kubelets ask for, `cri-figures` measures
+//!   pods, `cri-begin` and `cri-go-on` leave one alone in between.
 //! - `spec-tests scale SOCKET …` keeps more and more containers alive in a containerd (see [`shim::scale`]).
 //! - `spec-tests registry ADDRESS:PORT LAYOUT` gives out an image's blobs (see [`shim::registry`]).
 //! - `spec-tests docker-front LISTEN DOCKER` stands between a kubelet and dockerd (see [`shim::docker_front`]).
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
         Some("cri") => shim::cri::main(&args[1..]),
         Some("cri-checkpoint") => shim::cri::checkpoint::main(&args[1..]),
         Some("cri-features") => shim::cri::features::main(&args[1..]),
+        Some("cri-figures") => shim::cri::figures::main(&args[1..]),
+        Some("cri-begin") => shim::cri::restart::begin(&args[1..]),
+        Some("cri-go-on") => shim::cri::restart::go_on(&args[1..]),
         Some("registry") => shim::registry::main(&args[1..]),
         Some("docker-front") => shim::docker_front::main(&args[1..]),
         Some("scale") => shim::scale::main(&args[1..]),

@@ -8,6 +8,8 @@
 
 pub mod checkpoint;
 pub mod features;
+pub mod figures;
+pub mod restart;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -100,8 +102,12 @@ impl Cri {
         self.call("StopPodSandbox", &text(&pod))?;
         self.call("RemovePodSandbox", &text(&pod))?;
         done?;
+        self.shim_ends(&pod)
+    }
+
+    fn shim_ends(&self, pod: &str) -> Verdict {
         let begin = Instant::now();
-        while shims(&pod) > 0 {
+        while shims(pod) > 0 {
             check!(begin.elapsed() < Duration::from_secs(5), "the pod's shim is still there");
             std::thread::sleep(Duration::from_millis(20));
         }
