@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim scale attack reproducible lab man \
+        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack reproducible lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -88,6 +88,9 @@ upgrade-test: ## running shims go on as another program: under load, refused, ba
 
 sandbox-test: ## pods without a pause container: the cases of spec-tests, then one pod in both ways under containerd 2.1
 	@$(ENV) .ci/shim sandbox
+
+bench-sandbox: ## pods without and with a pause container, and on the Go shim, into docs/benchmarks-sandbox.md; PODS=20
+	@$(ENV) PODS=$(PODS) .ci/shim sandbox-bench
 
 shim-twins: ## random requests on both containerd shims, compared (docs/differences.md); RUNS=2000 SEED=10
 	@$(ENV) RUNS=$(RUNS) SEED=$(SEED) .ci/shim twins

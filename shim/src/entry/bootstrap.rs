@@ -89,6 +89,16 @@ impl Boot {
     }
 }
 
+impl Boot {
+    /// The bundle has no configuration: it is a sandbox's, and whoever asks is a containerd 2.0 or newer. With version 3 that
+    /// executes neither `start` nor `delete` for the pod's containers.
+    pub fn is_for_a_sandbox(&mut self) {
+        if self.dialect == Dialect::Plain {
+            self.dialect = Dialect::Json;
+        }
+    }
+}
+
 /// What stdin holds. Not read through std's handle: the server would keep its buffer of two pages.
 ///
 /// # Errors

@@ -39,10 +39,13 @@ use crate::{driver, log};
 /// What the user is told; nothing is left behind.
 pub fn start(flags: &Flags) -> Result<()> {
     check(flags)?;
-    let boot = Boot::read(&input()?, flags)?;
+    let mut boot = Boot::read(&input()?, flags)?;
     let options = Options::read(boot.options.as_ref())?;
     let bundle = std::env::current_dir().call(|| "getcwd")?;
     let group = group::of_bundle(&bundle, &flags.id)?;
+    if !bundle.join("config.json").exists() {
+        boot.is_for_a_sandbox();
+    }
     let path = socket::path(boot.socket_dir.as_deref(), &flags.address, &flags.namespace, &group)?;
     let found = socket::find_or_bind(&path)?;
     let address = format!("unix://{}", path.display());

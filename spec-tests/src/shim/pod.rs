@@ -128,6 +128,8 @@ pub struct Pod<'d, 't> {
     pub bundle: Bundle,
     pub shim: Arc<Shim>,
     pub config: PodConfig,
+    /// What `start` told.
+    pub version: u64,
 }
 
 /// What SandboxStatus tells.
@@ -150,7 +152,7 @@ impl<'d, 't> Pod<'d, 't> {
         symlink(work, bundle.dir.join("work"))?;
         let reply = start(d, &bundle)?;
         let shim = Arc::new(Shim::connect(&reply.address, reply.version, &bundle.id)?);
-        Ok(Self { d, bundle, shim, config })
+        Ok(Self { d, bundle, shim, config, version: reply.version })
     }
 
     /// One that is ready: its first process.

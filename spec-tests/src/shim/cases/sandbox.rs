@@ -52,6 +52,7 @@ fn refused(what: &str, answer: Answer, code: u64) -> Verdict {
 fn in_order(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let pod = Pod::begin(&d, PodConfig::usual(t)?)?;
+    same("the version told for a sandbox", pod.version, 3)?;
     pod.create()?;
     let platform = pod.call("Platform")?.message(1)?;
     same("the system", platform.text(1).as_str(), "linux")?;
@@ -157,7 +158,8 @@ fn bad_input(t: &Test) -> Verdict {
     // What shows only when it is made leaves nothing, and a later start may do.
     let mut config = PodConfig::usual(t)?;
     config.network = t.path("absent");
-    let absent = Pod { config, d: &d, bundle: pod.bundle.clone(), shim: pod.shim.clone() };
+    let absent =
+        Pod { config, d: &d, bundle: pod.bundle.clone(), shim: pod.shim.clone(), version: pod.version };
     absent.create()?;
     let failure = absent.call("StartSandbox").err().ok_or("it starts without a network namespace")?;
     check!(

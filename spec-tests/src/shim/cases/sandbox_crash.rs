@@ -197,7 +197,7 @@ fn upgrade(t: &Test) -> Verdict {
 fn alone(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let (pod, pid) = Pod::ready(&d, PodConfig::usual(t)?)?;
-    let Pod { bundle, shim, config, .. } = pod;
+    let Pod { bundle, shim, config, version, .. } = pod;
     let (address, shim_pid) = (shim.address.clone(), shim.pid);
     drop(shim);
     std::thread::sleep(Duration::from_secs(32));
@@ -205,7 +205,7 @@ fn alone(t: &Test) -> Verdict {
     check!(procs::is_alive(pid as i32), "what held the pod has ended");
     let shim = crate::shim::task::Shim::connect(&address, 2, &bundle.id)
         .map_err(|trouble| Trouble::from(format!("after 32 s: {trouble:?}")))?;
-    let pod = Pod { d: &d, bundle, shim: shim.into(), config };
+    let pod = Pod { d: &d, bundle, shim: shim.into(), config, version };
     same("its state", pod.status()?.state.as_str(), "SANDBOX_READY")?;
     pod.end()?;
     d.finish()

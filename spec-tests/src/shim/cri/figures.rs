@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `spec-tests cri-figures SOCKET HANDLER IMAGE CGROUP DIR PODS`: what so many pods of one container cost, one after the other and then all alive, as a
-//! line `key value …`: times in milliseconds (medians), sizes in KiB, counts for each pod.
+//! `spec-tests cri-figures SOCKET HANDLER,… IMAGE CGROUP DIR PODS`: what so many pods of one container cost with each handler, in turns, as lines
+//! `HANDLER key value …`: times in milliseconds (the median, and the least), sizes in KiB, counts.
 
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Cri, conclude, read, text};
 use crate::harness::case::{Trouble, Verdict};
@@ -15,12 +15,22 @@ use crate::harness::hostdiff::all_processes;
 use crate::shim::procs;
 use crate::shim::wire::Message;
 
-/// Prints the line; exit code 1 when something is not well.
+/// Prints the lines; exit code 1 when something is not well.
 pub fn main(args: &[String]) -> ExitCode {
-    let Some((pods, args)) = args.split_last() else { return ExitCode::from(2) };
-    let (Ok(pods), Some(cri)) = (pods.parse(), read("cri-figures", args)) else { return ExitCode::from(2) };
-    conclude(Cri { own_pids: true, ..cri }.figures(pods))
+    let [socket, handlers, rest @ .., count] = args else { return ExitCode::from(2) };
+    let Ok(count) = count.parse() else { return ExitCode::from(2) };
+    let one = |handler: &str| {
+        let words = [&[socket.clone(), handler.to_owned()], rest].concat();
+        read("cri-figures", &words).map(|cri| Cri { own_pids: true, ..cri })
+    };
+    let Some(cris) = handlers.split(',').map(one).collect::<Option<Vec<_>>>() else {
+        return ExitCode::from(2);
+    };
+    conclude(figures(&cris, count))
 }
+
+/// Longer than a shim takes to find that nothing happens.
+const IDLE: Duration = Duration::from_millis(600);
 
 /// Times of one pod.
 struct Times {
@@ -53,42 +63,73 @@ fn directories(dir: &Path) -> usize {
     inner.map(|entry| 1 + directories(&entry.path())).sum()
 }
 
-impl Cri {
-    fn figures(&self, count: usize) -> Verdict {
-        let (pod, _) = self.begun("warm")?;
-        self.ended_pod(&pod)?;
-        let before = Counted::now()?;
-        let mut pods = Vec::new();
-        for n in 0..count {
-            pods.push(self.begun(&format!("pod{n}"))?);
+/// What one pod cost.
+struct Figures {
+    times: Times,
+    end: f64,
+    sizes: Sizes,
+    mounts: f64,
+    overlays: f64,
+    groups: f64,
+}
+
+/// In turns, so that whatever else the machine does hits all alike. The first of each is for warmth.
+fn figures(cris: &[Cri], count: usize) -> Verdict {
+    let mut all: Vec<Vec<Figures>> = cris.iter().map(|_| Vec::new()).collect();
+    for round in 0..=count {
+        for (cri, figures) in cris.iter().zip(&mut all) {
+            let taken = cri.one_pod(round)?;
+            if round > 0 {
+                figures.push(taken);
+            }
         }
-        let after = Counted::now()?;
-        let mut sizes = Vec::new();
-        for (pod, _) in &pods {
-            sizes.push(sizes_of(pod)?);
-        }
-        let begin = Instant::now();
-        for (pod, _) in &pods {
-            self.ended_pod(pod)?;
-        }
-        let end = begin.elapsed().as_secs_f64() * 1000.0 / count as f64;
-        let times = |of: fn(&Times) -> f64| median(pods.iter().map(|(_, times)| of(times)).collect());
-        let sizes = |of: fn(&Sizes) -> f64| median(sizes.iter().map(of).collect());
-        let each = |before: usize, after: usize| (after as f64 - before as f64) / count as f64;
+    }
+    for (cri, figures) in cris.iter().zip(&all) {
+        let sorted = |of: fn(&Figures) -> f64| {
+            let mut values: Vec<f64> = figures.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let median = |of: fn(&Figures) -> f64| sorted(of).get(count / 2).copied().unwrap_or_default();
+        let least = |of: fn(&Figures) -> f64| sorted(of).first().copied().unwrap_or_default();
+        let both = |of: fn(&Figures) -> f64| format!("{:.1} {:.1}", median(of), least(of));
         println!(
-            "start {:.1} pod {:.1} container {:.1} end {:.1} processes {:.0} shim {:.0} holder {:.0} mounts {:.1} overlays {:.1} groups {:.1}",
-            times(|times| times.pod + times.container),
-            times(|times| times.pod),
-            times(|times| times.container),
-            end,
-            sizes(|sizes| sizes.processes),
-            sizes(|sizes| sizes.shim),
-            sizes(|sizes| sizes.holder),
-            each(before.mounts, after.mounts),
-            each(before.overlays, after.overlays),
-            each(before.groups, after.groups),
+            "{} start {} pod {} end {} processes {:.0} shim {:.0} holder {:.0} mounts {:.0} overlays {:.0} groups {:.0}",
+            cri.handler,
+            both(|figures| figures.times.pod + figures.times.container),
+            both(|figures| figures.times.pod),
+            both(|figures| figures.end),
+            median(|figures| figures.sizes.processes),
+            median(|figures| figures.sizes.shim),
+            median(|figures| figures.sizes.holder),
+            median(|figures| figures.mounts),
+            median(|figures| figures.overlays),
+            median(|figures| figures.groups),
         );
-        Ok(())
+    }
+    Ok(())
+}
+
+impl Cri {
+    fn one_pod(&self, round: usize) -> Result<Figures, Trouble> {
+        let before = Counted::now()?;
+        let (pod, times) = self.begun(&format!("pod{round}"))?;
+        let after = Counted::now()?;
+        // An idle shim gives back what it can have again.
+        std::thread::sleep(IDLE);
+        let sizes = sizes_of(&pod)?;
+        let begin = Instant::now();
+        self.ended_pod(&pod)?;
+        let end = begin.elapsed().as_secs_f64() * 1000.0;
+        let more = |before: usize, after: usize| after as f64 - before as f64;
+        Ok(Figures {
+            times,
+            end,
+            sizes,
+            mounts: more(before.mounts, after.mounts),
+            overlays: more(before.overlays, after.overlays),
+            groups: more(before.groups, after.groups),
+        })
     }
 
     /// A pod with a container that runs.
@@ -131,9 +172,4 @@ fn sizes_of(pod: &str) -> Result<Sizes, Trouble> {
         shim: pss(shim),
         holder: children.iter().filter(|pid| !is_container(**pid)).map(|pid| pss(*pid)).sum(),
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
