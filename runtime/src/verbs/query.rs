@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use crate::ask::Home;
 use crate::container::{Container, owner};
 use crate::error::{Kind, Result};
@@ -23,9 +25,13 @@ pub fn state(home: &Home, id: &str) -> Result<Status> {
 pub fn list(home: &Home) -> Result<Vec<Status>> {
     let ids = Root::open(&home.root)?.ids()?;
     let mut all = Vec::with_capacity(ids.len());
+    // /etc/passwd is read once for a user, not for each of a thousand containers.
+    let mut names = BTreeMap::new();
     for id in ids {
-        let told = Container::open(home, &id)
-            .and_then(|container| Ok(Status { owner: owner(container.state.owner), ..container.status()? }));
+        let told = Container::open(home, &id).and_then(|container| {
+            let name: &String = names.entry(container.state.owner).or_insert_with_key(|uid| owner(*uid));
+            Ok(Status { owner: name.clone(), ..container.status()? })
+        });
         match told {
             Ok(status) => all.push(status),
             // Deleted meanwhile, or not made yet.
