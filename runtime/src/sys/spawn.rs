@@ -188,8 +188,12 @@ pub(crate) fn end_with_us(command: &mut Command) {
         // SAFETY: numbers only.
         let (asked, now) =
             unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), libc::getppid()) };
-        // Gone before it could be asked for.
-        if asked != 0 || now != parent { Err(std::io::Error::from_raw_os_error(libc::ESRCH)) } else { Ok(()) }
+        match asked {
+            // Gone before it could be asked for.
+            0 if now != parent => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     };
     // SAFETY: the closure makes only raw calls on numbers; it neither allocates nor locks.
     unsafe { command.pre_exec(ask) };
