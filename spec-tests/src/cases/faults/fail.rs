@@ -103,15 +103,16 @@ fn says_why(done: &Done, call: i64, errno: Errno) -> Verdict {
     Ok(())
 }
 
-/// What a call may be called: the kernel has several for one thing, libraries choose, and whoever reads or writes a file opens it.
+/// What a call may be called: the kernel has several for one thing, libraries choose, and whoever reads or writes a file, or walks through a tree, opens it.
 /// Clients match runc's words for a working directory (`chdir to cwd`), and Go's for a program (`exec: "…"`).
 fn words_for(name: &str) -> Vec<&str> {
     let others: &[&str] = match name {
-        "open" | "openat" | "openat2" => &["open", "read(", "write(", "chdir to cwd"],
+        "open" | "openat" | "openat2" => &["open", "read(", "write(", "walk(", "chdir to cwd"],
         "fstat" | "newfstatat" | "stat" | "lstat" | "statx" => &["stat", "read(", "exec: "],
         "faccessat2" | "faccessat" => &["access", "exec: "],
         "fchdir" | "getcwd" | "chdir" => &["chdir to cwd"],
         "fcntl" => &["dup"],
+        "getdents64" => &["walk(", "read(", "rmdir("],
         "ppoll" => &["poll"],
         "wait4" | "waitid" => &["wait"],
         "prlimit64" => &["setrlimit"],
