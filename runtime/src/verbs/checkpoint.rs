@@ -24,6 +24,7 @@ use crate::plan::external::namespace_key;
 use crate::plan::namespaces::NsKind;
 use crate::plan::{AnnotationSettings, Plan};
 use crate::procfs::{self, Stat};
+use crate::spec::Spec;
 use crate::state::{Identity, now};
 use crate::sys::spawn::MountView;
 
@@ -45,11 +46,13 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         return Err(Error::new(Kind::Status, text));
     }
     let program = super::criu_of_host()?;
-    let plan = plan_again(home, &container)?;
+    let spec = container.spec()?;
     // Trying out what the kernel can do, CRIU mounts: that would stay on the host if it were killed then.
-    let mounts = plan.namespaces.has(NsKind::Mount).then(MountView::default);
+    let mounts = spec.linux.namespaces.iter().any(|namespace| namespace.kind == "mount");
+    let mounts = mounts.then(MountView::default);
     let mut criu = CriuProcess::start(&program, CriuSetup { mounts, ..CriuSetup::default() })?;
-    carries(criu.check_version(&program)?, &plan)?;
+    // It takes longer to be there than all of this.
+    let plan = plan_again(home, &container, &spec)?;
     let init = container.state.init.as_ref().map_or(0, |init| init.pid);
     let pids = container.pids()?;
     refuse_strangers(init, &pids)?;
@@ -58,6 +61,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
         images::check_earlier(images.as_fd(), &ask.criu.image_path, earlier)?;
     }
     let work = ask.criu.work_path.as_deref().map(images::for_dump).transpose().step(|| "--work-path")?;
+    carries(criu.check_version(&program)?, &plan)?;
     let logs = work.as_ref().unwrap_or(&images).as_fd();
     check_features(&mut criu, ask)?;
     if let Some(earlier) = &ask.parent_path {
@@ -197,19 +201,18 @@ fn explain(
 }
 
 /// The plan of its `create`, for what comes from outside.
-fn plan_again(home: &Home, container: &Container) -> Result<Plan> {
-    let spec = container.spec()?;
+fn plan_again(home: &Home, container: &Container, spec: &Spec) -> Result<Plan> {
     let state = &container.state;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
-    facts.probe_sources(&spec, &state.bundle);
+    facts.probe_sources(spec, &state.bundle);
     let ask = Create {
         id: state.id.clone(),
         no_pivot: state.no_pivot,
         no_new_keyring: state.no_keyring,
         ..Create::default()
     };
-    Plan::new(&spec, &facts, home, &ask, state.bundle.clone())
+    Plan::new(spec, &facts, home, &ask, state.bundle.clone())
 }
 
 /// What dump and restore are told alike.
