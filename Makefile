@@ -45,7 +45,8 @@ build: ## the release binaries, static, in target/$(TARGET)/$(PROFILE)
 	@# The commit for --version: cargo does not see a new one.
 	@# No path of whoever builds stays in the programs, so that two builds are the same (make reproducible).
 	CORTEN_COMMIT=$${CORTEN_COMMIT:-$$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)} \
-	RUSTFLAGS="$${RUSTFLAGS-} --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$$PWD=/corten" \
+	CARGO_ENCODED_RUSTFLAGS="$$(printf '%s' "$${RUSTFLAGS:+$$RUSTFLAGS }" | tr ' ' '\037'; \
+		printf -- '--remap-path-prefix=%s=/cargo\037--remap-path-prefix=%s=/corten' "$${CARGO_HOME:-$$HOME/.cargo}" "$$PWD")" \
 	$(CARGO) build --locked --profile $(PROFILE) --target $(TARGET) -p corten -p containerd-shim-corten-v2
 
 test: ## set up, then every test in every environment that is here; the last line is the sum

@@ -5,8 +5,6 @@
 //! A test of both crates (shim/Cargo.toml names this file, too). The stage is none of it: it is one segment of 25 KB in a sealed memfd
 //! (decisions/0044), executed for some milliseconds with nothing but its own program to read.
 
-use std::path::Path;
-
 /// elf(5).
 const ET_DYN: u16 = 3;
 const PT_DYNAMIC: u32 = 2;
@@ -57,7 +55,7 @@ impl Elf {
     /// The values of a tag of the dynamic section.
     fn dynamic(&self, tag: u64) -> Vec<u64> {
         let all = self.segments();
-        let section = all.iter().find(|segment| segment.kind == PT_DYNAMIC).expect("no dynamic section");
+        let Some(section) = all.iter().find(|segment| segment.kind == PT_DYNAMIC) else { return Vec::new() };
         let entries = (section.offset..section.offset + section.size).step_by(16);
         entries.filter(|&at| self.number::<8>(at) == tag).map(|at| self.number::<8>(at + 8)).collect()
     }
@@ -67,8 +65,7 @@ impl Elf {
     }
 }
 
-fn check(program: &Path) {
-    let elf = Elf(std::fs::read(program).unwrap());
+fn check(elf: &Elf) {
     assert_eq!(&elf.0[..5], b"\x7fELF\x02", "no 64-bit ELF file");
     let segments = elf.segments();
     let of = |kind: u32| segments.iter().filter(move |segment| segment.kind == kind);
@@ -98,5 +95,5 @@ fn the_program_is_hardened() {
     // Of the two, the one of this crate.
     let program =
         option_env!("CARGO_BIN_EXE_corten").or(option_env!("CARGO_BIN_EXE_containerd-shim-corten-v2"));
-    check(Path::new(program.expect("no program of this crate")));
+    check(&Elf(std::fs::read(program.expect("no program of this crate")).unwrap()));
 }

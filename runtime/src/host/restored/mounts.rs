@@ -184,7 +184,7 @@ impl RestoredMounts<'_> {
             FileType::CharacterDevice => found.stat.st_rdev == NULL_DEVICE,
             FileType::Directory => {
                 let told = found.file_system()?;
-                told.f_type as i64 == TMPFS_MAGIC && told.f_flags as u64 & libc::ST_RDONLY != 0
+                told.f_type == TMPFS_MAGIC && told.f_flags as u64 & libc::ST_RDONLY != 0
             }
             _ => false,
         };
