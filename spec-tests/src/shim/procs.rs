@@ -22,6 +22,8 @@ pub struct Usage {
     pub rss: i64,
     pub pss: i64,
     pub dirty: i64,
+    /// Of no file: a program that was written a moment ago is dirty itself.
+    pub anonymous: i64,
     pub threads: i64,
     pub fds: i64,
     pub zombies: i64,
@@ -37,6 +39,7 @@ pub fn usage(pid: i32) -> Result<Usage, Trouble> {
         rss: number(&rollup, "Rss"),
         pss: number(&rollup, "Pss"),
         dirty: number(&rollup, "Private_Dirty"),
+        anonymous: number(&rollup, "Anonymous"),
         threads: number(&status, "Threads"),
         fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as i64,
         zombies: zombies as i64,

@@ -138,13 +138,13 @@ fn idle_memory(t: &Test) -> Verdict {
     }
     settle();
     let after = procs::usage(task.shim.pid)?;
-    let figures = |usage: Usage| format!("{} KiB resident, {} of it its own", usage.rss, usage.dirty);
+    let figures = |usage: Usage| format!("{} KiB resident, {} of it its own", usage.rss, usage.anonymous);
     eprintln!("idle: {}; after three upgrades: {}", figures(before), figures(after));
     // The connection for events is made anew with the next one.
     check!(after.fds <= before.fds, "{before:?} has become {after:?}");
     // What is resident of the program's file comes in windows of 64 KiB, an accident of its layout (decision 0030).
     check!(
-        after.dirty <= before.dirty + 48 && after.rss <= before.rss + 256,
+        after.anonymous <= before.anonymous + 48 && after.rss <= before.rss + 256,
         "{before:?} has become {after:?}"
     );
     d.end(&b, &task)?;
