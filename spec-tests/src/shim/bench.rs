@@ -75,8 +75,8 @@ fn figures() -> Vec<Figure> {
     ]
 }
 
-/// The median of repeated measurements in one daemon.
-fn median(mut values: Vec<f64>) -> f64 {
+/// The median of repeated measurements.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

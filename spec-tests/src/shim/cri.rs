@@ -12,7 +12,7 @@ pub mod figures;
 pub mod restart;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use super::grpc;
 use super::wire::{Fields, Message};
 use crate::check;
 use crate::harness::case::{Trouble, Verdict, same};
+use crate::harness::hostdiff::all_processes;
 
 const EXITED: u64 = 2;
 /// Bytes that the memory hog may have.
@@ -61,7 +62,7 @@ fn read(command: &str, args: &[String]) -> Option<Cri> {
     })
 }
 
-fn conclude(verdict: Verdict) -> ExitCode {
+pub(super) fn conclude(verdict: Verdict) -> ExitCode {
     match verdict {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble::Fail(text) | Trouble::NotRun(text)) => {
@@ -71,8 +72,16 @@ fn conclude(verdict: Verdict) -> ExitCode {
     }
 }
 
-fn text(value: &str) -> Message {
+/// A message that says one thing, or whose first field names what it is about.
+pub(super) fn text(value: &str) -> Message {
     Message::new().text(1, value)
+}
+
+/// What a container is, but for its name and its command.
+#[derive(Default)]
+struct Wish {
+    mounts: Vec<Message>,
+    resources: Message,
 }
 
 impl Cri {
@@ -95,14 +104,22 @@ impl Cri {
 
     /// A pod whose containers share its pid namespace, from beginning to end.
     fn pod(&self) -> Verdict {
-        let run = Message::new().message(1, &self.config()).text(2, &self.handler);
-        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let pod = self.run_pod("pod")?;
         let done = self.containers(&pod);
         // Also after a failure: whoever called us has to clean up otherwise.
-        self.call("StopPodSandbox", &text(&pod))?;
-        self.call("RemovePodSandbox", &text(&pod))?;
+        self.end_pod(&pod)?;
         done?;
         self.shim_ends(&pod)
+    }
+
+    fn run_pod(&self, name: &str) -> Result<String, Trouble> {
+        let run = Message::new().message(1, &self.config_of(name)).text(2, &self.handler);
+        Ok(self.call("RunPodSandbox", &run)?.text(1))
+    }
+
+    fn end_pod(&self, pod: &str) -> Verdict {
+        self.call("StopPodSandbox", &text(pod))?;
+        self.call("RemovePodSandbox", &text(pod)).map(drop)
     }
 
     fn shim_ends(&self, pod: &str) -> Verdict {
@@ -153,13 +170,16 @@ impl Cri {
     }
 
     fn start(&self, pod: &str, name: &str, command: &[&str], memory: u64) -> Result<String, Trouble> {
-        let mut config = Message::new().message(1, &text(name)).message(2, &text(&self.image));
-        for word in command {
-            config = config.text(3, word);
-        }
-        let resources = Message::new().number(4, memory);
+        let wish = Wish { resources: Message::new().number(4, memory), ..Wish::default() };
+        self.start_as(pod, name, command, &wish)
+    }
+
+    fn start_as(&self, pod: &str, name: &str, command: &[&str], wish: &Wish) -> Result<String, Trouble> {
         let security = Message::new().message(3, &self.namespaces());
-        let linux = Message::new().message(1, &resources).message(2, &security);
+        let linux = Message::new().message(1, &wish.resources).message(2, &security);
+        let config = Message::new().message(1, &text(name)).message(2, &text(&self.image));
+        let config = command.iter().fold(config, |config, word| config.text(3, word));
+        let config = wish.mounts.iter().fold(config, |config, mount| config.message(7, mount));
         let config = config.text(11, &format!("{name}.log")).message(15, &linux);
         let create = Message::new().text(1, pod).message(2, &config).message(3, &self.config());
         let id = self.call("CreateContainer", &create)?.text(1);
@@ -232,10 +252,13 @@ impl Cri {
 
 /// How many shims were started for that id.
 fn shims(id: &str) -> usize {
+    shims_of(id).count()
+}
+
+/// The shims that were started for that id.
+fn shims_of(id: &str) -> impl Iterator<Item = i32> {
     let words = format!("-id\0{id}\0");
-    let is_one = |path: &Path| {
-        let line = fs::read(path.join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&words)
-    };
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| is_one(&entry.path())).count()
+    let line = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_one = move |pid: &i32| String::from_utf8_lossy(&line(*pid)).contains(&words);
+    all_processes().into_iter().map(|process| process.pid).filter(is_one)
 }

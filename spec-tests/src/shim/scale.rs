@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::bench::median;
+use super::cri::{conclude, text};
 use super::grpc;
 use super::procs;
 use super::wire::{Fields, Message};
@@ -72,13 +74,7 @@ pub fn main(args: &[String]) -> ExitCode {
         list: list.to_vec(),
         spec,
     };
-    match scale.run(count, spare) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Trouble::Fail(text) | Trouble::NotRun(text)) => {
-            eprintln!("{text}");
-            ExitCode::FAILURE
-        }
-    }
+    conclude(scale.run(count, spare))
 }
 
 impl Scale {
@@ -243,19 +239,10 @@ fn name(number: usize) -> String {
     format!("c{number}")
 }
 
-fn text(id: &str) -> Message {
-    Message::new().text(1, id)
-}
-
 fn timed<T>(what: impl FnOnce() -> Result<T, Trouble>) -> Result<(f64, T), Trouble> {
     let begin = Instant::now();
     let answer = what()?;
     Ok((begin.elapsed().as_secs_f64() * 1e3, answer))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The same once it is one for each container, and those have given back what they do not need at rest.

@@ -33,15 +33,9 @@ impl Cri {
         let other = self.run_pod("other")?;
         let done = self.to_and_fro(&pod, &other);
         for pod in [&pod, &other] {
-            self.call("StopPodSandbox", &text(pod))?;
-            self.call("RemovePodSandbox", &text(pod))?;
+            self.end_pod(pod)?;
         }
         done
-    }
-
-    fn run_pod(&self, name: &str) -> Result<String, Trouble> {
-        let run = Message::new().message(1, &self.config_of(name)).text(2, &self.handler);
-        Ok(self.call("RunPodSandbox", &run)?.text(1))
     }
 
     fn to_and_fro(&self, pod: &str, other: &str) -> Verdict {

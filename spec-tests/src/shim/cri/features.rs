@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use super::{Cri, HOST_ID, LIMIT, conclude, read, text};
+use super::{Cri, HOST_ID, LIMIT, Wish, conclude, read, text};
 use crate::check;
 use crate::harness::case::{Trouble, Verdict, same};
 use crate::shim::grpc;
@@ -37,39 +37,17 @@ pub fn main(args: &[String]) -> ExitCode {
     })
 }
 
-/// What a container is, but for its name and its command.
-#[derive(Default)]
-struct Wish {
-    mounts: Vec<Message>,
-    resources: Message,
-}
-
 impl Cri {
     fn in_a_pod(self, case: fn(&Self, &str) -> Verdict) -> Verdict {
-        let run = Message::new().message(1, &self.config()).text(2, &self.handler);
-        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let pod = self.run_pod("pod")?;
         let done = case(&self, &pod);
         // Also after a failure: whoever called us has to clean up otherwise.
-        self.call("StopPodSandbox", &text(&pod))?;
-        self.call("RemovePodSandbox", &text(&pod))?;
+        self.end_pod(&pod)?;
         done
     }
 
-    fn created(&self, pod: &str, name: &str, script: &str, wish: &Wish) -> Result<String, Trouble> {
-        let security = Message::new().message(3, &self.namespaces());
-        let linux = Message::new().message(1, &wish.resources).message(2, &security);
-        let config = Message::new().message(1, &text(name)).message(2, &text(&self.image));
-        let config = ["sh", "-c", script].iter().fold(config, |config, word| config.text(3, word));
-        let config = wish.mounts.iter().fold(config, |config, mount| config.message(7, mount));
-        let config = config.text(11, &format!("{name}.log")).message(15, &linux);
-        let create = Message::new().text(1, pod).message(2, &config).message(3, &self.config());
-        Ok(self.call("CreateContainer", &create)?.text(1))
-    }
-
     fn launched(&self, pod: &str, name: &str, script: &str, wish: &Wish) -> Result<String, Trouble> {
-        let id = self.created(pod, name, script, wish)?;
-        self.call("StartContainer", &text(&id))?;
-        Ok(id)
+        self.start_as(pod, name, &["sh", "-c", script], wish)
     }
 
     /// What a script in the container says, its errors included.
@@ -250,12 +228,10 @@ impl Cri {
             let _ = grpc::stream(&socket, method, &Message::new(), |event| sender.send(event).is_ok());
         });
         std::thread::sleep(Duration::from_millis(500));
-        let run = Message::new().message(1, &self.config()).text(2, &self.handler);
-        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let pod = self.run_pod("pod")?;
         let done = self.launched(&pod, "short", "exit 7", &Wish::default());
         let done = done.and_then(|id| self.ended(&id).map(|_| id));
-        self.call("StopPodSandbox", &text(&pod))?;
-        self.call("RemovePodSandbox", &text(&pod))?;
+        self.end_pod(&pod)?;
         let id = done?;
         let mut told = Vec::new();
         while let Ok(event) = receiver.recv_timeout(Duration::from_secs(2)) {

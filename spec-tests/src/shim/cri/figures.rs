@@ -9,11 +9,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{Cri, conclude, read, text};
+use super::{Cri, conclude, read, shims_of};
 use crate::harness::case::{Trouble, Verdict};
 use crate::harness::hostdiff::all_processes;
-use crate::shim::procs;
-use crate::shim::wire::Message;
+use crate::shim::{bench, procs};
 
 /// Prints the lines; exit code 1 when something is not well.
 pub fn main(args: &[String]) -> ExitCode {
@@ -85,13 +84,8 @@ fn figures(cris: &[Cri], count: usize) -> Verdict {
         }
     }
     for (cri, figures) in cris.iter().zip(&all) {
-        let sorted = |of: fn(&Figures) -> f64| {
-            let mut values: Vec<f64> = figures.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        let median = |of: fn(&Figures) -> f64| sorted(of).get(count / 2).copied().unwrap_or_default();
-        let least = |of: fn(&Figures) -> f64| sorted(of).first().copied().unwrap_or_default();
+        let median = |of: fn(&Figures) -> f64| bench::median(figures.iter().map(of).collect());
+        let least = |of: fn(&Figures) -> f64| figures.iter().map(of).fold(f64::INFINITY, f64::min);
         let both = |of: fn(&Figures) -> f64| format!("{:.1} {:.1}", median(of), least(of));
         println!(
             "{} start {} pod {} end {} processes {:.0} shim {:.0} holder {:.0} mounts {:.0} overlays {:.0} groups {:.0}",
@@ -119,7 +113,7 @@ impl Cri {
         std::thread::sleep(IDLE);
         let sizes = sizes_of(&pod)?;
         let begin = Instant::now();
-        self.ended_pod(&pod)?;
+        self.end_pod(&pod)?;
         let end = begin.elapsed().as_secs_f64() * 1000.0;
         let more = |before: usize, after: usize| after as f64 - before as f64;
         Ok(Figures {
@@ -135,17 +129,11 @@ impl Cri {
     /// A pod with a container that runs.
     fn begun(&self, name: &str) -> Result<(String, Times), Trouble> {
         let begin = Instant::now();
-        let run = Message::new().message(1, &self.config_of(name)).text(2, &self.handler);
-        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let pod = self.run_pod(name)?;
         let ready = begin.elapsed();
         self.start(&pod, name, &["sleep", "1000"], 0)?;
         let (all, ready) = (begin.elapsed().as_secs_f64() * 1000.0, ready.as_secs_f64() * 1000.0);
         Ok((pod, Times { pod: ready, container: all - ready }))
-    }
-
-    fn ended_pod(&self, pod: &str) -> Verdict {
-        self.call("StopPodSandbox", &text(pod))?;
-        self.call("RemovePodSandbox", &text(pod)).map(drop)
     }
 }
 
@@ -157,15 +145,13 @@ struct Sizes {
 }
 
 fn sizes_of(pod: &str) -> Result<Sizes, Trouble> {
-    let words = format!("-id\0{pod}\0");
+    let shim = shims_of(pod).next().ok_or("no shim")?;
     let all = all_processes();
-    let line = |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let is_shim = |pid: i32| String::from_utf8_lossy(&line(pid)).contains(&words);
-    let shim = all.iter().map(|process| process.pid).find(|pid| is_shim(*pid)).ok_or("no shim")?;
     let children: Vec<_> =
         all.iter().filter(|process| process.parent == shim).map(|process| process.pid).collect();
     // The container sleeps for longer than any other does.
-    let is_container = |pid: i32| line(pid) == b"sleep\x001000\0";
+    let is_container =
+        |pid: i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x001000\0");
     let pss = |pid: i32| procs::usage(pid).map_or(0.0, |usage| usage.pss as f64);
     Ok(Sizes {
         processes: (1 + children.len()) as f64,

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use super::{Cri, EXITED, conclude, read, shims, text};
 use crate::check;
 use crate::harness::case::{Trouble, Verdict, same};
-use crate::shim::wire::Message;
 
 /// Prints two words; exit code 1 when something is not well.
 pub fn begin(args: &[String]) -> ExitCode {
@@ -27,8 +26,7 @@ pub fn go_on(args: &[String]) -> ExitCode {
 
 impl Cri {
     fn begin(&self) -> Result<(String, String), Trouble> {
-        let run = Message::new().message(1, &self.config()).text(2, &self.handler);
-        let pod = self.call("RunPodSandbox", &run)?.text(1);
+        let pod = self.run_pod("pod")?;
         let container = self.start(&pod, "keeper", &["sleep", "1000"], 0)?;
         Ok((pod, container))
     }
