@@ -34,6 +34,24 @@ as_root() {
     fi
 }
 
+# Those of v1, and the v2 beside them, where a runtime makes groups as well.
+hierarchies() {
+    awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/mounts
+}
+
+# leave_groups GROUP: takes our own groups away, once all their processes are gone; deepest first, and never the mount point above.
+leave_groups() {
+    local at try
+    for at in $(hierarchies); do
+        for try in {1..50}; do
+            [[ -d $at/$1 ]] || break
+            find "$at/$1" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+            [[ -d $at/$1 ]] && sleep 0.1
+        done
+        [[ ! -d $at/$1 ]] || echo "left behind: $at/$1" >&2
+    done
+}
+
 # apt_install PACKAGES...: installs those that are missing, and says which.
 apt_install() {
     local missing=() package
