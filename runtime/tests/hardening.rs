@@ -2,7 +2,7 @@
 //! How the programs are linked: position independent without an interpreter, everything that is relocated read-only afterwards, no stack and
 //! no text that is both written to and executed, no path in which libraries are looked for.
 //!
-//! A test of both crates (shim/Cargo.toml names this file, too). The stage is none of it: it is one segment of 25 KB in a sealed memfd
+//! A test of both crates (shim/Cargo.toml names this file, too). The stage is none of it: it is one segment of 39 KB in a sealed memfd
 //! (decisions/0044), executed for some milliseconds with nothing but its own program to read.
 
 /// elf(5).

@@ -76,3 +76,19 @@ fn written(file: OwnedFd, mut bytes: &[u8]) -> Result<OwnedFd> {
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    /// Both documents say how large it is.
+    #[test]
+    fn the_stage_is_as_large_as_is_said() {
+        for name in ["README.md", "docs/SECURITY.md"] {
+            let path = format!("{}/../{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let said = text.split(" KB").next().and_then(|before| before.rsplit("some ").next());
+            let said: usize = said.unwrap().parse().unwrap();
+            let size = super::STAGE.len() / 1000;
+            assert!(size.abs_diff(said) <= said / 10, "{name} says {said} KB, it has {size}");
+        }
+    }
+}
