@@ -195,14 +195,12 @@ impl CriuProcess {
         let mut bytes = vec![0; self.next_size()?];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let heard = loop {
-            let mut into = [IoSliceMut::new(&mut bytes)];
-            let heard =
-                rustix::net::recvmsg(self.socket()?, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
-            match heard {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other,
-            }
+        let heard = {
+            let socket = self.socket()?;
+            rustix::io::retry_on_intr(|| {
+                let mut into = [IoSliceMut::new(&mut bytes)];
+                rustix::net::recvmsg(socket, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+            })
         };
         let fds = ancillary.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -222,12 +220,8 @@ impl CriuProcess {
     /// How long the next message is: most are some tens of bytes, and room for the longest would cost sixteen page faults each.
     fn next_size(&mut self) -> Result<usize> {
         let socket = self.socket()?;
-        let size = loop {
-            match rustix::net::recv(socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other,
-            }
-        };
+        let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+        let size = rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut [0_u8; 0], flags));
         // One byte more than nothing: an end is then still told from an empty message.
         match size {
             Ok((_, length)) => Ok(length.clamp(1, ROOM)),

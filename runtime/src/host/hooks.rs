@@ -95,7 +95,7 @@ fn run_hook(
     drop(command);
     let mut running = Running { child, output: Some(read), kept: Vec::new() };
     // It outlives nobody who can no longer see to it.
-    let attended = running.attend(hook, state, dir).inspect_err(|_| running.kill());
+    let attended = running.attend(hook, state, dir).inspect_err(|_| drop(running.kill()));
     let forgotten = dir.map_or(Ok(()), |dir| dir.set_hook(None));
     match attended.and_then(|ended| forgotten.map(|()| ended))? {
         None => Err(fail(aux::HOOK_TIMEOUT, 0, &running.kept)),
@@ -138,9 +138,7 @@ impl Running {
         loop {
             let remaining = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if remaining.is_some_and(|remaining| remaining.is_zero()) {
-                let _ = kill_process_group(pid, Signal::KILL);
-                self.child.wait().call(|| "wait(hook)")?;
-                return Ok(None);
+                return self.kill().map(|()| None);
             }
             let timeout = remaining.map(|remaining| Timespec {
                 tv_sec: remaining.as_secs() as i64,
@@ -170,9 +168,9 @@ impl Running {
         }
     }
 
-    fn kill(&mut self) {
+    fn kill(&mut self) -> Result<()> {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-        let _ = self.child.wait();
+        self.child.wait().map(drop).call(|| "wait(hook)")
     }
 
     /// Reads what is there, a pipe's worth at most: whoever writes without end must outlive neither the hook nor its time.

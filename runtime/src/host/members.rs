@@ -91,9 +91,7 @@ fn visible<T>(told: Result<T>) -> Result<Option<T>> {
 /// Those that are inside, or descend from one that is: a process of a namespace below does. Ascending.
 fn belonging(inside: &BTreeMap<i32, bool>, parents: &ParentTable) -> Vec<i32> {
     let belongs = |pid: i32| parents.ancestry(pid).any(|pid| inside.get(&pid) == Some(&true));
-    let mut found: Vec<i32> = inside.keys().copied().filter(|pid| belongs(*pid)).collect();
-    found.sort_unstable();
-    found
+    inside.keys().copied().filter(|pid| belongs(*pid)).collect()
 }
 
 /// Device and inode of a namespace file tell namespaces apart.

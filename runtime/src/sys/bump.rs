@@ -150,9 +150,7 @@ impl Bump {
         self.locked.store(false, Ordering::Release);
         result
     }
-}
 
-impl Bump {
     /// A block of this allocator's own, be it of the reserve; null when there is none.
     fn take(&self, layout: Layout) -> *mut u8 {
         self.with(|region| {
