@@ -42,10 +42,13 @@ impl Stage {
             let (barrier, aux) = (barrier::HOP, self.deferred);
             let message = Message { kind: kind::REACHED, barrier, op: self.op, aux, ..Default::default() };
             let told = sys::send(self.host, &message.bytes(), Some(pidfd));
-            if told.is_err() {
-                sys::pidfd_kill(pidfd);
+            match told {
+                Ok(()) => sys::exit(0),
+                Err(fault) => {
+                    sys::pidfd_kill(pidfd);
+                    return Err(fault);
+                }
             }
-            sys::exit(told.map_or_else(|fault| fault.errno, |()| 0));
         }
         self.wait_for_go()
     }
