@@ -117,6 +117,8 @@ fn words_for(name: &str) -> Vec<&str> {
         "wait4" | "waitid" => &["wait"],
         "prlimit64" => &["setrlimit"],
         "pipe2" => &["pipe"],
+        "pread64" => &["pread("],
+        "pwrite64" => &["pwrite("],
         "mkdirat" => &["mkdir"],
         "unlinkat" => &["unlink", "rmdir"],
         "renameat" | "renameat2" => &["rename"],
