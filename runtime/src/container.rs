@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ask::Home;
@@ -14,7 +15,7 @@ use crate::cgroup::{Group, Version};
 use crate::error::{Error, Kind, Result};
 use crate::host::members;
 use crate::spec::{self, Resources, Spec};
-use crate::state::{Dir, OCI_VERSION, State, Status};
+use crate::state::{Dir, OCI_VERSION, Root, State, Status};
 
 /// What a container is doing (runtime.md#state).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,14 @@ impl Container {
     /// `Kind::NotFound`; `Kind::Invalid` for a state that does not read.
     pub fn open(home: &Home, id: &str) -> Result<Container> {
         Container::read(Dir::open(&home.root, id)?)
+    }
+
+    /// The same, in a state root that is open.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(crate) fn open_in(root: &Arc<Root>, id: &str) -> Result<Container> {
+        Container::read(Dir::open_in(root, id)?)
     }
 
     /// The container of a directory and what it holds.

@@ -235,6 +235,15 @@ fn shown(value: &str) -> String {
     value.trim_end().chars().take(80).collect()
 }
 
+/// Reads a file of the group at `path`, whosesoever that is.
+pub(super) fn read_in(path: &str, file: &str) -> Result<String> {
+    let path = format!("{path}/{file}");
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    fs::openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        .and_then(|file| read_whole(&file, ShortRead::IsTheEnd))
+        .call(|| format!("read({path})"))
+}
+
 fn read_at(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     let fd = fs::openat(dir, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     read_whole(&fd, ShortRead::IsTheEnd)

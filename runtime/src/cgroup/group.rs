@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::dir::{CgroupDir, END_WAIT, gone};
+use super::dir::{CgroupDir, END_WAIT, gone, read_in};
 use super::own::Own;
 use super::placement::{Placement, SubGroups, UnitGroup, join};
 use super::probe::Version;
@@ -129,11 +129,18 @@ impl Group {
             Version::V2 => (Some(0), "cgroup.freeze"),
             _ => (self.record.index_of("freezer"), "freezer.self_freezing"),
         };
-        let dir = index.map(|index| self.dir(index)).transpose()?.flatten();
-        let Some(dir) = dir else { return Ok(false) };
-        match dir.read(file) {
+        let Some(index) = index.filter(|index| *index < self.dirs.len()) else { return Ok(false) };
+        let frozen = |read: Result<String>| match read {
             Err(error) if gone(&error) => Ok(false),
             other => Ok(other?.trim() == "1"),
+        };
+        // What is not frozen is not, whosesoever it is by now: it is found out only of one that says it is.
+        if self.dirs[index].get().is_none() && !frozen(read_in(&self.record.groups[index].full(), file))? {
+            return Ok(false);
+        }
+        match self.dir(index)? {
+            Some(dir) => frozen(dir.read(file)),
+            None => Ok(false),
         }
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,12 +56,20 @@ impl Identity {
     }
 }
 
-/// 0 for a kernel whose pidfds have none.
+/// 0 for a kernel whose pidfds have none. The kernel is asked once: `list` has a thousand pidfds.
 fn inode(pidfd: BorrowedFd<'_>) -> Result<u64> {
-    match rustix::fs::fstatfs(pidfd).call(|| "fstatfs(pidfd)")?.f_type {
-        PIDFS_MAGIC => Ok(rustix::fs::fstat(pidfd).call(|| "fstat(pidfd)")?.st_ino),
-        _ => Ok(0),
+    static IN_PIDFS: OnceLock<bool> = OnceLock::new();
+    let in_pidfs = match IN_PIDFS.get() {
+        Some(known) => *known,
+        None => {
+            let found = rustix::fs::fstatfs(pidfd).call(|| "fstatfs(pidfd)")?.f_type == PIDFS_MAGIC;
+            *IN_PIDFS.get_or_init(|| found)
+        }
+    };
+    if !in_pidfs {
+        return Ok(0);
     }
+    Ok(rustix::fs::fstat(pidfd).call(|| "fstat(pidfd)")?.st_ino)
 }
 
 fn start_time(pid: i32) -> Result<u64> {

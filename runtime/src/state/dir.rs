@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -95,7 +96,7 @@ impl Root {
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
-    root: Root,
+    root: Arc<Root>,
     path: PathBuf,
 }
 
@@ -116,7 +117,7 @@ impl Dir {
         })?;
         let opened = open_in(&root, id).and_then(|fd| try_lock(&fd, &path).map(|locked| (fd, locked)));
         match opened {
-            Ok((fd, true)) => Ok(Dir { fd, root, path }),
+            Ok((fd, true)) => Ok(Dir { fd, root: Arc::new(root), path }),
             // `delete --force` has seen the directory first, and clears it away.
             Ok((_, false)) => Err(Error::new(Kind::Status, format!("container {id} is being deleted"))),
             Err(error) => {
@@ -133,14 +134,18 @@ impl Dir {
     /// `Kind::NotFound` when there is none.
     pub(crate) fn open(root: &Path, id: &str) -> Result<Dir> {
         check_id(id)?;
-        let absent = |error: Error| match error.errno() {
-            Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
-            _ => error,
-        };
-        let root = Root::open(root).map_err(absent)?;
-        let fd = open_in(&root, id).map_err(absent)?;
-        let path = root.path.join(id);
-        Ok(Dir { fd, root, path })
+        let root = Root::open(root).map_err(|error| absent(error, id))?;
+        Dir::open_in(&Arc::new(root), id)
+    }
+
+    /// The same, in a root that is open.
+    ///
+    /// # Errors
+    /// As [`Dir::open`].
+    pub(crate) fn open_in(root: &Arc<Root>, id: &str) -> Result<Dir> {
+        check_id(id)?;
+        let fd = open_in(root, id).map_err(|error| absent(error, id))?;
+        Ok(Dir { fd, root: Arc::clone(root), path: root.path.join(id) })
     }
 
     /// Waits for the other verbs on this container to end, and holds them off until the directory is dropped.
@@ -337,6 +342,13 @@ impl Dir {
     }
 }
 
+fn absent(error: Error, id: &str) -> Error {
+    match error.errno() {
+        Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
+        _ => error,
+    }
+}
+
 fn open_in(root: &Root, id: &str) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(&root.fd, id, flags, Mode::empty());
@@ -370,6 +382,10 @@ pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<Vec<u8>, rustix::io::Errn
         match rustix::io::retry_on_intr(|| rustix::io::read(file, &mut bytes[length..]))? {
             0 => break,
             count => length += count,
+        }
+        // More was asked for and there was no more. (What procfs has is of size 0.)
+        if length == size {
+            break;
         }
         if length > LARGEST {
             return Err(rustix::io::Errno::FBIG);

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ask::Home;
 use crate::container::{Container, owner};
@@ -23,12 +24,13 @@ pub fn state(home: &Home, id: &str) -> Result<Status> {
 /// # Errors
 /// A root that is not there, or cannot be read.
 pub fn list(home: &Home) -> Result<Vec<Status>> {
-    let ids = Root::open(&home.root)?.ids()?;
+    let root = Arc::new(Root::open(&home.root)?);
+    let ids = root.ids()?;
     let mut all = Vec::with_capacity(ids.len());
     // /etc/passwd is read once for a user, not for each of a thousand containers.
     let mut names = BTreeMap::new();
     for id in ids {
-        let told = Container::open(home, &id).and_then(|container| {
+        let told = Container::open_in(&root, &id).and_then(|container| {
             let name: &String = names.entry(container.state.owner).or_insert_with_key(|uid| owner(*uid));
             Ok(Status { owner: name.clone(), ..container.status()? })
         });
