@@ -12,6 +12,7 @@ mod bad_files;
 mod bad_input;
 mod bad_linux;
 mod bad_values;
+mod calls;
 mod cgroup_devices;
 mod cgroup_places;
 mod cgroup_views;
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Case> {
         limits_bite::cases,
         update::cases,
         events::cases,
+        calls::cases,
         forks::cases,
         nested::cases,
         systemd_trouble::cases,
