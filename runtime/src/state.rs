@@ -10,10 +10,11 @@
 
 mod dir;
 mod id;
+mod whole;
 
 pub(crate) use dir::{Dir, Root};
-pub(crate) use dir::{read_all, write_all};
 pub use id::check_id;
+pub(crate) use whole::{read_all, write_all};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
