@@ -34,6 +34,7 @@ fn main() {
 
 /// Everything between the arguments and the exit code.
 fn run(argv: &Argv, log: &mut Log) -> Outcome {
+    corten::sys::pages::protect_relocated()?;
     let (globals, words) = Globals::parse(argv)?;
     if globals.version {
         return command::version(&argv.name);

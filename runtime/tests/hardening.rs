@@ -30,6 +30,7 @@ struct Segment {
     kind: u32,
     flags: u32,
     offset: usize,
+    address: usize,
     size: usize,
 }
 
@@ -47,6 +48,7 @@ impl Elf {
             kind: self.number::<4>(at) as u32,
             flags: self.number::<4>(at + 4) as u32,
             offset: self.number::<8>(at + 8) as usize,
+            address: self.number::<8>(at + 16) as usize,
             size: self.number::<8>(at + 32) as usize,
         };
         (0..count).map(|number| segment(first + number * size)).collect()
@@ -96,4 +98,55 @@ fn the_program_is_hardened() {
     let program =
         option_env!("CARGO_BIN_EXE_corten").or(option_env!("CARGO_BIN_EXE_containerd-shim-corten-v2"));
     check(&Elf(std::fs::read(program.expect("no program of this crate")).unwrap()));
+}
+
+/// musl's start leaves it to the program.
+#[test]
+fn what_was_relocated_is_read_only_while_it_runs() {
+    let corten = option_env!("CARGO_BIN_EXE_corten");
+    let Some(program) = corten.or(option_env!("CARGO_BIN_EXE_containerd-shim-corten-v2")) else {
+        panic!("no program of this crate")
+    };
+    let dir = std::env::temp_dir().join(format!("corten-hardening-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    // Each waits for its input: the one for a configuration that nobody writes, the other for containerd's words.
+    let mut command = std::process::Command::new(program);
+    if corten.is_some() {
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.join("config.json"), 0o600.into()).unwrap();
+        command.arg("--root").arg(dir.join("state")).arg("create").arg("--bundle").arg(&dir).arg("hardening");
+    } else {
+        command.args(["-namespace", "hardening", "-id", "hardening", "start"]).current_dir(&dir);
+    }
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let maps = std::path::PathBuf::from(format!("/proc/{}/maps", child.id()));
+    let elf = Elf(std::fs::read(program).unwrap());
+    let segments = elf.segments();
+    let relro = segments.iter().find(|segment| segment.kind == PT_GNU_RELRO).unwrap();
+    let page = rustix::param::page_size();
+    let relocated = (relro.address + relro.size) / page * page - relro.address / page * page;
+    let mut seen = String::new();
+    // It is there as soon as it waits; a loaded machine takes its time for that.
+    for _ in 0..3000 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        seen = std::fs::read_to_string(&maps).unwrap();
+        if seen.lines().any(|line| is_relocated(line, program, relocated)) {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(
+        seen.lines().any(|line| is_relocated(line, program, relocated)),
+        "none of {relocated} bytes: {seen}"
+    );
+}
+
+/// Whether a line of /proc/PID/maps is of so many bytes of the program that are only read, behind its text.
+fn is_relocated(line: &str, program: &str, size: usize) -> bool {
+    let mut fields = line.split_whitespace();
+    let (Some(range), Some(flags)) = (fields.next(), fields.next()) else { return false };
+    let Some((begin, end)) = range.split_once('-') else { return false };
+    let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+    line.ends_with(program) && flags == "r--p" && number(end) - number(begin) == size
 }

@@ -44,36 +44,41 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use corten::features::{COMMIT, VERSION};
+use corten::sys::pages::protect_relocated;
 
 use self::flags::{Action, Flags};
-use self::refusal::Result;
+use self::refusal::{Refusal, Result};
 
 fn main() -> ExitCode {
     let flags = Flags::parse(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()));
-    let done = match flags.action {
-        Action::Start => entry::start::start(&flags),
-        Action::Delete => entry::delete::delete(&flags),
-        Action::Info => info(),
-        Action::Upgrade => upgrade::ask::upgrade(&flags).and_then(print),
-        Action::UpgradeCheck => upgrade::check(&flags).and_then(print),
-        Action::TakeOver => entry::take_over::take_over(&flags),
-        Action::Version => {
-            print(format!("containerd-shim-corten-v2\n  Version: {VERSION}\n  Revision: {COMMIT}\n"))
-        }
-        Action::None => {
-            eprintln!(
-                "containerd-shim-corten-v2 is executed by containerd: start, delete, -info or -v; by root: upgrade"
-            );
-            return ExitCode::from(2);
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match protect_relocated().map_err(Refusal::from).and_then(|()| act(&flags)) {
+        Ok(code) => code,
         Err(refusal) => {
             eprintln!("containerd-shim-corten-v2: {refusal}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn act(flags: &Flags) -> Result<ExitCode> {
+    match flags.action {
+        Action::Start => entry::start::start(flags)?,
+        Action::Delete => entry::delete::delete(flags)?,
+        Action::Info => info()?,
+        Action::Upgrade => upgrade::ask::upgrade(flags).and_then(print)?,
+        Action::UpgradeCheck => upgrade::check(flags).and_then(print)?,
+        Action::TakeOver => entry::take_over::take_over(flags)?,
+        Action::Version => {
+            print(format!("containerd-shim-corten-v2\n  Version: {VERSION}\n  Revision: {COMMIT}\n"))?;
+        }
+        Action::None => {
+            eprintln!(
+                "containerd-shim-corten-v2 is executed by containerd: start, delete, -info or -v; by root: upgrade"
+            );
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn info() -> Result<()> {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Memory of a program that rests: what it can have again from its file, and stack that it does not use.
+//! Memory of the program: what of it nobody writes to any more; of one that rests, what it can have again from its file, and stack
+//! that it does not use.
 
 use std::ffi::c_void;
 use std::os::raw::c_int;
+
+use crate::error::{Context, Result};
 
 /// What is given back in: madvise(2) takes whole pages. Where pages can be larger, the largest that Linux has. No larger than need
 /// be: what a segment's ends have outside stays, and how much that is is an accident of the program's size.
@@ -72,13 +75,57 @@ unsafe fn drop_stack() {
     }
 }
 
-/// For one object of dl_iterate_phdr(3): drops its segments that nobody may write.
-extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
-    // SAFETY: dl_iterate_phdr hands over a structure that is valid for this call, with `dlpi_phnum` headers.
-    let (base, headers) = unsafe {
+/// Makes read-only what was relocated (PT_GNU_RELRO: tables of functions, the global offset table). A dynamic loader does so, and
+/// glibc's start of a static program; musl's does not (seen with 1.2.5 in /proc/PID/maps).
+///
+/// # Errors
+/// Those of mprotect(2).
+pub fn protect_relocated() -> Result<()> {
+    let mut failed = 0;
+    // SAFETY: the callback has the type that dl_iterate_phdr(3) calls, uses what it is given only while it runs, and takes
+    // its last argument for what it is.
+    unsafe { libc::dl_iterate_phdr(Some(protect), (&raw mut failed).cast()) };
+    match failed {
+        0 => Ok(()),
+        errno => Err(rustix::io::Errno::from_raw_os_error(errno)).call(|| "mprotect(PT_GNU_RELRO)"),
+    }
+}
+
+/// For the first object of dl_iterate_phdr(3), the program: protects its relocated part. `failed` takes an errno.
+extern "C" fn protect(info: *mut libc::dl_phdr_info, _size: usize, failed: *mut c_void) -> c_int {
+    // SAFETY: `protect_relocated` hands over its own i32.
+    let failed = unsafe { &mut *failed.cast::<i32>() };
+    // SAFETY: as in `object`.
+    let (base, headers) = unsafe { headers(info) };
+    let page = rustix::param::page_size();
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO) {
+        let begin = (base + header.p_vaddr as usize) & !(page - 1);
+        let end = (base + header.p_vaddr as usize + header.p_memsz as usize) & !(page - 1);
+        // SAFETY: the linker has laid out this part so that nothing else lies in its pages, and that nothing writes to it after the
+        // relocation, which is over before `main`.
+        if begin < end && unsafe { libc::mprotect(begin as *mut c_void, end - begin, libc::PROT_READ) } != 0 {
+            *failed = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL);
+        }
+    }
+    1
+}
+
+/// What dl_iterate_phdr(3) tells of an object: where it lies, and its program headers.
+///
+/// # Safety
+/// `info` is what it has handed over, and its call lasts.
+unsafe fn headers<'a>(info: *mut libc::dl_phdr_info) -> (usize, &'a [libc::Elf64_Phdr]) {
+    // SAFETY: a structure that is valid for this call, with `dlpi_phnum` headers.
+    unsafe {
         let info = &*info;
         (info.dlpi_addr as usize, std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)))
-    };
+    }
+}
+
+/// For one object of dl_iterate_phdr(3): drops its segments that nobody may write.
+extern "C" fn object(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+    // SAFETY: it is what dl_iterate_phdr calls with.
+    let (base, headers) = unsafe { headers(info) };
     for header in headers {
         if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
             continue;

@@ -21,13 +21,13 @@ struct Row {
 }
 
 const ROWS: [Row; 8] = [
-    Row { verb: "run", v1: 885, v2: 531 },
-    Row { verb: "create", v1: 810, v2: 494 },
-    Row { verb: "start", v1: 44, v2: 44 },
-    Row { verb: "exec", v1: 338, v2: 266 },
-    Row { verb: "state", v1: 37, v2: 37 },
-    Row { verb: "kill", v1: 44, v2: 41 },
-    Row { verb: "delete", v1: 72, v2: 36 },
+    Row { verb: "run", v1: 886, v2: 532 },
+    Row { verb: "create", v1: 811, v2: 495 },
+    Row { verb: "start", v1: 45, v2: 45 },
+    Row { verb: "exec", v1: 339, v2: 267 },
+    Row { verb: "state", v1: 38, v2: 38 },
+    Row { verb: "kill", v1: 45, v2: 42 },
+    Row { verb: "delete", v1: 73, v2: 37 },
     // For each further container.
     Row { verb: "list", v1: 14, v2: 14 },
 ];
