@@ -60,6 +60,8 @@ fn main() -> ExitCode {
     }
 }
 
+/// Each in a frame of its own: that of `start` stays on the stack as long as the server lives, and the others' locals with it
+/// were two pages of each shim.
 fn act(flags: &Flags) -> Result<ExitCode> {
     match flags.action {
         Action::Start => entry::start::start(flags)?,
@@ -81,6 +83,7 @@ fn act(flags: &Flags) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+#[inline(never)]
 fn info() -> Result<()> {
     // Whatever it is, the answer is the same but for its echo.
     print(entry::info::info(&entry::bootstrap::input().unwrap_or_default()))

@@ -62,7 +62,7 @@ pub fn shorten(request: &mut Request) {
 /// Unimplemented for every service and method that is not ours: containerd probes for some, and goes on without.
 pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
     if request.service == sandbox::SERVICE {
-        return sandbox::call(pod, request).await;
+        return Box::pin(sandbox::call(pod, request)).await;
     }
     if !SERVICES.contains(&request.service.as_str()) {
         return Err(Refusal::unimplemented(format!("service {}", request.service)));
@@ -72,8 +72,8 @@ pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
         "State" => encode_answer(pod.state(&read::<StateRequest>(bytes)?)),
         "Connect" => encode_answer(Ok(pod.connect(&read::<ConnectRequest>(bytes)?))),
         "Wait" => encode_answer(pod.wait(&read::<WaitRequest>(bytes)?).await),
-        "Create" => encode_answer(pod.create(read::<CreateTaskRequest>(bytes)?).await),
-        "Start" => encode_answer(pod.start(&read::<StartRequest>(bytes)?).await),
+        "Create" => encode_answer(Box::pin(pod.create(read::<CreateTaskRequest>(bytes)?)).await),
+        "Start" => encode_answer(Box::pin(pod.start(&read::<StartRequest>(bytes)?)).await),
         "Exec" => encode_empty(pod.exec(read::<ExecProcessRequest>(bytes)?)),
         "Kill" => encode_empty(pod.kill(&read::<KillRequest>(bytes)?).await),
         "Delete" => encode_answer(pod.delete(&read::<DeleteRequest>(bytes)?).await),

@@ -85,6 +85,7 @@ pub struct Served {
 ///
 /// # Errors
 /// Why it could not.
+#[inline(never)]
 pub fn check(flags: &Flags) -> Result<String> {
     candidate::answer(flags.operands.first().map_or("", String::as_str))
 }

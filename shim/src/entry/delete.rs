@@ -42,6 +42,7 @@ struct Member {
 ///
 /// # Errors
 /// What could not be removed; the answer is given all the same.
+#[inline(never)]
 pub fn delete(flags: &Flags) -> Result<()> {
     corten::state::check_id(&flags.id)?;
     let bundle = bundle(flags);

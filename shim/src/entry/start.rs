@@ -37,6 +37,7 @@ use crate::{driver, log};
 ///
 /// # Errors
 /// What the user is told; nothing is left behind.
+#[inline(never)]
 pub fn start(flags: &Flags) -> Result<()> {
     check(flags)?;
     let mut boot = Boot::read(&input()?, flags)?;
@@ -117,6 +118,7 @@ fn join_cgroup(path: &str) -> corten::Result<()> {
 }
 
 /// The server: on its own, and to its end.
+#[inline(never)]
 fn daemon(bound: BoundSocket, flags: &Flags, boot: &Boot, options: Options, address: &str) -> Result<()> {
     let listener = bound.take_over()?;
     alone(&listener, boot.debug)?;

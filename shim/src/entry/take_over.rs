@@ -40,6 +40,7 @@ struct TakenOver {
 ///
 /// # Errors
 /// What is wrong with the hand-over, when there is no way back.
+#[inline(never)]
 pub fn take_over(flags: &Flags) -> Result<()> {
     let number = flags.operands.first().and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| Refusal::invalid("usage: take-over NUMBER"))?;

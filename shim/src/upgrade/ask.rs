@@ -34,6 +34,7 @@ const NAME: &str = "containerd-shim-corten";
 ///
 /// # Errors
 /// Usage; the servers that go on as they are, and why.
+#[inline(never)]
 pub fn upgrade(flags: &Flags) -> Result<String> {
     let id = match (flags.all, flags.operands.as_slice()) {
         (true, []) => None,
