@@ -116,8 +116,14 @@ impl Scale {
             ended.push(self.remove(&id)?);
         }
         let (mut state, mut list, mut ls) = (Vec::new(), Vec::new(), Vec::new());
+        // One after the other, as a single container has them: a shim of which nothing was asked for a while has given its pages back,
+        // and the first answer of it takes longer, however many there are.
+        let one = text(&name(alive / 2));
+        self.task("Get", &one)?;
         for _ in 0..ROUNDS {
-            state.push(timed(|| self.task("Get", &text(&name(alive / 2))))?.0);
+            state.push(timed(|| self.task("Get", &one))?.0);
+        }
+        for _ in 0..ROUNDS {
             let (time, answer) = timed(|| self.task("List", &Message::new()))?;
             same("tasks in the list", answer.all(1).count(), alive)?;
             list.push(time);
