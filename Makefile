@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack reproducible lab man \
+        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants reproducible lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -104,6 +104,9 @@ bench-shim: build ## both containerd shims side by side, into docs/benchmarks-sh
 
 attack: ## each attack on corten, where it must fail, and on a corten without its guard, where it must not (FILTER=S08)
 	@$(ENV) FILTER="$(FILTER)" .ci/attack
+
+mutants: ## small mistakes, made one at a time where a container is decided, and which test catches each (SAMPLE=400 SEED=1 FILTER= CASES=12)
+	@$(ENV) SAMPLE="$(SAMPLE)" SEED="$(SEED)" FILTER="$(FILTER)" CASES="$(CASES)" .ci/mutants
 
 fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SAVE=1 writes the corpus anew
 	@$(ENV) .ci/setup toolchain

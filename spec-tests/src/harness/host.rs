@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,6 +97,11 @@ pub struct Host {
 pub fn directory_of_criu() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).find(|dir| dir.join("criu").is_file())
+}
+
+/// What chooses a mistake (`spec-tests/mutants`), for programs that get no other environment of ours.
+pub fn choice_of_mutant() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CORTEN_MUTANT"))
 }
 
 /// Asked once: it takes a while.

@@ -119,7 +119,8 @@ impl<'a> User<'a> {
         let words: Vec<&String> = self.before.iter().chain([&runtime]).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).uid(ID).gid(ID).current_dir("/");
-        command.env_clear().env("PATH", PATH).env("HOME", "/").env("SPEC_TESTS", &self.t.place.mark);
+        command.env_clear().envs(super::host::choice_of_mutant());
+        command.env("PATH", PATH).env("HOME", "/").env("SPEC_TESTS", &self.t.place.mark);
         command
     }
 

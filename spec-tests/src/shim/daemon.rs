@@ -169,7 +169,7 @@ impl<'t> Daemon<'t> {
         let first = runc.as_deref().unwrap_or("/usr/local/bin");
         let path = [first, "/usr/sbin", "/usr/bin", "/sbin", "/bin", &criu];
         command.env_clear().env("PATH", path.join(":")).env("GOMAXPROCS", "2");
-        command.env("TTRPC_ADDRESS", &self.events.path);
+        command.envs(crate::harness::host::choice_of_mutant()).env("TTRPC_ADDRESS", &self.events.path);
         if self.dialect.get() != Dialect::V16 {
             command.env("GRPC_ADDRESS", GRPC_ADDRESS).env("NAMESPACE", &self.namespace);
             command.env("MAX_SHIM_VERSION", "2");

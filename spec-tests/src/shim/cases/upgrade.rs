@@ -41,7 +41,7 @@ pub fn cases() -> Vec<Case> {
 /// `upgrade` with these words, run from this program.
 pub fn command(program: &Path, words: &[&str]) -> Result<Called, Trouble> {
     let mut command = Command::new(program);
-    command.env_clear().arg("upgrade").args(words);
+    command.env_clear().envs(crate::harness::host::choice_of_mutant()).arg("upgrade").args(words);
     call(command, &[], true)
 }
 
