@@ -16,6 +16,8 @@ mod decoded;
 mod hosts;
 #[path = "program/order.rs"]
 mod order;
+#[path = "program/records.rs"]
+mod records;
 #[path = "program/refused.rs"]
 mod refused;
 #[path = "program/wire.rs"]

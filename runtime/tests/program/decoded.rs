@@ -30,11 +30,13 @@ impl Decoded {
         Decoded { records, keep, ..this }
     }
 
-    fn u32(&self, at: u32) -> u32 {
+    /// The word there.
+    pub fn u32(&self, at: u32) -> u32 {
         u32::from_ne_bytes(self.bytes[at as usize..][..4].try_into().unwrap())
     }
 
-    fn u64(&self, at: u32) -> u64 {
+    /// The word of eight bytes there.
+    pub fn u64(&self, at: u32) -> u64 {
         u64::from_ne_bytes(self.bytes[at as usize..][..8].try_into().unwrap())
     }
 
@@ -56,7 +58,8 @@ impl Decoded {
         }
     }
 
-    fn text(&self, at: u32) -> &str {
+    /// The string there.
+    pub fn text(&self, at: u32) -> &str {
         let rest = &self.bytes[at as usize..];
         let end = rest.iter().position(|byte| *byte == 0).expect("an unterminated string");
         assert!(at as usize >= size_of::<wire::Header>() + self.records.len() * size_of::<Rec>());
@@ -64,7 +67,7 @@ impl Decoded {
     }
 
     /// A zero-terminated array of strings.
-    fn texts(&self, at: u32) -> Vec<&str> {
+    pub fn texts(&self, at: u32) -> Vec<&str> {
         assert_eq!(at % 8, 0, "an array of strings is not aligned");
         (0..).map(|n| self.u64(at + 8 * n)).take_while(|at| *at != 0).map(|at| self.text(at as u32)).collect()
     }
@@ -125,9 +128,13 @@ impl Decoded {
                 let found: Vec<u64> = (0..rec.x).map(|n| self.u64(rec.s + 8 * n)).collect();
                 assert_eq!(found, *filter);
             }
-            StageOp::Rlimits { limits, .. } => {
-                assert_eq!(rec.x as usize, limits.len());
+            StageOp::Rlimits { limits, set } => {
+                assert_eq!((rec.x as usize, rec.y), (limits.len(), if *set { 2 } else { 1 }));
                 self.array(rec.s, rec.x, size_of::<wire::RlimitRec>() as u32);
+                for (limit, at) in limits.iter().zip((rec.s..).step_by(size_of::<wire::RlimitRec>())) {
+                    let found = [0, 8, 16].map(|field| self.u64(at + field));
+                    assert_eq!(found, [limit.resource.into(), limit.soft, limit.hard]);
+                }
             }
             StageOp::Lookup(candidates) => {
                 assert_eq!((self.texts(rec.s), rec.x as usize), (texts(candidates), candidates.len()));
