@@ -91,3 +91,22 @@ pub(crate) fn decide_memory_policy(asked: Option<&spec::MemoryPolicy>) -> Result
         _ => Ok(Some(Field { at: AT.to_owned(), value: MemPolicy { mode, nodes } })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// set_mempolicy(2): modes are small numbers, the flags bits above them.
+    #[test]
+    fn modes_and_flags() {
+        assert_eq!(flag_names(), ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]);
+        assert!(mode_names().contains(&"MPOL_BIND") && mode_names().is_sorted());
+        let asked = spec::MemoryPolicy {
+            mode: "MPOL_BIND".to_owned(),
+            nodes: "0,64".to_owned(),
+            flags: vec!["MPOL_F_STATIC_NODES".to_owned(), "MPOL_F_NUMA_BALANCING".to_owned()],
+        };
+        let policy = decide_memory_policy(Some(&asked)).unwrap().unwrap().value;
+        assert_eq!(policy, MemPolicy { mode: 2 | 1 << 15 | 1 << 13, nodes: vec![1, 1] });
+    }
+}

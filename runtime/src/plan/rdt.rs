@@ -126,6 +126,9 @@ mod tests {
         assert_eq!(check(&["L2:0=ff"]).as_deref(), Some("L2:0=ff"));
         assert_eq!(check(&["MB:0=30"]).as_deref(), Some("MB:0=30"));
         assert_eq!(check(&["MB:0=30", "MB:0=20"]), None);
+        // What is no number is compared as it is written.
+        assert_eq!(mismatch(&["X:0=free".to_owned()], "    X:0=free\n"), None);
+        assert_eq!(mismatch(&["X:0=busy".to_owned()], "    X:0=free\n"), Some("X:0=busy"));
         assert_eq!(check(&["nonsense"]).as_deref(), Some("nonsense"));
         assert_eq!(check(&[]), None);
     }

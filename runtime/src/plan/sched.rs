@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(cpu_list("0-3,7").unwrap().0, [0x8f]);
         assert_eq!(cpu_list(" 1 , 64 - 65 ").unwrap().0, [2, 3]);
         assert_eq!(cpu_list("1025").unwrap().0.len(), 17);
-        for wrong in ["", "a", "3-1", "1,", "-1", "1-", "+1", "1-2-3", "99999999", "0x1"] {
+        assert_eq!(cpu_list("65535").unwrap().0.len(), 1024);
+        for wrong in ["65536", "", "a", "3-1", "1,", "-1", "1-", "+1", "1-2-3", "99999999", "0x1"] {
             assert!(cpu_list(wrong).is_err(), "{wrong}");
         }
     }

@@ -8,6 +8,7 @@
 // All of this is test; clippy's exception knows only functions marked so.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod decisions;
 mod errors;
 mod exec;
 mod hosts;

@@ -218,6 +218,21 @@ pub fn golden() -> Vec<(&'static str, Program)> {
         ("exec", exec(terminal)),
         ("exec-fields", exec(fields)),
         (
+            "exec-selinux",
+            exec(|c| {
+                c["process"]["oomScoreAdj"] = json!(-5);
+                c["process"]["selinuxLabel"] = json!("system_u:system_r:container_t:s0");
+            }),
+        ),
+        ("exec-apparmor", exec(|c| c["process"]["apparmorProfile"] = json!("profile"))),
+        (
+            "delegated",
+            program(|c| {
+                user_namespace(c);
+                c["mounts"][6]["options"] = json!(["nosuid", "noexec", "nodev"]);
+            }),
+        ),
+        (
             "exec-userns-listener",
             exec(|c| {
                 user_namespace(c);
