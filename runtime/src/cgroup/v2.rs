@@ -100,11 +100,14 @@ pub(super) fn says(events: &str, flag: &str) -> bool {
 
 /// Waits for a flag of cgroup.events; whether it came. A group that is gone has neither processes nor wishes.
 pub(super) fn wait(dir: &CgroupDir, flag: &str, up: bool, deadline: Instant) -> Result<bool> {
-    let events = dir.open_file("cgroup.events")?;
+    wait_on(dir, &dir.open_file("cgroup.events")?, flag, up, deadline)
+}
+
+fn wait_on(dir: &CgroupDir, events: &OwnedFd, flag: &str, up: bool, deadline: Instant) -> Result<bool> {
     let call = |what: &str| format!("{what}({}/cgroup.events)", dir.path());
     loop {
         let mut bytes = [0; 256];
-        let n = match rustix::io::pread(&events, &mut bytes, 0) {
+        let n = match rustix::io::pread(events, &mut bytes, 0) {
             Ok(n) => n,
             Err(Errno::NODEV) => return Ok(true),
             Err(errno) => return Err(Error::os(call("pread"), errno)),
@@ -120,7 +123,7 @@ pub(super) fn wait(dir: &CgroupDir, flag: &str, up: bool, deadline: Instant) -> 
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         };
-        match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+        match poll(&mut [PollFd::new(events, PollFlags::PRI)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(Error::os(call("poll"), errno)),
         }
@@ -132,12 +135,19 @@ pub(super) fn wait(dir: &CgroupDir, flag: &str, up: bool, deadline: Instant) -> 
 /// A group is frozen when all its processes are, and one in uninterruptible sleep (a file system that does not answer) keeps it
 /// from being so: then the freeze is taken back, lest it come about later, when nobody expects it.
 pub(super) fn freeze(dir: &Own, on: bool) -> Result<()> {
-    dir.write("cgroup.freeze", if on { "1" } else { "0" })?;
     // A thaw is done by the time it is written, unless a group above is frozen, which waiting does not change.
-    if !on || wait(dir, "frozen", true, Instant::now() + FREEZE_WAIT)? {
+    if !on {
+        return dir.write("cgroup.freeze", "0");
+    }
+    // Before anything is frozen: this may fail.
+    let events = dir.open_file("cgroup.events")?;
+    dir.write("cgroup.freeze", "1")?;
+    let frozen = wait_on(dir, &events, "frozen", true, Instant::now() + FREEZE_WAIT);
+    if let Ok(true) = frozen {
         return Ok(());
     }
     dir.write("cgroup.freeze", "0")?;
+    frozen?;
     Err(Error::os(format!("poll({}/cgroup.events, frozen)", dir.path()), libc::ETIMEDOUT))
 }
 

@@ -40,8 +40,12 @@ fn every_point(t: &Test, scene: Scene, name: &str) -> Verdict {
                     return Ok(());
                 };
                 says_why(&came.done, call, *errno)?;
-                // A launch has undone what it did.
-                if scene.before == Before::Nothing { t.unchanged_since(&play.before) } else { Ok(()) }
+                match scene {
+                    // It has undone what it did.
+                    Scene { before: Before::Nothing, .. } => t.unchanged_since(&play.before),
+                    Scene { verb: "pause", .. } => t.has_status(&play.ground.bundle, "running"),
+                    _ => Ok(()),
+                }
             })?;
         }
     }
