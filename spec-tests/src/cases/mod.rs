@@ -28,6 +28,7 @@ mod checkpoint_userns;
 mod cli;
 mod crash;
 mod credentials;
+mod default_profiles;
 mod events;
 mod exec;
 mod faults;
@@ -103,6 +104,7 @@ pub fn all() -> Vec<Case> {
         update::cases,
         events::cases,
         calls::cases,
+        default_profiles::cases,
         forks::cases,
         nested::cases,
         systemd_trouble::cases,
