@@ -20,6 +20,8 @@ mod order;
 mod records;
 #[path = "program/refused.rs"]
 mod refused;
+#[path = "program/steps.rs"]
+mod steps;
 #[path = "program/wire.rs"]
 mod wire;
 

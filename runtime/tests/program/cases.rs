@@ -100,14 +100,20 @@ fn fields(config: &mut Value) {
     );
 }
 
+/// The default configuration after `change`, planned for that host.
+pub fn planned_for(host: &Facts, change: impl FnOnce(&mut Value)) -> Plan {
+    let mut config = base();
+    change(&mut config);
+    hosts::plan_for(&read(&config), host, &Create::default()).unwrap()
+}
+
 /// Before Linux 5.12.
 fn old_kernel() -> Plan {
-    let mut config = base();
-    config["mounts"].as_array_mut().unwrap().push(
-        json!({"destination": "/b", "type": "bind", "source": "/src", "options": ["rbind", "ro", "rshared"]}),
-    );
-    let facts = Facts { mount_setattr: false, ..hosts::v2() };
-    hosts::plan_for(&read(&config), &facts, &Create::default()).unwrap()
+    planned_for(&Facts { mount_setattr: false, ..hosts::v2() }, |c| {
+        c["mounts"].as_array_mut().unwrap().push(
+            json!({"destination": "/b", "type": "bind", "source": "/src", "options": ["rbind", "ro", "rshared"]}),
+        );
+    })
 }
 
 fn no_pivot() -> Plan {

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the sentences of the golden programs do not show: flags of targets, descriptors that are held, steps of rare configurations.
+
+use corten::ask::Create;
+use corten::facts::Facts;
+use corten::plan::mounts::Attrs;
+use corten::program::{HostOp, Op, Program, Ref, StageOp, compile};
+use corten::stage::wire::{TARGET_DIR, TARGET_EXISTING, TARGET_IN_PROC, TARGET_LINK, TARGET_NOFOLLOW};
+use serde_json::{Value, json};
+
+use crate::cases::{plan, planned_for};
+use crate::hosts;
+
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SHARED: u64 = 1 << 20;
+const NOATIME: u64 = 0x10;
+const ATIME: u64 = 0x70;
+const RDONLY: u64 = 1;
+
+fn program(change: impl FnOnce(&mut Value)) -> Program {
+    compile::create(&plan(&Create::default(), change), 40)
+}
+
+fn stage(program: &Program) -> Vec<&StageOp> {
+    program
+        .steps
+        .iter()
+        .filter_map(|step| if let Op::Stage(op) = &step.op { Some(op) } else { None })
+        .collect()
+}
+
+fn host(program: &Program) -> Vec<&HostOp> {
+    program
+        .steps
+        .iter()
+        .filter_map(|step| if let Op::Host(op) = &step.op { Some(op) } else { None })
+        .collect()
+}
+
+fn add_mounts(config: &mut Value, mounts: &[Value]) {
+    config["mounts"].as_array_mut().unwrap().extend_from_slice(mounts);
+}
+
+/// The steps on behalf of the last mount of the configuration.
+fn of_the_last_mount(program: &Program) -> Vec<StageOp> {
+    let last = program
+        .steps
+        .iter()
+        .filter(|step| step.at.starts_with("/mounts/"))
+        .map(|step| step.at.as_str())
+        .max();
+    let of = |step: &&corten::program::Step| Some(step.at.as_str()) == last;
+    program
+        .steps
+        .iter()
+        .filter(of)
+        .filter_map(|step| if let Op::Stage(op) = &step.op { Some(op.clone()) } else { None })
+        .collect()
+}
+
+#[test]
+fn targets_are_found_as_their_mounts_demand() {
+    let program = program(|c| {
+        add_mounts(
+            c,
+            &[
+                json!({"destination": "/file", "type": "bind", "source": "/src", "options": ["bind"]}),
+                json!({"destination": "/link", "type": "bind", "source": "/src", "options": ["bind", "dest-nofollow"]}),
+                json!({"destination": "/copy", "type": "bind", "source": "/src", "options": ["bind", "copy-symlink"]}),
+            ],
+        );
+    });
+    let flags = |wanted: &str| {
+        stage(&program).into_iter().find_map(|op| match op {
+            StageOp::Target { path, flags, like, .. } if path == wanted => {
+                Some((*flags, *like != Ref::Nothing))
+            }
+            StageOp::AttachOrLink { path, flags, .. } if path == wanted => Some((*flags, true)),
+            _ => None,
+        })
+    };
+    // A file system's is a directory; a bind's has the type of its source. Nobody may lead proc and sysfs elsewhere by a link.
+    assert_eq!(flags("/proc"), Some((TARGET_DIR | TARGET_NOFOLLOW | TARGET_IN_PROC, false)));
+    assert_eq!(flags("/sys"), Some((TARGET_DIR | TARGET_NOFOLLOW, false)));
+    assert_eq!(flags("/dev"), Some((TARGET_DIR, false)));
+    assert_eq!(flags("/file"), Some((0, true)));
+    assert_eq!(flags("/link"), Some((TARGET_LINK, true)));
+    assert_eq!(flags("/copy"), Some((0, true)));
+}
+
+/// decisions/0029: what is hidden in procfs or made in /dev is looked up from that very mount.
+#[test]
+fn what_is_hidden_or_made_is_looked_up_in_the_mount_that_was_made() {
+    let program = program(|c| {
+        c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/sys/firmware", "/elsewhere", "/procession"]);
+        c["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
+        c["mounts"][1]["options"] = json!(["nosuid", "mode=755", "ro"]);
+    });
+    let ops = stage(&program);
+    let mounted = |wanted: &str| {
+        let at =
+            ops.iter().position(|op| matches!(op, StageOp::Target { path, .. } if path == wanted)).unwrap();
+        ops[at..].iter().find_map(|op| match op {
+            StageOp::FsMount { slot, .. } => Some(Ref::Slot(*slot)),
+            _ => None,
+        })
+    };
+    let (proc, sys, dev) = (mounted("/proc").unwrap(), mounted("/sys").unwrap(), mounted("/dev").unwrap());
+    assert!(proc != sys && sys != dev && dev != proc, "{proc:?} {sys:?} {dev:?}");
+    let places: Vec<_> = ops
+        .iter()
+        .filter_map(|op| match op {
+            StageOp::Mask { place, .. }
+            | StageOp::Readonly(place)
+            | StageOp::Symlink { place, .. }
+            | StageOp::Mknod { place, .. } => Some((place.path.as_str(), place.anchor, place.rest())),
+            _ => None,
+        })
+        .collect();
+    for (path, anchor, rest) in [
+        ("/proc/kcore", proc, "kcore"),
+        ("/proc/sys", proc, "sys"),
+        ("/sys/firmware", sys, "firmware"),
+        ("/dev/fd", dev, "fd"),
+        ("/dev/null", dev, "null"),
+        ("/elsewhere", Ref::Nothing, "/elsewhere"),
+        ("/procession", Ref::Nothing, "/procession"),
+    ] {
+        assert!(
+            places.contains(&(path, anchor, rest)),
+            "{path} is not looked up as {rest} from {anchor:?}: {places:?}"
+        );
+    }
+    // /dev becomes read-only once all is made, and that one, whatever lies at its name by then.
+    let made = ops.iter().rposition(|op| matches!(op, StageOp::Symlink { .. })).unwrap();
+    let closed = ops.iter().position(
+        |op| matches!(op, StageOp::SetAttr { mount, attrs, .. } if *mount == dev && attrs.set == RDONLY),
+    );
+    assert!(closed.is_some_and(|closed| closed > made), "{closed:?} {made}");
+}
+
+/// A hook may have mounted over what is held: then its paths are covered by name as well.
+#[test]
+fn after_hooks_paths_are_covered_by_name_too() {
+    let covered = |hooks: Value| {
+        let program = program(|c| {
+            c["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+            c["linux"]["readonlyPaths"] = json!([]);
+            c["hooks"] = hooks;
+        });
+        stage(&program).iter().filter(|op| matches!(op, StageOp::Mask { .. })).count()
+    };
+    let hook = || json!([{"path": "/bin/hook"}]);
+    assert_eq!(covered(json!({})), 1);
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        assert_eq!(covered(json!({kind: hook()})), 2, "{kind}");
+    }
+    // They come when all is covered.
+    assert_eq!(covered(json!({"startContainer": hook(), "poststart": hook(), "poststop": hook()})), 1);
+}
+
+/// fsconfig(2) takes 255 bytes: what is longer goes through mount(2), and what that has no flag for is set on what is there then.
+#[test]
+fn long_options_go_through_mount() {
+    let ops = |options: &[&str]| {
+        let long = format!("lowerdir={}", "x".repeat(300));
+        let mut all = vec![long.as_str()];
+        all.extend(options);
+        of_the_last_mount(&program(|c| {
+            add_mounts(
+                c,
+                &[json!({"destination": "/m", "type": "overlay", "source": "overlay", "options": all})],
+            );
+        }))
+    };
+    let plain = ops(&["ro", "nosuid"]);
+    let [StageOp::Target { .. }, StageOp::MountClassic { fstype, source, flags, data, .. }] = &plain[..]
+    else {
+        panic!("{plain:?}")
+    };
+    assert_eq!((fstype.as_str(), source.as_str(), *flags), ("overlay", "overlay", 1 | 2));
+    assert!(data.split(',').any(|one| one == format!("lowerdir={}", "x".repeat(300))), "{data}");
+    let after = |options: &[&str]| {
+        let ops = ops(options);
+        let existing = |op: &StageOp| matches!(op, StageOp::Target { flags, .. } if *flags == TARGET_EXISTING | TARGET_IN_PROC);
+        assert_eq!(ops.iter().filter(|op| existing(op)).count(), 1, "{ops:?}");
+        let changes = ops.iter().filter_map(|op| match op {
+            StageOp::SetAttr { attrs, propagation, recursive, .. } => {
+                Some((*attrs, *propagation, *recursive))
+            }
+            _ => None,
+        });
+        changes.collect::<Vec<_>>()
+    };
+    let sets = |set, clear| Attrs { set, clear, implied: 0 };
+    assert_eq!(after(&["noatime"]), [(sets(NOATIME, ATIME), 0, false)]);
+    assert_eq!(after(&["nosymfollow"]), [(sets(0x20_0000, 0), 0, false)]);
+    assert_eq!(after(&["rro"]), [(sets(RDONLY, 0), 0, true)]);
+    assert_eq!(after(&["shared"]), [(Attrs::default(), MS_SHARED, false)]);
+}
+
+/// Without mount_setattr(2) propagation is changed by mount(2), which needs the mount attached.
+#[test]
+fn propagation_comes_before_attaching_or_after() {
+    for (set_attr, before) in [(true, true), (false, false)] {
+        let facts = Facts { mount_setattr: set_attr, ..hosts::v2() };
+        let plan = planned_for(&facts, |c| {
+            add_mounts(
+                c,
+                &[json!({"destination": "/m", "type": "tmpfs", "source": "t", "options": ["private"]})],
+            );
+        });
+        let ops = of_the_last_mount(&compile::create(&plan, 40));
+        let attached = ops.iter().position(|op| matches!(op, StageOp::Attach { .. })).unwrap();
+        let changes: Vec<usize> = ops
+            .iter()
+            .enumerate()
+            .filter(|(_, op)| matches!(op, StageOp::SetAttr { propagation: MS_PRIVATE, .. }))
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(changes.len(), 1, "{ops:?}");
+        assert_eq!(changes[0] < attached, before, "{ops:?}");
+    }
+}
+
+/// A restore: what runs when, with hooks and without, with a network of its own and without.
+#[test]
+fn a_restore_has_hooks_and_holds_packets_for_them() {
+    let steps = |change: &dyn Fn(&mut Value)| {
+        let program = compile::restore(&plan(&Create::default(), change));
+        let has = |wanted: fn(&HostOp) -> bool| host(&program).iter().any(|op| wanted(op));
+        [
+            has(|op| matches!(op, HostOp::Hooks)),
+            has(|op| matches!(op, HostOp::HoldPackets)),
+            has(|op| matches!(op, HostOp::LetPacketsIn)),
+            has(|op| matches!(op, HostOp::Loopback)),
+            has(|op| matches!(op, HostOp::Keep)),
+            has(|op| matches!(op, HostOp::Identify)),
+            has(|op| matches!(op, HostOp::Record)),
+            has(|op| matches!(op, HostOp::Poststart)),
+        ]
+    };
+    let without_network = |c: &mut Value| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|ns| ns["type"] != "network");
+    };
+    assert_eq!(steps(&|_| {}), [false, false, false, true, true, true, true, true]);
+    assert_eq!(steps(&without_network), [false, false, false, false, true, true, true, true]);
+    assert_eq!(steps(&|c| c["hooks"] = json!({"prestart": [{"path": "/bin/hook"}]})), [true; 8]);
+    assert_eq!(steps(&|c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/hook"}]})), [true; 8]);
+    assert_eq!(
+        steps(&|c| {
+            c["hooks"] = json!({"createRuntime": [{"path": "/bin/hook"}]});
+            without_network(c);
+        }),
+        [true, false, false, false, true, true, true, true]
+    );
+}
+
+/// CRIU mounts on what is there: in the rootfs, or in the tree that was bound over it before.
+#[test]
+fn a_restores_mount_points_lie_in_the_tree_that_is_there() {
+    let bind =
+        |target: &str| json!({"destination": target, "type": "bind", "source": "/src", "options": ["rbind"]});
+    let program = compile::restore(&plan(&Create::default(), |c| {
+        c["mounts"] = json!([bind("/a"), bind("/a/b"), bind("/ab"), {"destination": "/t", "type": "tmpfs"}, bind("/t/x")]);
+        c["root"]["readonly"] = json!(true);
+    }));
+    let points = host(&program).into_iter().find_map(|op| match op {
+        HostOp::MountPoints(points) => Some(points),
+        _ => None,
+    });
+    let points: Vec<_> =
+        points.unwrap().iter().map(|point| (point.tree, point.path.as_str(), point.like)).collect();
+    let [
+        (rootfs, "/a", Some(a)),
+        (in_a, "/b", Some(_)),
+        (third, "/ab", Some(_)),
+        (fourth, "/t", None),
+        (last, "/tmp", None),
+    ] = points[..]
+    else {
+        panic!("{points:?}")
+    };
+    assert_eq!((in_a, third, fourth, last), (a, rootfs, rootfs, rootfs));
+    assert_ne!(a, rootfs);
+}
