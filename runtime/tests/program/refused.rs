@@ -5,7 +5,7 @@ use corten::ask::Create;
 use corten::plan::hooks::Hook;
 use corten::plan::mounts::Propagation;
 use corten::program::place::Place;
-use corten::program::{Op, Program, Ref, StageOp, Step, check, compile};
+use corten::program::{HostOp, Op, Program, Ref, StageOp, Step, check, compile};
 
 use crate::cases;
 
@@ -243,6 +243,61 @@ fn a_hop_that_brings_something_along() {
         p.steps.insert(0, step(StageOp::Setns { from: Ref::Nothing, kinds: 0x2000_0000 }));
         before(p, |op| matches!(op, StageOp::Bound { .. }), StageOp::Hop(0));
     });
+}
+
+/// `exec` hops into the container's pid namespace: by then the process has nothing that those inside could take.
+#[test]
+fn an_exec_that_hops_in_with_more_than_it_is_to_have() {
+    let exec = || {
+        let plan = cases::plan(&Create::default(), |_| {});
+        compile::exec(&cases::entry(&plan, cases::way_in(false)), plan.process.as_ref().unwrap())
+    };
+    assert_eq!(check::check(&exec()), Ok(()));
+    let late: [fn(&StageOp) -> bool; 3] = [
+        |op| matches!(op, StageOp::Close { .. }),
+        |op| matches!(op, StageOp::SetIds { .. }),
+        |op| matches!(op, StageOp::Capset { .. }),
+    ];
+    for wanted in late {
+        let mut program = exec();
+        program.steps.remove(position(&program, wanted));
+        let text = check::check(&program).unwrap_err().to_string();
+        assert!(text.contains("a hop into a pid namespace that exists"), "{text}");
+    }
+}
+
+/// What is restored is put where it goes, compared, and let go, in this order, each once.
+#[test]
+fn a_restore_out_of_order() {
+    let restore = || compile::restore(&cases::plan(&Create::default(), |_| {}));
+    assert_eq!(check::check(&restore()), Ok(()));
+    let at = |program: &Program, wanted: fn(&HostOp) -> bool| {
+        program.steps.iter().position(|step| matches!(&step.op, Op::Host(op) if wanted(op))).unwrap()
+    };
+    let compare = |op: &HostOp| matches!(op, HostOp::Compare);
+    let resume = |op: &HostOp| matches!(op, HostOp::Resume);
+    let record = |op: &HostOp| matches!(op, HostOp::Record);
+    for (one, other) in [(compare as fn(&HostOp) -> bool, resume as fn(&HostOp) -> bool), (record, resume)] {
+        let mut program = restore();
+        let (one, other) = (at(&program, one), at(&program, other));
+        program.steps.swap(one, other);
+        assert!(check::check(&program).is_err(), "{one} {other}");
+    }
+    for wanted in [compare as fn(&HostOp) -> bool, resume, record] {
+        let mut program = restore();
+        program.steps.remove(at(&program, wanted));
+        assert!(check::check(&program).is_err());
+    }
+    // Sources are there before CRIU is asked for anything.
+    let mut program = restore();
+    let open = program.steps.iter().rposition(|step| matches!(step.op, Op::Host(HostOp::Open(_)))).unwrap();
+    let late = program.steps.remove(open);
+    let points = at(&program, |op| matches!(op, HostOp::MountPoints(_)));
+    program.steps.insert(points + 1, late);
+    assert!(check::check(&program).is_err());
+    let mut program = restore();
+    program.steps.push(step(StageOp::Signals));
+    assert!(check::check(&program).is_err());
 }
 
 #[test]
