@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::console::Receiver;
 use crate::harness::report::Report;
 use crate::harness::test::Test;
 use crate::sys;
@@ -55,6 +56,12 @@ pub fn cases() -> Vec<Case> {
             };
             attacked(t, "dev", own).map(drop)
         }),
+        case("race/S21-console-becomes-a-link", |t| console_changes(t, "dev/console"))
+            .runc("at times: a container that was made has ended by itself")
+            .crun("makes the file on the host that a link at /dev/console leads to"),
+        case("race/S21-parent-of-the-console", |t| console_changes(t, "dev"))
+            .runc("at times: a container that was made has ended by itself")
+            .crun("at times: makes none"),
         case("race/exec-cwd-becomes-a-link", exec_cwd),
     ]
 }
@@ -142,6 +149,43 @@ fn prepared(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<B
     drop(attacker);
     let b = change(t.bundle()?.writable());
     b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())
+}
+
+/// The terminal is bound on /dev/console, which an image without a /dev of the runtime's has for itself: what is bound there is the
+/// container's own pseudo terminal, and whatever it is bound on lies in the root.
+fn console_changes(t: &Test, name: &str) -> Verdict {
+    let own = |b: Bundle| b.without_mount("/dev").set("/process/terminal", json!(true));
+    let mut b = prepared(t, "dev", |b| own(b).probe("forever"))?;
+    if name != "dev" {
+        b = b.file(name, "")?;
+        fs::remove_file(b.rootfs("elsewhere"))?;
+        std::os::unix::fs::symlink(t.place.outside().join("canary-of-the-console"), b.rootfs("elsewhere"))?;
+    }
+    let before = t.snapshot();
+    let (end, mut made) = (Instant::now() + ATTACK, 0);
+    while Instant::now() < end {
+        let attacker = Attacker::on(b.rootfs(name), b.rootfs("elsewhere"));
+        let path = t.path("console");
+        let receiver = Receiver::listen(&path)?;
+        let done =
+            t.complete(t.bundle_command(&format!("create --console-socket={}", path.display()), &b)?)?;
+        drop(attacker);
+        fs::remove_file(&path).ok();
+        if done.code != 0 {
+            check!(!done.errors().is_empty(), "{done}");
+            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a failed container is left: {done}");
+            continue;
+        }
+        drop(receiver);
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", t.pid(&b)?))?;
+        let consoles = table.lines().filter(|line| line.contains(" - devpts ") && line.contains("/console "));
+        made += consoles.count();
+        t.cli(&format!("delete --force {}", b.id))?.ok()?;
+        t.reap();
+    }
+    t.unchanged_since(&before)?;
+    check!(made > 0, "no console was bound");
+    Ok(())
 }
 
 /// A mount point of another mount namespace can be renamed, and what is mounted there goes with it: so nobody can promise
