@@ -106,14 +106,25 @@ impl Container {
     /// # Errors
     /// When neither the process nor the group can be looked at.
     pub(crate) fn phase(&self) -> Result<(Phase, Option<OwnedFd>)> {
-        let Some(init) = &self.state.init else {
-            let creating = self.dir.is_locked()?;
-            return Ok((if creating { Phase::Creating } else { Phase::Stopped }, None));
+        let newer;
+        let init = match &self.state.init {
+            Some(init) => init,
+            None if self.dir.is_locked()? => return Ok((Phase::Creating, None)),
+            // Its `create` is dead; or it was done with it after we had read.
+            None => match self.dir.read() {
+                Ok(State { init: Some(init), .. }) => {
+                    newer = init;
+                    &newer
+                }
+                _ => return Ok((Phase::Stopped, None)),
+            },
         };
+        // In this order: `delete` removes the gate once init is dead, and what it leaves is not one that runs.
+        let (frozen, gated) = (self.group.is_frozen()?, self.dir.has("gate")?);
         let Some(pidfd) = init.open()? else { return Ok((Phase::Stopped, None)) };
-        let phase = if self.group.is_frozen()? {
+        let phase = if frozen {
             Phase::Paused
-        } else if self.dir.has("gate")? {
+        } else if gated {
             Phase::Created
         } else {
             Phase::Running

@@ -193,7 +193,10 @@ impl Group {
     /// # Errors
     /// `Kind::Os` when it cannot be thawed.
     pub(crate) fn let_die(&self) -> Result<()> {
-        if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) }
+        let thawed =
+            if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) };
+        // Deleted meanwhile, and so dead.
+        if thawed.as_ref().is_err_and(|error| error.errno() == Some(libc::ENOENT)) { Ok(()) } else { thawed }
     }
 
     /// The processes of the groups and those below, ascending.

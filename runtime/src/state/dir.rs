@@ -110,20 +110,33 @@ impl Dir {
         check_id(id)?;
         let root = Root::make(root)?;
         let path = root.path.join(id);
+        let taken = || Error::new(Kind::Exists, format!("container with given ID already exists: {id}"));
         rustix::fs::mkdirat(&root.fd, id, Mode::RWXU).map_err(|errno| match errno {
-            rustix::io::Errno::EXIST => {
-                Error::new(Kind::Exists, format!("container with given ID already exists: {id}"))
-            }
+            rustix::io::Errno::EXIST => taken(),
             errno => Error::os(format!("mkdir({})", path.display()), errno),
         })?;
-        let opened = open_in(&root, id).and_then(|fd| try_lock(&fd, &path).map(|locked| (fd, locked)));
-        match opened {
-            Ok((fd, true)) => Ok(Dir { fd, root: Arc::new(root), path }),
-            // `delete --force` has seen the directory first, and clears it away.
-            Ok((_, false)) => Err(Error::new(Kind::Status, format!("container {id} is being deleted"))),
+        let deleted = || Error::new(Kind::Status, format!("container {id} is being deleted"));
+        let fd = match open_in(&root, id) {
+            Ok(fd) => fd,
+            // Cleared away already; what has the name by now is somebody else's.
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Err(deleted()),
             Err(error) => {
                 // Not left behind: the id would stay taken. Why is in the first error.
                 let _ = rustix::fs::unlinkat(&root.fd, id, AtFlags::REMOVEDIR);
+                return Err(error.at("state directory"));
+            }
+        };
+        let dir = Dir { fd, root: Arc::new(root), path };
+        // Whoever has seen the directory before it was locked lets go of it again, or has cleared it away.
+        match dir.lock() {
+            // Ours was cleared away, and who made this one was late as well: then there is a container already, of whoever was first.
+            Ok(()) if dir.has("state.json")? => Err(taken()),
+            Ok(()) => Ok(dir),
+            Err(error) if error.kind() == Kind::NotFound => Err(deleted()),
+            // Somebody is at work on it.
+            Err(error) if error.kind() == Kind::Status => Err(error),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(&dir.root.fd, id, AtFlags::REMOVEDIR);
                 Err(error.at("state directory"))
             }
         }
@@ -152,7 +165,8 @@ impl Dir {
     /// Waits for the other verbs on this container to end, and holds them off until the directory is dropped.
     ///
     /// # Errors
-    /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever.
+    /// `Kind::Status` when one takes longer than [`PATIENCE`]: a hook of its may hang for ever. `Kind::NotFound` when one of them has
+    /// removed the container.
     pub(crate) fn lock(&self) -> Result<()> {
         match self.lock_within(PATIENCE)? {
             true => Ok(()),
@@ -167,7 +181,7 @@ impl Dir {
     /// The same for a while; whether it is held.
     ///
     /// # Errors
-    /// Those of flock(2).
+    /// `Kind::NotFound` when the container has been removed; those of flock(2).
     pub(crate) fn lock_within(&self, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
         // flock(2) knows no time limit; this is the rare case of two verbs at once.
@@ -177,7 +191,26 @@ impl Dir {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Ok(true)
+        // While it is held, nobody else removes the directory.
+        if self.is_named()? {
+            return Ok(true);
+        }
+        Err(Error::new(Kind::NotFound, format!("container does not exist: {}", self.id())))
+    }
+
+    /// Whether the container's name is this directory's still, and not free again, or another one's: of what a removed directory says,
+    /// nothing may be done to what has the name now.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub(crate) fn is_named(&self) -> Result<bool> {
+        let call = || format!("stat({})", self.path.display());
+        let own = rustix::fs::fstat(&self.fd).call(call)?;
+        match rustix::fs::statat(&self.root.fd, self.id(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) => Ok((named.st_dev, named.st_ino) == (own.st_dev, own.st_ino)),
+            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(errno) => Err(Error::os(call(), errno)),
+        }
     }
 
     /// Whether some verb is at work on this container.
@@ -379,5 +412,20 @@ mod tests {
             assert_eq!(Dir::open(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
             assert_eq!(Dir::create(&root, id).err().map(|error| error.kind()), Some(Kind::Invalid), "{id:?}");
         }
+    }
+
+    #[test]
+    fn a_removed_directory_is_not_the_one_that_has_its_name_now() {
+        let path = std::env::temp_dir().join(format!("corten-state-dir-{}", std::process::id()));
+        let old = Dir::create(&path, "one").unwrap();
+        let late = Dir::open(&path, "one").unwrap();
+        old.remove().unwrap();
+        drop(old);
+        let new = Dir::create(&path, "one").unwrap();
+        assert_eq!(late.lock().err().map(|error| error.kind()), Some(Kind::NotFound));
+        assert!(new.is_named().unwrap() && !late.is_named().unwrap());
+        new.remove().unwrap();
+        assert!(!new.is_named().unwrap());
+        std::fs::remove_dir(path).unwrap();
     }
 }

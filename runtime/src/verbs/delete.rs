@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{hooks, identity, permitted, rdt};
 use crate::plan;
 use crate::spec::Spec;
-use crate::state::{Dir, Identity};
+use crate::state::{Dir, Identity, State};
 
 /// How long a single wait of `delete --force` for another verb gets: what holds it is asked to end again before each.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,10 +29,10 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
         Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
         other => other?,
     };
-    if force {
-        seize(&dir)?
-    } else {
-        dir.lock()?
+    match if force { seize(&dir) } else { dir.lock() } {
+        // Another `delete` was quicker: what has the id now, if anything, is none of ours.
+        Err(error) if error.kind() == Kind::NotFound && force => return Ok(()),
+        other => other?,
     }
     let state = match dir.read() {
         // Its `create` died before it wrote one, and nothing else was made; or its `delete`, when all else was gone.
@@ -86,6 +86,13 @@ pub(super) fn destroy(
     Ok(())
 }
 
+/// Ends the container's processes, whoever holds it; but for a group by whose name another container goes by now.
+fn kill_what_it_names(dir: &Dir, state: State) -> Result<()> {
+    let init = state.init.as_ref().map(Identity::open).transpose()?.flatten();
+    init.map_or(Ok(()), |init| identity::kill(init.as_fd()))?;
+    if dir.is_named()? { Group::open(state.cgroup).kill() } else { Ok(()) }
+}
+
 /// Holds the container, whatever another verb is at work on: what that waits for is killed, and it lets go.
 fn seize(dir: &Dir) -> Result<()> {
     let mut patience = Duration::from_millis(2);
@@ -93,12 +100,10 @@ fn seize(dir: &Dir) -> Result<()> {
         if let Some(hook) = dir.hook()?.map(|hook| hook.open()).transpose()?.flatten() {
             identity::kill(hook.as_fd())?;
         }
-        // Of a state that is not written yet nothing is to be killed; of one that cannot be read, nothing is known.
-        if dir.has("state.json")? {
-            let state = dir.read()?;
-            let init = state.init.as_ref().map(Identity::open).transpose()?.flatten();
-            init.map_or(Ok(()), |init| identity::kill(init.as_fd()))?;
-            Group::open(state.cgroup).kill()?;
+        match dir.read() {
+            // Of a state that is not written yet, or was removed, nothing is to be killed; of one that cannot be read, nothing is known.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            other => kill_what_it_names(dir, other?)?,
         }
         if patience > PATIENCE {
             return dir.lock();
