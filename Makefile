@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants reproducible lab man \
+        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants reproducible lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -114,6 +114,9 @@ fuzz: ## 10^6 executions of each fuzz target, led by what they reach; RUNS=N, SA
 
 faults: ## the runtime is killed at every system call, and every one fails (EVERY=10 ENVS="native-v1 uml" FILTER=exec)
 	@$(ENV) EVERY=$(EVERY) ENVS="$(ENVS)" FILTER="$(FILTER)" .ci/faults
+
+soak: ## lives of containers for H hours (0.5), by the command line and through shims, with kills at random; nothing may grow (docs/reliability.md)
+	@$(ENV) H=$(H) .ci/soak
 
 criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by command line, both shims and engines (LONG=1; ENGINES=1: those alone)
 	@$(ENV) LONG=$(LONG) SUITES="$(SUITES)" .ci/criu $(if $(ENGINES),engines)

@@ -32,7 +32,7 @@ pub fn cases() -> Vec<Case> {
 
 impl Bundle {
     /// A hook that runs the harness's own binary as a probe with these words; `startContainer` finds it inside.
-    fn hook(self, kind: &str, words: &str) -> Result<Self, Trouble> {
+    pub(super) fn hook(self, kind: &str, words: &str) -> Result<Self, Trouble> {
         let inside = kind == "startContainer";
         let outside = self.dir.join("rootfs/probe");
         let path = if inside { "/probe".to_owned() } else { outside.to_string_lossy().into_owned() };

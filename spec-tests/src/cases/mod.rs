@@ -34,8 +34,11 @@ mod exec;
 mod faults;
 mod fields;
 mod forks;
+mod halted;
+mod histories;
 mod hooks;
 mod hunted;
+mod inherited;
 mod inner_binds;
 mod lifecycle;
 mod limits;
@@ -64,6 +67,7 @@ mod seccomp;
 mod seccomp_order;
 mod shared_mounts;
 mod signals;
+mod soak;
 mod systemd;
 mod systemd_trouble;
 mod systemd_updates;
@@ -119,6 +123,10 @@ pub fn all() -> Vec<Case> {
         hunted::cases,
         lsm::cases,
         crash::cases,
+        histories::cases,
+        halted::cases,
+        inherited::cases,
+        soak::cases,
         faults::cases,
         owners::cases,
         rdt::cases,

@@ -123,6 +123,25 @@ fn helpers() -> Vec<Case> {
 
 fn lives() -> Vec<Case> {
     vec![
+        case("rootless/pipes-of-one-page", |t| {
+            // The kernel bounds who is not root (R14): beyond this many pages a user's new pipes hold one page, or two.
+            let bound = "/proc/sys/fs/pipe-user-pages-soft";
+            if !t.host.alone {
+                return Err(Trouble::NotRun(format!("{bound} is the whole machine's, and others use it")));
+            }
+            let before = fs::read_to_string(bound)?;
+            t.at_end(move || _ = fs::write(bound, before));
+            fs::write(bound, "1")?;
+            let u = User::new(t)?;
+            let large = u.bundle()?.file("large", &"x".repeat(300_000))?;
+            let read = format!("try read {}", large.rootfs("large").display());
+            let hooked = large.probe("print up -- forever").hook("createRuntime", &read)?;
+            u.launch(&hooked)?.lines(t, 1)?;
+            same("an exec", u.cli(&format!("exec {} /probe exit 6", hooked.id))?.code, 6)?;
+            let failed = u.run(&u.bundle()?.args(&[&"x".repeat(100_000)]))?;
+            check!(failed.code != 0 && failed.stderr.len() > 20, "{failed}");
+            u.cli(&format!("delete --force {}", hooked.id))?.ok().map(drop)
+        }),
         case("rootless/a-whole-life", |t| {
             let u = User::new(t)?;
             let b = u.bundle()?.probe("forever");

@@ -162,6 +162,11 @@ impl Case {
         self.seconds.unwrap_or(0.0).max(host.patience)
     }
 
+    /// The same, with the hours that it was given on top of what it takes otherwise.
+    pub fn time_limit(&self, host: &Host) -> f64 {
+        self.patience(host) + host.hours.unwrap_or(0.0) * 3600.0
+    }
+
     /// The same for a case in a list.
     pub fn differs(&mut self, name: &'static str, reason: &'static str) {
         if !reason.is_empty() {

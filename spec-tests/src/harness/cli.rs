@@ -12,7 +12,7 @@ use crate::cases;
 
 /// How to call this program.
 pub const USAGE: &str = "\
-usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--long] [--every N] [--jobs N] [--timeout SECONDS]
+usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [--long] [--every N] [--hours H] [--jobs N] [--timeout SECONDS]
                       [--tmp DIR] [--alone] [--no-excuses] [--times] [--rootfs-busybox DIR] [--rootfs-debian DIR]
        spec-tests shim … (`spec-tests shim` tells)
        spec-tests probe ACTION…
@@ -22,6 +22,7 @@ usage: spec-tests run --runtime PATH [--env NAME] [--filter TEXT]… [--list] [-
 --alone    nobody else uses this machine: any new cgroup, socket or keyring on it counts as left behind
 --long     the cases that need minutes, too
 --every    of the points at which a fault can happen every N-th is tried, not some few
+--hours    how long the cases of soak/ go on; without it, they make some rounds
 --no-excuses  a peer's known differences count as failures
 --times    prints the twenty slowest cases
 --one      (for its own use) runs one case in this process";

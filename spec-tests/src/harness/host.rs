@@ -83,6 +83,8 @@ pub struct Host {
     pub long: bool,
     /// Of the points at which a fault can happen every so many-th is tried; some few if nothing is said.
     pub every: Option<usize>,
+    /// How long the cases of soak/ go on, if not for some rounds only.
+    pub hours: Option<f64>,
     /// Where the cases' directories go.
     pub tmp: PathBuf,
     /// Nobody else uses this machine: compare the whole of it.
@@ -170,6 +172,7 @@ impl Host {
             runc: None,
             long: false,
             every: None,
+            hours: None,
             tmp: std::env::temp_dir(),
             alone: false,
             patience: 40.0,

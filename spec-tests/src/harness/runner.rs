@@ -97,7 +97,7 @@ fn in_a_process(case: &Case, host: &Host, options: &[String]) -> Verdict {
     command.args(options).args(["--one", &case.name]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn()?;
-    let finished = wait(&mut child, Duration::from_secs_f64(case.patience(host) + 60.0));
+    let finished = wait(&mut child, Duration::from_secs_f64(case.time_limit(host) + 60.0));
     let mut text = String::new();
     if finished && let Some(mut out) = child.stdout.take() {
         out.read_to_string(&mut text)?;

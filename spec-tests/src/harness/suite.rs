@@ -51,6 +51,7 @@ pub struct Options {
     one: Option<String>,
     jobs: Option<usize>,
     tmp: Option<PathBuf>,
+    hours: Option<f64>,
     no_excuses: bool,
     times: bool,
     busybox: Option<PathBuf>,
@@ -65,6 +66,7 @@ impl Options {
             "--one" => self.one = Some(value()?),
             "--jobs" => self.jobs = number(arg, value)?,
             "--timeout" => self.timeout = number(arg, value)?,
+            "--hours" => self.hours = number(arg, value)?,
             "--tmp" => self.tmp = Some(value()?.into()),
             "--rootfs-busybox" => self.busybox = Some(value()?.into()),
             "--list" => self.list = true,
@@ -92,6 +94,7 @@ impl Options {
         host.env = self.env.clone();
         host.busybox = self.busybox.clone();
         host.patience = self.timeout.unwrap_or(host.patience);
+        host.hours = self.hours;
         host.tmp = self.tmp.clone().unwrap_or(host.tmp);
         if let Some(name) = &self.one {
             let at = cases.iter().position(|case| case.name == *name).ok_or("no such case")?;

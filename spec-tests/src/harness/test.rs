@@ -365,6 +365,13 @@ pub fn reap_orphans(is_own: impl Fn(i32) -> bool) -> Vec<(i32, i32)> {
 pub struct Log(PathBuf);
 
 impl Log {
+    /// Nobody will look at it any more.
+    pub fn forget(self) {
+        for kind in ["out", "err"] {
+            fs::remove_file(self.0.with_extension(kind)).ok();
+        }
+    }
+
     /// What is there by now.
     pub fn text(&self) -> String {
         fs::read_to_string(self.0.with_extension("out")).unwrap_or_default()

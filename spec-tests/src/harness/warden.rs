@@ -31,6 +31,7 @@ use crate::sys;
 /// Runs the case in this process, which must be single-threaded and is of no use afterwards.
 pub fn run(case: Case, host: &Host) -> Verdict {
     let mut host = host.clone();
+    let limit = case.time_limit(&host);
     host.patience = case.patience(&host);
     let host = &host;
     let told = sys::told_to_end()?;
@@ -51,8 +52,8 @@ pub fn run(case: Case, host: &Host) -> Verdict {
         drop(test);
         send.send(verdict.unwrap_or_else(|_| Err("the case panicked".into())))
     });
-    let verdict = receive.recv_timeout(Duration::from_secs_f64(host.patience));
-    let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {} s", host.patience).into()));
+    let verdict = receive.recv_timeout(Duration::from_secs_f64(limit));
+    let verdict = verdict.unwrap_or_else(|_| Err(format!("nothing after {limit} s").into()));
     clean_up(host, &place);
     let left = settle(host, &place, &before, || slowdown().unwrap_or(1.0));
     remove_directory(&place.dir);

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
 use super::fifo;
-use super::procs;
 use super::task::{Io, Task};
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case};
 use crate::harness::host::Host;
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::harness::{runner, suite, warden};
 

@@ -12,12 +12,13 @@ use crate::harness::host::Host;
 use crate::harness::suite;
 
 const USAGE: &str = "\
-usage: spec-tests shim --shim PATH [--runc PATH] [--env NAME] [--filter TEXT]… [--list] [--long] [--jobs N]
+usage: spec-tests shim --shim PATH [--runc PATH] [--env NAME] [--filter TEXT]… [--list] [--long] [--hours H] [--jobs N]
                        [--timeout SECONDS] [--tmp DIR] [--no-excuses] [--times] [--rootfs-busybox DIR]
 
 --shim     the shim under test; its file's name tells which it is
 --runc     the runtime that the Go shim is to find
 --long     the cases that need minutes, too
+--hours    how long the cases of soak/ go on; without it, they make some rounds
 --no-excuses  the Go shim's known differences count as failures
 --one      (for its own use) runs one case in this process";
 

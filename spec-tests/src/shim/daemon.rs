@@ -20,7 +20,6 @@ use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use super::events::Events;
-use super::procs;
 use super::task::{Io, Shim, Task};
 use super::wire::{Fields, Message};
 use crate::check;
@@ -28,6 +27,7 @@ use crate::harness::bundle::Bundle;
 use crate::harness::case::{Trouble, Verdict};
 use crate::harness::hostdiff::descendants;
 use crate::harness::pace::within;
+use crate::harness::procs;
 use crate::harness::test::Test;
 
 /// What containerd tells the shim's binary, and what it takes for an answer.
@@ -281,6 +281,7 @@ impl<'t> Daemon<'t> {
     /// Removes a bundle as containerd does: what is still mounted there shows as an error.
     pub fn remove(&self, bundle: &Bundle) -> Verdict {
         fs::remove_dir(bundle.dir.join("rootfs")).map_err(|e| format!("rootfs is left in use: {e}"))?;
+        self.logs.borrow_mut().remove(&bundle.id);
         Ok(fs::remove_dir_all(&bundle.dir)?)
     }
 

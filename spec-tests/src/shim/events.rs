@@ -144,6 +144,14 @@ impl Events {
         self.inner.silent.store(silent, Ordering::SeqCst);
     }
 
+    /// All but this container's, once they have followed the rules: for cases that have more of them than can be kept, at a moment at
+    /// which no other container is alive.
+    pub fn forget_all_but(&self, container: &str) -> Verdict {
+        self.follow_the_rules()?;
+        locked(&self.inner.log).retain(|event| event.container == container);
+        Ok(())
+    }
+
     /// All events so far.
     pub fn all(&self) -> Vec<Event> {
         locked(&self.inner.log).clone()

@@ -22,7 +22,6 @@ mod events;
 mod fifo;
 mod grpc;
 mod pod;
-mod procs;
 pub mod registry;
 pub mod scale;
 pub mod successor;

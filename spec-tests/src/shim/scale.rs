@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use super::bench::median;
 use super::cri::{conclude, text};
 use super::grpc;
-use super::procs;
 use super::wire::{Fields, Message};
 use crate::check;
 use crate::harness::case::{Trouble, same};
 use crate::harness::hostdiff::all_processes;
+use crate::harness::procs;
 
 const USAGE: &str = "usage: spec-tests scale SOCKET RUNTIME ROOTFS DIR GROUP COUNT SPARE_MIB LIST...";
 const NAMESPACE: &str = "scale";

@@ -19,10 +19,10 @@ use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::pace::within;
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::Streams;
-use crate::shim::procs;
 use crate::shim::task::{Io, RUNNING, Shim, Task};
 use crate::shim::wire::Message;
 

@@ -12,10 +12,10 @@ use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::pace::within;
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::{self, Reader, Streams};
-use crate::shim::procs;
 use crate::shim::task::{Io, RUNNING, Task};
 
 const MIB: u64 = 1 << 20;

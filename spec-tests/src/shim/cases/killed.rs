@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::crash::{cleaned_up, kill_shim};
 use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::procs;
 use crate::harness::sniper::kill_at;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
-use crate::shim::procs;
 use crate::shim::task::{Io, RESOURCES, Task};
 use crate::shim::wire::Message;
 

@@ -136,7 +136,7 @@ fn deleted_when_created(t: &Test) -> Verdict {
     let exit = task.delete("")?;
     same("Delete's pid and status", (exit.pid, exit.status), (pid, 0))?;
     check!(exit.at < -6e10, "exited_at of what never ran is {}, not Go's zero", exit.at);
-    check!(!crate::shim::procs::is_alive(pid as i32), "process {pid} lives");
+    check!(!crate::harness::procs::is_alive(pid as i32), "process {pid} lives");
     fails("State after Delete", task.state(""), &[NOT_FOUND], "")?;
     same("the status of the event", d.events.of_kind(&b.id, "delete")?.status, 0)?;
     d.shut_down(&task.shim)?;
@@ -412,7 +412,7 @@ fn host_pid_namespace(t: &Test) -> Verdict {
     task.end()?;
     d.events.exit(&b.id, "")?;
     let other = pids.iter().find(|(pid, _)| *pid != init).map_or(0, |(pid, _)| *pid as i32);
-    check!(!crate::shim::procs::is_alive(other), "its child {other} outlived the container's exit");
+    check!(!crate::harness::procs::is_alive(other), "its child {other} outlived the container's exit");
     d.end(&b, &task)?;
     d.finish()
 }

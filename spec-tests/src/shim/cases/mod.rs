@@ -18,8 +18,10 @@ mod killed;
 mod layers;
 mod lifecycle;
 mod options;
+mod requests;
 mod sandbox;
 mod sandbox_crash;
+mod soak;
 mod stress;
 mod upgrade;
 mod upgrade_load;
@@ -45,9 +47,11 @@ pub fn all() -> Vec<Case> {
         hanging::cases,
         bad_input::cases,
         frames::cases,
+        requests::cases,
         sandbox::cases,
         sandbox_crash::cases,
         stress::cases,
+        soak::cases,
         upgrade::cases,
         upgrade_refused::cases,
         upgrade_load::cases,

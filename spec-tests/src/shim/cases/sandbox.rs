@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::pod::{NODE, POD, Pod, PodConfig, inside, namespace, network_of_user};
-use crate::shim::procs;
 use crate::shim::ttrpc::{ALREADY_EXISTS, Answer, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNKNOWN};
 use crate::shim::wire::Message;
 

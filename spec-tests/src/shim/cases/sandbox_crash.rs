@@ -15,10 +15,10 @@ use super::upgrade::command;
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::pace::within;
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::pod::{POD, Pod, PodConfig};
-use crate::shim::procs;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
+use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::{Called, Daemon, call};
 use crate::shim::fifo::Streams;
-use crate::shim::procs;
 use crate::shim::task::{CREATED, Io, PAUSED, RUNNING, STOPPED, Shim, Task};
 use crate::shim::ttrpc;
 use crate::shim::wire::Message;

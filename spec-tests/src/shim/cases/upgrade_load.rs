@@ -12,10 +12,10 @@ use super::upgrade::{command, stays};
 use crate::check;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
+use crate::harness::procs::{self, Usage};
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
 use crate::shim::fifo::{open_reader, read_some};
-use crate::shim::procs::{self, Usage};
 use crate::shim::task::{Io, Task};
 
 const NEVER: &str = "is never replaced";

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::{Cri, conclude, read, shims_of};
 use crate::harness::case::{Trouble, Verdict};
 use crate::harness::hostdiff::all_processes;
-use crate::shim::{bench, procs};
+use crate::harness::procs;
+use crate::shim::bench;
 
 /// Prints the lines; exit code 1 when something is not well.
 pub fn main(args: &[String]) -> ExitCode {

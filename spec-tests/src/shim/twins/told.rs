@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::model::Step;
 use super::perform::{PATIENCE, Stage};
 use crate::harness::case::Trouble;
+use crate::harness::procs;
 use crate::shim::events::Event;
-use crate::shim::procs;
 use crate::shim::task::{CREATED, PAUSED, RUNNING, STOPPED, Task};
 use crate::shim::wire::Fields;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What /proc tells of a shim: is it alive, what does it hold, what has it used.
+//! What /proc tells of a process: is it alive, what does it hold, what has it used.
 
 #![forbid(unsafe_code)]
 
