@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::ask::Home;
 use crate::cgroup::{Group, Version};
 use crate::error::{Error, Kind, Result};
+use crate::host::identity::has_exited;
 use crate::host::members;
 use crate::spec::{self, Resources, Spec};
 use crate::state::{Dir, OCI_VERSION, Root, State, Status};
@@ -119,13 +120,14 @@ impl Container {
                 _ => return Ok((Phase::Stopped, None)),
             },
         };
-        // In this order: `delete` removes the gate once init is dead, and what it leaves is not one that runs.
-        let (frozen, gated) = (self.group.is_frozen()?, self.dir.has("gate")?);
         let Some(pidfd) = init.open()? else { return Ok((Phase::Stopped, None)) };
-        let phase = if frozen {
+        let phase = if self.group.is_frozen()? {
             Phase::Paused
-        } else if gated {
+        } else if self.dir.has("gate")? {
             Phase::Created
+        } else if has_exited(pidfd.as_fd())? {
+            // Asked once more: `delete` removes the gate once init is dead, and what it leaves is not one that runs.
+            return Ok((Phase::Stopped, None));
         } else {
             Phase::Running
         };

@@ -21,15 +21,15 @@ struct Row {
 }
 
 const ROWS: [Row; 8] = [
-    Row { verb: "run", v1: 886, v2: 532 },
-    Row { verb: "create", v1: 811, v2: 495 },
-    Row { verb: "start", v1: 45, v2: 45 },
-    Row { verb: "exec", v1: 339, v2: 267 },
-    Row { verb: "state", v1: 38, v2: 38 },
-    Row { verb: "kill", v1: 45, v2: 42 },
-    Row { verb: "delete", v1: 73, v2: 37 },
+    Row { verb: "run", v1: 892, v2: 540 },
+    Row { verb: "create", v1: 815, v2: 498 },
+    Row { verb: "start", v1: 48, v2: 48 },
+    Row { verb: "exec", v1: 342, v2: 269 },
+    Row { verb: "state", v1: 40, v2: 40 },
+    Row { verb: "kill", v1: 47, v2: 44 },
+    Row { verb: "delete", v1: 76, v2: 40 },
     // For each further container.
-    Row { verb: "list", v1: 14, v2: 14 },
+    Row { verb: "list", v1: 15, v2: 15 },
 ];
 
 /// How many hierarchies the v1 host has of which the table tells, cgroup2's beside them included.
