@@ -86,6 +86,29 @@ impl Shim {
     }
 }
 
+/// Every request of the task service.
+pub const METHODS: [&str; 17] = [
+    "State",
+    "Create",
+    "Start",
+    "Delete",
+    "Pids",
+    "Pause",
+    "Resume",
+    "Checkpoint",
+    "Kill",
+    "Exec",
+    "ResizePty",
+    "CloseIO",
+    "Update",
+    "Wait",
+    "Stats",
+    "Connect",
+    "Shutdown",
+];
+/// They are not about a container: containerd's own shim answers them whatever the id.
+pub const OF_NOBODY: [&str; 2] = ["Connect", "Shutdown"];
+
 /// What State tells.
 #[derive(Debug, Clone)]
 pub struct State {

@@ -13,7 +13,7 @@ use crate::harness::pace::within;
 use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
-use crate::shim::task::{RUNNING, Task};
+use crate::shim::task::{METHODS, OF_NOBODY, RUNNING, Task};
 use crate::shim::ttrpc::{Client, INVALID_ARGUMENT, REQUEST, RESPONSE, UNKNOWN, frame, request};
 use crate::shim::wire::Message;
 
@@ -79,20 +79,7 @@ fn malformed_requests(t: &Test) -> Verdict {
 fn malformed_payloads(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
     let (b, task) = d.launch("forever")?;
-    let methods = [
-        "State",
-        "Create",
-        "Start",
-        "Delete",
-        "Pids",
-        "Pause",
-        "Resume",
-        "Checkpoint",
-        "Kill",
-        "Exec",
-        "ResizePty",
-    ];
-    for method in methods.into_iter().chain(["CloseIO", "Update", "Wait", "Stats"]) {
+    for method in METHODS.into_iter().filter(|method| !OF_NOBODY.contains(method)) {
         for bytes in [&[0x0a, 0x7f, b'x'][..], &[0xff; 20], &[0x0f], &[0x0a, 2, 0xff, 0xfe]] {
             let answer = task.shim.call(method, &Message(bytes.to_owned()));
             let Err(failure) = answer else {

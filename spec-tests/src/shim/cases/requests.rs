@@ -11,31 +11,9 @@ use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::procs;
 use crate::harness::test::Test;
 use crate::shim::daemon::Daemon;
-use crate::shim::task::{Io, PROCESS, RESOURCES, RUNNING, Shim, Task};
+use crate::shim::task::{Io, METHODS, OF_NOBODY, PROCESS, RESOURCES, RUNNING, Shim, Task};
 use crate::shim::ttrpc::CLOSED;
 use crate::shim::wire::Message;
-
-const ALL: [&str; 17] = [
-    "State",
-    "Create",
-    "Start",
-    "Delete",
-    "Pids",
-    "Pause",
-    "Resume",
-    "Checkpoint",
-    "Kill",
-    "Exec",
-    "ResizePty",
-    "CloseIO",
-    "Update",
-    "Wait",
-    "Stats",
-    "Connect",
-    "Shutdown",
-];
-/// They are not about a container: containerd's own shim answers them whatever the id.
-const OF_NOBODY: [&str; 2] = ["Connect", "Shutdown"];
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -49,7 +27,7 @@ fn each_fails(t: &Test) -> Verdict {
     works(&d, &keeper)?;
     let before = procs::usage(keeper.shim.pid)?;
     let mut failed = 0;
-    for method in ALL {
+    for method in METHODS {
         let mut requests = vec![("what is no message", no_message())];
         if !OF_NOBODY.contains(&method) {
             requests.push(("an id that nobody has", Message::new().text(1, "nobody")));
@@ -67,7 +45,7 @@ fn each_fails(t: &Test) -> Verdict {
     check!(after.threads <= before.threads + 1, "{} threads have become {}", before.threads, after.threads);
     eprintln!(
         "REQUESTS {failed} failing requests of {} kinds, the shim answered everything after each",
-        ALL.len()
+        METHODS.len()
     );
     d.end(&first, &keeper)?;
     d.finish()
