@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which mistake is made: CORTEN_MUTANT's number. What a run comes by is written to the file CORTEN_MUTANTS_REACHED, four bytes for
 //! each. Only in copies of the sources that `spec-tests/mutants` makes.
+
 #![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -271,6 +271,24 @@ fn the_hosts_queues_and_sysfs_are_bound_where_they_cannot_be_mounted() {
     }
 }
 
+/// CVE-2023-25809: the host's /sys in place of a sysfs is read-only with all below, whatever the entry's options say.
+#[test]
+fn the_hosts_sysfs_is_closed_whatever_is_said() {
+    let mut changes = user_namespace();
+    changes.push((
+        "/linux/namespaces",
+        json!([{"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "mount"}, {"type": "user"}]),
+    ));
+    let sys = |host: &Facts, options: Value| {
+        let changes = [changes.clone(), vec![("/mounts/5/options", options)]].concat();
+        mount_at(&planned(host, &changes), "/sys")
+    };
+    let new = sys(&hosts::v2(), json!(["rw", "rrw"]));
+    assert_eq!((new.recursive.set & RDONLY, new.recursive.clear & RDONLY), (RDONLY, 0));
+    let old = sys(&Facts { mount_setattr: false, ..hosts::v2() }, json!(["rw"]));
+    assert_eq!((old.attrs.set & RDONLY, old.attrs.clear & RDONLY), (RDONLY, 0));
+}
+
 /// A tmpfs has the mode of what it covers, unless it is given one.
 #[test]
 fn a_tmpfs_without_a_mode_takes_that_of_its_target() {
