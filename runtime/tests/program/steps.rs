@@ -2,13 +2,14 @@
 //! What the sentences of the golden programs do not show: flags of targets, descriptors that are held, steps of rare configurations.
 
 use corten::ask::Create;
+use corten::cgroup::WayIn;
 use corten::facts::Facts;
 use corten::plan::mounts::Attrs;
 use corten::program::{HostOp, Op, Program, Ref, StageOp, compile};
 use corten::stage::wire::{TARGET_DIR, TARGET_EXISTING, TARGET_IN_PROC, TARGET_LINK, TARGET_NOFOLLOW};
 use serde_json::{Value, json};
 
-use crate::cases::{plan, planned_for};
+use crate::cases::{self, plan, planned_for};
 use crate::hosts;
 
 const MS_PRIVATE: u64 = 1 << 18;
@@ -283,4 +284,24 @@ fn a_restores_mount_points_lie_in_the_tree_that_is_there() {
     };
     assert_eq!((in_a, third, fourth, last), (a, rootfs, rootfs, rootfs));
     assert_ne!(a, rootfs);
+}
+
+/// The score is the host's to write (the process may not lower it), once, and before the process is let go.
+#[test]
+fn an_execs_oom_score_is_written_before_it_runs() {
+    for (own_pids, unprivileged) in [(true, false), (true, true), (false, false), (false, true)] {
+        let plan = plan(&Create::default(), |config| {
+            config["process"]["oomScoreAdj"] = json!(-7);
+            if !own_pids {
+                config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+            }
+        });
+        let entry = compile::Entry { unprivileged, ..cases::entry(&plan, WayIn::Born) };
+        let program = compile::exec(&entry, plan.process.as_ref().unwrap());
+        let host = host(&program);
+        let scores = host.iter().filter(|op| ***op == HostOp::OomScoreAdj(-7)).count();
+        let score = host.iter().position(|op| **op == HostOp::OomScoreAdj(-7));
+        let last_release = host.iter().rposition(|op| **op == HostOp::Release);
+        assert!(scores == 1 && score < last_release, "{host:#?}");
+    }
 }

@@ -12,7 +12,7 @@ use super::daemon::{Daemon, RUNC_OPTIONS};
 use super::ttrpc::{Answer, Client, Failure, Pending};
 use super::wire::{Fields, Message};
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Trouble, Verdict};
+use crate::harness::case::{Trouble, Verdict, same};
 
 /// The states of a process, as numbered by containerd.
 pub const CREATED: u64 = 1;
@@ -176,6 +176,8 @@ impl Task {
 
     pub fn state(&self, exec: &str) -> Result<State, Failure> {
         let answer = self.shim.call("State", &self.about(exec))?;
+        let of = if exec.is_empty() { &self.id } else { exec };
+        same("the id that State tells", &answer.text(1), &of.to_owned()).map_err(broken)?;
         Ok(State {
             bundle: answer.text(2),
             pid: answer.number(3),
