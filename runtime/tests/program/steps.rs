@@ -305,3 +305,23 @@ fn an_execs_oom_score_is_written_before_it_runs() {
         assert!(scores == 1 && score < last_release, "{host:#?}");
     }
 }
+
+/// What loading a filter takes (CAP_SYS_ADMIN, where there is no no_new_privs) is gone before the container's pid namespace is
+/// entered, unless the profile refuses what comes after the filter then (decisions/0065).
+#[test]
+fn a_hop_comes_under_the_filter_that_lets_it() {
+    let order = |refused: &str, no_new_privileges: bool| {
+        let plan = plan(&Create::default(), |config| {
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": [refused], "action": "SCMP_ACT_ERRNO"}]});
+        });
+        let program = compile::exec(&cases::entry(&plan, WayIn::Born), plan.process.as_ref().unwrap());
+        let at = |wanted: fn(&StageOp) -> bool| stage(&program).iter().position(|op| wanted(op)).unwrap();
+        at(|op| matches!(op, StageOp::Seccomp { .. })) < at(|op| matches!(op, StageOp::Hop(_)))
+    };
+    assert!(order("mkdir", false) && !order("mkdir", true));
+    for refused in ["clone", "capset", "sendmsg", "read", "write", "setsid"] {
+        assert!(!order(refused, false), "{refused}");
+    }
+}
