@@ -98,6 +98,11 @@ kernel_in_turn() {
     echo "${KERNEL:-${names[turn % ${#names[@]}]}}"
 }
 
+# shim_cases ENVIRONMENT SHIM [OPTION...]: what runs the cases of a shim natively, under that name, into the array `command`.
+shim_cases() {
+    command=("$bin/spec-tests" shim --shim "$2" --env "$1" --runc "$lab/peers/runc" --rootfs-busybox "$lab/busybox" "${@:3}")
+}
+
 # cases_in ENVIRONMENT RUNTIME BARE [OPTION...]: what runs the cases of RUNTIME (its path in there), into the array `command`:
 # with the lab's root file systems, and in a guest as the only one, unless BARE says something. The options are lab/uml's, or
 # lab/qemu's for kernel-NAME and kernel-NAME-v1.

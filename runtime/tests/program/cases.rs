@@ -6,8 +6,8 @@ use corten::cgroup::WayIn;
 use corten::facts::Facts;
 use corten::plan::Plan;
 use corten::plan::namespaces::NsKind;
-use corten::program::Program;
 use corten::program::compile::{self, Entry};
+use corten::program::{Op, Program, StageOp};
 use corten::spec::{self, Spec};
 use serde_json::{Value, json};
 
@@ -121,6 +121,12 @@ fn no_pivot() -> Plan {
     let facts = Facts { mounts, ..hosts::v2() };
     let ask = Create { no_pivot: true, ..Create::default() };
     hosts::plan_for(&read(&base()), &facts, &ask).unwrap()
+}
+
+/// The stage's steps.
+pub fn stage(program: &Program) -> Vec<&StageOp> {
+    let ops = program.steps.iter().map(|step| &step.op);
+    ops.filter_map(|op| if let Op::Stage(op) = op { Some(op) } else { None }).collect()
 }
 
 /// A way into the control groups.

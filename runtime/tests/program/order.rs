@@ -6,7 +6,7 @@ use corten::program::place::{Place, inside};
 use corten::program::{HostOp, Op, Program, Ref, StageOp, check, compile};
 use corten::stage::wire::barrier;
 
-use crate::cases::{self, Random};
+use crate::cases::{self, Random, stage};
 
 /// Every step of the first name comes before every step of the second.
 const BEFORE: [(&str, &str); 50] = [
@@ -65,12 +65,6 @@ const BEFORE: [(&str, &str); 50] = [
 fn name(op: &StageOp) -> String {
     let text = format!("{op:?}");
     text.split([' ', '(', '{']).next().unwrap_or_default().to_owned()
-}
-
-fn stage(program: &Program) -> Vec<&StageOp> {
-    let stage = |step: &'_ corten::program::Step| matches!(step.op, Op::Stage(_));
-    let steps = program.steps.iter().filter(|step| stage(step));
-    steps.filter_map(|step| if let Op::Stage(op) = &step.op { Some(op) } else { None }).collect()
 }
 
 /// Everything that is true of any program.

@@ -9,7 +9,7 @@ use corten::program::{HostOp, Op, Program, Ref, StageOp, compile};
 use corten::stage::wire::{TARGET_DIR, TARGET_EXISTING, TARGET_IN_PROC, TARGET_LINK, TARGET_NOFOLLOW};
 use serde_json::{Value, json};
 
-use crate::cases::{self, plan, planned_for};
+use crate::cases::{self, plan, planned_for, stage};
 use crate::hosts;
 
 const MS_PRIVATE: u64 = 1 << 18;
@@ -20,14 +20,6 @@ const RDONLY: u64 = 1;
 
 fn program(change: impl FnOnce(&mut Value)) -> Program {
     compile::create(&plan(&Create::default(), change), 40)
-}
-
-fn stage(program: &Program) -> Vec<&StageOp> {
-    program
-        .steps
-        .iter()
-        .filter_map(|step| if let Op::Stage(op) = &step.op { Some(op) } else { None })
-        .collect()
 }
 
 fn host(program: &Program) -> Vec<&HostOp> {
