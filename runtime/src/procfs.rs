@@ -125,20 +125,17 @@ pub(crate) enum ShortRead {
 /// Those of read(2).
 pub(crate) fn read_whole(file: &OwnedFd, short: ShortRead) -> std::result::Result<String, Errno> {
     const LITTLE: usize = 512;
-    // Most files of the kernel's are a word or a number: for these no page of the heap is touched.
-    let mut first = [0; 4096];
-    let mut filled = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut first))?;
-    if filled == 0 || short == ShortRead::IsTheEnd && filled < LITTLE {
-        return Ok(String::from_utf8_lossy(&first[..filled]).into_owned());
-    }
-    let mut bytes = vec![0; 2 * first.len()];
-    bytes[..filled].copy_from_slice(&first[..filled]);
+    let mut bytes = vec![0; 4096];
+    let mut filled = 0;
     loop {
         match rustix::io::read(file, &mut bytes[filled..]) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
+        }
+        if short == ShortRead::IsTheEnd && filled < LITTLE {
+            break;
         }
         if bytes.len() - filled < 1024 {
             bytes.resize(bytes.len() * 2, 0);
