@@ -117,7 +117,10 @@ impl Container {
                     newer = init;
                     &newer
                 }
-                _ => return Ok((Phase::Stopped, None)),
+                Ok(_) => return Ok((Phase::Stopped, None)),
+                // Deleted meanwhile.
+                Err(error) if error.errno() == Some(libc::ENOENT) => return Ok((Phase::Stopped, None)),
+                Err(error) => return Err(error),
             },
         };
         let Some(pidfd) = init.open()? else { return Ok((Phase::Stopped, None)) };

@@ -41,14 +41,11 @@ impl Stage {
         if pid != 0 {
             let (barrier, aux) = (barrier::HOP, self.deferred);
             let message = Message { kind: kind::REACHED, barrier, op: self.op, aux, ..Default::default() };
-            let told = sys::send(self.host, &message.bytes(), Some(pidfd));
-            match told {
-                Ok(()) => sys::exit(0),
-                Err(fault) => {
-                    sys::pidfd_kill(pidfd);
-                    return Err(fault);
-                }
+            if let Err(fault) = sys::send(self.host, &message.bytes(), Some(pidfd)) {
+                sys::pidfd_kill(pidfd);
+                return Err(fault);
             }
+            sys::exit(0);
         }
         self.wait_for_go()
     }

@@ -60,6 +60,7 @@ pub fn shorten(request: &mut Request) {
 ///
 /// # Errors
 /// Unimplemented for every service and method that is not ours: containerd probes for some, and goes on without.
+// What is large is in a box: else the task of every request, of each Wait too, has room for it.
 pub async fn call(pod: &Rc<Pod>, request: &Request) -> Result<Vec<u8>> {
     if request.service == sandbox::SERVICE {
         return Box::pin(sandbox::call(pod, request)).await;

@@ -193,10 +193,14 @@ impl Group {
     /// # Errors
     /// `Kind::Os` when it cannot be thawed.
     pub(crate) fn let_die(&self) -> Result<()> {
-        let thawed =
-            if self.record.version == Version::V1 && self.is_frozen()? { self.freeze(false) } else { Ok(()) };
-        // Deleted meanwhile, and so dead.
-        if thawed.as_ref().is_err_and(|error| error.errno() == Some(libc::ENOENT)) { Ok(()) } else { thawed }
+        if self.record.version != Version::V1 || !self.is_frozen()? {
+            return Ok(());
+        }
+        match self.freeze(false) {
+            // Deleted meanwhile, and so dead.
+            Err(error) if gone(&error) => Ok(()),
+            other => other,
+        }
     }
 
     /// The processes of the groups and those below, ascending.

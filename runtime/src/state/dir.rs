@@ -195,7 +195,7 @@ impl Dir {
         if self.is_named()? {
             return Ok(true);
         }
-        Err(Error::new(Kind::NotFound, format!("container does not exist: {}", self.id())))
+        Err(no_container(self.id()))
     }
 
     /// Whether the container's name is this directory's still, and not free again, or another one's: of what a removed directory says,
@@ -376,11 +376,12 @@ impl Dir {
     }
 }
 
+fn no_container(id: &str) -> Error {
+    Error::new(Kind::NotFound, format!("container does not exist: {id}"))
+}
+
 fn absent(error: Error, id: &str) -> Error {
-    match error.errno() {
-        Some(libc::ENOENT) => Error::new(Kind::NotFound, format!("container does not exist: {id}")),
-        _ => error,
-    }
+    if error.errno() == Some(libc::ENOENT) { no_container(id) } else { error }
 }
 
 fn open_in(root: &Root, id: &str) -> Result<OwnedFd> {

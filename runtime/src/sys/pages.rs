@@ -5,7 +5,7 @@
 use std::ffi::c_void;
 use std::os::raw::c_int;
 
-use crate::error::{Context, Result};
+use crate::error::{Error, Result};
 
 /// What is given back in: madvise(2) takes whole pages. Where pages can be larger, the largest that Linux has. No larger than need
 /// be: what a segment's ends have outside stays, and how much that is is an accident of the program's size.
@@ -87,7 +87,7 @@ pub fn protect_relocated() -> Result<()> {
     unsafe { libc::dl_iterate_phdr(Some(protect), (&raw mut failed).cast()) };
     match failed {
         0 => Ok(()),
-        errno => Err(rustix::io::Errno::from_raw_os_error(errno)).call(|| "mprotect(PT_GNU_RELRO)"),
+        errno => Err(Error::os("mprotect(PT_GNU_RELRO)", errno)),
     }
 }
 
