@@ -7,6 +7,9 @@ top=$(realpath "${BASH_SOURCE[0]%/*}/..")
 target=${TARGET:-x86_64-unknown-linux-musl}
 cargo=${CARGO:-cargo}
 bin=${CARGO_TARGET_DIR:-$top/target}/$target/fast
+# Not in the lab, which may be root's.
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/corten-tools
+deny=0.20.2 # of cargo-deny
 lab=${CORTEN_LAB:-${XDG_CACHE_HOME:-$HOME/.cache}/corten-lab}
 PATH=$PATH:$lab/criu # checkpoints; the host's own CRIU goes before
 export CORTEN_LAB=$lab CARGO_TERM_PROGRESS_WHEN=never
