@@ -25,7 +25,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants reproducible lab man \
+        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -133,9 +133,9 @@ twins: ## random containers on corten, runc and crun in every environment (RUNS=
 oci-validation: ## the OCI runtime-tools suite with corten, runc and crun (SUT=, OCI_VALIDATION=/checkout)
 	@$(ENV) SUT="$(SUT)" OCI_VALIDATION="$(OCI_VALIDATION)" .ci/conformance oci
 
-lint: ## rustfmt, clippy, shellcheck, cargo-deny, aarch64; what is not installed is said
+lint: ## rustfmt, clippy, shellcheck, cargo-deny (built once), aarch64, fuzz/; what is not installed is said (ADVISORY_DB=PATH)
 	@$(ENV) .ci/setup toolchain
-	@$(ENV) .ci/lint all
+	@$(ENV) ADVISORY_DB="$(ADVISORY_DB)" .ci/lint all
 
 yardstick: ## measures the code as docs/yardstick.md says, and writes the figures into it
 	@$(ENV) .ci/yardstick --write
@@ -154,6 +154,10 @@ bench-criu: build ## checkpoint and restore of corten and runc in one run, into 
 
 scale: build ## a thousand containers alive in containerd on corten's shim, then on its own; writes docs/scale.md (root, a quiet machine)
 	@$(ENV) .ci/shim scale
+
+sbom: ## a bill of materials (CycloneDX) for each program, into target/sbom
+	@$(ENV) .ci/setup toolchain
+	@$(CARGO) run --locked --quiet --target $(TARGET) -p sbom -- target/sbom $(TARGET) corten containerd-shim-corten-v2
 
 reproducible: ## two builds of the release, from two folders, are the same byte for byte
 	@$(ENV) .ci/reproducible

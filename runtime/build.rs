@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds the stage: one rustc call, core only, no libc, linked with the toolchain's own `rust-lld`.
+//! Builds the stage: one rustc call, core only, no libc, linked with the toolchain's own `rust-lld`. Then the list of packages in
+//! the program (`sbom/`).
 //!
 //! Cargo's RUSTFLAGS do not reach it; its lints come from the std crate, which compiles the same modules. Set
 //! CORTEN_STAGE_LINKER=cc for toolchains that ship no rust-lld.
@@ -38,6 +39,7 @@ fn main() {
         Ok(status) => fail(&format!("the stage does not build: {status}")),
         Err(error) => fail(&format!("{:?}: {error}", rustc.get_program())),
     }
+    sbom::embed_list("corten").unwrap_or_else(|error| fail(&error));
 }
 
 fn linker_arguments(prefix: &str, driver: bool) -> Vec<String> {
