@@ -112,17 +112,9 @@ pub fn packages(asked: &Asked) -> Result<Vec<Package>, String> {
 
 /// What cargo resolves: the edges of these kinds, from the program down.
 fn tree(asked: &Asked, edges: &str) -> Result<Vec<Line>, String> {
-    let words = [
-        "tree",
-        "--locked",
-        "--offline",
-        "--color",
-        "never",
-        "--prefix",
-        "depth",
-        "--format",
-        "|{p}|{l}|{r}|",
-    ];
+    // Not --offline: where another workspace has the runtime as a library (fuzz/), nobody has fetched what this one's lockfile
+    // names. Otherwise all of it is there, and nothing is asked of anybody.
+    let words = ["tree", "--locked", "--color", "never", "--prefix", "depth", "--format", "|{p}|{l}|{r}|"];
     let mut command = Command::new(asked.cargo);
     command.args(words).args(["--edges", edges, "--package", asked.program, "--target", asked.target]);
     let output =

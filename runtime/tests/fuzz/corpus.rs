@@ -8,7 +8,8 @@ use std::path::PathBuf;
 const MOST: usize = 24 * 1024;
 
 fn path(target: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/fuzz").join(target)
+    // From both workspaces that have this file.
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../runtime/tests/data/fuzz").join(target)
 }
 
 /// The committed inputs.

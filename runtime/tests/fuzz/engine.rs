@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::json::Json;
 use crate::mutate::{self, Shape, Words};
 use crate::random::{Random, hash};
+use crate::targets::Target;
 use crate::{corpus, counters};
 
 /// How long one execution may take. An unoptimised build is given the benefit of its slowness.
@@ -24,20 +25,6 @@ const LARGEST: usize = 64 << 20;
 const LARGER: usize = 32;
 /// One target stops after so many different failures.
 const FAILURES: usize = 20;
-
-/// What is fuzzed.
-pub struct Target {
-    /// Name, of its corpus too.
-    pub name: &'static str,
-    /// What inputs look like.
-    pub shape: Shape,
-    /// Inputs to begin with, besides the committed ones.
-    pub seeds: fn() -> Vec<Vec<u8>>,
-    /// Does it; true if the input was accepted, a panic if a promise is broken.
-    pub run: fn(&[u8]) -> bool,
-    /// Executions in `make test`.
-    pub short: usize,
-}
 
 struct Entry {
     input: Vec<u8>,
@@ -142,19 +129,8 @@ impl<'a> Fuzzer<'a> {
         let entry = &self.entries[chosen.unwrap_or(picked[0])];
         let other = &self.entries[self.random.below(count)].input;
         let mut input = entry.input.clone();
-        match (self.target.shape, &entry.json) {
-            (Shape::Bytes(words), _) => mutate::bytes(&mut input, words, other, &mut self.random),
-            (Shape::Json, Some(json)) if !self.random.one_in(10) => {
-                let mut json = Json::clone(json);
-                mutate::json(&mut json, &self.words, &mut self.random);
-                let first = if self.random.one_in(8) { self.random.next() as u8 } else { input[0] };
-                input.clear();
-                input.push(first);
-                json.write(&mut input);
-                input.truncate(mutate::LONGEST);
-            }
-            _ => mutate::bytes(&mut input, &[], other, &mut self.random),
-        }
+        let json = entry.json.as_deref();
+        mutate::input(self.target.shape, &mut input, json, &self.words, other, &mut self.random);
         input
     }
 

@@ -162,8 +162,32 @@ impl Words {
     }
 }
 
+/// Some changes of an input of that shape; `json` is what it reads as, if it does, `other` another input.
+pub fn input(
+    shape: Shape,
+    input: &mut Vec<u8>,
+    json: Option<&Json>,
+    words: &Words,
+    other: &[u8],
+    random: &mut Random,
+) {
+    match (shape, json) {
+        (Shape::Bytes(words), _) => bytes(input, words, other, random),
+        (Shape::Json, Some(json)) if !random.one_in(10) => {
+            let mut json = Json::clone(json);
+            change_json(&mut json, words, random);
+            let first = if random.one_in(8) { random.next() as u8 } else { input[0] };
+            input.clear();
+            input.push(first);
+            json.write(input);
+            input.truncate(LONGEST);
+        }
+        _ => bytes(input, &[], other, random),
+    }
+}
+
 /// Some changes of a JSON text.
-pub fn json(json: &mut Json, words: &Words, random: &mut Random) {
+fn change_json(json: &mut Json, words: &Words, random: &mut Random) {
     for _ in 0..1 + random.small(6) {
         // Either all values are alike, or all the levels of the text are.
         let mut steps = if random.one_in(2) { random.below(json.count()) } else { usize::MAX };
@@ -298,7 +322,7 @@ fn members(map: &mut Vec<(String, Json)>, words: &Words, random: &mut Random) {
 }
 
 /// Some changes of bytes.
-pub fn bytes(bytes: &mut Vec<u8>, words: &[&str], other: &[u8], random: &mut Random) {
+fn bytes(bytes: &mut Vec<u8>, words: &[&str], other: &[u8], random: &mut Random) {
     for _ in 0..1 + random.small(8) {
         let (at, length) = (random.below(bytes.len() + 1), random.small(bytes.len()));
         let end = (at + length).min(bytes.len());

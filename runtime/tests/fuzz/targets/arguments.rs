@@ -9,8 +9,8 @@ use crate::cli::failure::Failure;
 use crate::cli::flags::{self, Order};
 use crate::cli::globals::{Argv, Globals};
 use crate::cli::values;
-use crate::engine::Target;
 use crate::mutate::Shape;
+use crate::targets::Target;
 
 pub const TARGET: Target = Target { name: "arguments", shape: Shape::Bytes(WORDS), seeds, run, short: 1500 };
 pub const VALUES: Target = Target {

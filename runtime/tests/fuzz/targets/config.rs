@@ -8,8 +8,8 @@ use corten::program::{Op, StageOp, compile, encode::encode};
 use corten::spec::{self, Spec};
 use serde_json::Value;
 
-use crate::engine::Target;
 use crate::mutate::Shape;
+use crate::targets::Target;
 use crate::{cases, holds, hosts};
 
 pub const TARGET: Target = Target { name: "config", shape: Shape::Json, seeds, run, short: 1500 };

@@ -6,9 +6,9 @@ use corten::cgroup::{DevicePlan, Hierarchies, Policy, compile_devices, decide_gr
 use corten::spec::{self, DeviceRule, Resources};
 use corten::sys::bpf::Insn;
 
-use crate::engine::Target;
 use crate::mutate::Shape;
 use crate::random::{Random, hash};
+use crate::targets::Target;
 use crate::{holds, hosts};
 use machine::run as execute;
 use model::model;

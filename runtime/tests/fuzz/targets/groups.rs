@@ -5,9 +5,9 @@
 use corten::ask::Manager;
 use corten::cgroup::{Hierarchies, Version, decide_groups};
 
-use crate::engine::Target;
 use crate::holds;
 use crate::mutate::Shape;
+use crate::targets::Target;
 
 pub const TARGET: Target = Target { name: "groups", shape: Shape::Bytes(WORDS), seeds, run, short: 10_000 };
 

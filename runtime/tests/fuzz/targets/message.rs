@@ -14,8 +14,8 @@ use corten::program::Program;
 use corten::stage::wire::Message;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::engine::Target;
 use crate::mutate::Shape;
+use crate::targets::Target;
 use crate::{cases, holds};
 
 pub const TARGET: Target = Target { name: "message", shape: Shape::Bytes(&WORDS), seeds, run, short: 3000 };

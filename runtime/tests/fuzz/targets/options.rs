@@ -4,8 +4,8 @@
 use corten::plan::mounts::options::{MountOptions, parse};
 use corten::plan::mounts::{Attrs, Propagation};
 
-use crate::engine::Target;
 use crate::mutate::Shape;
+use crate::targets::Target;
 
 pub const TARGET: Target = Target { name: "options", shape: Shape::Bytes(WORDS), seeds, run, short: 6000 };
 

@@ -2,9 +2,9 @@
 //! The container's /etc/passwd, the one thing that the stage reads there, against a reading by lines and fields. The first
 //! four bytes are the user's id.
 
-use crate::engine::Target;
 use crate::line::{HOME, PasswdHome, PasswdLine};
 use crate::mutate::Shape;
+use crate::targets::Target;
 
 pub const TARGET: Target = Target { name: "passwd", shape: Shape::Bytes(WORDS), seeds, run, short: 20_000 };
 

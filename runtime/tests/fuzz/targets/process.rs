@@ -10,8 +10,8 @@ use corten::program::compile;
 use corten::spec::{self, Spec};
 use serde_json::Value;
 
-use crate::engine::Target;
 use crate::mutate::Shape;
+use crate::targets::Target;
 use crate::{cases, holds, hosts};
 
 pub const TARGET: Target = Target { name: "process", shape: Shape::Json, seeds, run, short: 3000 };

@@ -5,10 +5,10 @@ use corten::seccomp::{Host, compile_for};
 use corten::spec::{self, Seccomp};
 
 use crate::bpf::{check, verdict};
-use crate::engine::Target;
 use crate::model::{Abi, Model, abis};
 use crate::mutate::Shape;
 use crate::random::{Random, hash};
+use crate::targets::Target;
 use crate::{calls, holds};
 
 pub const TARGET: Target = Target { name: "seccomp", shape: Shape::Json, seeds, run, short: 1200 };

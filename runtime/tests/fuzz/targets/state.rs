@@ -4,9 +4,9 @@
 use corten::cgroup::Version;
 use corten::state::{State, hook_state};
 
-use crate::engine::Target;
 use crate::holds;
 use crate::mutate::Shape;
+use crate::targets::Target;
 
 pub const TARGET: Target = Target { name: "state", shape: Shape::Json, seeds, run, short: 6000 };
 

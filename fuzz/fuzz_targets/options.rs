@@ -1,0 +1,3 @@
+// SPDX-License-Identifier: Apache-2.0
+#![no_main]
+corten_fuzz::entry!(options::TARGET);
