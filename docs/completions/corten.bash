@@ -9,6 +9,7 @@ _corten_flags() {
     'checkpoint') echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump --help -h' ;;
     'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
     'delete') echo '--force -f --help -h' ;;
+    'doctor') echo '--json --clean --quiet -q --help -h' ;;
     'events') echo '--interval --stats --help -h' ;;
     'exec') echo '--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused --help -h' ;;
     'features') echo '--help -h' ;;
@@ -126,7 +127,7 @@ _corten_word() { # COMMAND NUMBER
     'state 1') echo id ;;
     'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
-    'help 1') echo 'checkpoint create delete events exec features kill list pause plan ps restore resume run spec start state update version help' ;;
+    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run spec start state update version help' ;;
     esac
 }
 

@@ -9,6 +9,7 @@ pub mod ask;
 pub mod cgroup;
 pub mod container;
 pub mod criu;
+pub mod doctor;
 pub mod error;
 #[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod facts;

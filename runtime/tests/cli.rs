@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 const CORTEN: &str = env!("CARGO_BIN_EXE_corten");
-const VERBS: [&str; 12] =
-    ["create", "delete", "exec", "features", "kill", "list", "plan", "ps", "run", "spec", "start", "state"];
+const VERBS: [&str; 13] = [
+    "create", "delete", "doctor", "exec", "features", "kill", "list", "plan", "ps", "run", "spec", "start",
+    "state",
+];
 
 /// A directory that goes away with its test.
 struct Scratch(PathBuf);

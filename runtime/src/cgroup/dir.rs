@@ -219,6 +219,14 @@ impl From<CgroupDir> for OwnedFd {
     }
 }
 
+/// The mark of the group at `path`, if it bears one.
+///
+/// # Errors
+/// When that cannot be found out.
+pub(crate) fn mark_of(path: &str) -> Result<Option<Vec<u8>>> {
+    CgroupDir::open(path)?.map_or(Ok(None), |dir| dir.read_mark())
+}
+
 /// Whether the group a file belonged to was removed meanwhile.
 pub(super) fn gone(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOENT | libc::ENODEV))

@@ -46,6 +46,7 @@ pub(crate) use decide::RulesFrom;
 pub use decide::{DevicePlan, GroupPlan, decide_groups};
 pub use devices::Policy;
 pub use devices_bpf::compile as compile_devices;
+pub(crate) use dir::mark_of;
 pub use group::Group;
 pub use made::Made;
 pub use oom::{OomMark, OomWatch};

@@ -14,8 +14,8 @@ use super::flags::{self, Order};
 use super::log::Log;
 use super::root::RootDirectory;
 use super::{
-    checkpoint, create, delete, events, exec, features, kill, list, pause, plan, ps, restore, resume, run,
-    spec, start, state, update,
+    checkpoint, create, delete, doctor, events, exec, features, kill, list, pause, plan, ps, restore, resume,
+    run, spec, start, state, update,
 };
 use super::{help, output};
 
@@ -100,10 +100,11 @@ const fn subcommand<V: Verb>() -> Subcommand {
 }
 
 /// The subcommands, in the order of the help.
-const SUBCOMMANDS: [Subcommand; 18] = [
+const SUBCOMMANDS: [Subcommand; 19] = [
     subcommand::<checkpoint::CheckpointCommand>(),
     subcommand::<create::CreateCommand>(),
     subcommand::<delete::DeleteCommand>(),
+    subcommand::<doctor::DoctorCommand>(),
     subcommand::<events::EventsCommand>(),
     subcommand::<exec::ExecCommand>(),
     subcommand::<features::FeaturesCommand>(),

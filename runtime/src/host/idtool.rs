@@ -84,7 +84,7 @@ fn attend(child: &mut Child) -> Result<(Option<std::process::ExitStatus>, String
 }
 
 /// The first executable of that name in an absolute directory of `path`.
-fn find(tool: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+pub(crate) fn find(tool: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     let path = path.filter(|path| !path.is_empty()).unwrap_or(OsStr::new(USUAL));
     std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(tool)).find(|file| {
         std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -92,7 +92,7 @@ fn find(tool: &str, path: Option<&OsStr>) -> Option<PathBuf> {
 }
 
 /// Whether executing it gives any privilege: set-user-ID root, or a file capability (capabilities(7)).
-fn is_privileged(path: &Path) -> bool {
+pub(crate) fn is_privileged(path: &Path) -> bool {
     let setuid = std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o4000 != 0 && meta.uid() == 0);
     setuid || rustix::fs::getxattr(path, "security.capability", &mut [0_u8; 64]).is_ok()
 }

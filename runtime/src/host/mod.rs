@@ -14,7 +14,7 @@ pub(crate) mod gate;
 pub(crate) mod hooks;
 pub mod identity;
 mod idmap;
-mod idtool;
+pub(crate) mod idtool;
 mod image;
 mod launch;
 pub(crate) mod members;

@@ -53,6 +53,39 @@ pub fn delete(home: &Home, id: &str, force: bool) -> Result<()> {
     destroy(home, &container, phase, pidfd)
 }
 
+/// `delete` of what `is_dead` finds so while nobody else is at work on it, and only then; whether it was removed. It is given the
+/// container and what that does, or nothing of a directory that holds no state.
+///
+/// # Errors
+/// As [`delete`]; whatever keeps from telling. Nothing is removed then.
+pub(crate) fn delete_dead(
+    home: &Home,
+    id: &str,
+    is_dead: impl FnOnce(Option<(&Container, Phase)>) -> Result<bool>,
+) -> Result<bool> {
+    let dir = Dir::open(&home.root, id)?;
+    if !dir.lock_within(Duration::ZERO)? {
+        return Ok(false);
+    }
+    let state = match dir.read() {
+        Err(error) if error.errno() == Some(libc::ENOENT) => {
+            let dead = is_dead(None)?;
+            return if dead { dir.remove().map(|()| true) } else { Ok(false) };
+        }
+        state => state?,
+    };
+    let container = Container::of(dir, state);
+    let phase = match container.phase()?.0 {
+        // The lock is ours, so no `create` is at work on it.
+        Phase::Creating => Phase::Stopped,
+        other => other,
+    };
+    if phase != Phase::Stopped || !is_dead(Some((&container, phase)))? {
+        return Ok(false);
+    }
+    destroy(home, &container, phase, None).map(|()| true)
+}
+
 /// Stops a container, undoes what was made for it, and runs the poststop hooks.
 pub(super) fn destroy(
     home: &Home,

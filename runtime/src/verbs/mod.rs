@@ -25,6 +25,7 @@ use std::path::PathBuf;
 pub use checkpoint::checkpoint;
 pub use create::create;
 pub use delete::delete;
+pub(crate) use delete::delete_dead;
 pub use events::{Usage, Watch, stats, watch};
 pub use exec::exec;
 pub use hold::hold;
