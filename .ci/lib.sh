@@ -92,7 +92,7 @@ labelled=(lsm/ mounts/ rootfs/ masked/ process/ keyring/ exec/ lifecycle/ hooks/
 on_a_kernel=(devices/owner-in-a-user-namespace userns/root-inside-is-100000-outside userns/mount-idmapped mounts/option-nosymfollow
     mounts/bind-option-r mounts/rro old-kernel/ cgroup/cpuset cgroup/hugetlb cgroup/mounted-inside bite/cpus-are bite/memory-after
     cgroup-devices/access-by-kind rootless/own-id-alone rootless/spec-writes-what-runs rootless/hosts-sysfs timens/
-    seccomp/docker-default-profile lifecycle/create-start freeze/ exec/affinity)
+    seccomp/docker-default-profile lifecycle/create-start freeze/ exec/affinity doctor/tells doctor/as-a-user)
 
 # The kernel whose turn it is: with each commit another one, so that a bisection sees them all.
 kernel_in_turn() {

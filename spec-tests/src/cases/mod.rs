@@ -29,6 +29,7 @@ mod cli;
 mod crash;
 mod credentials;
 mod default_profiles;
+mod doctor;
 mod events;
 mod exec;
 mod faults;
@@ -84,6 +85,7 @@ pub fn all() -> Vec<Case> {
         exec::cases,
         cli::cases,
         listed::cases,
+        doctor::cases,
         terminal::cases,
         process::cases,
         credentials::cases,
