@@ -85,6 +85,21 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A section of the object.
+#[derive(Clone, Copy)]
+struct Section<'a> {
+    name: &'static str,
+    /// `sh_type`
+    kind: u32,
+    bytes: &'a [u8],
+    /// `sh_link`
+    link: u32,
+    /// `sh_info`
+    info: u32,
+    /// `sh_entsize`
+    entry: u64,
+}
+
 /// A relocatable object with the list as a section that is no part of any segment, a symbol for it, and the word that no
 /// executable stack is needed.
 pub fn object(list: &[u8], machine: Machine) -> Vec<u8> {
@@ -104,14 +119,14 @@ pub fn object(list: &[u8], machine: Machine) -> Vec<u8> {
     symbols.extend((content.len() as u64).to_le_bytes());
     let mut body = Vec::new();
     let mut headers = vec![0; HEADER];
-    let sections: [(&str, u32, &[u8], u32, u32, u64); 4] = [
-        (SECTION, PROGBITS, &content, 0, 0, 0),
+    let plain = Section { name: SECTION, kind: PROGBITS, bytes: &content, link: 0, info: 0, entry: 0 };
+    let sections = [
         // Its names are in section 3; global symbols begin with the first.
-        (".symtab", SYMTAB, &symbols, 3, 1, 24),
-        (".strtab", STRTAB, names.as_bytes(), 0, 0, 0),
-        (".note.GNU-stack", PROGBITS, &[], 0, 0, 0),
+        Section { name: ".symtab", kind: SYMTAB, bytes: &symbols, link: 3, info: 1, entry: 24 },
+        Section { name: ".strtab", kind: STRTAB, bytes: names.as_bytes(), ..plain },
+        Section { name: ".note.GNU-stack", bytes: &[], ..plain },
     ];
-    for (title, kind, bytes, link, info, entry) in sections {
+    for Section { name: title, kind, bytes, link, info, entry } in [plain].into_iter().chain(sections) {
         body.resize(body.len().next_multiple_of(8), 0);
         let offset = (HEADER + body.len()) as u64;
         body.extend(bytes);

@@ -88,7 +88,7 @@ mod tests {
     fn the_version_of_musl() {
         let of = |bytes: &[u8]| super::musl_version(bytes);
         assert_eq!(of(b"x\0\x001.2.5\0y1.2\0"), Some("1.2.5".to_owned()));
-        assert_eq!(of(b"x\0001.2\0"), None);
+        assert_eq!(of(b"x\x001.2\0"), None);
         assert_eq!(of(b"\x001.2.5\0\x001.2.6\0"), None, "which of them?");
     }
 }
