@@ -14,6 +14,8 @@ mod decoded;
 #[path = "plan/hosts.rs"]
 #[allow(dead_code, reason = "the plan's tests use more")]
 mod hosts;
+#[path = "program/named.rs"]
+mod named;
 #[path = "program/order.rs"]
 mod order;
 #[path = "program/records.rs"]

@@ -12,6 +12,8 @@ mod passing;
 mod resources;
 mod sandbox;
 mod start;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::cell::{Cell, RefCell};

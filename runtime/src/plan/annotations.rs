@@ -238,6 +238,19 @@ mod tests {
         assert!(NAMES.is_sorted());
     }
 
+    /// CRIU's configuration can name programs to run: so a file needs permission; none at all weakens nothing.
+    #[test]
+    fn criu_is_configured_by_permission() {
+        let read = |value: &str, permitted: &str| {
+            let all = BTreeMap::from([(CRIU_CONFIG.to_owned(), Some(value.to_owned()))]);
+            super::read(&all, &Permitted::of(permitted, false)).unwrap().criu_config
+        };
+        assert_eq!(read("/etc/criu.conf", CRIU_CONFIG).as_deref(), Some("/etc/criu.conf"));
+        assert_eq!(read("/etc/criu.conf", ""), None);
+        assert_eq!((read("", "").as_deref(), read("", CRIU_CONFIG).as_deref()), (Some(""), Some("")));
+        assert_eq!(super::read(&BTreeMap::new(), &Permitted::default()).unwrap().criu_config, None);
+    }
+
     fn barred_but(name: &str) -> Vec<&'static str> {
         PERMITTED.into_iter().filter(|barred| *barred != name).collect()
     }

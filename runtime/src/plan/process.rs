@@ -83,7 +83,7 @@ impl Process {
     }
 
     /// A terminal for which no size is configured takes this one: its program must not start with 0 × 0.
-    pub(crate) fn size_of(&mut self, console: Option<(u16, u16)>) {
+    pub fn size_of(&mut self, console: Option<(u16, u16)>) {
         if self.terminal == Some(None) {
             self.terminal = Some(console);
         }

@@ -139,6 +139,17 @@ mod tests {
         assert!(!filter.lets(&[clone(0x9000), SeccompData::plain(libc::SYS_setsid)]));
     }
 
+    /// Jumps by bits, which the compiler makes of masks.
+    #[test]
+    fn a_jump_by_bits_looks_at_those_bits() {
+        let insn = |code, jf, k| SockFilter { code, jt: 0, jf, k };
+        let insns =
+            vec![insn(0x20, 0, 0), insn(0x45, 1, 1), insn(0x06, 0, 0x7fff_0000), insn(0x06, 0, 0x0005_0001)];
+        let filter = Filter { insns, flags: 0, listener: None, unknown: vec![] };
+        assert_eq!(filter.answer(SeccompData::plain(3)), FilterAnswer::Passes);
+        assert_eq!(filter.answer(SeccompData::plain(2)), FilterAnswer::Refused);
+    }
+
     #[test]
     fn foreign_programs_are_no_trouble() {
         let insn = |code, k| SockFilter { code, jt: 0, jf: 0, k };

@@ -258,3 +258,21 @@ impl Assembler {
         EntryPoint { start: self.load(load), shared: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most profiles name single calls: each costs one comparison, not two.
+    #[test]
+    fn one_number_in_the_midst_is_one_comparison() {
+        let (around, there) = (Target::Return(1), Target::Return(2));
+        let length = |ranges: &[(u32, Target)]| {
+            let mut assembler = Assembler::default();
+            assembler.search(ranges);
+            assembler.len()
+        };
+        assert_eq!(length(&[(0, around), (5, there), (6, around)]), 3);
+        assert_eq!(length(&[(0, around), (5, there), (7, around)]), 4);
+    }
+}

@@ -29,6 +29,20 @@ fn a_container_without_a_process() {
     assert_eq!(plan.process, None);
 }
 
+/// The caller's terminal tells the size where config.json does not, and only there.
+#[test]
+fn a_terminal_without_a_size_takes_the_callers() {
+    let of = |terminal: bool, size: Value| {
+        let changes = [("/process/terminal", json!(terminal)), ("/process/consoleSize", size)];
+        let (mut process, _) = planned(&changes);
+        process.size_of(Some((24, 80)));
+        process.terminal
+    };
+    assert_eq!(of(true, Value::Null), Some(Some((24, 80))));
+    assert_eq!(of(true, json!({"height": 40, "width": 100})), Some(Some((40, 100))));
+    assert_eq!(of(false, Value::Null), None);
+}
+
 #[test]
 fn environment_keeps_the_last_of_duplicates_at_its_place() {
     for (env, want, home) in [

@@ -40,13 +40,13 @@ fn program(change: impl FnOnce(&mut Value)) -> Program {
     compile::create(&plan(&Create::default(), change), LAST_CAP)
 }
 
-fn user_namespace(config: &mut Value) {
+pub fn user_namespace(config: &mut Value) {
     config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
     config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
 }
 
-fn joined(config: &mut Value, kinds: &[&str]) {
+pub fn joined(config: &mut Value, kinds: &[&str]) {
     for namespace in config["linux"]["namespaces"].as_array_mut().unwrap() {
         let kind = namespace["type"].as_str().unwrap().to_owned();
         if kinds.contains(&kind.as_str()) {
@@ -60,7 +60,7 @@ fn seccomp() -> Value {
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]})
 }
 
-fn listener() -> Value {
+pub fn listener() -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent", "listenerMetadata": "m",
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]})
 }

@@ -4,6 +4,7 @@
 use corten::ask::Create;
 use corten::plan::hooks::Hook;
 use corten::plan::mounts::Propagation;
+use corten::program::op::{Must, Source};
 use corten::program::place::Place;
 use corten::program::{HostOp, Op, Program, Ref, StageOp, Step, check, compile};
 
@@ -122,6 +123,43 @@ fn mounts_that_are_not_there() {
         let opened = position(p, |op| matches!(op, StageOp::FsOpen { slot: 6, .. }));
         p.steps[opened] = step(StageOp::FsOpen { slot: 6, fstype: "tmpfs".into() });
     });
+}
+
+/// What is made read-only by its mount is the kernel's as much as what is masked.
+#[test]
+fn only_the_kernels_files_are_made_read_only_by_their_mount() {
+    let bound = |op: &StageOp| matches!(op, StageOp::ChownStdio(_));
+    let dev = good().steps.iter().find_map(|step| match &step.op {
+        Op::Stage(StageOp::FsMount { slot, .. }) if step.at == "/mounts/1" => Some(Ref::Slot(*slot)),
+        _ => None,
+    });
+    let place = Place { path: "/dev/x".into(), anchor: dev.unwrap(), inside: 5 };
+    refused("something else than the kernel's", |p| before(p, bound, StageOp::Readonly(place)));
+    // Another context in its place, and the mount is out of reach.
+    refused("not there", |p| {
+        let pivot = |op: &StageOp| *op == StageOp::Pivot;
+        before(p, pivot, StageOp::FsOpen { slot: 6, fstype: "proc".into() });
+    });
+}
+
+/// A bind of the host's procfs holds the kernel's files, if the host has seen that it is one.
+#[test]
+fn a_bound_procfs_is_the_kernels() {
+    let bind =
+        serde_json::json!({"destination": "/proc", "type": "bind", "source": "/proc", "options": ["rbind"]});
+    let bound = compile::create(&cases::plan(&Create::default(), |c| c["mounts"][0] = bind), 40);
+    assert_eq!(check::check(&bound), Ok(()));
+    let by_source =
+        |op: &StageOp| matches!(op, StageOp::Mask { place: Place { anchor: Ref::Source(_), .. }, .. });
+    position(&bound, by_source);
+    let mut other = bound.clone();
+    for source in &mut other.sources {
+        if let Source::Tree(tree) = source {
+            tree.must = Must::Anything;
+        }
+    }
+    let text = check::check(&other).map_err(|error| error.to_string());
+    assert!(text.as_ref().is_err_and(|text| text.contains("something else than the kernel's")), "{text:?}");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the sentences of the golden programs do not show: flags of targets, descriptors that are held, steps of rare configurations.
 
+use std::collections::BTreeSet;
+
 use corten::ask::Create;
 use corten::cgroup::WayIn;
 use corten::facts::Facts;
 use corten::plan::mounts::Attrs;
-use corten::program::{HostOp, Op, Program, Ref, StageOp, compile};
+use corten::program::{HostOp, Op, Program, Ref, StageOp, check, compile};
+use corten::stage::wire::barrier::{MAPPED, READY};
 use corten::stage::wire::{TARGET_DIR, TARGET_EXISTING, TARGET_IN_PROC, TARGET_LINK, TARGET_NOFOLLOW};
 use serde_json::{Value, json};
 
@@ -85,7 +88,8 @@ fn targets_are_found_as_their_mounts_demand() {
 #[test]
 fn what_is_hidden_or_made_is_looked_up_in_the_mount_that_was_made() {
     let program = program(|c| {
-        c["linux"]["maskedPaths"] = json!(["/proc/kcore", "/sys/firmware", "/elsewhere", "/procession"]);
+        c["linux"]["maskedPaths"] =
+            json!(["/proc/kcore", "/sys/firmware", "/elsewhere", "/procession", "/dev/shm/x"]);
         c["linux"]["readonlyPaths"] = json!(["/proc/sys"]);
         c["mounts"][1]["options"] = json!(["nosuid", "mode=755", "ro"]);
     });
@@ -118,6 +122,8 @@ fn what_is_hidden_or_made_is_looked_up_in_the_mount_that_was_made() {
         ("/dev/null", dev, "null"),
         ("/elsewhere", Ref::Nothing, "/elsewhere"),
         ("/procession", Ref::Nothing, "/procession"),
+        // Somebody's own files, which may be links.
+        ("/dev/shm/x", Ref::Nothing, "/dev/shm/x"),
     ] {
         assert!(
             places.contains(&(path, anchor, rest)),
@@ -130,6 +136,129 @@ fn what_is_hidden_or_made_is_looked_up_in_the_mount_that_was_made() {
         |op| matches!(op, StageOp::SetAttr { mount, attrs, .. } if *mount == dev && attrs.set == RDONLY),
     );
     assert!(closed.is_some_and(|closed| closed > made), "{closed:?} {made}");
+}
+
+/// The anchors of what is masked, in order.
+fn anchors(program: &Program) -> Vec<Ref> {
+    let anchor = |op: &StageOp| if let StageOp::Mask { place, .. } = op { Some(place.anchor) } else { None };
+    stage(program).into_iter().filter_map(anchor).collect()
+}
+
+/// There are descriptors for some mounts: what lies in the others is looked up by its name.
+#[test]
+fn mounts_beyond_the_descriptors_go_by_name() {
+    let program = program(|c| {
+        let many = |n: usize| json!({"destination": format!("/p{n}"), "type": "proc", "source": "proc"});
+        add_mounts(c, &(0..20).map(many).collect::<Vec<_>>());
+        c["linux"]["maskedPaths"] = (0..20).map(|n| format!("/p{n}/kcore")).collect();
+        c["linux"]["readonlyPaths"] = json!([]);
+    });
+    assert_eq!(check::check(&program), Ok(()));
+    let held: Vec<Ref> = anchors(&program).into_iter().filter(|anchor| *anchor != Ref::Nothing).collect();
+    let different: BTreeSet<String> = held.iter().map(|anchor| format!("{anchor:?}")).collect();
+    assert!(!held.is_empty() && held.len() < 20 && different.len() == held.len(), "{held:?}");
+}
+
+/// What covers a mount as a whole has its place in what is around it.
+#[test]
+fn a_mount_that_is_covered_itself_is_not_held() {
+    let slots = |masked: &str| {
+        let program = program(|c| {
+            c["linux"]["maskedPaths"] = json!([masked]);
+            c["linux"]["readonlyPaths"] = json!([]);
+        });
+        let slot = |at: &str| {
+            program.steps.iter().filter(|step| step.at == at).find_map(|step| match &step.op {
+                Op::Stage(StageOp::FsMount { slot, .. }) => Some(*slot),
+                _ => None,
+            })
+        };
+        // /proc, and one in which nothing is looked up.
+        (slot("/mounts/0").unwrap(), slot("/mounts/4").unwrap())
+    };
+    let (proc, other) = slots("/proc");
+    assert_eq!(proc, other);
+    let (proc, other) = slots("/proc/kcore");
+    assert_ne!(proc, other);
+}
+
+/// mount(2) gives no descriptor: what is changed late in such a mount is found by its name.
+#[test]
+fn a_late_remount_of_what_mount_made_is_by_name() {
+    let program = program(|c| {
+        let long = format!("context={}", "x".repeat(300));
+        add_mounts(
+            c,
+            &[json!({"destination": "/m", "type": "tmpfs", "source": "t", "options": ["ro", long]})],
+        );
+    });
+    let ops = of_the_last_mount(&program);
+    let made = ops.iter().position(|op| matches!(op, StageOp::MountClassic { .. })).unwrap();
+    let [StageOp::Target { slot, flags, .. }, StageOp::SetAttr { mount, attrs, .. }] = &ops[made + 1..]
+    else {
+        panic!("{ops:?}")
+    };
+    assert_eq!((*flags, *mount, attrs.set), (TARGET_EXISTING | TARGET_IN_PROC, Ref::Slot(*slot), RDONLY));
+}
+
+/// Where the first process hops into a pid namespace at the very end, it makes the others for itself: the user namespace first, which
+/// owns them, and is mapped before it does anything.
+#[test]
+fn namespaces_beside_a_joined_pid_namespace() {
+    let program = program(|c| {
+        cases::user_namespace(c);
+        cases::joined(c, &["pid"]);
+    });
+    let of_interest = program.steps.iter().filter_map(|step| match &step.op {
+        Op::Stage(StageOp::Unshare(kinds)) => Some(format!("unshare {kinds:#x}")),
+        Op::Stage(StageOp::BecomeRoot) => Some("become root".to_owned()),
+        Op::Host(HostOp::Await(MAPPED)) => Some("await".to_owned()),
+        Op::Host(HostOp::IdMaps(_)) => Some("map".to_owned()),
+        _ => None,
+    });
+    // CLONE_NEWUSER; then NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWNET.
+    let wanted = ["unshare 0x10000000", "await", "map", "become root", "unshare 0x4e020000"];
+    assert_eq!(of_interest.collect::<Vec<_>>(), wanted);
+}
+
+/// The agent gets its listener once, whether the filter comes before the hop or after it.
+#[test]
+fn the_agent_gets_its_listener_once() {
+    for refused in ["mkdir", "clone"] {
+        let program = program(|c| {
+            cases::joined(c, &["pid"]);
+            c["process"]["noNewPrivileges"] = json!(false);
+            c["linux"]["seccomp"] = cases::listener();
+            let one = json!({"names": [refused], "action": "SCMP_ACT_ERRNO"});
+            c["linux"]["seccomp"]["syscalls"].as_array_mut().unwrap().push(one);
+        });
+        let host = host(&program);
+        assert_eq!(
+            host.iter().filter(|op| matches!(op, HostOp::Listener)).count(),
+            1,
+            "{refused}: {host:#?}"
+        );
+    }
+}
+
+/// Without a terminal the hop is Ready (decisions/0042), unless an agent has to have its listener first.
+#[test]
+fn an_exec_meets_the_host_only_where_it_must() {
+    let meets = |listener: bool, refused: &str| {
+        let plan = plan(&Create::default(), |c| {
+            c["process"]["terminal"] = json!(false);
+            c["process"]["noNewPrivileges"] = json!(false);
+            c["linux"]["seccomp"] = cases::listener();
+            if !listener {
+                c["linux"]["seccomp"]["syscalls"] = json!([]);
+            }
+            let one = json!({"names": [refused], "action": "SCMP_ACT_ERRNO"});
+            c["linux"]["seccomp"]["syscalls"].as_array_mut().unwrap().push(one);
+        });
+        let program = compile::exec(&cases::entry(&plan, WayIn::Born), plan.process.as_ref().unwrap());
+        stage(&program).iter().any(|op| matches!(op, StageOp::Barrier { barrier: READY, .. }))
+    };
+    assert!(!meets(false, "mkdir") && !meets(false, "clone") && !meets(true, "mkdir"));
 }
 
 /// A hook may have mounted over what is held: then its paths are covered by name as well.

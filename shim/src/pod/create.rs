@@ -216,7 +216,7 @@ fn given_up(id: &str) -> Refusal {
     Refusal::state(format!("the create of container {id} was given up by its client"))
 }
 
-fn new_task(
+pub(super) fn new_task(
     request: &CreateTaskRequest,
     bundle: PathBuf,
     owner: Owner,

@@ -136,6 +136,38 @@ fn managers() {
     assert_eq!((manager_of(&plan.record), plan.unit), (Manager::Cgroupfs, None));
 }
 
+/// Nodes that the rules refuse can only be made before the rules are there (decisions/0038).
+#[test]
+fn when_device_rules_come() {
+    let rules = |h: &Hierarchies, json: &str| plan(h, json).unwrap().device_rules;
+    let usual = r#"{"devices":[{"allow":false}]}"#;
+    assert_eq!((rules(&v1(), usual), rules(&v2("/"), usual)), (RulesFrom::Birth, RulesFrom::Meanwhile));
+    let no_nodes = r#"{"devices":[{"allow":false,"type":"c","access":"m"}]}"#;
+    assert_eq!((rules(&v1(), no_nodes), rules(&v2("/"), no_nodes)), (RulesFrom::Nodes, RulesFrom::Nodes));
+}
+
+/// A unit's annotations are its own: `delete` reads in the record whether systemd keeps one that failed.
+#[test]
+fn annotations_of_a_unit() {
+    let asked = |manager, value: &str| {
+        let mut plan = decide_groups(&v2("/"), manager, "id", None, None).unwrap();
+        let annotations = [("org.systemd.property.CollectMode".to_owned(), Some(value.to_owned()))];
+        plan.annotate(&annotations.into()).map(|()| plan)
+    };
+    let keeps = |value: &str| {
+        let plan = asked(Manager::Systemd, value).unwrap();
+        assert_eq!(plan.record.unit.as_ref(), plan.unit.as_ref().map(|unit| &unit.record));
+        plan.record.unit.unwrap().keeps_failed
+    };
+    assert!(keeps("'inactive'") && !keeps("'inactive-or-failed'"));
+    assert!(asked(Manager::Systemd, "no value").is_err());
+    assert_eq!(
+        asked(Manager::Cgroupfs, "no value").unwrap().record.unit,
+        None,
+        "without a unit it means nothing"
+    );
+}
+
 #[test]
 fn without_cgroups_only_nothing_can_be_asked() {
     let none = Hierarchies::default();
