@@ -130,7 +130,11 @@ fn is_shared(table: &str) -> bool {
 pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
     let files = &signs.files;
     let mut all = vec![root(files)];
-    all.extend(files.all.iter().map(|one| idmap(one, signs)));
+    // A kernel that has none is told once.
+    match files.all.iter().find(|one| one.idmap == Some(libc::ENOSYS)) {
+        Some(_) => all.push(HostCheck::note("files.idmap", "the kernel has none", "use Linux 5.12 or newer")),
+        None => all.extend(files.all.iter().map(|one| idmap(one, signs))),
+    }
     all.extend(files.all.iter().filter(|one| one.store).map(options));
     all.push(propagation(files.shared));
     all
@@ -158,11 +162,8 @@ fn idmap(one: &FileSystem, signs: &Signs) -> HostCheck {
         None if !signs.is_host_root() => {
             HostCheck::unknown(id, format!("{}: only the host's root may", one.kind))
         }
-        None => HostCheck::unknown(id, format!("{}: it could not be tried", one.kind)),
+        None => HostCheck::unknown(id, format!("{}: only who has CAP_SYS_ADMIN over the host may", one.kind)),
         Some(0) => HostCheck::ok(id, &one.kind),
-        Some(libc::ENOSYS) => {
-            HostCheck::note(id, format!("{}: the kernel has none", one.kind), "use Linux 5.12 or newer")
-        }
         Some(errno) => {
             let found = format!("{}: {}", one.kind, Words(errno));
             let advice = match (one.kind.as_str(), since) {
@@ -205,7 +206,7 @@ fn propagation(shared: bool) -> HostCheck {
         true => HostCheck::ok(id, "/ is shared"),
         false => HostCheck::note(
             id,
-            "/ is private: what a container with rshared mounts does not come back",
+            "/ is private: what a container mounts in an rshared volume does not reach the host",
             "mount --make-rshared /",
         ),
     }

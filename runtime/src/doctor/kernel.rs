@@ -207,8 +207,9 @@ fn answered(row: &CallRow, signs: &Signs) -> HostCheck {
             return HostCheck::unknown(row.id, "only who has CAP_NET_ADMIN over the host may ask");
         }
     }
+    let may_mount = signs.facts.is_admin() && signs.facts.copies_mounts;
     // Without privilege over mounts the kernel says so before it looks at anything.
-    let refused = errno == libc::EPERM && (signs.facts.copies_mounts || !is_of_mounts(row.question));
+    let refused = errno == libc::EPERM && (may_mount || !is_of_mounts(row.question));
     let no = errno == libc::ENOSYS || refused || row.no.contains(&errno);
     if no {
         return HostCheck::new(row.id, row.missing, format!("missing: {}", Words(errno)), row.advice);

@@ -23,12 +23,23 @@ const SAID: usize = 4096;
 /// The name of the shim's program, by which containerd looks for it.
 pub(super) const SHIM: &str = "containerd-shim-corten-v2";
 
+/// What came of asking for a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum VersionAnswer {
+    /// The first lines.
+    Said(String),
+    /// Nothing in time: on a machine that is busy, that means nothing.
+    Late,
+    /// It has ended, or could not be begun, without a word.
+    #[default]
+    Nothing,
+}
+
 /// A program and what it says of its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundProgram {
     pub(super) path: PathBuf,
-    /// The first lines of its answer; `None`: none came.
-    pub(super) said: Option<String>,
+    pub(super) answer: VersionAnswer,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,8 +60,7 @@ pub(super) struct ProgramSigns {
 impl FoundProgram {
     /// The first version in what it says: `v2.1.9` or `28.5.1`, as far as its numbers go.
     pub(super) fn version(&self) -> Option<(u32, u32)> {
-        let said = self.said.as_deref()?;
-        let words = said.split(|c: char| c.is_whitespace() || c == ',');
+        let words = self.said().split(|c: char| c.is_whitespace() || c == ',');
         let mut found = words.filter_map(|word| {
             let mut numbers = word.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
             Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -58,8 +68,30 @@ impl FoundProgram {
         found.next()
     }
 
+    fn said(&self) -> &str {
+        match &self.answer {
+            VersionAnswer::Said(said) => said,
+            _ => "",
+        }
+    }
+
     fn first_line(&self) -> &str {
-        self.said.as_deref().and_then(|said| said.lines().next()).unwrap_or("no answer")
+        self.said().lines().next().unwrap_or("no answer")
+    }
+
+    /// What is told of one that did not answer: nothing is known of it, or something is wrong with it.
+    fn without_answer(&self, id: &'static str) -> Option<HostCheck> {
+        let path = self.path.display();
+        match self.answer {
+            VersionAnswer::Said(_) => None,
+            VersionAnswer::Late => {
+                Some(HostCheck::unknown(id, format!("{path} did not tell its version within {PATIENCE:?}")))
+            }
+            VersionAnswer::Nothing => {
+                let found = format!("{path} does not tell its version");
+                Some(HostCheck::warn(id, found, "see why it fails when it is asked for its version"))
+            }
+        }
     }
 }
 
@@ -76,8 +108,8 @@ pub(super) fn look() -> ProgramSigns {
             let asked = path.clone();
             (path, scope.spawn(move || answer(&asked, word)))
         };
-        let told = |(path, thread): (PathBuf, std::thread::ScopedJoinHandle<'_, Option<String>>)| {
-            FoundProgram { path, said: thread.join().unwrap_or_default() }
+        let told = |(path, thread): (PathBuf, std::thread::ScopedJoinHandle<'_, VersionAnswer>)| {
+            FoundProgram { path, answer: thread.join().unwrap_or_default() }
         };
         let corten: Vec<_> = found(&dirs, "corten").into_iter().map(|path| ask(path, "--version")).collect();
         let shims: Vec<_> = shims.into_iter().map(|path| ask(path, "-v")).collect();
@@ -116,26 +148,27 @@ pub(super) fn is_program(path: &Path) -> bool {
 }
 
 /// What it answers in time, as far as that comes in one piece. What has not ended by then is killed, with all that it has started.
-fn answer(program: &Path, word: &str) -> Option<String> {
+fn answer(program: &Path, word: &str) -> VersionAnswer {
     let mut command = Command::new(program);
     command.arg(word).current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().ok()?;
-    let said = child.stdout.take().and_then(|stdout| {
+    let Ok(mut child) = command.spawn() else { return VersionAnswer::Nothing };
+    let answer = child.stdout.take().map(|stdout| {
         let limit = Timespec { tv_sec: 0, tv_nsec: PATIENCE.as_nanos() as i64 };
-        let came = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&limit));
+        if !poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&limit)).is_ok_and(|count| count > 0) {
+            return VersionAnswer::Late;
+        }
         let mut bytes = [0; SAID];
-        let count = came
-            .is_ok_and(|count| count > 0)
-            .then(|| rustix::io::read(&stdout, &mut bytes).ok())
-            .flatten()?;
-        let text = String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).into_owned();
-        Some(text).filter(|text| !text.trim().is_empty())
+        let count = rustix::io::read(&stdout, &mut bytes).unwrap_or(0);
+        match String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).trim() {
+            "" => VersionAnswer::Nothing,
+            said => VersionAnswer::Said(said.to_owned()),
+        }
     });
     // Not waited for yet, so the number is its own still.
     let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     let _ = child.wait();
-    said
+    answer.unwrap_or_default()
 }
 
 pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
@@ -144,14 +177,8 @@ pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
     let engines = [&programs.containerd, &programs.dockerd, &programs.podman, &programs.crio];
     all.extend(engines.into_iter().flatten().map(|engine| {
         let name = engine.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let check = match &engine.said {
-            Some(_) => HostCheck::ok("programs.engine", engine.first_line()),
-            None => HostCheck::warn(
-                "programs.engine",
-                "it does not tell its version in time",
-                "look at why: `--version` hangs or fails",
-            ),
-        };
+        let id = "programs.engine";
+        let check = engine.without_answer(id).unwrap_or_else(|| HostCheck::ok(id, engine.first_line()));
         check.of(name)
     }));
     all
@@ -159,13 +186,18 @@ pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
 
 /// What it is to say: this program's version and commit.
 fn is_ours(program: &FoundProgram) -> bool {
-    let said = program.said.as_deref().unwrap_or_default();
+    let said = program.said();
     said.contains(VERSION) && (COMMIT == "unknown" || said.contains(COMMIT))
 }
 
 fn corten(all: &[FoundProgram]) -> HostCheck {
     let id = "programs.corten";
     let advice = "remove the others, or name this one by its path in the engine's configuration";
+    if let [one] = all
+        && let Some(check) = one.without_answer(id)
+    {
+        return check;
+    }
     match all {
         [] => HostCheck::note(
             id,
@@ -198,6 +230,9 @@ fn shim(all: &[FoundProgram]) -> HostCheck {
             "install it there for containerd, Kubernetes and Docker",
         );
     };
+    if let Some(check) = first.without_answer(id) {
+        return check;
+    }
     let path = first.path.display();
     match is_ours(first) {
         true => HostCheck::ok(id, format!("{VERSION} at {path}")),
@@ -218,6 +253,9 @@ fn criu(program: Option<&FoundProgram>) -> HostCheck {
             "install CRIU 3.17 or newer (Debian: apt-get install criu)",
         );
     };
+    if let Some(check) = program.without_answer(id) {
+        return check;
+    }
     let path = program.path.display();
     match program.version() {
         Some(version) if version >= (3, 17) => {
@@ -229,7 +267,7 @@ fn criu(program: Option<&FoundProgram>) -> HostCheck {
             "install CRIU 3.17 or newer",
         ),
         None => {
-            HostCheck::warn(id, format!("{path} does not tell its version"), "look at why: criu --version")
+            HostCheck::warn(id, format!("{path} does not tell its version"), "see what criu --version says")
         }
     }
 }

@@ -9,7 +9,7 @@ use super::engines::{ConfigFile, EngineSigns};
 use super::files::{FileSigns, FileSystem};
 use super::kernel::KernelSigns;
 use super::leftovers::{Dead, DeadContainer, DeadShim, Leftovers};
-use super::programs::{FoundProgram, ProgramSigns};
+use super::programs::{FoundProgram, ProgramSigns, VersionAnswer};
 use super::security::SecuritySigns;
 use super::users::{Forbidding, UserSigns};
 use super::{Health, HostCheck, Signs, catalogue, examine};
@@ -27,7 +27,11 @@ fn texts(all: &[&str]) -> Vec<String> {
 }
 
 fn program(path: &str, said: &str) -> FoundProgram {
-    FoundProgram { path: PathBuf::from(path), said: Some(said.to_owned()) }
+    FoundProgram { path: PathBuf::from(path), answer: VersionAnswer::Said(said.to_owned()) }
+}
+
+fn silent(path: &str, answer: VersionAnswer) -> FoundProgram {
+    FoundProgram { path: PathBuf::from(path), answer }
 }
 
 fn facts() -> Facts {
@@ -177,7 +181,7 @@ const KERNEL: [Sick; 27] = [
     ("kernel.mount-ids", Health::Note, |s| s.kernel.mount_ids = false),
 ];
 
-const HOST: [Sick; 36] = [
+const HOST: [Sick; 40] = [
     ("cgroup.layout", Health::Warn, |s| s.facts.cgroups.v2 = None),
     ("cgroup.layout", Health::Note, |s| s.facts.cgroups.v1 = vec![v1("memory")]),
     ("cgroup.controllers", Health::Warn, |s| s.cgroups.controllers.retain(|one| one != "memory")),
@@ -221,11 +225,17 @@ const HOST: [Sick; 36] = [
     ("programs.shim", Health::Warn, |s| s.programs.shim = vec![program("/bin/x", "Version: 0.0.0\n")]),
     ("programs.criu", Health::Note, |s| s.programs.criu = None),
     ("programs.criu", Health::Warn, |s| s.programs.criu = Some(program("/sbin/criu", "Version: 3.16.1\n"))),
-    ("programs.criu", Health::Warn, |s| {
-        s.programs.criu = Some(FoundProgram { said: None, path: "/sbin/criu".into() })
-    }),
+    ("programs.criu", Health::Warn, |s| s.programs.criu = Some(silent("/sbin/criu", VersionAnswer::Nothing))),
     ("programs.engine", Health::Warn, |s| {
-        s.programs.podman = Some(FoundProgram { said: None, path: "/bin/podman".into() })
+        s.programs.podman = Some(silent("/bin/podman", VersionAnswer::Nothing))
+    }),
+    ("programs.engine", Health::Unknown, |s| {
+        s.programs.podman = Some(silent("/bin/podman", VersionAnswer::Late))
+    }),
+    ("programs.criu", Health::Unknown, |s| s.programs.criu = Some(silent("/bin/criu", VersionAnswer::Late))),
+    ("programs.shim", Health::Unknown, |s| s.programs.shim = vec![silent("/bin/x", VersionAnswer::Late)]),
+    ("programs.corten", Health::Warn, |s| {
+        s.programs.corten = vec![silent("/bin/corten", VersionAnswer::Nothing)]
     }),
     ("leftovers.groups", Health::Note, |s| s.leftovers.groups = vec!["/sys/fs/cgroup/c".into()]),
 ];
@@ -326,6 +336,15 @@ fn every_check_fails_once() {
     let all: BTreeSet<&str> = catalogue::ROWS.iter().map(|row| row.id).collect();
     assert_eq!(all.len(), catalogue::ROWS.len(), "an id twice");
     assert_eq!(failed, all, "checks without a test in which they fail, or not in the catalogue");
+}
+
+/// The kernel refuses to mount before it looks at anything: to who may not, that is no answer about the call.
+#[test]
+fn what_may_not_be_asked_is_not_missing() {
+    let mut signs = healthy();
+    signs.facts.effective &= !(1 << 21);
+    unanswered(&mut signs, Question::Fsopen, libc::EPERM);
+    assert_eq!(health(&examine(&signs), "kernel.mount-api"), Some(Health::Ok));
 }
 
 /// docs/doctor.md has a row for each, with the version that the program tells.

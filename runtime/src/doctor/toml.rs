@@ -281,4 +281,24 @@ mod tests {
         }
         assert!(read(&format!("a = {}", "[".repeat(100_000))).is_err());
     }
+
+    /// Whatever stands in a file: it is read to its end, and nothing panics.
+    #[test]
+    fn rubbish_is_read_or_refused() {
+        let words =
+            ["[", "]", "{", "}", "=", ",", ".", "\n", "\"", "'", "\"\"\"", "#", "a", "é", "\\", " ", "[["];
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..50_000 {
+            let mut text = String::new();
+            for _ in 0..seed % 16 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                text.push_str(words[(seed >> 33) as usize % words.len()]);
+            }
+            seed = seed.wrapping_add(0x9E37_79B9);
+            let entries = read(&text).unwrap_or_default();
+            assert!(entries.len() <= text.len(), "{text:?}");
+        }
+    }
 }

@@ -104,6 +104,8 @@ fn form() -> Vec<Case> {
             let done = t.run(&b)?;
             let all: Value = serde_json::from_str(&done.stdout)?;
             finds(&all, "security.capabilities", "fail", "CAP_SYS_ADMIN")?;
+            // Refused for want of a capability, and not missing.
+            finds(&all, "kernel.mount-api", "ok", "")?;
             same("the exit code", done.code, 1)?;
             let b = t.bundle()?.args(&["/corten", "doctor", "--json"]).user_namespace();
             fs::copy(&t.host.runtime, b.rootfs("corten"))?;
