@@ -55,10 +55,11 @@ const UNSAFE_ROOMS: [&str; 6] = [
 const UNSAFE_ROOTS: [&str; 2] = ["runtime/src/lib.rs", "spec-tests/src/main.rs"];
 
 /// Hosts that tracked files may name: specifications, sources, tools, the loopback, and the namespace of SVG. No registry, mirror or proxy.
-const HOSTS: [&str; 10] = [
+const HOSTS: [&str; 11] = [
     "127.0.0.1",
     "github.com",
     "www.apache.org",
+    "www.debian.org",
     "keepachangelog.com",
     "semver.org",
     "man7.org",

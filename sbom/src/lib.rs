@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auditable;
+pub mod copyright;
 pub mod cyclonedx;
 mod json;
 pub mod packages;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `sbom DIRECTORY TARGET PROGRAM...`: writes a bill of materials for each program, `PROGRAM.cdx.json`, into the directory. To be run
-//! in the workspace.
+//! `sbom DIRECTORY TARGET PROGRAM...`: writes a bill of materials for each program, `PROGRAM.cdx.json`, into the directory, and the
+//! licences of what is linked into any of them, `copyright`. To be run in the workspace.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use sbom::copyright::{copyright, directories};
 use sbom::cyclonedx::{Bundled, bill};
 use sbom::{Asked, packages};
 
@@ -31,6 +32,7 @@ fn write(directory: &Path, target: &str, programs: &[String]) -> Result<(), Stri
     let at = |path: &Path| path.display().to_string();
     std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", at(directory)))?;
     let bundled = bundled(target)?;
+    let mut all = Vec::new();
     for program in programs {
         let packages = packages(&Asked { cargo: &cargo, workspace: Path::new("."), program, target })?;
         if let Some(package) = packages.iter().find(|package| package.licence.is_empty()) {
@@ -40,8 +42,11 @@ fn write(directory: &Path, target: &str, programs: &[String]) -> Result<(), Stri
         std::fs::write(&path, bill(&packages, &bundled))
             .map_err(|error| format!("{}: {error}", at(&path)))?;
         println!("{}: {} packages", at(&path), packages.len());
+        all.extend(packages);
     }
-    Ok(())
+    let path = directory.join("copyright");
+    std::fs::write(&path, copyright(&all, &directories(&cargo)?, &bundled)?)
+        .map_err(|error| format!("{}: {error}", at(&path)))
 }
 
 /// Rust's standard library, and the C library where the toolchain brings it.

@@ -93,6 +93,12 @@ impl Resolved {
         self.locked[package].as_deref()
     }
 
+    /// Of a package of this tree.
+    pub fn version(&self, name: &str) -> String {
+        let value = self.packages.values().find(|value| value["name"] == name && value["source"].is_null());
+        text(&value.unwrap()["version"])
+    }
+
     pub fn licence(&self, package: &Key) -> String {
         let value = self.packages.values().find(|value| key(value) == *package).unwrap();
         text(&value["license"]).replace('/', " OR ")
