@@ -41,3 +41,23 @@ mount_view() {
     mount -t overlay -o "lowerdir=${1:-tree},upperdir=mnt/upper,workdir=mnt/work" overlay mnt/view
     cp --remove-destination -L /etc/resolv.conf mnt/view/etc/resolv.conf 2>/dev/null || true
 }
+
+# make_tree DIR SUITE PACKAGES...: a small Debian of that suite in $lab/DIR, with these packages, and the file stamp-$recipe. It is made aside and renamed.
+make_tree() {
+    need_root
+    local dir=$lab/$1 new=$lab/$1.new suite=$2 start=$SECONDS mirror
+    shift 2
+    rm -rf --one-file-system "$new" "$new.log"
+    mirror=$(host_mirror)
+    { apt-config dump | grep -E '^Acquire::(http|https|Check-)' || true; } >"$new.conf" # the host's proxy and CA
+    echo 'Acquire::Check-Valid-Until "false";' >>"$new.conf"                           # the mirror may be a snapshot
+    mmdebstrap --quiet --variant=minbase --include="$(IFS=, && echo "$*")" --aptopt="$new.conf" \
+        --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        "$suite" "$new" ${mirror:+"$mirror"} >"$new.log" 2>&1 ||
+        { tail -n 20 "$new.log" >&2 && die "mmdebstrap of $dir failed"; }
+    touch "$new/stamp-$recipe"
+    rm -rf --one-file-system "$dir"
+    mv "$new" "$dir"
+    rm -f "$new.conf" "$new.log"
+    echo "$tool: ${dir#"$lab/"}: $((SECONDS - start))s, $(du -sh "$dir" | cut -f 1)"
+}
