@@ -21,11 +21,13 @@ SHARE    = $(DESTDIR)$(PREFIX)/share
 BASHDIR  = $(SHARE)/bash-completion/completions
 ZSHDIR   = $(SHARE)/zsh/site-functions
 FISHDIR  = $(SHARE)/fish/vendor_completions.d
+# The toolchain's own linker, which needs no C compiler of the other machine's.
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER ?= rust-lld
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible lab man \
+        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible dist dist-test lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -161,6 +163,12 @@ sbom: ## a bill of materials (CycloneDX) for each program, into target/sbom
 
 reproducible: ## two builds of the release, from two folders, are the same byte for byte
 	@$(ENV) .ci/reproducible
+
+dist: ## .deb, .rpm and tarball for x86_64 and aarch64, with checksums, in target/dist (root, for the tools; ARCHES= MAINTAINER=)
+	@$(ENV) ARCHES="$(ARCHES)" MAINTAINER="$(MAINTAINER)" .ci/dist build
+
+dist-test: ## builds the packages, then: lintian, the same twice, install, upgrade, remove, purge (PARTS= MADE=1)
+	@$(ENV) ARCHES="$(ARCHES)" MAINTAINER="$(MAINTAINER)" PARTS="$(PARTS)" MADE="$(MADE)" .ci/dist test
 
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain
