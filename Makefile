@@ -167,7 +167,7 @@ reproducible: ## two builds of the release, from two folders, are the same byte 
 dist: ## .deb, .rpm and tarball for x86_64 and aarch64, with checksums, in target/dist (root, for the tools; ARCHES= MAINTAINER=)
 	@$(ENV) ARCHES="$(ARCHES)" MAINTAINER="$(MAINTAINER)" .ci/dist build
 
-dist-test: ## builds the packages, then: lintian, the same twice, install, upgrade, remove, purge (PARTS= MADE=1)
+dist-test: ## builds the packages, then: lintian, the same twice, install, upgrade, remove, and in a guest over running containers (PARTS= MADE=1)
 	@$(ENV) ARCHES="$(ARCHES)" MAINTAINER="$(MAINTAINER)" PARTS="$(PARTS)" MADE="$(MADE)" .ci/dist test
 
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
