@@ -22,7 +22,8 @@ use crate::{check, sys};
 /// The chapter.
 pub fn cases() -> Vec<Case> {
     let all = [form(), missing(), engines(), leftovers()].into_iter().flatten();
-    all.map(|case| case.both("S19: no other runtime has it")).collect()
+    // No other runtime has it (compatibility S19).
+    all.map(|case| case.needs(&[Need::Runtime("corten")])).collect()
 }
 
 /// What `doctor --json` says, whatever it finds.
@@ -79,6 +80,7 @@ fn form() -> Vec<Case> {
         }),
         case("doctor/takes-a-second-at-most", |t| {
             let done = t.cli("doctor")?;
+            check!(done.stdout.contains("  clone3  "), "{done}");
             pace::within("doctor", done.took, Duration::from_secs(1))
         }),
         case("doctor/text-has-a-line-for-each", |t| {
