@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
@@ -28,20 +29,24 @@ const BATCH: usize = 128;
 /// rootless runtimes (cgroup2 only).
 const MARKS: [&str; 2] = ["trusted.corten", "user.corten"];
 
-/// An open cgroup directory and its name for messages.
+/// An open cgroup directory and its name for messages. The group, its placements and its watches have one descriptor together.
 #[derive(Debug)]
 pub(super) struct CgroupDir {
-    fd: OwnedFd,
-    path: String,
+    fd: Arc<OwnedFd>,
+    path: Arc<str>,
 }
 
 impl CgroupDir {
+    fn new(fd: OwnedFd, path: impl Into<Arc<str>>) -> CgroupDir {
+        CgroupDir { fd: Arc::new(fd), path: path.into() }
+    }
+
     /// Opens the group at the absolute `path`; `None` if there is none. cgroupfs has no symbolic links and mount
     /// points come from the mount table without any, so none is followed.
     pub(super) fn open(path: &str) -> Result<Option<CgroupDir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-            Ok(fd) => Ok(Some(CgroupDir { fd, path: path.to_owned() })),
+            Ok(fd) => Ok(Some(CgroupDir::new(fd, path))),
             Err(Errno::NOENT | Errno::NODEV) => Ok(None),
             Err(errno) => Err(Error::os(format!("openat2({path})"), errno)),
         }
@@ -54,14 +59,14 @@ impl CgroupDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let below = if below.is_empty() { "." } else { below };
-        let fd = fs::openat2(&self.fd, below, flags, Mode::empty(), resolve).call(|| path.clone())?;
-        Ok(CgroupDir { fd, path })
+        let fd = fs::openat2(&*self.fd, below, flags, Mode::empty(), resolve).call(|| path.clone())?;
+        Ok(CgroupDir::new(fd, path))
     }
 
     /// The file that takes the thread that writes to it: `tasks` of v1, where moving oneself needs no lock; v2 has processes
     /// only.
     pub(super) fn open_tasks(&self) -> Result<OwnedFd> {
-        let open = |file| fs::openat(&self.fd, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let open = |file| fs::openat(&*self.fd, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         open("tasks").or_else(|_| open("cgroup.procs")).call(|| format!("open({}/cgroup.procs)", self.path))
     }
 
@@ -70,10 +75,9 @@ impl CgroupDir {
         &self.path
     }
 
-    /// A second descriptor of it, for whoever keeps one.
-    pub(super) fn duplicate(&self) -> Result<CgroupDir> {
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).call(|| format!("dup({})", self.path))?;
-        Ok(CgroupDir { fd, path: self.path.clone() })
+    /// The same, for whoever keeps it.
+    pub(super) fn share(&self) -> CgroupDir {
+        CgroupDir { fd: Arc::clone(&self.fd), path: Arc::clone(&self.path) }
     }
 
     /// Its inode number: kernfs does not use one twice while the hierarchy lives.
@@ -83,13 +87,13 @@ impl CgroupDir {
 
     /// The same with its permission bits.
     pub(super) fn inode_and_mode(&self) -> Result<(u64, Mode)> {
-        let stat = fs::fstat(&self.fd).call(|| format!("fstat({})", self.path))?;
+        let stat = fs::fstat(&*self.fd).call(|| format!("fstat({})", self.path))?;
         Ok((stat.st_ino, Mode::from_raw_mode(stat.st_mode & 0o7777)))
     }
 
     /// Changes its permission bits.
     pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
-        fs::fchmod(&self.fd, mode).call(|| format!("fchmod({}, {:o})", self.path, mode.as_raw_mode()))
+        fs::fchmod(&*self.fd, mode).call(|| format!("fchmod({}, {:o})", self.path, mode.as_raw_mode()))
     }
 
     /// Writes on the directory whose it is, unless somebody else has: `None` then. Whether it could be written: without
@@ -101,7 +105,7 @@ impl CgroupDir {
     /// from inside, and then the inode in the record is what tells.
     pub(super) fn mark(&self, mark: &str) -> Result<Option<bool>> {
         for name in MARKS.iter().filter(|_| !mark.is_empty()) {
-            match fs::fsetxattr(&self.fd, *name, mark.as_bytes(), XattrFlags::CREATE) {
+            match fs::fsetxattr(&*self.fd, *name, mark.as_bytes(), XattrFlags::CREATE) {
                 Ok(()) => return Ok(Some(true)),
                 Err(Errno::EXIST) => return Ok(self.bears(mark)?.then_some(true)),
                 Err(errno) if no_marks(errno) => {}
@@ -124,7 +128,7 @@ impl CgroupDir {
     /// Takes the mark away again.
     pub(super) fn unmark(&self) -> Result<()> {
         for name in MARKS {
-            match fs::fremovexattr(&self.fd, name) {
+            match fs::fremovexattr(&*self.fd, name) {
                 Err(errno) if errno != Errno::NODATA && !no_marks(errno) => {
                     return Err(Error::os(format!("fremovexattr({}, {name})", self.path), errno));
                 }
@@ -138,7 +142,7 @@ impl CgroupDir {
     fn read_mark(&self) -> Result<Option<Vec<u8>>> {
         let mut mark = [0u8; 256];
         for name in MARKS {
-            match fs::fgetxattr(&self.fd, name, &mut mark[..]) {
+            match fs::fgetxattr(&*self.fd, name, &mut mark[..]) {
                 Ok(length) => return Ok(Some(mark.get(..length).unwrap_or_default().to_vec())),
                 // Longer than any of ours.
                 Err(Errno::RANGE) => return Ok(Some(Vec::new())),
@@ -151,7 +155,7 @@ impl CgroupDir {
 
     /// Makes a file of it, or itself (`.`), the host's user's; the group stays.
     pub(super) fn give_to(&self, file: &str, uid: u32) -> Result<(), Errno> {
-        fs::chownat(&self.fd, file, Some(fs::Uid::from_raw(uid)), None, AtFlags::SYMLINK_NOFOLLOW)
+        fs::chownat(&*self.fd, file, Some(fs::Uid::from_raw(uid)), None, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Reads a small file of it.
@@ -165,9 +169,16 @@ impl CgroupDir {
             .call(|| format!("write({}/{file}, {})", self.path, shown(value)))
     }
 
+    /// Opens a file of it that takes several lines, each in a write(2) of its own.
+    pub(super) fn open_lines(&self, file: &'static str) -> Result<CgroupLines<'_>> {
+        let fd = fs::openat(&*self.fd, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .call(|| format!("openat({}/{file})", self.path))?;
+        Ok(CgroupLines { fd, file, dir: self })
+    }
+
     /// Opens a file of it for reading, to be waited on.
     pub(super) fn open_file(&self, file: &str) -> Result<OwnedFd> {
-        fs::openat(&self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        fs::openat(&*self.fd, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .call(|| format!("openat({}/{file})", self.path))
     }
 
@@ -193,8 +204,10 @@ impl CgroupDir {
             }
             Ok(())
         })?;
-        Ok(found
-            .map(|fd| CgroupDir { path: name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path)), fd }))
+        Ok(found.map(|fd| {
+            let path = name_of(&fd).unwrap_or_else(|| format!("{}/…", self.path));
+            CgroupDir::new(fd, path)
+        }))
     }
 
     /// Removes every group below this one, leaves first; see [`Own::remove_below`](super::own::Own::remove_below).
@@ -207,15 +220,23 @@ impl CgroupDir {
     }
 }
 
-impl AsFd for CgroupDir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+/// A file of a group, open for one line after the other.
+pub(super) struct CgroupLines<'a> {
+    fd: OwnedFd,
+    pub(super) file: &'static str,
+    dir: &'a CgroupDir,
+}
+
+impl CgroupLines<'_> {
+    pub(super) fn write(&self, line: &str) -> Result<()> {
+        write_whole(&self.fd, line)
+            .call(|| format!("write({}/{}, {})", self.dir.path, self.file, shown(line)))
     }
 }
 
-impl From<CgroupDir> for OwnedFd {
-    fn from(dir: CgroupDir) -> OwnedFd {
-        dir.fd
+impl AsFd for CgroupDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -264,8 +285,11 @@ fn no_marks(errno: Errno) -> bool {
 
 /// No O_CREAT: in a directory that is not a cgroup this must not make a file.
 pub(super) fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
-    let fd = fs::openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    match rustix::io::retry_on_intr(|| rustix::io::write(&fd, value.as_bytes())) {
+    write_whole(&fs::openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?, value)
+}
+
+fn write_whole(file: &OwnedFd, value: &str) -> Result<(), Errno> {
+    match rustix::io::retry_on_intr(|| rustix::io::write(file, value.as_bytes())) {
         Ok(n) if n == value.len() => Ok(()),
         Ok(_) => Err(Errno::IO),
         Err(errno) => Err(errno),

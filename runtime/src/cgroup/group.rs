@@ -72,7 +72,7 @@ impl Group {
         self.placement(|dir, record| {
             let below = subs.below(&record.controllers);
             if below.trim_matches('/').is_empty() {
-                return dir.duplicate();
+                return Ok(dir.share());
             }
             match dir.open_below(below) {
                 // Beside v1, a group that nobody made there is not missed.
@@ -81,7 +81,7 @@ impl Group {
                         && self.record.version == Version::V1
                         && record.is_unified() =>
                 {
-                    dir.duplicate()
+                    Ok(dir.share())
                 }
                 // runc's words: its clients look for `adding pid … to cgroups … : no such file`.
                 other => other.step(|| "error adding pid of the new process to cgroups"),

@@ -91,7 +91,7 @@ impl Group {
         let lacking = || Error::new(Kind::Unsupported, "the container's group has no memory controller");
         let version = self.record().version;
         let (_, dir) = self.group_of("memory")?.ok_or_else(lacking)?;
-        let memory = dir.duplicate()?;
+        let memory = dir.share();
         let fd = match version {
             Version::V2 => watch_events(&memory),
             _ => watch_control(&memory),
@@ -112,7 +112,7 @@ impl Group {
         let lacking = || Error::new(Kind::Unsupported, "the container's group is gone");
         let (_, dir) = self.group_of("memory")?.ok_or_else(lacking)?;
         let notice = mark.noticed.then(Instant::now);
-        Ok(OomWatch { fd, memory: dir.duplicate()?, version: self.record().version, told: mark.told, notice })
+        Ok(OomWatch { fd, memory: dir.share(), version: self.record().version, told: mark.told, notice })
     }
 }
 

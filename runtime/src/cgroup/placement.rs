@@ -117,7 +117,7 @@ impl Placement {
         let Some(found) = own.find(init)? else { return Ok(None) };
         let below = found.path().strip_prefix(own.path()).unwrap_or_default().trim_matches('/').to_owned();
         let unit = self.unit.clone().map(|group| UnitGroup { below, ..group });
-        let v1 = self.v1.iter().map(CgroupDir::duplicate).collect::<Result<_>>()?;
+        let v1 = self.v1.iter().map(CgroupDir::share).collect();
         Ok(Some(Placement { birth: Some(found), v1, unit, ..Placement::default() }))
     }
 

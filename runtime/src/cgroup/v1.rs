@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::decide::{GroupPlan, Line};
-use super::dir::{CgroupDir, END_WAIT, FREEZE_WAIT};
+use super::dir::{CgroupDir, CgroupLines, END_WAIT, FREEZE_WAIT};
 use super::own::Own;
 use super::record::GroupDir;
 use crate::error::{Error, Result, WithStep};
@@ -20,29 +20,36 @@ const KILL_FREEZE: Duration = Duration::from_millis(100);
 
 /// What a new group needs before processes may join: a cpuset without CPUs or memory nodes takes none, and a new one has
 /// none. Every level takes its parent's, but for what `plan` writes into the last.
-pub(super) fn prepare(group: &GroupDir, plan: &GroupPlan) -> Result<()> {
+pub(super) fn prepare(group: &GroupDir, own: &CgroupDir, plan: &GroupPlan) -> Result<()> {
+    const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
     if !group.controllers.iter().any(|c| c == "cpuset") {
         return Ok(());
     }
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let full = group.full();
-        let mount = group.mount.trim_end_matches('/');
-        let mut inherited = open(mount)?.read(file)?.trim().to_owned();
-        let mut end = mount.len();
-        while end < full.len() {
-            end += 1 + full[end + 1..].find('/').unwrap_or(full.len() - end - 1);
-            if end == full.len() && plan.writes.iter().any(|write| write.file == file) {
-                break;
-            }
-            let level = open(&full[..end])?;
-            let own = level.read(file)?.trim().to_owned();
-            if own.is_empty() {
-                level.write(file, &inherited)?;
-            } else {
-                inherited = own;
-            }
+    let full = group.full();
+    let mount = group.mount.trim_end_matches('/');
+    let top = open(mount)?;
+    let mut inherited = [top.read(FILES[0])?, top.read(FILES[1])?];
+    for (slash, _) in full.match_indices('/').filter(|(slash, _)| *slash > mount.len()) {
+        let level = open(&full[..slash])?;
+        for (file, inherited) in FILES.iter().zip(&mut inherited) {
+            inherit(&level, file, inherited)?;
         }
     }
+    for (file, inherited) in FILES.iter().zip(&mut inherited) {
+        if !plan.writes.iter().any(|write| write.file == *file) {
+            inherit(own, file, inherited)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a level what the one above it has, unless it has its own, which is then what those below it inherit.
+fn inherit(level: &CgroupDir, file: &str, inherited: &mut String) -> Result<()> {
+    let own = level.read(file)?;
+    if own.trim().is_empty() {
+        return level.write(file, inherited.trim());
+    }
+    *inherited = own;
     Ok(())
 }
 
@@ -52,8 +59,14 @@ fn open(path: &str) -> Result<CgroupDir> {
 
 /// Writes the device rules. The group is empty, so it does not matter that they are written one by one.
 pub(super) fn devices(dir: &Own, lines: &[Line]) -> Result<()> {
+    let mut open: Option<CgroupLines<'_>> = None;
     for line in lines {
-        match dir.write(line.file, &line.value) {
+        // They come in two runs: what a group begins with, and what differs from that.
+        let file = match open.take().filter(|open| open.file == line.file) {
+            Some(file) => Ok(file),
+            None => dir.open_lines(line.file),
+        };
+        match file.and_then(|file| open.insert(file).write(&line.value)) {
             // The parent has less than the built-in rules: so has the container.
             Err(error) if line.builtin && error.errno() == Some(libc::EPERM) => {}
             // Device rules are the initial user namespace's to write, and so are device nodes to make: inside another

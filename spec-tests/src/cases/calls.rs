@@ -21,10 +21,10 @@ struct Row {
 }
 
 const ROWS: [Row; 8] = [
-    Row { verb: "run", v1: 892, v2: 540 },
-    Row { verb: "create", v1: 815, v2: 498 },
+    Row { verb: "run", v1: 850, v2: 538 },
+    Row { verb: "create", v1: 769, v2: 497 },
     Row { verb: "start", v1: 48, v2: 48 },
-    Row { verb: "exec", v1: 342, v2: 269 },
+    Row { verb: "exec", v1: 315, v2: 263 },
     Row { verb: "state", v1: 40, v2: 40 },
     Row { verb: "kill", v1: 47, v2: 44 },
     Row { verb: "delete", v1: 76, v2: 40 },

@@ -68,10 +68,10 @@ impl Group {
 
     /// Where the first process goes.
     fn first_placement(&self, plan: &GroupPlan) -> Result<Placement> {
-        let placement = self.placement(|dir, _| dir.duplicate())?;
+        let placement = self.placement(|dir, _| Ok(dir.share()))?;
         let tight = self.held && plan.writes.iter().any(apply::needs_room);
         let tasks = match self.group_of("pids")? {
-            Some((_, dir)) if tight => Some((dir.duplicate()?, "1".to_owned())),
+            Some((_, dir)) if tight => Some((dir.share(), "1".to_owned())),
             _ => None,
         };
         Ok(Placement { tasks, ..placement })
@@ -117,7 +117,7 @@ impl Group {
         let own = self.dirs[index].get_or_init(|| own);
         match self.record.version {
             Version::V2 => v2::enable(plan, own)?,
-            _ => v1::prepare(&self.record.groups[index], plan).step(|| APPLYING)?,
+            _ => v1::prepare(&self.record.groups[index], own, plan).step(|| APPLYING)?,
         }
         Ok(marked || self.record.mark.is_empty())
     }
