@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::cgroup::Hierarchies;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::procfs;
 use crate::spec::Spec;
 
@@ -141,7 +141,7 @@ impl Facts {
     /// When /proc cannot be read.
     pub(crate) fn probe_mounts(&mut self) -> Result<()> {
         let path = "/proc/thread-self/mountinfo";
-        let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
+        let table = procfs::read(path)?;
         self.mounts = outermost(&table);
         Ok(())
     }
@@ -161,13 +161,13 @@ pub(crate) fn setgroups_denied(process: &str) -> bool {
 }
 
 fn own_ids() -> Option<IdMaps> {
-    let map = |file| Some(ids::parse(&std::fs::read_to_string(format!("/proc/self/{file}")).ok()?));
+    let map = |file| Some(ids::parse(&procfs::read(&format!("/proc/self/{file}")).ok()?));
     Some(IdMaps { uid: map("uid_map")?, gid: map("gid_map")? })
 }
 
 /// Those of a mount that is not to be reached any more (another one lies over its directory) are left out.
 fn below_sys() -> Vec<String> {
-    let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let table = procfs::read("/proc/thread-self/mountinfo").unwrap_or_default();
     let points = procfs::mounts(&table).map(|mount| mount.point()).filter(|point| point.starts_with("/sys/"));
     let mut points: Vec<String> = points.filter(|point| std::fs::symlink_metadata(point).is_ok()).collect();
     points.sort();

@@ -9,7 +9,8 @@ use super::dir::CgroupDir;
 use super::group::Group;
 use super::probe::{Hierarchies, Hierarchy, Version};
 use super::record::{GroupDir, Record};
-use crate::error::{Context, Result};
+use crate::error::Result;
+use crate::procfs;
 
 impl Group {
     /// The groups that process `pid` is in: for figures, signals and freezing of a container that another runtime made.
@@ -17,9 +18,8 @@ impl Group {
     /// # Errors
     /// `Kind::Os` when /proc cannot be read.
     pub fn of_process(pid: i32) -> Result<Group> {
-        let read = |path: &str| std::fs::read_to_string(path).call(|| format!("read({path})"));
-        let found =
-            Hierarchies::parse(&read("/proc/self/mountinfo")?, &read(&format!("/proc/{pid}/cgroup"))?);
+        let groups = procfs::read(&format!("/proc/{pid}/cgroup"))?;
+        let found = Hierarchies::parse(&procfs::read("/proc/self/mountinfo")?, &groups);
         let version = found.version();
         // They are known by what they are now: a group that takes the name of one of them later is none of them.
         let of = |hierarchy: &Hierarchy| {

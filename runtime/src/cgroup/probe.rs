@@ -9,11 +9,11 @@
 
 use std::collections::BTreeMap;
 
-use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::fs::{self, CWD};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Result};
-use crate::procfs::{self, ShortRead, read_whole};
+use crate::error::Result;
+use crate::procfs;
 
 /// Where every distribution mounts its cgroups.
 const STANDARD_MOUNT: &str = "/sys/fs/cgroup";
@@ -71,7 +71,7 @@ impl Hierarchies {
     /// `Kind::Os` when /proc cannot be read.
     pub fn probe() -> Result<Self> {
         let unified = fs::statfs(STANDARD_MOUNT).is_ok_and(|s| u64::try_from(s.f_type) == Ok(CGROUP2_MAGIC));
-        let cgroup = read_proc("/proc/self/cgroup")?;
+        let cgroup = procfs::read("/proc/self/cgroup")?;
         if unified {
             let own = unified_own(&cgroup);
             // With the whole hierarchy mounted (or inside a cgroup namespace's root) the mount table adds nothing.
@@ -81,7 +81,7 @@ impl Hierarchies {
                 return Ok(Hierarchies { v1: Vec::new(), v2: Some(v2), user: user() });
             }
         }
-        let mut found = Self::parse(&read_proc("/proc/self/mountinfo")?, &cgroup);
+        let mut found = Self::parse(&procfs::read("/proc/self/mountinfo")?, &cgroup);
         if unified {
             // As every runtime does: a stray v1 mount elsewhere does not make a v2 host a v1 host.
             found.v1.clear();
@@ -168,7 +168,7 @@ fn user() -> Option<u32> {
     if !crate::sys::ns::in_user_namespace() {
         return (!uid.is_root()).then(|| uid.as_raw());
     }
-    Some(outside(&read_proc("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
+    Some(outside(&procfs::read("/proc/self/uid_map").unwrap_or_default(), uid.as_raw()))
 }
 
 /// user_namespaces(7): each line is `INSIDE OUTSIDE COUNT`.
@@ -215,13 +215,6 @@ fn below(root: &str, own: &str) -> String {
 /// What a directory can be called.
 fn is_name(part: &str) -> bool {
     !matches!(part, "" | "." | "..") && !part.contains('\0')
-}
-
-/// Reads a /proc file whole, without the stat that std makes first.
-fn read_proc(path: &str) -> Result<String> {
-    let fd = fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .call(|| format!("openat({path})"))?;
-    read_whole(&fd, ShortRead::GoesOn).call(|| format!("read({path})"))
 }
 
 #[cfg(test)]

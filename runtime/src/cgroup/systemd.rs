@@ -18,7 +18,8 @@ use super::probe::Version;
 use super::properties::Property;
 use super::record;
 use super::unit::Unit;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
+use crate::procfs;
 use crate::sys;
 
 /// What systemd calls a unit that is there already, or is not.
@@ -175,7 +176,7 @@ fn refusal_error(call: &str, name: &str, error: &str, text: &str) -> Error {
 /// Where the holder is: that is the unit's group, whatever was expected.
 fn group_of(pid: i32, name: &str, version: Version) -> Result<String> {
     let file = format!("/proc/{pid}/cgroup");
-    let text = std::fs::read_to_string(&file).call(|| format!("read({file})"))?;
+    let text = procfs::read(&file)?;
     let path = path_in(&text, version).unwrap_or_default();
     match path.strip_suffix(name).is_some_and(|slice| slice.ends_with('/')) {
         true => Ok(path.to_owned()),

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::{Context, Error, Result};
+use crate::procfs;
 
 /// Bits of an entry of /proc/PID/pagemap (Linux, admin-guide/mm/pagemap.rst).
 const SOFT_DIRTY: u64 = 1 << 55;
@@ -41,7 +42,7 @@ pub(crate) fn check(images: BorrowedFd<'_>, path: &Path, pids: &[i32], since_ear
 
 /// Anonymous and swapped-out memory, in bytes; none of a process that has ended.
 fn own_memory(pid: i32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let status = procfs::read(&format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = |name: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
         value.and_then(|value| value.parse::<u64>().ok()).unwrap_or_default()
@@ -51,7 +52,7 @@ fn own_memory(pid: i32) -> u64 {
 
 /// Of that, what was written to since it was last dumped, in bytes.
 fn written(pid: i32) -> Option<u64> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let maps = procfs::read(&format!("/proc/{pid}/maps")).ok()?;
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok()?;
     let page = rustix::param::page_size() as u64;
     let mut pages = 0;

@@ -19,6 +19,7 @@ use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::Plan;
 use crate::plan::ids::Writers;
 use crate::plan::namespaces::NsKind;
+use crate::procfs;
 use crate::program::encode::encode;
 use crate::program::{Op, StageOp};
 use crate::stage::wire::barrier;
@@ -164,8 +165,7 @@ impl Walk<'_> {
         // thinking of that, and a process that is killed earlier than wished still runs.
         match written {
             Err(error) if error.errno() == Some(libc::EACCES) && unprivileged() => {
-                let kept =
-                    std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+                let kept = procfs::read(&path).ok().and_then(|text| text.trim().parse::<i32>().ok());
                 match kept {
                     Some(kept) if kept > score => {
                         (self.given.home.warn)(&format!(

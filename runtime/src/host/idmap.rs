@@ -12,6 +12,7 @@ use super::{identity, idtool};
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::{IdMaps, ids};
 use crate::plan::ids::{Writer, Writers};
+use crate::procfs;
 use crate::spec::IdMapping;
 
 /// Writes both maps of `pid`, an unreaped child of ours that waits (user_namespaces(7): at most 340 lines, one write).
@@ -77,7 +78,7 @@ pub(super) fn read_id_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
 pub(super) fn of_process(pid: i32) -> Result<IdMaps> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
-        let text = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+        let text = procfs::read(&path)?;
         Ok(ids::parse(&text))
     };
     read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }))

@@ -52,7 +52,7 @@ impl OwnMount {
             return unmount(path, UnmountFlags::DETACH).call(|| format!("umount2({shown})"));
         }
         let path = "/proc/self/mountinfo";
-        let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
+        let table = procfs::read(path)?;
         // A number may have been given again, to what is on top now.
         let mut ours = procfs::mounts(&table).filter(|mount| mount.number == self.number);
         if found.0 != self.number && ours.any(|mount| Path::new(&mount.point()) == self.path) {

@@ -179,7 +179,7 @@ fn reason(error: Error, group: &Path) -> Error {
 /// tree on hardware without RDT.
 fn root() -> Result<PathBuf> {
     let path = "/proc/thread-self/mountinfo";
-    let table = std::fs::read_to_string(path).call(|| format!("read({path})"))?;
+    let table = procfs::read(path)?;
     let found = |is: fn(&procfs::MountinfoEntry<'_>) -> bool| {
         procfs::mounts(&table).find(is).map(|mount| mount.point())
     };

@@ -82,7 +82,8 @@ impl Walk<'_> {
         let private = !plan.namespaces.has(NsKind::User);
         // Through no link: an absolute one would lead out of CRIU's mount namespace, from where it is looked up below.
         let base = dir.path().canonicalize().call(|| format!("realpath({})", dir.path().display()))?;
-        let (view, names) = self.view(wanted, given, &base, private)?;
+        let mut sources: Vec<_> = std::mem::take(&mut self.sources).into_iter().map(Some).collect();
+        let (view, names) = view(&mut sources, wanted, given, &base, private)?;
         let base = base.to_string_lossy();
         options.root(&format!("{base}/{ROOT}"));
         for (name, path) in external_mounts(wanted, &names, &base, given) {
@@ -90,8 +91,8 @@ impl Walk<'_> {
         }
         let mut setup = CriuSetup { mounts: Some(view), ..CriuSetup::default() };
         for ((source, key), number) in wanted.namespaces.iter().zip(INHERITED..) {
-            let Some(namespace) = self.sources.get(*source) else { continue };
-            setup.inherit.push(namespace.try_clone().call(|| "dup(namespace)")?);
+            let Some(namespace) = sources.get_mut(*source).and_then(Option::take) else { continue };
+            setup.inherit.push(namespace);
             options.inherit(key, number);
         }
         for (kind, path) in &wanted.join {
@@ -132,60 +133,8 @@ impl Walk<'_> {
         cgroup_roots(&mut options, criu.pid(), plan.cgroup.record.version)?;
         criu.ask(RequestKind::Restore, &options)?;
         self.restore = Some(RestoreUnderWay { criu, _dirs: [images, work], at: None });
-        self.sources.clear();
         self.give_room_back();
         Ok(())
-    }
-
-    /// What CRIU finds in its mount namespace; and where, by the name in the images.
-    fn view(
-        &self,
-        wanted: &RestoreSources,
-        given: &Restoration,
-        base: &Path,
-        private: bool,
-    ) -> Result<(MountView, Vec<(String, String)>)> {
-        let mut mounts = Vec::new();
-        let mut names = Vec::new();
-        let mut attach = |index: usize, name: String| -> Result<bool> {
-            let Some(source) = self.sources.get(index) else { return Ok(false) };
-            let stat = fstat(source).call(|| "fstat")?;
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            // A link that was to be made again is no mount.
-            if kind == FileType::Symlink {
-                return Ok(false);
-            }
-            let mount = source.try_clone().call(|| "dup(mount)")?;
-            let name = CString::new(name).unwrap_or_default();
-            mounts.push(ViewMount { mount, name, is_directory: kind == FileType::Directory, private: false });
-            Ok(true)
-        };
-        attach(wanted.rootfs, ROOT.to_owned())?;
-        for (number, (index, name)) in wanted.mounts.iter().enumerate() {
-            if attach(*index, number.to_string())? {
-                names.push((name.clone(), number.to_string()));
-            }
-        }
-        let mut attach_dir = |dir: BorrowedFd<'_>, name: CString| -> Result<()> {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE
-                | OpenTreeFlags::OPEN_TREE_CLOEXEC
-                | OpenTreeFlags::AT_EMPTY_PATH;
-            let copy = open_tree(dir, "", flags).call(|| "open_tree(images)")?;
-            mounts.push(ViewMount { mount: copy, name, is_directory: true, private: true });
-            Ok(())
-        };
-        attach_dir(given.images.logs(), name_of(WORK, 0))?;
-        let mut view = if private {
-            MountView { cover: c_string(base), mode: 0o700, ..MountView::default() }
-        } else {
-            let earlier = given.images.earlier()?;
-            for (number, dir) in std::iter::once(&given.images.dir).chain(&earlier).enumerate() {
-                attach_dir(dir.as_fd(), name_of(IMAGES, number))?;
-            }
-            visible_view(base, earlier.len())?
-        };
-        view.mounts = mounts;
-        Ok((view, names))
     }
 
     /// Goes on from where CRIU waits until it waits at `point`.
@@ -328,6 +277,55 @@ impl Walk<'_> {
     }
 }
 
+/// What CRIU finds in its mount namespace; and where, by the name in the images.
+fn view(
+    sources: &mut [Option<OwnedFd>],
+    wanted: &RestoreSources,
+    given: &Restoration,
+    base: &Path,
+    private: bool,
+) -> Result<(MountView, Vec<(String, String)>)> {
+    let mut mounts = Vec::new();
+    let mut names = Vec::new();
+    let mut attach = |index: usize, name: String| -> Result<bool> {
+        let Some(mount) = sources.get_mut(index).and_then(Option::take) else { return Ok(false) };
+        let stat = fstat(&mount).call(|| "fstat")?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        // A link that was to be made again is no mount.
+        if kind == FileType::Symlink {
+            return Ok(false);
+        }
+        let name = CString::new(name).unwrap_or_default();
+        mounts.push(ViewMount { mount, name, is_directory: kind == FileType::Directory, private: false });
+        Ok(true)
+    };
+    attach(wanted.rootfs, ROOT.to_owned())?;
+    for (number, (index, name)) in wanted.mounts.iter().enumerate() {
+        if attach(*index, number.to_string())? {
+            names.push((name.clone(), number.to_string()));
+        }
+    }
+    let mut attach_dir = |dir: BorrowedFd<'_>, name: CString| -> Result<()> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let copy = open_tree(dir, "", flags).call(|| "open_tree(images)")?;
+        mounts.push(ViewMount { mount: copy, name, is_directory: true, private: true });
+        Ok(())
+    };
+    attach_dir(given.images.logs(), name_of(WORK, 0))?;
+    let mut view = if private {
+        MountView { cover: c_string(base), mode: 0o700, ..MountView::default() }
+    } else {
+        let earlier = given.images.earlier()?;
+        for (number, dir) in std::iter::once(&given.images.dir).chain(&earlier).enumerate() {
+            attach_dir(dir.as_fd(), name_of(IMAGES, number))?;
+        }
+        visible_view(base, earlier.len())?
+    };
+    view.mounts = mounts;
+    Ok((view, names))
+}
+
 fn no_restore() -> Error {
     Error::new(Kind::Invalid, "internal error: no restore is under way")
 }
@@ -453,7 +451,7 @@ pub(super) const NULL_DEVICE: u64 = 0x103;
 /// Where the container's groups are now, which CRIU is in already: below them it makes what the images have.
 fn cgroup_roots(options: &mut CriuOptions, pid: i32, version: Version) -> Result<()> {
     let path = format!("/proc/{pid}/cgroup");
-    let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let table = procfs::read(&path)?;
     for (controllers, group) in procfs::groups(&table) {
         match (controllers, version) {
             // A hybrid host's, too: else the tasks are in the group that the dumped container had, whatever it is called now.

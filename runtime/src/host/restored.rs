@@ -15,6 +15,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::Plan;
 use crate::plan::namespaces::NsKind;
 use crate::plan::process::Process;
+use crate::procfs;
 
 /// linux/capability.h
 const CAP_SETGID: u32 = 6;
@@ -34,17 +35,18 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
     }
     mounts::compare(plan, init)?;
     let fixed = mounts::are_fixed(plan).then(|| namespace_of(init, NsKind::Mount)).transpose()?;
+    let allowed = Allowed::of(plan)?;
     for pid in descendants(init)? {
         let path = format!("/proc/{pid}/status");
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            other => other.call(|| format!("read({path})"))?,
+        let text = match procfs::read(&path) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => continue,
+            other => other?,
         };
         // One that has ended already can do nothing.
         if field(&text, "State:").is_some_and(|state| state.starts_with(['Z', 'X'])) {
             continue;
         }
-        if let Some(more) = wider(plan, &text).or(namespaces(plan, pid)?).or(elsewhere(fixed, pid)?) {
+        if let Some(more) = wider(plan, &text).or(namespaces(&allowed, pid)?).or(elsewhere(fixed, pid)?) {
             let name = field(&text, "Name:").unwrap_or_default();
             let text =
                 format!("the checkpoint's process {pid} ({name}) {more}, which config.json does not allow");
@@ -67,8 +69,8 @@ fn descendants(init: i32) -> Result<Vec<i32>> {
             other => other.call(|| format!("open({path})"))?,
         };
         for thread in threads {
-            let path = thread.call(|| format!("read({path})"))?.path().join("children");
-            let children = std::fs::read_to_string(&path).call(|| format!("read({})", path.display()))?;
+            let thread = thread.call(|| format!("read({path})"))?.file_name();
+            let children = procfs::read(&format!("{path}/{}/children", thread.to_string_lossy()))?;
             found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
         }
     }
@@ -139,21 +141,44 @@ fn elsewhere(fixed: Option<Option<u64>>, pid: i32) -> Result<Option<String>> {
     Ok(differs.then(|| "is in a mount namespace of its own".to_owned()))
 }
 
-/// A namespace of the host's where the configuration has one of the container's, or the other way round: a user namespace that it
-/// does not have would come with mappings that nobody has asked for. Any other, a process may have made for itself.
-fn namespaces(plan: &Plan, pid: i32) -> Result<Option<String>> {
-    for kind in NsKind::ALL {
-        if !plan.namespaces.has(kind) && kind != NsKind::User {
-            continue;
-        }
-        let Some(theirs) = namespace_of(pid, kind)? else { return Ok(None) };
-        let wrong = match plan.namespaces.join_of(kind) {
-            Some(join) => inode(&join.path)? != theirs,
-            None => {
-                (inode(&format!("/proc/self/ns/{}", kind.file()))? == theirs) == plan.namespaces.has(kind)
-            }
+/// What its namespaces may be, of each kind that the configuration speaks of: a namespace of the host's where it has one of the
+/// container's, or the other way round, is none of them. A user namespace that it does not have would come with mappings that
+/// nobody has asked for. Any other, a process may have made for itself.
+struct Allowed(Vec<(NsKind, Whose)>);
+
+enum Whose {
+    /// This one.
+    This(u64),
+    /// Any but this one.
+    Another(u64),
+}
+
+impl Allowed {
+    fn of(plan: &Plan) -> Result<Allowed> {
+        let kinds = NsKind::ALL.into_iter();
+        let spoken_of = kinds.filter(|kind| plan.namespaces.has(*kind) || *kind == NsKind::User);
+        let whose = spoken_of.map(|kind| {
+            let whose = match plan.namespaces.join_of(kind) {
+                Some(join) => Whose::This(inode(&join.path)?),
+                None => {
+                    let own = inode(&format!("/proc/self/ns/{}", kind.file()))?;
+                    if plan.namespaces.has(kind) { Whose::Another(own) } else { Whose::This(own) }
+                }
+            };
+            Ok((kind, whose))
+        });
+        whose.collect::<Result<_>>().map(Allowed)
+    }
+}
+
+fn namespaces(allowed: &Allowed, pid: i32) -> Result<Option<String>> {
+    for (kind, whose) in &allowed.0 {
+        let Some(theirs) = namespace_of(pid, *kind)? else { return Ok(None) };
+        let right = match whose {
+            Whose::This(this) => theirs == *this,
+            Whose::Another(own) => theirs != *own,
         };
-        if wrong {
+        if !right {
             return Ok(Some(format!("is in another {} namespace", kind.name())));
         }
     }

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::facts::IdMaps;
 use crate::plan::mounts::{Attrs, Idmap, Propagation};
 use crate::plan::namespaces::NsKind;
+use crate::procfs;
 use crate::program::op::{FsTree, Must, Node, Source, Tree};
 use crate::stage::locks;
 use crate::sys::mount::{MountAttrChange, set_attr};
@@ -296,7 +297,7 @@ pub(super) fn directory(path: &str) -> Result<OwnedFd> {
 pub(super) fn pid_of(pidfd: &OwnedFd) -> Result<i32> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let info = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let info = procfs::read(&path)?;
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse().ok());
     pid.filter(|pid| *pid > 0).ok_or_else(|| Error::new(Kind::Os, "no pid").at(path))
 }

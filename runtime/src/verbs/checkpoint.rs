@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 
 use crate::ask::{Checkpoint, Create, CriuSettings, Home, NetworkLock};
 use crate::container::{Container, Phase};
@@ -92,7 +92,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     own_groups(&mut options, init)?;
     if !ask.pre_dump {
         let path = format!("/proc/{init}/mountinfo");
-        let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+        let table = procfs::read(&path)?;
         let mounts: Vec<_> = procfs::mounts(&table).collect();
         let external_mounts = external(&mut options, &plan, init, &mounts)?;
         let streams = streams(init, &pids, &mounts);
@@ -294,7 +294,7 @@ fn own_groups(options: &mut CriuOptions, init: i32) -> Result<()> {
     /// No hierarchy is called so: without any, CRIU takes all.
     const NONE: &str = "-";
     let path = format!("/proc/{init}/cgroup");
-    let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let table = procfs::read(&path)?;
     let own = procfs::groups(&table).filter(|(_, group)| *group != "/").map(|(name, _)| name);
     let own: Vec<&str> = own.collect();
     let names = if own.is_empty() { vec![NONE] } else { own };
@@ -376,16 +376,8 @@ fn mount_point(init: i32, target: &str, mounts: &[procfs::MountinfoEntry<'_>]) -
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // What is not there any more, the container has unmounted.
     let Ok(found) = openat2(&root, target, flags, Mode::empty(), resolve) else { return Ok(None) };
-    let info =
-        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&found)))
-            .call(|| "read(fdinfo)")?;
-    let number = mount_number(&info);
-    Ok(mounts.iter().find(|entry| Some(entry.number) == number).map(|entry| entry.point()))
-}
-
-/// What a descriptor's fdinfo says of its mount (proc_pid_fdinfo(5)).
-fn mount_number(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+    let number = statx(&found, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).call(|| "statx")?.stx_mnt_id;
+    Ok(mounts.iter().find(|entry| entry.number == number).map(|entry| entry.point()))
 }
 
 /// One of the standard streams at the checkpoint.
@@ -401,7 +393,7 @@ struct Stream {
 fn streams(init: i32, pids: &[i32], mounts: &[procfs::MountinfoEntry<'_>]) -> [Stream; 3] {
     [0, 1, 2].map(|number| {
         let first = stream(init, number, mounts).unwrap_or_default();
-        let others = pids.iter().filter_map(|pid| stream(*pid, number, mounts));
+        let others = pids.iter().filter(|pid| **pid != init).filter_map(|pid| stream(*pid, number, mounts));
         match first.key {
             Some(_) => first,
             None => others.into_iter().find(|stream| stream.key.is_some()).unwrap_or(first),
@@ -417,22 +409,20 @@ fn stream(pid: i32, number: usize, mounts: &[procfs::MountinfoEntry<'_>]) -> Opt
     if link.starts_with("pipe:") {
         return Some(Stream { key: Some(link.clone()), link });
     }
-    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
-    let mount = mount_number(&info);
-    let outside = mount.filter(|mount| !mounts.iter().any(|entry| entry.number == *mount));
-    let key = match outside {
-        Some(mount) => rustix::fs::stat(&*path).ok().and_then(|stat| outside_key(&link, mount, &stat)),
-        None => None,
-    };
+    let about = statx(CWD, &*path, AtFlags::empty(), StatxFlags::MNT_ID | StatxFlags::INO).ok()?;
+    let inside = mounts.iter().any(|entry| entry.number == about.stx_mnt_id);
+    let key = (!inside).then(|| outside_key(&link, &about)).flatten();
     Some(Stream { link, key })
 }
 
-fn outside_key(link: &str, mount: u64, stat: &rustix::fs::Stat) -> Option<String> {
+fn outside_key(link: &str, about: &Statx) -> Option<String> {
+    let device = |major, minor| rustix::fs::makedev(major, minor);
     match link {
         _ if link.starts_with("/dev/pts/") || link.starts_with("/dev/tty") => {
-            Some(format!("tty[{:x}:{:x}]", stat.st_rdev, stat.st_dev))
+            let itself = device(about.stx_rdev_major, about.stx_rdev_minor);
+            Some(format!("tty[{itself:x}:{:x}]", device(about.stx_dev_major, about.stx_dev_minor)))
         }
-        _ => link.starts_with('/').then(|| format!("file[{mount:x}:{:x}]", stat.st_ino)),
+        _ => link.starts_with('/').then(|| format!("file[{:x}:{:x}]", about.stx_mnt_id, about.stx_ino)),
     }
 }
 

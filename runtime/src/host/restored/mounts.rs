@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, StatFs, StatxAttributes, StatxFlags, fstat, fstatfs, statx,
+    AtFlags, FileType, Mode, OFlags, StatFs, StatxAttributes, StatxFlags, fstatfs, makedev, statx,
 };
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ use crate::plan::devices::Via;
 use crate::plan::mounts::{Attrs, Mount, MountSource, MountStep};
 use crate::plan::namespaces::NsKind;
 use crate::plan::{Field, Plan};
-use crate::procfs::{MountinfoEntry, mounts};
+use crate::procfs::{self, MountinfoEntry, mounts};
 
 /// linux/magic.h
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -54,7 +54,7 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
         return Ok(());
     }
     let path = format!("/proc/{init}/mountinfo");
-    let table = std::fs::read_to_string(&path).call(|| format!("read({path})"))?;
+    let table = procfs::read(&path)?;
     let path = format!("/proc/{init}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&*path, flags, Mode::empty()).call(|| format!("open({path})"))?;
@@ -77,7 +77,11 @@ struct RestoredMounts<'a> {
 /// What is at a path.
 struct Found {
     file: OwnedFd,
-    stat: Stat,
+    kind: FileType,
+    /// What a device's node is for.
+    rdev: u64,
+    /// The numbers of its file system and inode.
+    identity: (u64, u64),
     /// The mount that it is on.
     mount: u64,
     /// It is the root of that mount.
@@ -101,11 +105,14 @@ impl RestoredMounts<'_> {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             other => other.call(call)?,
         };
-        let more = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).call(|| "statx")?;
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let stat = statx(&file, "", AtFlags::EMPTY_PATH, wanted).call(|| "statx")?;
         Ok(Some(Found {
-            stat: fstat(&file).call(|| "fstat")?,
-            mount: more.stx_mnt_id,
-            is_mount_point: more.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            kind: FileType::from_raw_mode(stat.stx_mode.into()),
+            rdev: makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
+            identity: (makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
+            mount: stat.stx_mnt_id,
+            is_mount_point: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
             file,
         }))
     }
@@ -140,7 +147,7 @@ impl RestoredMounts<'_> {
                 entry.fstype != fstype || (fstype == "proc" && shows_more(options, entry.options))
             }
             MountSource::Bind { inside: Some(_), .. } => false,
-            MountSource::Bind { path, nofollow, .. } => !is_same(path, *nofollow, &found.stat)?,
+            MountSource::Bind { path, nofollow, .. } => !is_same(path, *nofollow, &found)?,
         };
         if other {
             let text = format!("the checkpoint has another mount at {target}: {}", printable(entry.fstype));
@@ -159,7 +166,7 @@ impl RestoredMounts<'_> {
         for device in plan.devices.iter().filter(|device| device.via != Via::Mknod) {
             let found = self.find(&device.path, false)?.filter(|found| found.is_mount_point);
             match found {
-                Some(found) if found.stat.st_rdev == device.rdev => self.known.push(found.mount),
+                Some(found) if found.rdev == device.rdev => self.known.push(found.mount),
                 _ => {
                     let text = format!("the checkpoint lacks the device {}", printable(&device.path));
                     return Err(Error::invalid(&device.at, text));
@@ -180,8 +187,8 @@ impl RestoredMounts<'_> {
     /// A file by the null device, a directory by an empty file system that nobody can write to.
     fn masked(&mut self, field: &Field<String>) -> Result<()> {
         let Some(found) = self.find(&field.value, false)? else { return Ok(()) };
-        let hidden = match FileType::from_raw_mode(found.stat.st_mode) {
-            FileType::CharacterDevice => found.stat.st_rdev == NULL_DEVICE,
+        let hidden = match found.kind {
+            FileType::CharacterDevice => found.rdev == NULL_DEVICE,
             FileType::Directory => {
                 let told = found.file_system()?;
                 told.f_type == TMPFS_MAGIC && told.f_flags as u64 & libc::ST_RDONLY != 0
@@ -241,7 +248,7 @@ impl RestoredMounts<'_> {
             };
             let rest = Path::new(point).strip_prefix(target).ok();
             if let Some(rest) = rest.filter(|rest| !rest.as_os_str().is_empty())
-                && is_same(&path.join(rest), true, &found.stat)?
+                && is_same(&path.join(rest), true, &found)?
             {
                 return Ok(true);
             }
@@ -309,10 +316,10 @@ fn lacks(at: &str, target: &str, set: u64, found: &Found) -> Result<()> {
 }
 
 /// Whether the host's file is the one that was found.
-fn is_same(path: &PathBuf, nofollow: bool, found: &Stat) -> Result<bool> {
+fn is_same(path: &PathBuf, nofollow: bool, found: &Found) -> Result<bool> {
     let stat = if nofollow { rustix::fs::lstat(path) } else { rustix::fs::stat(path) };
     match stat {
-        Ok(stat) => Ok((stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino)),
+        Ok(stat) => Ok((stat.st_dev, stat.st_ino) == found.identity),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
         Err(error) => Err(error).call(|| format!("stat({})", path.display())),
     }
