@@ -125,23 +125,20 @@ pub(crate) enum ShortRead {
 /// Those of read(2).
 pub(crate) fn read_whole(file: &OwnedFd, short: ShortRead) -> std::result::Result<String, Errno> {
     const LITTLE: usize = 512;
-    let mut bytes = vec![0; 4096];
-    let mut filled = 0;
+    // No read of such a file brings more (seq_file's buffer), and memory that is asked for comes new, a page fault each.
+    let mut page = [0; 4096];
+    let mut bytes = Vec::new();
     loop {
-        match rustix::io::read(file, &mut bytes[filled..]) {
+        match rustix::io::read(file, &mut page) {
             Ok(0) => break,
-            Ok(n) => filled += n,
+            Ok(n) => bytes.extend_from_slice(page.get(..n).unwrap_or_default()),
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         }
-        if short == ShortRead::IsTheEnd && filled < LITTLE {
+        if short == ShortRead::IsTheEnd && bytes.len() < LITTLE {
             break;
         }
-        if bytes.len() - filled < 1024 {
-            bytes.resize(bytes.len() * 2, 0);
-        }
     }
-    bytes.truncate(filled);
     Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
 }
 

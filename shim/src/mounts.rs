@@ -65,7 +65,7 @@ pub fn unmount_all(rootfs: &Path) {
 
 fn unmount_below(place: &Path) {
     let place = std::fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
-    let Ok(table) = std::fs::read("/proc/self/mountinfo") else { return };
+    let Ok(table) = procfs::read("/proc/self/mountinfo") else { return };
     let mut points = points(&table);
     points.retain(|point| point.starts_with(&place));
     while let Some(point) = points.pop() {
@@ -76,8 +76,8 @@ fn unmount_below(place: &Path) {
 }
 
 /// The mount points of a mount table, in the order in which they were mounted.
-fn points(table: &[u8]) -> Vec<PathBuf> {
-    procfs::mounts(&String::from_utf8_lossy(table)).map(|mount| mount.point().into()).collect()
+fn points(table: &str) -> Vec<PathBuf> {
+    procfs::mounts(table).map(|mount| mount.point().into()).collect()
 }
 
 fn mount_one(wanted: &Mount, rootfs: &Path) -> Result<()> {
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn mount_points_are_read_in_order_with_their_escapes() {
         let table =
-            b"1 0 0:1 / / rw - a b c\n2 1 0:1 / /a\\040b rw - a b c\n3 2 0:1 / /a\\040b/c\\134 rw - x y z\n";
+            "1 0 0:1 / / rw - a b c\n2 1 0:1 / /a\\040b rw - a b c\n3 2 0:1 / /a\\040b/c\\134 rw - x y z\n";
         let read = points(table);
         assert_eq!(read, [Path::new("/"), Path::new("/a b"), Path::new("/a b/c\\")]);
     }

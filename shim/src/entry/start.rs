@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use corten::error::Context;
 use corten::host::write_whole;
+use corten::procfs;
 use corten::sys::spawn;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{getpid, getppid, setsid};
@@ -95,7 +96,7 @@ fn set_surroundings(options: &Options) -> Result<()> {
     // Before containerd, should memory run short: it can be started again without us, not the other way round. As far as
     // we are allowed to.
     let parent = getppid().map_or(1, |pid| pid.as_raw_nonzero().get());
-    let score = std::fs::read_to_string(format!("/proc/{parent}/oom_score_adj")).unwrap_or_default();
+    let score = procfs::read(&format!("/proc/{parent}/oom_score_adj")).unwrap_or_default();
     if let Ok(score) = score.trim().parse::<i32>() {
         let _ = std::fs::write("/proc/self/oom_score_adj", (score + 1).min(1000).to_string());
     }
