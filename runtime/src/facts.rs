@@ -43,6 +43,8 @@ pub struct Facts {
     /// The directories, absolute, in which this process may make control groups and place processes in them; `None`
     /// for root of the initial user namespace, which may in all. Only those are looked at where a group goes by default.
     pub delegated: Option<Vec<String>>,
+    /// The signals that this process ignores, bit n - 1 = signal n: execve(2) would keep them so. All where it cannot be known.
+    pub ignored: u64,
     /// The kernel's last capability number (`CAP_LAST_CAP`).
     pub last_cap: u32,
     /// The capabilities that this process can hand on, bit n = capability n.
@@ -95,6 +97,7 @@ impl Facts {
             setgroups_denied: in_userns && setgroups_denied("self"),
             ids: in_userns.then(own_ids).flatten(),
             delegated: unprivileged.then(|| cgroups.delegated()),
+            ignored: ignored_signals(),
             last_cap: last_cap(),
             grantable: grantable(),
             apparmor: std::fs::read("/sys/module/apparmor/parameters/enabled")
@@ -158,6 +161,13 @@ pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 /// and in every user namespace below: no process can take it back.
 pub(crate) fn setgroups_denied(process: &str) -> bool {
     std::fs::read(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+/// `SigIgn` (proc_pid_status(5)): four calls in place of one for each signal.
+fn ignored_signals() -> u64 {
+    let status = procfs::read("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
 fn own_ids() -> Option<IdMaps> {

@@ -294,7 +294,7 @@ impl Stage {
                 self.close_ref(rec.r);
                 Ok(())
             }
-            code::SIGNALS => process::default_signals(),
+            code::SIGNALS => process::default_signals(rec.a),
             _ => Err(MALFORMED),
         }
     }

@@ -247,8 +247,9 @@ pub fn loopback_up() -> Result<()> {
 
 /// Every signal at its default and none blocked: Rust ignores SIGPIPE, and a caller under nohup(1) others, which
 /// execve(2) would keep.
-pub(super) fn default_signals() -> Result<()> {
-    for signal in 1..=64 {
+pub(super) fn default_signals(ignored: u64) -> Result<()> {
+    // What has a handler loses it by execve(2).
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         sys::default_signal(signal);
     }
     sys::unblock_signals()

@@ -45,6 +45,7 @@ fn facts() -> Facts {
         setgroups_denied: false,
         ids: None,
         delegated: None,
+        ignored: 0,
         last_cap: 40,
         grantable: (1 << 41) - 1,
         apparmor: true,

@@ -67,6 +67,8 @@ pub struct Plan {
     pub copies_inside: bool,
     /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
     pub drops_groups: bool,
+    /// The signals that the caller ignores ([`Facts::ignored`]).
+    pub ignored: u64,
     /// The root file system.
     pub rootfs: rootfs::Rootfs,
     /// Mounts and what belongs to them, in order.
@@ -186,6 +188,7 @@ impl Plan {
             drops_groups: setgroups == ids::Setgroups::Unknown
                 && ids::may_drop_groups(facts)
                 && !obeyed.keep_groups,
+            ignored: facts.ignored,
             obeyed,
             annotations: spec
                 .annotations

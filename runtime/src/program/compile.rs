@@ -87,6 +87,8 @@ pub struct Entry {
     pub unprivileged: bool,
     /// The caller's groups can be dropped before the user namespace is joined.
     pub drops_groups: bool,
+    /// The signals that the caller ignores.
+    pub ignored: u64,
     /// The kernel's last capability.
     pub last_cap: u32,
     /// The container has groups in resctrl.
@@ -275,7 +277,7 @@ pub fn exec(entry: &Entry, process: &Process) -> Program {
     if wait {
         b.host("", HostOp::Release);
     }
-    b.stage("", StageOp::Signals);
+    b.stage("", StageOp::Signals(entry.ignored));
     if entry.drops_groups {
         b.stage("", StageOp::DropGroups);
     }

@@ -161,7 +161,7 @@ impl Encoder<'_> {
     fn record(&mut self, op: &StageOp) -> Rec {
         let none = Rec { r: wire::NONE, q: wire::NONE, ..Rec::default() };
         match op {
-            StageOp::Signals => Rec { code: code::SIGNALS, ..none },
+            StageOp::Signals(ignored) => Rec { code: code::SIGNALS, a: *ignored, ..none },
             StageOp::Setns { from, kinds } => {
                 Rec { code: code::SETNS, r: self.fd(*from), x: *kinds as u32, ..none }
             }

@@ -301,7 +301,7 @@ fn barrier_name(which: u8) -> &'static str {
 
 fn stage(program: &Program, op: &StageOp) -> String {
     match op {
-        StageOp::Signals => "set all signals to their defaults".into(),
+        StageOp::Signals(_) => "set all signals to their defaults".into(),
         StageOp::Setns { kinds, .. } => format!("join the {}", kind_names(*kinds)),
         StageOp::Unshare(kinds) => format!("make a new {}", kind_names(*kinds)),
         StageOp::Hop(kinds) if *kinds == 0 => "clone the final process".into(),

@@ -239,8 +239,8 @@ pub enum HostOp {
 /// What the stage does. Paths are absolute below the container's root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageOp {
-    /// Default all signals, unblock them.
-    Signals,
+    /// Default the signals that were ignored (bit n - 1: signal n), unblock all.
+    Signals(u64),
     /// Join a namespace (CLONE_NEW* flags when `from` is a pidfd).
     Setns {
         /// Namespace file or pidfd.

@@ -60,6 +60,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         way_in: container.state.cgroup.version.way_in(),
         unprivileged: !facts.is_admin(),
         drops_groups: setgroups != Setgroups::Allowed && ids::may_drop_groups(&facts) && !obeyed.keep_groups,
+        ignored: facts.ignored,
         last_cap: facts.last_cap,
         rdt: container.state.rdt.is_some(),
         keep_groups: obeyed.keep_groups,

@@ -28,6 +28,7 @@ pub fn v2() -> Facts {
         setgroups_denied: false,
         ids: None,
         delegated: None,
+        ignored: 1 << 12,
         last_cap: 40,
         grantable: (1 << 41) - 1,
         apparmor: true,

@@ -148,6 +148,7 @@ pub fn entry(plan: &Plan, way_in: WayIn) -> Entry {
         way_in,
         unprivileged: false,
         drops_groups: has(NsKind::User),
+        ignored: 1 << 12,
         last_cap: LAST_CAP,
         rdt: plan.rdt.is_some(),
         keep_groups: plan.obeyed.keep_groups,

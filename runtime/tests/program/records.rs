@@ -77,8 +77,8 @@ fn descriptors_and_namespaces() {
     check(StageOp::Hold("pause".into()), &[(S, "pause")], op(code::HOLD));
     let write = StageOp::Write { dir: Ref::Source(0), path: "p".into(), data: "d".into() };
     check(write, &[(S, "p"), (T, "d")], Rec { r: 70, ..op(code::WRITE) });
+    check(StageOp::Signals(1 << 12), &[], Rec { a: 1 << 12, ..op(code::SIGNALS) });
     for (operation, code) in [
-        (StageOp::Signals, code::SIGNALS),
         (StageOp::BecomeRoot, code::BECOME_ROOT),
         (StageOp::Setsid, code::SETSID),
         (StageOp::Loopback, code::LOOPBACK),

@@ -334,7 +334,7 @@ fn a_restore_out_of_order() {
     program.steps.insert(points + 1, late);
     assert!(check::check(&program).is_err());
     let mut program = restore();
-    program.steps.push(step(StageOp::Signals));
+    program.steps.push(step(StageOp::Signals(0)));
     assert!(check::check(&program).is_err());
 }
 
@@ -342,7 +342,7 @@ fn a_restore_out_of_order() {
 fn an_end_that_is_none() {
     refused("no exec at the end", |p| drop(p.steps.pop()));
     refused("after the exec", |p| p.steps.push(p.steps[p.steps.len() - 1].clone()));
-    refused("after the exec", |p| p.steps.push(step(StageOp::Signals)));
+    refused("after the exec", |p| p.steps.push(step(StageOp::Signals(0))));
     assert!(check::check(&Program::default()).is_err());
 }
 

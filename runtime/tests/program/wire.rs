@@ -54,7 +54,7 @@ macro_rules! operations {
 }
 
 operations! {
-    Signals,
+    Signals(_),
     Setns { .. },
     Unshare(_),
     Hop(_),
@@ -139,7 +139,7 @@ fn all() -> Vec<StageOp> {
     let hook =
         Hook { at: text(), path: text(), args: vec![], env: Some(vec![]), timeout: None, output: None };
     vec![
-        StageOp::Signals,
+        StageOp::Signals(0),
         StageOp::Setns { from: none, kinds: 0 },
         StageOp::Unshare(0),
         StageOp::Hop(0),

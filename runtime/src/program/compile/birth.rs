@@ -71,7 +71,7 @@ impl Builder {
         if wait {
             self.host("", HostOp::Release);
         }
-        self.stage("", StageOp::Signals);
+        self.stage("", StageOp::Signals(plan.ignored));
         if plan.drops_groups {
             self.stage("", StageOp::DropGroups);
         }
