@@ -129,27 +129,24 @@ impl Stage {
     /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
     #[inline(never)]
     pub(super) fn mknod(&mut self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.directory_in(rec.r, self.text(rec.s)?)?, self.text(rec.t)?);
-        let done = match sys::mknodat(parent, name, rec.x, rec.a) {
-            Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent, name, rec),
+        let (parent, name) = (self.parent(rec.r, self.text(rec.s)?)?, self.text(rec.t)?);
+        match sys::mknodat(parent.fd, name, rec.x, rec.a) {
+            Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent.fd, name, rec),
             Err(fault) => Err(fault),
             Ok(()) if rec.b == 0 => Ok(()),
             Ok(()) => {
                 // No chmod: it would follow a symbolic link that somebody put there meanwhile, and chown(2) takes only
                 // set-id bits away, which mean nothing on a device.
-                sys::fchownat(parent, name, (rec.b >> 32) as u32, rec.b as u32, sys::AT_SYMLINK_NOFOLLOW)
+                let (uid, gid) = ((rec.b >> 32) as u32, rec.b as u32);
+                sys::fchownat(parent.fd, name, uid, gid, sys::AT_SYMLINK_NOFOLLOW)
             }
-        };
-        sys::close(parent);
-        done
+        }
     }
 
     /// A symbolic link, unless something is there already (an image may bring its own).
     pub(super) fn symlink(&mut self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.directory_in(rec.r, self.text(rec.s)?)?, self.text(rec.x)?);
-        let done = sys::symlinkat(self.text(rec.t)?, parent, name);
-        sys::close(parent);
-        match done {
+        let (parent, name) = (self.parent(rec.r, self.text(rec.s)?)?, self.text(rec.x)?);
+        match sys::symlinkat(self.text(rec.t)?, parent.fd, name) {
             Err(Fault { errno: sys::EEXIST, .. }) => Ok(()),
             other => other,
         }

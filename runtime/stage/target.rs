@@ -106,13 +106,16 @@ impl Stage {
         }
     }
 
-    /// Finds or makes a directory in a mount, or in the root.
-    pub(super) fn directory_in(&mut self, mount: i32, path: &CStr) -> Result<i32> {
+    /// Finds or makes the directory of a mount, or of the root, in which a name is to be made. The root of a mount is at hand.
+    pub(super) fn parent(&mut self, mount: i32, path: &CStr) -> Result<Parent> {
+        if mount != wire::NONE && path == c"/" {
+            return Ok(Parent { fd: self.fd(mount)?, opened: false });
+        }
         let start = if mount == wire::NONE { self.root } else { self.fd(mount)? };
         let root = core::mem::replace(&mut self.root, start);
         let found = self.directory(path, 0o755);
         self.root = root;
-        found
+        Ok(Parent { fd: found?, opened: true })
     }
 
     /// Finds a directory, or makes it and its missing parents.
@@ -258,6 +261,21 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+/// A directory in which a name is made.
+pub(super) struct Parent {
+    pub(super) fd: i32,
+    /// For this alone.
+    opened: bool,
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        if self.opened {
+            sys::close(self.fd);
+        }
     }
 }
 
