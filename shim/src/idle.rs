@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use corten::sys::pages;
+use corten::sys::{kept, pages};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -36,6 +36,7 @@ impl Idle {
             if self.busy.get() {
                 continue;
             }
+            kept::give_back();
             pages::give_back();
             self.woken.notified().await;
         }

@@ -44,10 +44,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use corten::features::{COMMIT, VERSION};
+use corten::sys::kept::Keeping;
 use corten::sys::pages::protect_relocated;
 
 use self::flags::{Action, Flags};
 use self::refusal::{Refusal, Result};
+
+/// Buffers of one request are kept for the next (`runtime/src/sys/kept.rs`).
+#[global_allocator]
+static ALLOCATOR: Keeping = Keeping;
 
 fn main() -> ExitCode {
     let flags = Flags::parse(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()));

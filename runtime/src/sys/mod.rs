@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bump;
 pub(crate) mod clone;
 pub(crate) mod image;
+pub mod kept;
 pub mod loopdev;
 pub mod mount;
 pub mod ns;

@@ -21,10 +21,10 @@ struct Row {
 }
 
 const ROWS: [Row; 8] = [
-    Row { verb: "run", v1: 850, v2: 538 },
-    Row { verb: "create", v1: 769, v2: 497 },
+    Row { verb: "run", v1: 767, v2: 455 },
+    Row { verb: "create", v1: 686, v2: 414 },
     Row { verb: "start", v1: 48, v2: 48 },
-    Row { verb: "exec", v1: 315, v2: 263 },
+    Row { verb: "exec", v1: 260, v2: 204 },
     Row { verb: "state", v1: 40, v2: 40 },
     Row { verb: "kill", v1: 47, v2: 44 },
     Row { verb: "delete", v1: 76, v2: 40 },
