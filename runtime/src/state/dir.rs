@@ -128,10 +128,10 @@ impl Dir {
         };
         let dir = Dir { fd, root: Arc::new(root), path };
         // Whoever has seen the directory before it was locked lets go of it again, or has cleared it away.
-        match dir.lock() {
+        match dir.lock().and_then(|()| dir.has("state.json")) {
             // Ours was cleared away, and who made this one was late as well: then there is a container already, of whoever was first.
-            Ok(()) if dir.has("state.json")? => Err(taken()),
-            Ok(()) => Ok(dir),
+            Ok(true) => Err(taken()),
+            Ok(false) => Ok(dir),
             Err(error) if error.kind() == Kind::NotFound => Err(deleted()),
             // Somebody is at work on it.
             Err(error) if error.kind() == Kind::Status => Err(error),
