@@ -289,8 +289,7 @@ fn keyrings_and_sysctls() -> Vec<Case> {
                 }
             }
             Ok(())
-        })
-        .crun("names it after the id alone"),
+        }),
         case("keyring/name-is-nobody-elses-to-read", |t| {
             // What another container of the same user, whose /proc/keys is not masked, would see.
             let b = t.bundle()?.probe("report -- forever");

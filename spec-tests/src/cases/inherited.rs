@@ -22,11 +22,19 @@ const HANDS: usize = 4;
 /// What each process has of its own.
 const ITS_OWN: [&str; 7] = ["pid", "ppid", "sid", "pgid", "fds", "argv", "cgroup"];
 
+const RUNC: &str = "at times: an exec begins with SIGWINCH blocked";
+
 /// The chapter.
 pub fn cases() -> Vec<Case> {
     vec![
-        case("inherited/by-120-execs", |t| by_execs(t, 120)).needs(&[Need::LongUnlessV1]).takes(120.0),
-        case("inherited/by-100000-execs", |t| by_execs(t, 100_000)).needs(&[Need::Long]).takes(14_400.0),
+        case("inherited/by-120-execs", |t| by_execs(t, 120))
+            .needs(&[Need::LongUnlessV1])
+            .takes(120.0)
+            .runc(RUNC),
+        case("inherited/by-100000-execs", |t| by_execs(t, 100_000))
+            .needs(&[Need::Long])
+            .takes(14_400.0)
+            .runc(RUNC),
     ]
 }
 

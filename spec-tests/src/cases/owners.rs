@@ -141,7 +141,6 @@ fn records() -> Vec<Case> {
             t.has_status(&b, "running")?;
             t.cli(&format!("delete --force {}", b.id))?.ok().map(drop)
         })
-        .runc("on v2: forgets what it cannot read")
         .crun("has another name for it"),
         case("own/start-of-a-paused-one-is-refused", |t| {
             let b = t.bundle()?.probe("forever");

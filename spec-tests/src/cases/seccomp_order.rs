@@ -47,7 +47,7 @@ const NEEDLESS: [(&str, &str, &str); 35] = [
     ("keyctl", "", ""),
     ("wait4", "", ""),
     ("kill", "", ""),
-    ("clock_gettime", "", ""),
+    ("clock_gettime", "at times: takes the first process for dead", ""),
     ("pidfd_send_signal", "needs it if it kills", ""),
     ("getpid", "needs it if it kills", ""),
     ("clone", "", ""),

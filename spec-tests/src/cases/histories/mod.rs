@@ -25,13 +25,19 @@ const WORKERS: usize = 64;
 /// Before and after the first that cannot be explained so many are shown.
 const SHOWN: usize = 24;
 
+const RUNC: &str = "at times: of two creates of one id, the later one tells of a mkdir that failed";
+
 /// The chapter.
 pub fn cases() -> Vec<Case> {
     vec![
-        case("histories/of-64-workers", |t| linearizable(t, 1200)).needs(&[Need::LongUnlessV1]).takes(120.0),
+        case("histories/of-64-workers", |t| linearizable(t, 1200))
+            .needs(&[Need::LongUnlessV1])
+            .takes(120.0)
+            .runc(RUNC),
         case("histories/of-64-workers-150000", |t| linearizable(t, 150_000))
             .needs(&[Need::Long])
-            .takes(3600.0),
+            .takes(3600.0)
+            .runc(RUNC),
     ]
 }
 
