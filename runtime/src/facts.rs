@@ -163,11 +163,11 @@ pub(crate) fn setgroups_denied(process: &str) -> bool {
     std::fs::read(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
 }
 
-/// `SigIgn` (proc_pid_status(5)): four calls in place of one for each signal.
+/// proc_pid_status(5): four calls in place of one for each signal.
 fn ignored_signals() -> u64 {
     let status = procfs::read("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+    let ignored = |line: &str| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok();
+    status.lines().find_map(ignored).unwrap_or(u64::MAX)
 }
 
 fn own_ids() -> Option<IdMaps> {

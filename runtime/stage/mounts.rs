@@ -126,27 +126,41 @@ impl Stage {
         sys::mount(self.text(rec.t)?, c".", self.text(rec.s)?, rec.a, self.text(rec.b as u32)?)
     }
 
+    /// Makes something in the directory `path` of a mount, or of the root. The root of a mount is at hand, all else is looked up, or made.
+    fn in_parent<T>(&mut self, mount: i32, path: &CStr, make: impl FnOnce(i32) -> T) -> Result<T> {
+        if mount != wire::NONE && path == c"/" {
+            return Ok(make(self.fd(mount)?));
+        }
+        let start = if mount == wire::NONE { self.root } else { self.fd(mount)? };
+        let root = core::mem::replace(&mut self.root, start);
+        let found = self.directory(path, 0o755);
+        self.root = root;
+        let parent = found?;
+        let made = make(parent);
+        sys::close(parent);
+        Ok(made)
+    }
+
     /// A device node, at a name that is free or already holds just that (config-linux.md: otherwise an error).
     #[inline(never)]
     pub(super) fn mknod(&mut self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.parent(rec.r, self.text(rec.s)?)?, self.text(rec.t)?);
-        match sys::mknodat(parent.fd, name, rec.x, rec.a) {
-            Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent.fd, name, rec),
+        let name = self.text(rec.t)?;
+        self.in_parent(rec.r, self.text(rec.s)?, |parent| match sys::mknodat(parent, name, rec.x, rec.a) {
+            Err(Fault { errno: sys::EEXIST, .. }) => same_device(parent, name, rec),
             Err(fault) => Err(fault),
             Ok(()) if rec.b == 0 => Ok(()),
             Ok(()) => {
                 // No chmod: it would follow a symbolic link that somebody put there meanwhile, and chown(2) takes only
                 // set-id bits away, which mean nothing on a device.
-                let (uid, gid) = ((rec.b >> 32) as u32, rec.b as u32);
-                sys::fchownat(parent.fd, name, uid, gid, sys::AT_SYMLINK_NOFOLLOW)
+                sys::fchownat(parent, name, (rec.b >> 32) as u32, rec.b as u32, sys::AT_SYMLINK_NOFOLLOW)
             }
-        }
+        })?
     }
 
     /// A symbolic link, unless something is there already (an image may bring its own).
     pub(super) fn symlink(&mut self, rec: &Rec) -> Result<()> {
-        let (parent, name) = (self.parent(rec.r, self.text(rec.s)?)?, self.text(rec.x)?);
-        match sys::symlinkat(self.text(rec.t)?, parent.fd, name) {
+        let (target, name) = (self.text(rec.t)?, self.text(rec.x)?);
+        match self.in_parent(rec.r, self.text(rec.s)?, |parent| sys::symlinkat(target, parent, name))? {
             Err(Fault { errno: sys::EEXIST, .. }) => Ok(()),
             other => other,
         }

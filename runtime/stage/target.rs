@@ -106,18 +106,6 @@ impl Stage {
         }
     }
 
-    /// Finds or makes the directory of a mount, or of the root, in which a name is to be made. The root of a mount is at hand.
-    pub(super) fn parent(&mut self, mount: i32, path: &CStr) -> Result<Parent> {
-        if mount != wire::NONE && path == c"/" {
-            return Ok(Parent { fd: self.fd(mount)?, opened: false });
-        }
-        let start = if mount == wire::NONE { self.root } else { self.fd(mount)? };
-        let root = core::mem::replace(&mut self.root, start);
-        let found = self.directory(path, 0o755);
-        self.root = root;
-        Ok(Parent { fd: found?, opened: true })
-    }
-
     /// Finds a directory, or makes it and its missing parents.
     pub(super) fn directory(&self, path: &CStr, mode: u32) -> Result<i32> {
         match self.find(path, sys::O_DIRECTORY, 0) {
@@ -261,21 +249,6 @@ impl Stage {
             }
         }
         Ok(())
-    }
-}
-
-/// A directory in which a name is made.
-pub(super) struct Parent {
-    pub(super) fd: i32,
-    /// For this alone.
-    opened: bool,
-}
-
-impl Drop for Parent {
-    fn drop(&mut self) {
-        if self.opened {
-            sys::close(self.fd);
-        }
     }
 }
 
