@@ -53,6 +53,7 @@ fn nesting() -> Vec<Case> {
             is_in(&Report::read(&seen.ok()?.stdout)?, ".scope/inner")
         })
         .needs(systemd::SYSTEMD)
+        .runc(systemd::REMOUNTS)
         .crun(systemd::BELOW),
     ]
 }
@@ -166,7 +167,8 @@ fn frozen() -> Vec<Case> {
             check!(!slice.join(unit).exists(), "the scope is left");
             Ok(())
         })
-        .needs(systemd::SYSTEMD),
+        .needs(systemd::SYSTEMD)
+        .runc("waits for ever"),
     ]
 }
 

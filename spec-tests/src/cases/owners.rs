@@ -123,7 +123,8 @@ fn records() -> Vec<Case> {
             }
             Ok(())
         })
-        .takes(120.0),
+        .takes(120.0)
+        .crun("at times: leaves its group"),
         case("own/record-that-cannot-be-read-stays", |t| {
             let b = t.bundle()?.probe("forever");
             t.launch(&b)?;

@@ -21,7 +21,7 @@ use crate::harness::test::Test;
 /// Why crun's containers are elsewhere.
 pub(super) const BELOW: &str = "puts the container into a group `container` below the scope's";
 /// What the container's mount of cgroup2 does to the host's.
-const REMOUNTS: &str = "takes nsdelegate from the host's cgroup2 with its first container";
+pub const REMOUNTS: &str = "at times: takes nsdelegate from the host's cgroup2 with its first container";
 
 pub(super) const SYSTEMD: &[Need] = &[Need::File("/run/systemd/private"), Need::CgroupV2];
 pub(super) const MEMORY: &[Need] =
@@ -352,7 +352,8 @@ fn limits() -> Vec<Case> {
             }
             Ok(())
         })
-        .needs(SYSTEMD),
+        .needs(SYSTEMD)
+        .runc("lets nodes be made"),
         case("systemd/group-seen-without-a-cgroup-namespace", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             let b = b.without_namespace("cgroup").set("/linux/resources/pids", json!({"limit": 66}));

@@ -89,6 +89,7 @@ pub fn cases() -> Vec<Case> {
             Ok(())
         })
         .needs(MEMORY)
+        .runc("forgets the period")
         .crun(BELOW),
     ]
     .into_iter()
