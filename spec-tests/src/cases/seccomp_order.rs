@@ -117,6 +117,8 @@ fn lives(t: &Test, b: &Bundle) -> Verdict {
     t.cli(&format!("delete --force {}", b.id))?.ok().map(drop)
 }
 
+const UNTOLD: &str = "says started, or not which call it was";
+
 /// Without this one nothing starts, and that is told: by create or by start, with the call's name, and never "started".
 fn needed(name: &'static str, action: &'static str) -> Case {
     case(format!("seccomp/dies-for-{name}-{action}"), move |t: &Test| {
@@ -138,12 +140,8 @@ fn needed(name: &'static str, action: &'static str) -> Case {
         }
         Ok(())
     })
-    .runc("says started, or not which call it was")
-    .crun(if (name, action) == ("capset", "SCMP_ACT_ERRNO") {
-        ""
-    } else {
-        "says started, or not which call it was"
-    })
+    .runc(UNTOLD)
+    .crun(if (name, action) == ("capset", "SCMP_ACT_ERRNO") { "" } else { UNTOLD })
 }
 
 fn hooks() -> Vec<Case> {
