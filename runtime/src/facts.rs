@@ -143,9 +143,7 @@ impl Facts {
     /// # Errors
     /// When /proc cannot be read.
     pub(crate) fn probe_mounts(&mut self) -> Result<()> {
-        let path = "/proc/thread-self/mountinfo";
-        let table = procfs::read(path)?;
-        self.mounts = outermost(&table);
+        self.mounts = outermost(&procfs::read("/proc/thread-self/mountinfo")?);
         Ok(())
     }
 }
@@ -160,7 +158,7 @@ pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 /// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
 /// and in every user namespace below: no process can take it back.
 pub(crate) fn setgroups_denied(process: &str) -> bool {
-    std::fs::read(format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with(b"deny"))
+    procfs::read(&format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with("deny"))
 }
 
 /// proc_pid_status(5): four calls in place of one for each signal.

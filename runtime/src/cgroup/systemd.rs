@@ -175,8 +175,7 @@ fn refusal_error(call: &str, name: &str, error: &str, text: &str) -> Error {
 
 /// Where the holder is: that is the unit's group, whatever was expected.
 fn group_of(pid: i32, name: &str, version: Version) -> Result<String> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = procfs::read(&file)?;
+    let text = procfs::read(&format!("/proc/{pid}/cgroup"))?;
     let path = path_in(&text, version).unwrap_or_default();
     match path.strip_suffix(name).is_some_and(|slice| slice.ends_with('/')) {
         true => Ok(path.to_owned()),

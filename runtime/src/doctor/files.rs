@@ -63,7 +63,7 @@ pub(super) struct FileSigns {
 }
 
 pub(super) fn look(facts: &Facts, root: &Path) -> FileSigns {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let table = procfs::read("/proc/self/mountinfo").unwrap_or_default();
     let root_state = match Root::open(root) {
         Ok(_) => Some(Ok(())),
         Err(error) if error.errno() == Some(libc::ENOENT) => None,

@@ -15,6 +15,7 @@ use super::{Health, HostCheck, Signs, catalogue};
 use crate::cgroup::Version;
 use crate::error::Words;
 use crate::facts::CAP_SYS_ADMIN;
+use crate::procfs;
 use crate::state::Identity;
 use crate::sys::probe::{self, Question};
 
@@ -110,7 +111,7 @@ const CALLS: [CallRow; 14] = [
 
 pub(super) fn look() -> KernelSigns {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let file_systems = file_systems(&std::fs::read_to_string("/proc/filesystems").unwrap_or_default());
+    let file_systems = file_systems(&procfs::read("/proc/filesystems").unwrap_or_default());
     let modules = ["modules.dep", "modules.builtin"]
         .map(|file| std::fs::read_to_string(format!("/lib/modules/{release}/{file}")).unwrap_or_default());
     let has_module = |name: &&&str| modules.iter().any(|text| text.contains(&format!("/{name}.ko")));

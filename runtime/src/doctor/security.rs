@@ -42,7 +42,7 @@ pub(super) struct SecuritySigns {
 }
 
 pub(super) fn look() -> SecuritySigns {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &str| procfs::read(path).unwrap_or_default();
     let status = read("/proc/self/status");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));

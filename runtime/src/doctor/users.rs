@@ -11,6 +11,7 @@ use crate::container::owner;
 use crate::error::{Result, Words};
 use crate::facts::Facts;
 use crate::host::idtool;
+use crate::procfs;
 use crate::sys::probe::{UserNamespaceTry, try_user_namespace};
 
 /// As many ids as an image may use (login.defs(5), SUB_UID_COUNT).
@@ -77,7 +78,7 @@ fn helper(tool: &str) -> Option<(PathBuf, bool)> {
 }
 
 fn forbids(name: &'static str, forbidding: u64) -> Option<Forbidding> {
-    let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+    let text = procfs::read(&format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
     let value = text.trim().parse().ok()?;
     (value == forbidding).then_some(Forbidding { name, value })
 }

@@ -76,11 +76,7 @@ pub(super) fn read_id_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
 /// # Errors
 /// Those of reading them.
 pub(super) fn of_process(pid: i32) -> Result<IdMaps> {
-    let read = |file: &str| {
-        let path = format!("/proc/{pid}/{file}");
-        let text = procfs::read(&path)?;
-        Ok(ids::parse(&text))
-    };
+    let read = |file: &str| Ok(ids::parse(&procfs::read(&format!("/proc/{pid}/{file}"))?));
     read("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: read("gid_map")? }))
 }
 

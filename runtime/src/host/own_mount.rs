@@ -51,8 +51,7 @@ impl OwnMount {
             let path = format!("/proc/self/fd/{}", top.as_raw_fd());
             return unmount(path, UnmountFlags::DETACH).call(|| format!("umount2({shown})"));
         }
-        let path = "/proc/self/mountinfo";
-        let table = procfs::read(path)?;
+        let table = procfs::read("/proc/self/mountinfo")?;
         // A number may have been given again, to what is on top now.
         let mut ours = procfs::mounts(&table).filter(|mount| mount.number == self.number);
         if found.0 != self.number && ours.any(|mount| Path::new(&mount.point()) == self.path) {

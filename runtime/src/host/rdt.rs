@@ -178,8 +178,7 @@ fn reason(error: Error, group: &Path) -> Error {
 /// Where resctrl is mounted. A mount of another type stands in for it if its source is called `resctrl`: a simulated
 /// tree on hardware without RDT.
 fn root() -> Result<PathBuf> {
-    let path = "/proc/thread-self/mountinfo";
-    let table = procfs::read(path)?;
+    let table = procfs::read("/proc/thread-self/mountinfo")?;
     let found = |is: fn(&procfs::MountinfoEntry<'_>) -> bool| {
         procfs::mounts(&table).find(is).map(|mount| mount.point())
     };

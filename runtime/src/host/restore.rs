@@ -450,8 +450,7 @@ pub(super) const NULL_DEVICE: u64 = 0x103;
 
 /// Where the container's groups are now, which CRIU is in already: below them it makes what the images have.
 fn cgroup_roots(options: &mut CriuOptions, pid: i32, version: Version) -> Result<()> {
-    let path = format!("/proc/{pid}/cgroup");
-    let table = procfs::read(&path)?;
+    let table = procfs::read(&format!("/proc/{pid}/cgroup"))?;
     for (controllers, group) in procfs::groups(&table) {
         match (controllers, version) {
             // A hybrid host's, too: else the tasks are in the group that the dumped container had, whatever it is called now.

@@ -67,6 +67,7 @@ pub struct Plan {
     pub copies_inside: bool,
     /// The caller's supplementary groups can be dropped before a user namespace is joined that may deny that.
     pub drops_groups: bool,
+    /// The signals that the caller ignores ([`Facts::ignored`]).
     pub ignored: u64,
     /// The root file system.
     pub rootfs: rootfs::Rootfs,

@@ -87,8 +87,9 @@ pub struct Entry {
     pub unprivileged: bool,
     /// The caller's groups can be dropped before the user namespace is joined.
     pub drops_groups: bool,
-    /// [`Facts::ignored`](crate::facts::Facts::ignored) and the kernel's last capability.
+    /// The signals that the caller ignores ([`Facts::ignored`](crate::facts::Facts::ignored)).
     pub ignored: u64,
+    /// The kernel's last capability.
     pub last_cap: u32,
     /// The container has groups in resctrl.
     pub rdt: bool,

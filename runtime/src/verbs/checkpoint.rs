@@ -91,8 +91,7 @@ pub fn checkpoint(home: &Home, id: &str, ask: &Checkpoint) -> Result<()> {
     namespaces(&mut options, &plan, init)?;
     own_groups(&mut options, init)?;
     if !ask.pre_dump {
-        let path = format!("/proc/{init}/mountinfo");
-        let table = procfs::read(&path)?;
+        let table = procfs::read(&format!("/proc/{init}/mountinfo"))?;
         let mounts: Vec<_> = procfs::mounts(&table).collect();
         let external_mounts = external(&mut options, &plan, init, &mounts)?;
         let streams = streams(init, &pids, &mounts);
@@ -293,8 +292,7 @@ fn dump_options(options: &mut CriuOptions, ask: &Checkpoint) {
 fn own_groups(options: &mut CriuOptions, init: i32) -> Result<()> {
     /// No hierarchy is called so: without any, CRIU takes all.
     const NONE: &str = "-";
-    let path = format!("/proc/{init}/cgroup");
-    let table = procfs::read(&path)?;
+    let table = procfs::read(&format!("/proc/{init}/cgroup"))?;
     let own = procfs::groups(&table).filter(|(_, group)| *group != "/").map(|(name, _)| name);
     let own: Vec<&str> = own.collect();
     let names = if own.is_empty() { vec![NONE] } else { own };

@@ -53,8 +53,7 @@ pub(super) fn compare(plan: &Plan, init: i32) -> Result<()> {
     if !are_fixed(plan) {
         return Ok(());
     }
-    let path = format!("/proc/{init}/mountinfo");
-    let table = procfs::read(&path)?;
+    let table = procfs::read(&format!("/proc/{init}/mountinfo"))?;
     let path = format!("/proc/{init}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(&*path, flags, Mode::empty()).call(|| format!("open({path})"))?;
