@@ -115,6 +115,7 @@ fn words_for(name: &str) -> Vec<&str> {
         "fstat" | "newfstatat" | "stat" | "lstat" | "statx" => &["stat", "read(", "exec: "],
         "faccessat2" | "faccessat" => &["access", "exec: "],
         "fchdir" | "getcwd" | "chdir" => &["chdir to cwd"],
+        "execve" | "execveat" => &["exec /", "exec: "],
         "fcntl" => &["dup"],
         "getdents64" => &["walk(", "read(", "rmdir("],
         "ppoll" => &["poll"],
