@@ -126,8 +126,8 @@ criu-test: ## checkpoint and restore with corten and runc, on v1 and v2, by comm
 kubernetes: ## a real cluster of one node, each case on corten and runc, as a table (FILTER="exec oom" WAYS= JOBS= KEEP=DIR; half an hour to build, once)
 	@$(ENV) FILTER="$(FILTER)" WAYS="$(WAYS)" JOBS="$(JOBS)" KEEP="$(KEEP)" .ci/kubernetes
 
-conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=); writes docs/conformance.md
-	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" .ci/conformance cases
+conformance: ## the cases with corten, runc and crun in every environment (SUT=, ENVS=, RESUME=1); writes docs/conformance.md
+	@$(ENV) SUT="$(SUT)" ENVS="$(ENVS)" RESUME="$(RESUME)" .ci/conformance cases
 
 twins: ## random containers on corten, runc and crun in every environment (RUNS=2000 SEED=10 ENVS= ONLY=)
 	@$(ENV) RUNS="$(RUNS)" SEED="$(SEED)" ENVS="$(ENVS)" ONLY="$(ONLY)" .ci/twins

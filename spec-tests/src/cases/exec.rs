@@ -142,10 +142,13 @@ fn view() -> Vec<Case> {
     ]
 }
 
+/// crun's exec joins a keyring of the user's, which the kernel keeps for a while; on a slow guest, until the case looks.
+const KEYRINGS: &str = "at times: leaves the user's keyrings for a while";
+
 fn ways_to_call() -> Vec<Case> {
     vec![
         case("exec/detached-with-pid-file", detached),
-        case("exec/process-file", process_file),
+        case("exec/process-file", process_file).crun(KEYRINGS),
         case("exec/process-file-is-taken-as-a-whole", process_file_is_whole),
         case("exec/process-file-with-scheduling", process_file_schedules)
             .crun("at times: the program runs before its scheduler is set"),
@@ -250,6 +253,7 @@ fn options() -> Vec<Case> {
             match *name {
                 "additional-groups" => "has no -g",
                 "single-dash" => "knows two dashes only",
+                "user-number" | "flag-with-equals" => KEYRINGS,
                 _ => "",
             },
         )
