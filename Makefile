@@ -101,7 +101,7 @@ shim-twins: ## random requests on both containerd shims, compared (docs/differen
 containerd-test: ## containerd 1.6, 1.7 and 2.1 run containers on the shim, natively and in the guest
 	@$(ENV) SHIM=$(SHIM) .ci/shim containerd
 
-bench-shim: build ## both containerd shims side by side, into docs/benchmarks-shim.md (root, a quiet machine)
+bench-shim: build ## both containerd shims side by side, and beside two floors, into docs/benchmarks-shim.md (root, a quiet machine)
 	@$(ENV) .ci/shim bench
 
 attack: ## each attack on corten, where it must fail, and on a corten without its guard, where it must not (FILTER=S08)

@@ -8,6 +8,7 @@
 //!   and restores one's container, `spec-tests cri-features SOCKET …` asks for what newer kubelets ask for, `cri-figures` measures
 //!   pods, `cri-begin` and `cri-go-on` leave one alone in between.
 //! - `spec-tests scale SOCKET …` keeps more and more containers alive in a containerd (see [`shim::scale`]).
+//! - `spec-tests rates SOCKET …` counts how many a containerd makes and ends in a second (see [`shim::rates`]).
 //! - `spec-tests registry ADDRESS:PORT LAYOUT` gives out an image's blobs (see [`shim::registry`]).
 //! - `spec-tests docker-front LISTEN DOCKER` stands between a kubelet and dockerd (see [`shim::docker_front`]).
 //! - `spec-tests twins --runtime PATH --peer PATH …` compares runtimes (see [`twins`]).
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Some("cri-go-on") => shim::cri::restart::go_on(&args[1..]),
         Some("registry") => shim::registry::main(&args[1..]),
         Some("docker-front") => shim::docker_front::main(&args[1..]),
+        Some("rates") => shim::rates::main(&args[1..]),
         Some("scale") => shim::scale::main(&args[1..]),
         Some("shim-upgrade") => shim::cli::upgrade(&args[1..]),
         Some("shim-ask") => shim::cli::ask(&args[1..]),

@@ -2,15 +2,13 @@
 //! `spec-tests scale SOCKET RUNTIME ROOTFS DIR GROUP COUNT SPARE_MIB LIST…`: more and more containers stay alive in a containerd that listens on SOCKET, and
 //! at each hundred of them one more is made and ended some times. Prints a JSON object for each such point, and one for the end of all.
 //!
-//! It speaks to containerd's own services (containerd.services.containers.v1 and tasks.v1), as `ctr` does, from one process: what is measured is
-//! containerd, the shim and the runtime, and no client's start. Root file systems are overlays over ROOTFS, their other
-//! directories in DIR; control groups are below GROUP. LIST is the runtime's own command that lists them. It ends early, and says so, when the machine
+//! ROOTFS, DIR and GROUP are those of [`super::fleet`]. LIST is the runtime's own command that lists them. It ends early, and says so, when the machine
 //! has less than SPARE_MIB left.
 
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::bench::median;
 use super::cri::{conclude, text};
-use super::grpc;
+use super::fleet::Fleet;
 use super::wire::{Fields, Message};
 use crate::check;
 use crate::harness::case::{Trouble, same};
@@ -27,8 +25,6 @@ use crate::harness::hostdiff::all_processes;
 use crate::harness::procs;
 
 const USAGE: &str = "usage: spec-tests scale SOCKET RUNTIME ROOTFS DIR GROUP COUNT SPARE_MIB LIST...";
-const NAMESPACE: &str = "scale";
-const SPEC_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// So many containers more at each point.
 const STEP: usize = 100;
 /// Samples of each figure at a point.
@@ -39,13 +35,8 @@ const REST: Duration = Duration::from_secs(2);
 const HANDS: usize = 8;
 
 struct Scale {
-    socket: PathBuf,
-    runtime: String,
-    rootfs: PathBuf,
-    dir: PathBuf,
-    group: String,
+    fleet: Fleet,
     list: Vec<String>,
-    spec: Value,
 }
 
 /// Prints the points; exit code 1 when something is not as it should be.
@@ -58,22 +49,12 @@ pub fn main(args: &[String]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let spec = match serde_json::from_str(include_str!("../harness/default.json")) {
-        Ok(spec) => spec,
-        Err(error) => {
-            eprintln!("default.json: {error}");
-            return ExitCode::FAILURE;
-        }
+    let args = ["/bin/busybox", "sleep", "100000"];
+    let fleet = match Fleet::new([socket, runtime, rootfs, dir, group], &args) {
+        Ok(fleet) => fleet,
+        Err(trouble) => return conclude(Err(trouble)),
     };
-    let scale = Scale {
-        socket: socket.into(),
-        runtime: runtime.clone(),
-        rootfs: rootfs.into(),
-        dir: dir.into(),
-        group: group.clone(),
-        list: list.to_vec(),
-        spec,
-    };
+    let scale = Scale { fleet, list: list.to_vec() };
     conclude(scale.run(count, spare))
 }
 
@@ -92,7 +73,7 @@ impl Scale {
             goal = (alive / STEP * STEP + STEP).min(count);
         }
         if alive < count {
-            eprintln!("{}: less than {spare} MiB left with {alive} containers", self.runtime);
+            eprintln!("{}: less than {spare} MiB left with {alive} containers", self.fleet.runtime);
         }
         println!("{}", self.end(alive)?);
         Ok(())
@@ -181,22 +162,7 @@ impl Scale {
 
     /// Makes a container and starts it; how long the task's Create and Start took together.
     fn launch(&self, id: &str) -> Result<f64, Trouble> {
-        let own = self.dir.join(id);
-        for sub in ["upper", "work"] {
-            fs::create_dir_all(own.join(sub))?;
-        }
-        let runtime = Message::new().text(1, &self.runtime);
-        let spec = serde_json::to_vec(&self.spec_of(id)).map_err(|error| error.to_string())?;
-        let container = text(id).message(4, &runtime).any(5, SPEC_URL, &spec);
-        let request = Message::new().message(1, &container);
-        self.call("/containerd.services.containers.v1.Containers/Create", &request)?;
-        let mount = Message::new()
-            .text(1, "overlay")
-            .text(2, "overlay")
-            .text(4, &format!("lowerdir={}", self.rootfs.display()))
-            .text(4, &format!("upperdir={}", own.join("upper").display()))
-            .text(4, &format!("workdir={}", own.join("work").display()));
-        let create = text(id).message(3, &mount);
+        let create = self.fleet.make(id)?;
         let (time, _) = timed(|| {
             self.task("Create", &create)?;
             self.task("Start", &text(id))
@@ -211,32 +177,19 @@ impl Scale {
             self.task("Wait", &text(id))?;
             self.task("Delete", &text(id))
         })?;
-        self.call("/containerd.services.containers.v1.Containers/Delete", &text(id))?;
-        fs::remove_dir_all(self.dir.join(id))?;
+        self.fleet.forget(id)?;
         Ok(time)
     }
 
-    fn spec_of(&self, id: &str) -> Value {
-        let mut spec = self.spec.clone();
-        spec["process"]["terminal"] = false.into();
-        spec["process"]["args"] = json!(["/bin/busybox", "sleep", "100000"]);
-        spec["root"] = json!({"path": "rootfs"});
-        spec["linux"]["cgroupsPath"] = format!("{}/{id}", self.group).into();
-        spec
-    }
-
     fn task(&self, method: &str, request: &Message) -> Result<Fields, Trouble> {
-        self.call(&format!("/containerd.services.tasks.v1.Tasks/{method}"), request)
-    }
-
-    fn call(&self, method: &str, request: &Message) -> Result<Fields, Trouble> {
-        grpc::call_in(&self.socket, Some(NAMESPACE), method, request)
+        self.fleet.task(method, request)
     }
 
     /// The containers' groups that are there, in all hierarchies.
     fn groups(&self) -> usize {
         let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        let own = hierarchies.filter_map(|entry| fs::read_dir(entry.path().join(&self.group[1..])).ok());
+        let own =
+            hierarchies.filter_map(|entry| fs::read_dir(entry.path().join(&self.fleet.group[1..])).ok());
         own.flatten().flatten().filter(|entry| entry.path().is_dir()).count()
     }
 }
