@@ -39,6 +39,10 @@ fn main() {
         Ok(status) => fail(&format!("the stage does not build: {status}")),
         Err(error) => fail(&format!("{:?}: {error}", rustc.get_program())),
     }
+    // `src/sys/entry.rs`.
+    if [var("CARGO_CFG_TARGET_ARCH"), var("CARGO_CFG_TARGET_ENV")] == ["x86_64", "musl"] {
+        println!("cargo::rustc-link-arg-bins=-Wl,--undefined=corten_entry,--entry=corten_entry");
+    }
     sbom::embed_list("corten").unwrap_or_else(|error| fail(&error));
 }
 

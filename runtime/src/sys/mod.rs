@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod bump;
 pub(crate) mod clone;
+mod entry;
 pub(crate) mod image;
 pub mod kept;
 pub mod loopdev;

@@ -21,13 +21,13 @@ struct Row {
 }
 
 const ROWS: [Row; 8] = [
-    Row { verb: "run", v1: 767, v2: 455 },
-    Row { verb: "create", v1: 686, v2: 414 },
-    Row { verb: "start", v1: 48, v2: 48 },
-    Row { verb: "exec", v1: 260, v2: 204 },
-    Row { verb: "state", v1: 40, v2: 40 },
-    Row { verb: "kill", v1: 47, v2: 44 },
-    Row { verb: "delete", v1: 76, v2: 40 },
+    Row { verb: "run", v1: 768, v2: 456 },
+    Row { verb: "create", v1: 687, v2: 415 },
+    Row { verb: "start", v1: 49, v2: 49 },
+    Row { verb: "exec", v1: 261, v2: 205 },
+    Row { verb: "state", v1: 41, v2: 41 },
+    Row { verb: "kill", v1: 48, v2: 45 },
+    Row { verb: "delete", v1: 77, v2: 41 },
     // For each further container.
     Row { verb: "list", v1: 15, v2: 15 },
 ];
