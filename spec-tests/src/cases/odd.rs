@@ -169,7 +169,8 @@ fn large() -> Vec<Case> {
             }
             let done = soon(t, || t.run(&b.probe("try read /m/999")))?;
             done.ok().map(drop)
-        }),
+        })
+        .runc("at times: takes longer"),
         case("odd/a-mebibyte-of-environment", |t| {
             let env: Vec<String> = (0..1024).map(|n| format!("V{n}={}", "x".repeat(1017))).collect();
             let b = t.bundle()?.set("/process/env", json!(env));
