@@ -2,12 +2,12 @@
 //! `run` (compatibility S5): create, start, attend, delete.
 
 use std::os::fd::AsFd;
-use std::thread::JoinHandle;
 
 use corten::ask::Stdio;
 use corten::error::Context;
 use corten::host::Launched;
 use corten::host::notify::Notify;
+use corten::sys::thread::ThreadAtWork;
 use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
@@ -82,18 +82,18 @@ impl RunCommand {
 
 /// The notification socket beside the foreground's own loop. The manager watches us, who stay as long as the container
 /// and end with its code.
-struct Relay(JoinHandle<corten::Result<()>>);
+struct Relay(ThreadAtWork<corten::Result<()>>);
 
 impl Relay {
     fn start(notify: Notify, launched: &Launched) -> corten::Result<Self> {
         let pidfd = launched.pidfd.try_clone().call(|| "dup(pidfd)")?;
         let us = i32::try_from(std::process::id()).unwrap_or_default();
         let relay = move || notify.relay(pidfd.as_fd(), us);
-        std::thread::Builder::new().spawn(relay).call(|| "clone(thread)").map(Relay)
+        ThreadAtWork::start(relay).map(Relay)
     }
 
     /// The container has ended, and so does this.
     fn finish(self) -> corten::Result<()> {
-        self.0.join().unwrap_or(Ok(()))
+        self.0.finish()?
     }
 }

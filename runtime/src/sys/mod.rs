@@ -20,5 +20,6 @@ pub(crate) mod probe;
 pub mod random;
 pub(crate) mod sched;
 pub mod spawn;
+pub mod thread;
 pub mod tty;
 pub mod wait;

@@ -9,7 +9,8 @@ use rustix::thread::{
     move_into_thread_name_spaces,
 };
 
-use crate::error::{Context, Error, Kind, RawErrno, Result};
+use super::thread::on_another_thread;
+use crate::error::{Context, Error, RawErrno, Result};
 
 /// The CLONE_NEW* flag of a namespace file (ioctl_nsfs(2), NS_GET_NSTYPE).
 ///
@@ -58,10 +59,7 @@ pub(crate) fn among_mounts_of<T: Send>(
         rustix::process::chroot(".").call(|| "chroot")?;
         work()
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, away).call(|| "clone(thread)")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
-    })
+    on_another_thread(away)?
 }
 
 /// Whether this process is no root of the initial user namespace.
@@ -93,15 +91,10 @@ pub(crate) fn in_network_namespace<T: Send>(
     namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    std::thread::scope(|scope| {
-        let inside = || {
-            move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-                .call(|| "setns(network)")?;
-            work()
-        };
-        let thread = std::thread::Builder::new().spawn_scoped(scope, inside).call(|| "clone(thread)")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Os, "a thread has ended")))
-    })
+    on_another_thread(|| {
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network)).call(|| "setns(network)")?;
+        work()
+    })?
 }
 
 /// Brings `lo` up in this network namespace.
