@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use nix::errno::Errno;
 
@@ -160,7 +160,11 @@ impl fmt::Display for Words {
         let errno = Errno::from_raw(self.0);
         match errno {
             Errno::UnknownErrno => write!(f, "errno {}", self.0),
-            known => write!(f, "{} ({known:?})", known.desc().to_lowercase()),
+            // Without memory: there may be no more.
+            known => {
+                known.desc().chars().flat_map(char::to_lowercase).try_for_each(|c| f.write_char(c))?;
+                write!(f, " ({known:?})")
+            }
         }
     }
 }

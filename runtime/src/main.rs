@@ -7,6 +7,7 @@
 mod cli;
 
 use cli::command::{self, Outcome, Session};
+use cli::failure::{ERROR, EXEC_ERROR};
 use cli::globals::{Argv, Globals};
 use cli::log::Log;
 use cli::root::RootDirectory;
@@ -22,6 +23,8 @@ const LAUNCH_MEMORY: usize = 176 * 1024;
 fn main() {
     ALLOCATOR.own();
     let argv = Argv::read();
+    // As is the code of every error; from the words alone, as what follows.
+    ALLOCATOR.end_with(if argv.args.iter().any(|word| word == "exec") { EXEC_ERROR } else { ERROR });
     // A guess from the words alone, before anything else is done: all that depends on it is time.
     if argv.args.iter().any(|word| command::launches(word)) {
         ALLOCATOR.populate(LAUNCH_MEMORY);

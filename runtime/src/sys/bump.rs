@@ -9,8 +9,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
+use std::io::Write;
 use std::ptr::{self, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+
+use crate::error::Words;
 
 /// Bytes in the executable's .bss: pages that are not touched cost nothing.
 const ARENA: usize = 256 * 1024;
@@ -37,6 +40,8 @@ pub struct Bump {
     spent: AtomicBool,
     /// For when the kernel has no more memory: saying so, and undoing what was done, takes some.
     reserve: UnsafeCell<Arena<RESERVE>>,
+    /// What the process ends with where that is not enough either; 0: it is whoever asked for memory that sees to it.
+    ends_with: AtomicI32,
 }
 
 /// What a mapping begins with.
@@ -80,7 +85,14 @@ impl Bump {
             arena: UnsafeCell::new(Arena { _bytes: [0; ARENA] }),
             spent: AtomicBool::new(false),
             reserve: UnsafeCell::new(Arena { _bytes: [0; RESERVE] }),
+            ends_with: AtomicI32::new(0),
         }
+    }
+
+    /// When there is no memory at all, the process says so in one line and ends with this code, as if it were killed there; the
+    /// standard library would abort it, which leaves a core and pages of a backtrace.
+    pub fn end_with(&self, code: u8) {
+        self.ends_with.store(code.into(), Ordering::Relaxed);
     }
 
     /// Has the kernel back the first `bytes` of the arena at once (madvise(2), MADV_POPULATE_WRITE, Linux 5.14): one
@@ -153,10 +165,35 @@ impl Bump {
 
     /// A block of this allocator's own, be it of the reserve; null when there is none.
     fn take(&self, layout: Layout) -> *mut u8 {
-        self.with(|region| {
-            let block = region.allocate(layout, &self.mappings);
-            if block.is_null() { self.take_reserve(region, layout) } else { block }
+        let taken = self.with(|region| {
+            region.allocate(layout, &self.mappings).or_else(|errno| {
+                let block = self.take_reserve(region, layout);
+                if block.is_null() { Err(errno) } else { Ok(block) }
+            })
+        });
+        taken.unwrap_or_else(|errno| {
+            self.end(layout.size(), errno);
+            null_mut()
         })
+    }
+
+    /// Ends the process, if that is what it is to do.
+    #[cold]
+    fn end(&self, bytes: usize, errno: i32) {
+        let code = self.ends_with.load(Ordering::Relaxed);
+        if code == 0 {
+            return;
+        }
+        let mut line = [0; 160];
+        let mut rest = &mut line[..];
+        // It fits, and is built without memory: an error's words take none.
+        let _ = writeln!(rest, "level=error msg=\"mmap(for {bytes} bytes): {}\"", Words(errno));
+        let left = rest.len();
+        // SAFETY: bytes of this frame; then the process ends without running anything.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len() - left);
+            libc::_exit(code)
+        }
     }
 
     /// Makes the reserve the region, if it fits and is there still.
@@ -178,22 +215,19 @@ impl Default for Bump {
 }
 
 impl Region {
-    fn allocate(&mut self, layout: Layout, mappings: &AtomicPtr<Mapping>) -> *mut u8 {
+    /// A block, of a new mapping if need be; else why there is none.
+    fn allocate(&mut self, layout: Layout, mappings: &AtomicPtr<Mapping>) -> Result<*mut u8, i32> {
         let found = self.allocate_next(layout);
         if !found.is_null() {
-            return found;
+            return Ok(found);
         }
-        match map(layout, mappings) {
-            Some((start, size)) => {
-                // SAFETY: the mapping is of `size` bytes, more than its head: both stay within it or one past its end.
-                unsafe {
-                    self.next = start.add(size_of::<Mapping>());
-                    self.end = start.add(size);
-                }
-                self.allocate_next(layout)
-            }
-            None => null_mut(),
+        let (start, size) = map(layout, mappings)?;
+        // SAFETY: the mapping is of `size` bytes, more than its head: both stay within it or one past its end.
+        unsafe {
+            self.next = start.add(size_of::<Mapping>());
+            self.end = start.add(size);
         }
+        Ok(self.allocate_next(layout))
     }
 
     /// From what is left; null when that is too little.
@@ -227,15 +261,16 @@ impl Region {
     }
 }
 
-/// New memory that fits `layout` behind its head, never given back, and entered in the list of all.
-fn map(layout: Layout, mappings: &AtomicPtr<Mapping>) -> Option<(*mut u8, usize)> {
-    let size = layout.size().checked_add(layout.align())?.checked_add(size_of::<Mapping>())?;
-    let size = size.max(CHUNK).checked_next_multiple_of(4096)?;
+/// New memory that fits `layout` behind its head, never given back, and entered in the list of all; or the errno of mmap(2).
+fn map(layout: Layout, mappings: &AtomicPtr<Mapping>) -> Result<(*mut u8, usize), i32> {
+    let size =
+        layout.size().checked_add(layout.align()).and_then(|size| size.checked_add(size_of::<Mapping>()));
+    let size = size.and_then(|size| size.max(CHUNK).checked_next_multiple_of(4096)).ok_or(libc::ENOMEM)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new private mapping at an address of the kernel's choice disturbs nothing.
     let start = unsafe { libc::mmap(null_mut(), size, protection, flags, -1, 0) };
     if start == libc::MAP_FAILED {
-        return None;
+        return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
     }
     let head: *mut Mapping = start.cast();
     let mut before = mappings.load(Ordering::Relaxed);
@@ -243,7 +278,7 @@ fn map(layout: Layout, mappings: &AtomicPtr<Mapping>) -> Option<(*mut u8, usize)
         // SAFETY: a mapping begins at a page, is longer than its head, and nobody else knows it until it is published.
         unsafe { head.write(Mapping { before, size }) };
         match mappings.compare_exchange_weak(before, head, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return Some((start.cast(), size)),
+            Ok(_) => return Ok((start.cast(), size)),
             Err(newer) => before = newer,
         }
     }

@@ -8,20 +8,43 @@ use std::process::Command;
 
 use super::check;
 
+/// Of linux/bpf_common.h and linux/seccomp.h.
+const LOAD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_LESS_NOT: u16 = 0x35;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = 0x7fff_0000;
+const ERRNO: u32 = 0x0005_0000;
+
 /// Makes `command` start on a kernel that lacks the system call `number`: it answers ENOSYS, or whatever `errno` says.
 pub fn without_syscall(command: &mut Command, number: i64, errno: i32) {
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const ERRNO: u32 = 0x0005_0000;
     let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut filter = [
+    let filter = [
         insn(LOAD, 0, 0, 0),
         insn(JUMP_IF_EQUAL, 0, 1, number as u32),
         insn(RETURN, 0, 0, ERRNO | errno as u32),
         insn(RETURN, 0, 0, ALLOW),
     ];
+    under(command, filter);
+}
+
+/// Makes `command` start where no memory of so many bytes or more at a time can be had: mmap(2) answers ENOMEM.
+pub fn without_memory(command: &mut Command, bytes: u32) {
+    // The low half of the second argument, as both our architectures have it.
+    const LENGTH: u32 = 24;
+    let insn = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let filter = [
+        insn(LOAD, 0, 0, 0),
+        insn(JUMP_IF_EQUAL, 0, 3, libc::SYS_mmap as u32),
+        insn(LOAD, 0, 0, LENGTH),
+        insn(JUMP_IF_LESS_NOT, 0, 1, bytes),
+        insn(RETURN, 0, 0, ERRNO | libc::ENOMEM as u32),
+        insn(RETURN, 0, 0, ALLOW),
+    ];
+    under(command, filter);
+}
+
+fn under<const LENGTH: usize>(command: &mut Command, mut filter: [libc::sock_filter; LENGTH]) {
     // SAFETY: seccomp(2) is a plain system call; the program outlives it, in the closure.
     unsafe {
         command.pre_exec(move || {

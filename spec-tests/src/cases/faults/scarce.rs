@@ -5,10 +5,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
+use serde_json::json;
 
 use super::CLEARING;
+use super::scenes::rich;
 use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
@@ -29,6 +32,7 @@ pub fn cases() -> Vec<Case> {
         case("faults/no-byte-free", no_byte_free),
         case("faults/read-only-state-root", read_only_root),
         case("faults/full-log-and-pid-file", full_log),
+        case("faults/no-more-memory", no_more_memory),
         case("faults/few-descriptors", few_descriptors).takes(200.0),
         case("faults/few-processes", few_processes).needs(&[Need::Controller("pids")]).takes(100.0),
     ];
@@ -162,6 +166,42 @@ fn full_log(t: &Test) -> Verdict {
         "a pid file was written on a full disk"
     );
     t.unchanged_since(&before)
+}
+
+/// The kernel has no more memory for a verb than what its program begins with: that is enough for most containers. For one with a
+/// configuration of half a megabyte it is not, and each verb that reads that says so in one line, with its own code: it is not aborted.
+fn no_more_memory(t: &Test) -> Verdict {
+    let before = t.snapshot();
+    let large = json!({"org.example.large": "x".repeat(512 << 10)});
+    let limited = |mut command: Command, errnos: &[&str]| {
+        sys::without_memory(&mut command, 64 << 10);
+        let done = t.complete(command)?;
+        works_or_says(&done, errnos).map(|worked| (worked, done))
+    };
+    // One with a user namespace takes a thread, whose stack cannot be had: the C library says EAGAIN.
+    for (b, errno) in [
+        (t.bundle()?, ""),
+        (rich(t)?, "clone(thread): try again (EAGAIN)"),
+        (t.bundle()?.set("/annotations", large), "mmap(for "),
+    ] {
+        let (b, is_large) = (b.probe("forever"), errno.starts_with("mmap"));
+        let (made, create) = limited(t.bundle_command("create", &b)?, &[errno])?;
+        check!(made == errno.is_empty(), "{create}");
+        t.cli(&format!("delete --force {}", b.id))?.ok()?;
+        t.unchanged_since(&before)?;
+        t.launch(&b)?;
+        for (words, code) in
+            [("exec ID /probe exit 0", 255), ("pause ID", 1), ("resume ID", 1), ("delete --force ID", 1)]
+        {
+            let mut command = t.runtime();
+            command.args(words.replace("ID", &b.id).split_whitespace());
+            let (worked, done) = limited(command, &["ENOMEM"])?;
+            check!(worked || is_large && done.code == code, "{done}; expected exit code {code}");
+        }
+        t.cli(&format!("delete --force {}", b.id))?.ok()?;
+        t.unchanged_since(&before)?;
+    }
+    Ok(())
 }
 
 /// Every verb, with a number of descriptors from 3 up to enough.
