@@ -229,13 +229,11 @@ fn before_stage(window: &Window<'_>, inherit: &[RawFd]) {
         give_up(sync, libc::SYS_unshare)
     }
     if window.become_root {
-        // SAFETY: raw calls with numbers: libc's wrappers would signal threads that this process does not have.
-        let failed = unsafe {
-            libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
-                || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
-        };
-        if failed {
-            give_up(sync, libc::SYS_setresuid)
+        for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+            // SAFETY: raw calls with numbers: libc's wrappers would signal threads that this process does not have.
+            if unsafe { libc::syscall(call, 0, 0, 0) } != 0 {
+                give_up(sync, call)
+            }
         }
     }
     if let Some(stdio) = window.stdio {
