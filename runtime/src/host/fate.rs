@@ -81,6 +81,11 @@ pub(crate) fn stage_fate(
     }
 }
 
+/// Whether the process ends, or has: it has ended on return.
+pub(super) fn is_ending(pid: i32, pidfd: BorrowedFd<'_>) -> bool {
+    !executes(pid) && wait_for_exit(pidfd, Some(DYING)).unwrap_or(false)
+}
+
 /// Whether the process executes anything: one that ends does not.
 fn executes(pid: i32) -> bool {
     let exe = rustix::fs::readlink(format!("/proc/{pid}/exe"), Vec::new());

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -124,6 +125,8 @@ pub(super) struct Walk<'a> {
     pub(super) listener: Option<OwnedFd>,
     /// The other end of its terminal, if nobody else gets it.
     pub(super) console: Option<OwnedFd>,
+    /// Whether the stage has ended, or executed, and that is told.
+    pub(super) end_heard: Cell<bool>,
 }
 
 /// The container's group, and how many it had lost for want of memory before the process was made.
@@ -184,6 +187,7 @@ impl Launch<'_> {
             restore: None,
             listener: None,
             console: None,
+            end_heard: Cell::new(false),
         };
         if let LaunchPurpose::Create { dir, .. } = &walk.given.purpose {
             walk.journal.push(Undo::Dir(dir));
@@ -220,7 +224,11 @@ impl Walk<'_> {
         for (index, step) in program.steps.iter().enumerate() {
             if let Op::Host(op) = &step.op {
                 self.step = index;
-                self.perform(op, &mut met).map_err(|error| self.place(error, index, op))?;
+                self.perform(op, &mut met).map_err(|error| match op {
+                    // A hook may be what has ended it.
+                    HostOp::Hooks | HostOp::Poststart => error,
+                    _ => self.own_reason().unwrap_or_else(|| self.place(error, index, op)),
+                })?;
             }
         }
         let Child { pid, pidfd, cloner, .. } =
@@ -236,7 +244,7 @@ impl Walk<'_> {
         let at = explain::step_name(self.given.program, index);
         match op {
             HostOp::Await(_) | HostOp::Outcome | HostOp::Adopt => error,
-            HostOp::Hooks | HostOp::Poststart | HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
+            HostOp::Reserve | HostOp::Keep | HostOp::Record => error,
             // These name the field themselves.
             HostOp::IdMaps(_) | HostOp::JoinedIds => error,
             HostOp::Rdt | HostOp::RdtPlace | HostOp::NetDevices => error,

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::process::Rlimit;
 
 use super::channel::Incoming;
-use super::fate::{Fate, Next, stage_fate};
+use super::fate::{Fate, Next, is_ending, stage_fate};
 use super::launch::{Child, LaunchPurpose, Met, STARTING, Walk};
 use super::undo::Undo;
 use super::{hooks, sockets};
@@ -86,7 +86,24 @@ impl Walk<'_> {
         stage_fate(heard, *pid, pidfd.as_fd(), Next::Barrier).step(|| STARTING)
     }
 
+    /// After a step of ours has failed: the stage's reason, if it has ended meanwhile. What we do to a process that is gone fails in
+    /// many words, and none of them says why it is.
+    pub(super) fn own_reason(&self) -> Option<Error> {
+        let Child { pid, pidfd, channel, .. } = self.child.as_ref()?;
+        let ends = channel.is_some() && !self.end_heard.get() && is_ending(*pid, pidfd.as_fd());
+        while ends {
+            match self.hear_cloner() {
+                // What it said before.
+                Ok(Fate::Working(_)) => {}
+                Ok(ended) => return self.ended(ended).err(),
+                Err(_) => break,
+            }
+        }
+        None
+    }
+
     fn ended(&self, fate: Fate) -> Result<()> {
+        self.end_heard.set(true);
         let says_why = matches!(fate, Fate::Working(_) | Fate::Failed(_));
         let group = self.group.as_ref().map(|made| (&*made.group, made.oom_kills));
         match fate.error(self.given.program, self.met()..self.step, group) {
