@@ -74,28 +74,30 @@ impl Facts {
     /// # Errors
     /// Only when /proc cannot be read at all.
     pub(crate) fn probe() -> Result<Self> {
-        Ok(Self::beside(Hierarchies::probe()?))
+        Self::beside(Hierarchies::probe()?)
     }
 
     /// The same without a look at the control groups: for a process that goes into some that are known.
-    #[must_use]
-    pub(crate) fn of_process() -> Self {
+    ///
+    /// # Errors
+    /// As [`Facts::probe`].
+    pub(crate) fn of_process() -> Result<Self> {
         Self::beside(Hierarchies::unseen())
     }
 
-    fn beside(cgroups: Hierarchies) -> Self {
+    fn beside(cgroups: Hierarchies) -> Result<Self> {
         let euid = rustix::process::geteuid();
         let in_userns = crate::sys::ns::in_user_namespace();
         let unprivileged = cgroups.user.is_some();
         let mount_setattr = crate::sys::mount::has_set_attr();
-        Facts {
+        Ok(Facts {
             euid: euid.as_raw(),
             egid: rustix::process::getegid().as_raw(),
             in_userns,
             effective: rustix::thread::capabilities(None).map_or(0, |sets| sets.effective.bits()),
             copies_mounts: !unprivileged || crate::sys::mount::may_copy(),
-            setgroups_denied: in_userns && setgroups_denied("self"),
-            ids: in_userns.then(own_ids).flatten(),
+            setgroups_denied: in_userns && setgroups_denied("self")?,
+            ids: in_userns.then(own_ids).transpose()?,
             delegated: unprivileged.then(|| cgroups.delegated()),
             ignored: ignored_signals(),
             last_cap: last_cap(),
@@ -105,11 +107,11 @@ impl Facts {
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups,
             mount_setattr,
-            below_sys: if mount_setattr { Vec::new() } else { below_sys() },
+            below_sys: if mount_setattr { Vec::new() } else { below_sys()? },
             mounts: Vec::new(),
             within: BTreeMap::new(),
             permitted: Permitted::default(),
-        }
+        })
     }
 
     /// Also looks where groups may be made if `rootless` (`--rootless=true`) says that this is to be taken into account.
@@ -157,8 +159,15 @@ pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 
 /// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
 /// and in every user namespace below: no process can take it back.
-pub(crate) fn setgroups_denied(process: &str) -> bool {
-    procfs::read(&format!("/proc/{process}/setgroups")).is_ok_and(|text| text.starts_with("deny"))
+///
+/// # Errors
+/// When that cannot be read. Of a process that is gone it is not denied: whoever goes there finds nobody.
+pub(crate) fn setgroups_denied(process: &str) -> Result<bool> {
+    match procfs::read(&format!("/proc/{process}/setgroups")) {
+        Ok(text) => Ok(text.starts_with("deny")),
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// proc_pid_status(5): four calls in place of one for each signal.
@@ -168,19 +177,19 @@ fn ignored_signals() -> u64 {
     status.lines().find_map(ignored).unwrap_or(u64::MAX)
 }
 
-fn own_ids() -> Option<IdMaps> {
-    let map = |file| Some(ids::parse(&procfs::read(&format!("/proc/self/{file}")).ok()?));
-    Some(IdMaps { uid: map("uid_map")?, gid: map("gid_map")? })
+fn own_ids() -> Result<IdMaps> {
+    let map = |file| Ok(ids::parse(&procfs::read(&format!("/proc/self/{file}"))?));
+    map("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: map("gid_map")? }))
 }
 
 /// Those of a mount that is not to be reached any more (another one lies over its directory) are left out.
-fn below_sys() -> Vec<String> {
-    let table = procfs::read("/proc/thread-self/mountinfo").unwrap_or_default();
+fn below_sys() -> Result<Vec<String>> {
+    let table = procfs::read("/proc/thread-self/mountinfo")?;
     let points = procfs::mounts(&table).map(|mount| mount.point()).filter(|point| point.starts_with("/sys/"));
     let mut points: Vec<String> = points.filter(|point| std::fs::symlink_metadata(point).is_ok()).collect();
     points.sort();
     points.dedup();
-    points
+    Ok(points)
 }
 
 /// The mount points of a mountinfo table that have none but `/` above them.

@@ -40,9 +40,9 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     };
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     let spec = container.spec()?;
-    let facts = Facts::of_process();
+    let facts = Facts::of_process()?;
     let namespaces = namespaces::decide_namespaces(&spec)?;
-    let setgroups = setgroups(&namespaces, &facts, pid);
+    let setgroups = setgroups(&namespaces, &facts, pid)?;
     let process = decide_process(home, &ask, &spec, (&facts, setgroups), &namespaces)?;
     super::terminal_rules(process.terminal.is_some(), &ask.stdio, ask.detach)?;
     let placement = find_placement(&container, &ask, pid)?;
@@ -102,12 +102,12 @@ fn bounding(spec: &Spec) -> u64 {
 
 /// What holds where the process goes. Init may be in a user namespace that it made itself since, which denies more;
 /// but what its namespace denies, it can never allow again, so this is no race to be won.
-fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Setgroups {
+fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Result<Setgroups> {
     let denied = match namespaces.has(NsKind::User) {
-        true => facts::setgroups_denied(&pid.to_string()),
+        true => facts::setgroups_denied(&pid.to_string())?,
         false => facts.setgroups_denied,
     };
-    if denied { Setgroups::Denied } else { Setgroups::Allowed }
+    Ok(if denied { Setgroups::Denied } else { Setgroups::Allowed })
 }
 
 fn decide_process(
