@@ -7,15 +7,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{self, AtFlags, CWD, Dir as Listing, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, WithStep};
 use crate::procfs::{ShortRead, read_whole};
 use crate::sys::tty::send;
 
@@ -200,7 +201,7 @@ impl CgroupDir {
         let mut found = None;
         self.walk(|dir| {
             if found.is_none() && procs(dir)?.contains(&pid) {
-                found = Some(rustix::io::fcntl_dupfd_cloexec(dir, 0)?);
+                found = Some(rustix::io::fcntl_dupfd_cloexec(dir, 0).call(|| "dup(group)")?);
             }
             Ok(())
         })?;
@@ -212,11 +213,12 @@ impl CgroupDir {
 
     /// Removes every group below this one, leaves first; see [`Own::remove_below`](super::own::Own::remove_below).
     pub(super) fn remove_children(&self) -> Result<()> {
-        remove_below(self.fd.as_fd()).call(|| format!("rmdir({}/…)", self.path))
+        remove_below(self.fd.as_fd()).step(|| format!("walk({})", self.path))
     }
 
-    pub(super) fn walk(&self, visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>) -> Result<()> {
-        walk(self.fd.as_fd(), visit).call(|| format!("walk({})", self.path))
+    /// Visits it and every group below, parents first. Groups that vanish meanwhile are skipped.
+    pub(super) fn walk(&self, visit: impl FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+        walk(self.fd.as_fd(), visit).step(|| format!("walk({})", self.path))
     }
 }
 
@@ -284,8 +286,13 @@ fn no_marks(errno: Errno) -> bool {
 }
 
 /// No O_CREAT: in a directory that is not a cgroup this must not make a file.
-pub(super) fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+fn write_at(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
     write_whole(&fs::openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?, value)
+}
+
+/// The same for a group on the way through a tree.
+pub(super) fn write_in(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<()> {
+    write_at(dir, file, value).call(|| format!("write({file}, {})", shown(value)))
 }
 
 fn write_whole(file: &OwnedFd, value: &str) -> Result<(), Errno> {
@@ -298,18 +305,18 @@ fn write_whole(file: &OwnedFd, value: &str) -> Result<(), Errno> {
 
 /// The processes of one group. A process of a pid namespace that is not ours reads as 0 and is left out; the
 /// members of a threaded group are listed by its domain's root (EOPNOTSUPP here).
-fn procs(dir: BorrowedFd<'_>) -> Result<Vec<i32>, Errno> {
+fn procs(dir: BorrowedFd<'_>) -> Result<Vec<i32>> {
     match read_at(dir, "cgroup.procs") {
         Ok(text) => Ok(text.lines().filter_map(|l| l.parse().ok()).filter(|&pid| pid > 0).collect()),
         Err(Errno::OPNOTSUPP | Errno::NODEV | Errno::NOENT) => Ok(Vec::new()),
-        Err(errno) => Err(errno),
+        Err(errno) => Err(Error::os("read(cgroup.procs)", errno)),
     }
 }
 
 /// `signal` for every member of one group; answers which ones. A number may have been given to a stranger since it was
 /// read; so each process is pinned by a pidfd first and the list is read again: if the number is still listed,
 /// the pidfd is that member's, or that of a process that is gone.
-pub(super) fn signal_members(dir: BorrowedFd<'_>, signal: i32) -> Result<Vec<i32>, Errno> {
+pub(super) fn signal_members(dir: BorrowedFd<'_>, signal: i32) -> Result<Vec<i32>> {
     let listed = procs(dir)?;
     let (mut rest, mut signalled) = (&listed[..], Vec::with_capacity(listed.len()));
     while !rest.is_empty() {
@@ -321,7 +328,7 @@ pub(super) fn signal_members(dir: BorrowedFd<'_>, signal: i32) -> Result<Vec<i32
             match send(pidfd.as_fd(), signal) {
                 Ok(()) => signalled.push(*pid),
                 Err(Errno::SRCH) => {}
-                Err(errno) => return Err(errno),
+                Err(errno) => return Err(Error::os(format!("pidfd_send_signal({pid}, {signal})"), errno)),
             }
         }
     }
@@ -329,7 +336,7 @@ pub(super) fn signal_members(dir: BorrowedFd<'_>, signal: i32) -> Result<Vec<i32
 }
 
 /// Pidfds of the first of `pids`, and of how many: as many as there may be at a time, and descriptors for.
-fn pin(pids: &[i32]) -> Result<(Vec<(i32, OwnedFd)>, usize), Errno> {
+fn pin(pids: &[i32]) -> Result<(Vec<(i32, OwnedFd)>, usize)> {
     let mut pinned: Vec<(i32, OwnedFd)> = Vec::new();
     for &pid in pids.iter().take(BATCH) {
         let Some(number) = Pid::from_raw(pid) else { continue };
@@ -343,20 +350,23 @@ fn pin(pids: &[i32]) -> Result<(Vec<(i32, OwnedFd)>, usize), Errno> {
                 let seen = pids.iter().position(|pid| Some(*pid) == last);
                 return Ok((pinned, seen.unwrap_or(0)));
             }
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err(Error::os(format!("pidfd_open({pid})"), errno)),
         }
     }
     Ok((pinned, pids.len().min(BATCH)))
 }
 
-/// The names of the groups directly below.
-fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+/// The names of the groups directly below. A directory is read once: whoever wants it again opens it again.
+fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Listing::read_from(dir)? {
+    // Enough for the files of most groups, and for the longest name.
+    let mut space = [MaybeUninit::uninit(); 4096];
+    let mut listing = RawDir::new(dir, &mut space);
+    while let Some(entry) = listing.next() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(Errno::NOENT | Errno::NODEV) => break,
-            Err(errno) => return Err(errno),
+            Err(errno) => return Err(Error::os("getdents64", errno)),
         };
         if entry.file_type() == FileType::Directory {
             match entry.file_name().to_str() {
@@ -368,23 +378,18 @@ fn children(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
     Ok(names)
 }
 
-fn child(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+fn child(dir: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::empty())
+    fs::openat(dir, name, flags, Mode::empty()).call(|| format!("openat({name})"))
 }
 
-/// Visits `top` and every group below it, parents first. Groups that vanish meanwhile are skipped.
-fn walk(
-    top: BorrowedFd<'_>,
-    mut visit: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>,
-) -> Result<(), Errno> {
-    let gone = |errno| matches!(errno, Errno::NOENT | Errno::NODEV);
+fn walk(top: BorrowedFd<'_>, mut visit: impl FnMut(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
     match visit(top) {
-        Err(errno) if gone(errno) => return Ok(()),
+        Err(error) if gone(&error) => return Ok(()),
         other => other?,
     }
     let mut here = child(top, ".")?;
-    let mut pending = vec![children(top)?];
+    let mut pending = vec![children(here.as_fd())?];
     while let Some(names) = pending.last_mut() {
         let Some(name) = names.pop() else {
             pending.pop();
@@ -396,13 +401,13 @@ fn walk(
         };
         let below = match child(here.as_fd(), &name) {
             Ok(below) => below,
-            Err(errno) if gone(errno) => continue,
-            Err(errno) => return Err(errno),
+            Err(error) if gone(&error) => continue,
+            Err(error) => return Err(error),
         };
         match visit(below.as_fd()) {
             Ok(()) => {}
-            Err(errno) if gone(errno) => continue,
-            Err(errno) => return Err(errno),
+            Err(error) if gone(&error) => continue,
+            Err(error) => return Err(error),
         }
         pending.push(children(below.as_fd())?);
         here = below;
@@ -411,33 +416,35 @@ fn walk(
 }
 
 /// Removes the groups below `top`, leaves first.
-fn remove_below(top: BorrowedFd<'_>) -> Result<(), Errno> {
+fn remove_below(top: BorrowedFd<'_>) -> Result<()> {
+    let rmdir = |dir: &OwnedFd, name: &str| {
+        let removed = fs::unlinkat(dir, name, AtFlags::REMOVEDIR).call(|| format!("rmdir({name})"));
+        removed.or_else(|error| if error.errno() == Some(libc::ENOENT) { Ok(()) } else { Err(error) })
+    };
     let mut here = child(top, ".")?;
     let mut trail: Vec<String> = Vec::new();
     loop {
         let mut busy = None;
         for name in children(here.as_fd())? {
-            match fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {}
+            match rmdir(&here, &name) {
                 // It has groups below, or processes. The second is found out below, where nothing is left to remove.
-                Err(Errno::BUSY) => busy = Some(name),
-                Err(errno) => return Err(errno),
+                Err(error) if error.errno() == Some(libc::EBUSY) => busy = Some(name),
+                other => other?,
             }
         }
         if let Some(name) = busy {
             match child(here.as_fd(), &name) {
-                Ok(below) => here = below,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno),
+                Ok(below) => {
+                    here = below;
+                    trail.push(name);
+                }
+                Err(error) if error.errno() == Some(libc::ENOENT) => here = child(here.as_fd(), ".")?,
+                Err(error) => return Err(error),
             }
-            trail.push(name);
             continue;
         }
         let Some(name) = trail.pop() else { return Ok(()) };
         here = child(here.as_fd(), "..")?;
-        match fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
+        rmdir(&here, &name)?;
     }
 }

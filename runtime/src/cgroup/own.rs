@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::dir::{self, CgroupDir};
 use super::record::{GroupDir, Record};
-use crate::error::{Error, Kind, Result, WithStep};
+use crate::error::{Error, Kind, Result};
 use crate::procfs;
 
 /// An open group of the container's.
@@ -109,7 +109,7 @@ impl Own {
 
     /// Writes `value` to `file` here and in every group below; a group that vanishes meanwhile is fine.
     pub(super) fn write_all_below(&self, file: &str, value: &str) -> Result<()> {
-        self.0.walk(|dir| dir::write_at(dir, file, value)).step(|| format!("write({file}, {value})"))
+        self.0.walk(|dir| dir::write_in(dir, file, value))
     }
 
     /// Removes every group below this one, leaves first. A group with processes in it stops the walk: EBUSY.
