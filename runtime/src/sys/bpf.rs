@@ -145,9 +145,16 @@ fn load(insns: &[Insn]) -> io::Result<OwnedFd> {
         prog_ifindex: 0,
         expected_attach_type: ATTACH_TYPE_CGROUP_DEVICE,
     };
-    // SAFETY: `attr` points to `insn_cnt` instructions and to a NUL-terminated string, both alive across the call;
-    // the kernel only reads them.
-    let fd = unsafe { bpf(PROG_LOAD, &attr) }?;
+    let mut tries = 0;
+    let fd = loop {
+        // SAFETY: `attr` points to `insn_cnt` instructions and to a NUL-terminated string, both alive across the call;
+        // the kernel only reads them.
+        match unsafe { bpf(PROG_LOAD, &attr) } {
+            // The verifier gives up when a signal comes (do_check in kernel/bpf/verifier.c); libbpf asks as often.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && tries < 5 => tries += 1,
+            other => break other?,
+        }
+    };
     // SAFETY: PROG_LOAD answers a new descriptor (close-on-exec) that nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
