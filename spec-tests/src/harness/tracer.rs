@@ -154,8 +154,10 @@ impl Tracer {
                     Fault::Kill => kill(Pid::from_raw(process.pid), Signal::SIGKILL)?,
                     Fault::Errno(_) => {
                         process.failing = true;
-                        // close(2) closes, whatever it answers.
-                        if call != libc::SYS_close {
+                        // close(2) closes, whatever it answers. And no kernel refuses to wake whoever waits for a word of one's own
+                        // memory (futex_wake in kernel/futex/waketest.c: EFAULT and EINVAL only): nobody looks at that answer, and who
+                        // was not woken would wait for ever.
+                        if call != libc::SYS_close && !ptrace::is_wake(process.pid) {
                             gone_is_fine(ptrace::skip_call(process.pid))?;
                         }
                     }

@@ -123,14 +123,27 @@ fn message(pid: i32) -> i32 {
     request(libc::PTRACE_GETEVENTMSG, pid, 0, (&raw mut message) as usize).map_or(0, |_| message as i32)
 }
 
-/// The number of the call that the process stands before; `None` after one. (PTRACE_GET_SYSCALL_INFO, Linux 5.3.)
-fn call(pid: i32) -> Option<i64> {
+/// The number of the call that the process stands before, and its arguments; `None` after one. (PTRACE_GET_SYSCALL_INFO, Linux 5.3.)
+fn entered(pid: i32) -> Option<(i64, [u64; 6])> {
     const GET_SYSCALL_INFO: i32 = 0x420e;
     const ENTRY: u8 = 1;
     // struct ptrace_syscall_info: op, padding, arch, instruction and stack pointer, then the call's number.
     let mut info = [0u64; 16];
     request(GET_SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr() as usize).ok()?;
-    (info[0].to_ne_bytes()[0] == ENTRY).then_some(info[3] as i64)
+    let [head, _, _, number, arguments @ ..] = info;
+    (head.to_ne_bytes()[0] == ENTRY).then_some((number as i64, arguments[..6].try_into().ok()?))
+}
+
+fn call(pid: i32) -> Option<i64> {
+    entered(pid).map(|(number, _)| number)
+}
+
+/// Whether the call that the process stands before wakes those who wait for a futex.
+pub fn is_wake(pid: i32) -> bool {
+    entered(pid).is_some_and(|(number, [_, operation, ..])| {
+        let operation = operation as i32 & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
+        number == libc::SYS_futex && operation == libc::FUTEX_WAKE
+    })
 }
 
 /// The call that the process stands before is not made.
