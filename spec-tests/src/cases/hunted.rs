@@ -46,7 +46,7 @@ pub fn cases() -> Vec<Case> {
         .both("enters with all its capabilities"),
         case("race/S03-create-in-a-pid-namespace-is-watched", |t| creates(t, |b| b)).both(both),
         case("race/S03-create-with-a-filter-in-a-pid-namespace-is-watched", |t| {
-            creates(t, |b| filter(b, "SCMP_ACT_ERRNO", &["getpgrp"], t))
+            creates(t, |b| filter(b, "SCMP_ACT_ERRNO", &["munlockall"], t))
         })
         .both(both),
         case("race/S03-create-with-sysctl-and-hooks-in-a-pid-namespace-is-watched", |t| {
@@ -130,7 +130,7 @@ fn execs(t: &Test, action: Option<&str>, no_new_privs: bool) -> Verdict {
     let first = agent()?;
     let change = |b: Bundle| match action {
         Some(action) => {
-            filter(b, action, &["getpgrp"], t).set("/process/noNewPrivileges", json!(no_new_privs))
+            filter(b, action, &["munlockall"], t).set("/process/noNewPrivileges", json!(no_new_privs))
         }
         None => b,
     };

@@ -17,7 +17,7 @@ use crate::harness::test::Test;
 const DOCKER: &str = include_str!("docker-seccomp.json");
 
 const GETPPID: i64 = libc::SYS_getppid;
-const GETPGRP: i64 = libc::SYS_getpgrp;
+const MUNLOCKALL: i64 = libc::SYS_munlockall;
 const SETPRIORITY: i64 = libc::SYS_setpriority;
 
 /// The chapter.
@@ -45,14 +45,14 @@ fn actions() -> Vec<Case> {
     vec![
         case("seccomp/errno", |t| {
             let b = t.bundle()?.rules(json!([{"names": ["getppid"], "action": "SCMP_ACT_ERRNO"}]));
-            t.expect(b, &[(&call(GETPPID), "EPERM"), (&call(GETPGRP), "ok")]).map(drop)
+            t.expect(b, &[(&call(GETPPID), "EPERM"), (&call(MUNLOCKALL), "ok")]).map(drop)
         }),
         case("seccomp/errnoRet", |t| {
             let b = t.bundle()?.rules(json!([
                 {"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
-                {"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
+                {"names": ["munlockall"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
             ]));
-            t.expect(b, &[(&call(GETPPID), "ENOSYS"), (&call(GETPGRP), "EACCES")]).map(drop)
+            t.expect(b, &[(&call(GETPPID), "ENOSYS"), (&call(MUNLOCKALL), "EACCES")]).map(drop)
         }),
         case("seccomp/mode-is-told", |t| {
             let b = t.bundle()?.rules(json!([{"names": ["getppid"], "action": "SCMP_ACT_ERRNO"}]));
@@ -113,7 +113,7 @@ fn denying(more: Value) -> Value {
     if let Some(rules) = profile["syscalls"].as_array_mut() {
         for rule in rules.iter_mut() {
             if let Some(names) = rule["names"].as_array_mut() {
-                names.retain(|name| name != "getppid" && name != "getpgrp" && name != "setpriority");
+                names.retain(|name| name != "getppid" && name != "munlockall" && name != "setpriority");
             }
         }
         rules.extend(more.as_array().cloned().unwrap_or_default());
@@ -124,7 +124,7 @@ fn denying(more: Value) -> Value {
 /// Rules on arguments: operator, value, second value; then the argument tried, and what is answered.
 fn arguments() -> Vec<Case> {
     type Row = (&'static str, u64, u64, &'static [(&'static str, &'static str)]);
-    // getpgrp takes no argument and always succeeds, so that whatever stands in the registers is the filter's alone.
+    // munlockall takes no argument and always succeeds, so that whatever stands in the registers is the filter's alone.
     const ROWS: [Row; 9] = [
         ("SCMP_CMP_EQ", 5, 0, &[("5", "EPERM"), ("4", "ok"), ("0x100000005", "ok")]),
         ("SCMP_CMP_NE", 5, 0, &[("5", "ok"), ("6", "EPERM"), ("0x100000005", "EPERM")]),
@@ -140,10 +140,11 @@ fn arguments() -> Vec<Case> {
         case(format!("seccomp/{op}-{value:#x}"), move |t: &Test| {
             for index in [0, 2, 5] {
                 let argument = json!({"index": index, "op": op, "value": value, "valueTwo": second});
-                let rules = json!([{"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO", "args": [argument]}]);
+                let rules =
+                    json!([{"names": ["munlockall"], "action": "SCMP_ACT_ERRNO", "args": [argument]}]);
                 let calls = tries
                     .iter()
-                    .map(|(arg, want)| (format!("syscall {GETPGRP} {}{arg}", "0 ".repeat(index)), *want));
+                    .map(|(arg, want)| (format!("syscall {MUNLOCKALL} {}{arg}", "0 ".repeat(index)), *want));
                 let calls: Vec<_> = calls.collect();
                 let table: Vec<_> = calls.iter().map(|(call, want)| (call.as_str(), *want)).collect();
                 t.expect(t.bundle()?.rules(rules), &table)?;
@@ -155,21 +156,21 @@ fn arguments() -> Vec<Case> {
     all.extend([
         case("seccomp/arguments-of-a-rule-are-all-needed", |t| {
             let args = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": 1}, {"index": 1, "op": "SCMP_CMP_EQ", "value": 2}]);
-            let rules = json!([{"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO", "args": args}]);
-            let one = |args: &str| format!("syscall {GETPGRP} {args}");
+            let rules = json!([{"names": ["munlockall"], "action": "SCMP_ACT_ERRNO", "args": args}]);
+            let one = |args: &str| format!("syscall {MUNLOCKALL} {args}");
             t.expect(t.bundle()?.rules(rules), &[(&one("1 2"), "EPERM"), (&one("1 3"), "ok"), (&one("0 2"), "ok")]).map(drop)
         }),
         case("seccomp/rules-of-a-call-are-alternatives", |t| {
-            let rule = |value: i32| json!({"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO", "errnoRet": value,
+            let rule = |value: i32| json!({"names": ["munlockall"], "action": "SCMP_ACT_ERRNO", "errnoRet": value,
                 "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": value}]});
-            let one = |value: i32| format!("syscall {GETPGRP} {value}");
+            let one = |value: i32| format!("syscall {MUNLOCKALL} {value}");
             let table = [(&*one(1), "EPERM"), (&*one(13), "EACCES"), (&*one(22), "EINVAL"), (&*one(3), "ok")];
             t.expect(t.bundle()?.rules(json!([rule(1), rule(13), rule(22)])), &table).map(drop)
         }),
         case("seccomp/one-argument-twice-is-either", |t| {
             let args = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": 1}, {"index": 0, "op": "SCMP_CMP_EQ", "value": 2}]);
-            let rules = json!([{"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO", "args": args}]);
-            let one = |value: i32| format!("syscall {GETPGRP} {value}");
+            let rules = json!([{"names": ["munlockall"], "action": "SCMP_ACT_ERRNO", "args": args}]);
+            let one = |value: i32| format!("syscall {MUNLOCKALL} {value}");
             t.expect(t.bundle()?.rules(rules), &[(&one(1), "EPERM"), (&one(2), "EPERM"), (&one(3), "ok")]).map(drop)
         }),
     ]);
@@ -326,7 +327,7 @@ fn loading() -> Vec<Case> {
             nnp.map_or("absent".into(), |n| n.to_string())
         );
         case(name, move |t: &Test| {
-            let rules = json!([{"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO"}]);
+            let rules = json!([{"names": ["munlockall"], "action": "SCMP_ACT_ERRNO"}]);
             let b = t.bundle()?.rules(rules).grants(if admin { &["SYS_ADMIN"] } else { &["CHOWN"] });
             let b = match nnp {
                 Some(value) => b.set("/process/noNewPrivileges", json!(value)),
@@ -381,14 +382,14 @@ fn loading() -> Vec<Case> {
 
 fn flags(name: &str, flags: Value) -> Case {
     case(format!("seccomp/flags-{name}"), move |t: &Test| {
-        let b = t.bundle()?.rules(json!([{"names": ["getpgrp"], "action": "SCMP_ACT_ERRNO"}]));
+        let b = t.bundle()?.rules(json!([{"names": ["munlockall"], "action": "SCMP_ACT_ERRNO"}]));
         let b = b.set("/linux/seccomp/flags", flags.clone());
-        t.expect(b, &[(&call(GETPGRP), "EPERM")]).map(drop)
+        t.expect(b, &[(&call(MUNLOCKALL), "EPERM")]).map(drop)
     })
 }
 
 fn notifying(b: Bundle, socket: &str) -> Bundle {
-    let b = b.rules(json!([{"names": ["getpgrp"], "action": "SCMP_ACT_NOTIFY"}]));
+    let b = b.rules(json!([{"names": ["munlockall"], "action": "SCMP_ACT_NOTIFY"}]));
     b.set("/linux/seccomp/listenerPath", json!(socket))
         .set("/linux/seccomp/listenerMetadata", json!("for-the-agent"))
 }
@@ -398,7 +399,7 @@ fn notify() -> Vec<Case> {
         case(name.to_owned(), move |t: &Test| {
             let agent = Agent::listen(&t.path("agent"), 1, libc::ENOANO)?;
             let b = notifying(t.bundle()?, &t.file("agent")).set("/process/noNewPrivileges", json!(nnp));
-            t.expect(b.clone(), &[(&call(GETPGRP), "ENOANO"), (&call(GETPPID), "ok")])?;
+            t.expect(b.clone(), &[(&call(MUNLOCKALL), "ENOANO"), (&call(GETPPID), "ok")])?;
             let message = agent.join()?;
             same("fds", &message["fds"], &json!(["seccompFd"]))?;
             same("metadata", &message["metadata"], "for-the-agent")?;
@@ -419,8 +420,8 @@ fn notify() -> Vec<Case> {
             t.launch(&b)?;
             first.join()?;
             let second = Agent::listen(&t.path("agent"), 1, libc::ENOANO)?;
-            let done = t.exec(&b, "", &format!("/probe try {}", call(GETPGRP)))?;
-            t.compare(&done.ok()?.stdout, &[(&call(GETPGRP), "ENOANO")])?;
+            let done = t.exec(&b, "", &format!("/probe try {}", call(MUNLOCKALL)))?;
+            t.compare(&done.ok()?.stdout, &[(&call(MUNLOCKALL), "ENOANO")])?;
             same("state.status", &second.join()?["state"]["status"], "running")
         }),
         case("seccomp/notify-without-an-agent", |t| {

@@ -148,7 +148,7 @@ fn hooks() -> Vec<Case> {
     let under = |no_new_privs: bool| {
         let name = format!("hooks/startContainer-runs-under-the-filter-nnp-{no_new_privs}");
         case(name, move |t: &Test| {
-            let b = t.bundle()?.writable().refusing(&["getpgrp"], "SCMP_ACT_ERRNO");
+            let b = t.bundle()?.writable().refusing(&["munlockall"], "SCMP_ACT_ERRNO");
             let b = b.set("/process/noNewPrivileges", json!(no_new_privs)).probe("exit 0");
             let b = b.start_hook(&["report-to", "/note"]);
             t.run(&b)?.ok()?;
@@ -161,15 +161,16 @@ fn hooks() -> Vec<Case> {
         under(true),
         under(false),
         case("hooks/startContainer-that-the-filter-kills", |t: &Test| {
-            let b = t.bundle()?.refusing(&["getpgrp"], "SCMP_ACT_KILL_PROCESS");
-            let b = b.start_hook(&["try", "syscall", &libc::SYS_getpgrp.to_string()]).probe("print started");
+            let b = t.bundle()?.refusing(&["munlockall"], "SCMP_ACT_KILL_PROCESS");
+            let b =
+                b.start_hook(&["try", "syscall", &libc::SYS_munlockall.to_string()]).probe("print started");
             let done = t.run(&b)?;
             check!(done.code != 0 && !done.stdout.contains("started"), "{done}");
             done.complains(&["startContainer", "31|bad system call|SIGSYS"]).map(drop)
         })
         .crun("does not say which kind of hook"),
         case("hooks/startContainer-that-cannot-be-executed", |t: &Test| {
-            let b = t.bundle()?.refusing(&["getpgrp"], "SCMP_ACT_ERRNO").probe("print started");
+            let b = t.bundle()?.refusing(&["munlockall"], "SCMP_ACT_ERRNO").probe("print started");
             let b = b.push("/hooks/startContainer", json!({"path": "/nothing", "args": ["x"]}));
             let done = t.run(&b)?;
             check!(done.code != 0 && !done.stdout.contains("started"), "{done}");
@@ -177,7 +178,7 @@ fn hooks() -> Vec<Case> {
         })
         .crun("does not say which kind of hook"),
         case("hooks/startContainer-with-an-output-larger-than-a-pipe", |t: &Test| {
-            let b = t.bundle()?.refusing(&["getpgrp"], "SCMP_ACT_ERRNO");
+            let b = t.bundle()?.refusing(&["munlockall"], "SCMP_ACT_ERRNO");
             let b = b.start_hook(&["flood", "1000000"]).probe("print started");
             t.run(&b)?.ok()?.prints("started").map(drop)
         }),
@@ -188,7 +189,7 @@ fn notify() -> Vec<Case> {
     let answered = |name: &'static str, refused: &'static [&'static str], nnp: bool| {
         case(format!("seccomp/{name}"), move |t: &Test| {
             let rules = json!([
-                {"names": ["getpgrp"], "action": "SCMP_ACT_NOTIFY"},
+                {"names": ["munlockall"], "action": "SCMP_ACT_NOTIFY"},
                 {"names": refused, "action": "SCMP_ACT_ERRNO"}
             ]);
             let rules = if refused.is_empty() { json!([rules[0]]) } else { rules };
@@ -204,9 +205,9 @@ fn notify() -> Vec<Case> {
             same("pid", agent.join()?["pid"].as_i64(), Some(t.pid(&b)?.into()))?;
             let agent = Agent::listen(&t.path("agent"), 1, libc::ENOANO)?;
             let pid_file = t.file("pid");
-            let words = format!("/probe try syscall {}", libc::SYS_getpgrp);
+            let words = format!("/probe try syscall {}", libc::SYS_munlockall);
             let done = t.exec(&b, &format!("--pid-file {pid_file}"), &words)?;
-            t.compare(&done.ok()?.stdout, &[(&format!("syscall {}", libc::SYS_getpgrp), "ENOANO")])?;
+            t.compare(&done.ok()?.stdout, &[(&format!("syscall {}", libc::SYS_munlockall), "ENOANO")])?;
             let pid: i64 = std::fs::read_to_string(&pid_file)?.trim().parse().map_err(|_| "no pid")?;
             same("pid of the exec", agent.join()?["pid"].as_i64(), Some(pid))
         })
