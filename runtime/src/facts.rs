@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ids;
+mod mounted;
 pub(crate) mod paths;
 mod permitted;
 mod within;
@@ -96,8 +97,8 @@ impl Facts {
             in_userns,
             effective: rustix::thread::capabilities(None).map_or(0, |sets| sets.effective.bits()),
             copies_mounts: !unprivileged || crate::sys::mount::may_copy(),
-            setgroups_denied: in_userns && setgroups_denied("self")?,
-            ids: in_userns.then(own_ids).transpose()?,
+            setgroups_denied: in_userns && ids::setgroups_denied("self")?,
+            ids: in_userns.then(ids::own).transpose()?,
             delegated: unprivileged.then(|| cgroups.delegated()),
             ignored: ignored_signals(),
             last_cap: last_cap(),
@@ -107,7 +108,7 @@ impl Facts {
             selinux: rustix::fs::access("/sys/fs/selinux/status", rustix::fs::Access::EXISTS).is_ok(),
             cgroups,
             mount_setattr,
-            below_sys: if mount_setattr { Vec::new() } else { below_sys()? },
+            below_sys: if mount_setattr { Vec::new() } else { mounted::below_sys()? },
             mounts: Vec::new(),
             within: BTreeMap::new(),
             permitted: Permitted::default(),
@@ -145,7 +146,7 @@ impl Facts {
     /// # Errors
     /// When /proc cannot be read.
     pub(crate) fn probe_mounts(&mut self) -> Result<()> {
-        self.mounts = outermost(&procfs::read("/proc/thread-self/mountinfo")?);
+        self.mounts = mounted::outermost(&procfs::read("/proc/thread-self/mountinfo")?);
         Ok(())
     }
 }
@@ -157,54 +158,11 @@ pub(crate) const CAP_SETUID: u32 = 7;
 /// See [`CAP_SETGID`].
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 
-/// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
-/// and in every user namespace below: no process can take it back.
-///
-/// # Errors
-/// When that cannot be read. Of a process that is gone it is not denied: whoever goes there finds nobody.
-pub(crate) fn setgroups_denied(process: &str) -> Result<bool> {
-    match procfs::read(&format!("/proc/{process}/setgroups")) {
-        Ok(text) => Ok(text.starts_with("deny")),
-        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// proc_pid_status(5): four calls in place of one for each signal.
 fn ignored_signals() -> u64 {
     let status = procfs::read("/proc/self/status").unwrap_or_default();
     let ignored = |line: &str| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok();
     status.lines().find_map(ignored).unwrap_or(u64::MAX)
-}
-
-fn own_ids() -> Result<IdMaps> {
-    let map = |file| Ok(ids::parse(&procfs::read(&format!("/proc/self/{file}"))?));
-    map("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: map("gid_map")? }))
-}
-
-/// Those of a mount that is not to be reached any more (another one lies over its directory) are left out.
-fn below_sys() -> Result<Vec<String>> {
-    let table = procfs::read("/proc/thread-self/mountinfo")?;
-    let points = procfs::mounts(&table).map(|mount| mount.point()).filter(|point| point.starts_with("/sys/"));
-    let mut points: Vec<String> = points.filter(|point| std::fs::symlink_metadata(point).is_ok()).collect();
-    points.sort();
-    points.dedup();
-    Ok(points)
-}
-
-/// The mount points of a mountinfo table that have none but `/` above them.
-fn outermost(table: &str) -> Vec<String> {
-    let mut points: Vec<String> = procfs::mounts(table).map(|mount| mount.point()).collect();
-    points.retain(|point| point != "/");
-    points.sort();
-    let mut top: Vec<String> = Vec::new();
-    for point in points {
-        let below = |top: &String| point.strip_prefix(top.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        if !top.iter().any(below) {
-            top.push(point);
-        }
-    }
-    top
 }
 
 /// capabilities(7): PR_CAPBSET_READ answers EINVAL beyond the last one. CAP_CHECKPOINT_RESTORE (40) has been the
@@ -226,20 +184,5 @@ fn grantable() -> u64 {
     match rustix::thread::capabilities(None) {
         Ok(sets) if rustix::process::geteuid().is_root() => sets.permitted.bits(),
         _ => u64::MAX,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outermost_mounts_once_for_each() {
-        let line = |at: &str| format!("1 1 0:1 / {at} rw - tmpfs tmpfs rw\n");
-        let table: String =
-            ["/", "/sys/fs/cgroup", "/proc", "/sys", "/sys-x", "/proc", "/a\\040b", "/proc/sys"]
-                .map(line)
-                .concat();
-        assert_eq!(outermost(&table), ["/a b", "/proc", "/proc", "/sys", "/sys-x"]);
     }
 }

@@ -292,7 +292,7 @@ impl Group {
             }
             // Asked before it is emptied: that may take as long, and then the group can go.
             if Instant::now() >= deadline {
-                let left = dir.pids().unwrap_or_default().len();
+                let left = dir.pids()?.len();
                 let context = format!("container's cgroup is not empty: {left} process(es) found");
                 return Err(Error::os(format!("rmdir({path})"), Errno::BUSY).at(context));
             }

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::error::Result;
+use crate::procfs;
 use crate::spec::IdMapping;
 
 /// Mappings as they are written to uid_map and gid_map (user_namespaces(7)); each has 1 to 340 lines.
@@ -43,4 +45,23 @@ pub fn parse(map: &str) -> Vec<IdMapping> {
         Some(IdMapping { container_id: number()?, host_id: number()?, size: number()? })
     };
     map.lines().filter_map(line).collect()
+}
+
+/// The mappings of this process's user namespace.
+pub(super) fn own() -> Result<IdMaps> {
+    let map = |file| Ok(parse(&procfs::read(&format!("/proc/self/{file}"))?));
+    map("uid_map").and_then(|uid| Ok(IdMaps { uid, gid: map("gid_map")? }))
+}
+
+/// Whether setgroups(2) is denied in the user namespace of a process (`self`, or a pid). Once it is, it stays so there
+/// and in every user namespace below: no process can take it back.
+///
+/// # Errors
+/// When that cannot be read. Of a process that is gone it is not denied: whoever goes there finds nobody.
+pub(crate) fn setgroups_denied(process: &str) -> Result<bool> {
+    match procfs::read(&format!("/proc/{process}/setgroups")) {
+        Ok(text) => Ok(text.starts_with("deny")),
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ESRCH)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

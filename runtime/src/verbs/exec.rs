@@ -104,7 +104,7 @@ fn bounding(spec: &Spec) -> u64 {
 /// but what its namespace denies, it can never allow again, so this is no race to be won.
 fn setgroups(namespaces: &Namespaces, facts: &Facts, pid: i32) -> Result<Setgroups> {
     let denied = match namespaces.has(NsKind::User) {
-        true => facts::setgroups_denied(&pid.to_string())?,
+        true => facts::ids::setgroups_denied(&pid.to_string())?,
         false => facts.setgroups_denied,
     };
     Ok(if denied { Setgroups::Denied } else { Setgroups::Allowed })
