@@ -27,7 +27,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
-        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible dist dist-test lab man \
+        conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible dist dist-test docs-test lab man \
         completions install uninstall clean
 
 help: ## this list
@@ -169,6 +169,9 @@ dist: ## .deb, .rpm and tarball for x86_64 and aarch64, with checksums, in targe
 
 dist-test: ## builds the packages, then: lintian, the same twice, install, upgrade, remove, and in a guest over running containers (PARTS= MADE=1)
 	@$(ENV) ARCHES="$(ARCHES)" MAINTAINER="$(MAINTAINER)" PARTS="$(PARTS)" MADE="$(MADE)" .ci/dist test
+
+docs-test: ## executes docs/engines/ and docs/packages.md as written, with the engines of Debian bookworm, trixie and sid, in guests (PAGES="docker podman" SUITES=sid V=1)
+	@$(ENV) PAGES="$(PAGES)" SUITES="$(SUITES)" .ci/docs-test
 
 lab: ## the Debian trees, peers and guest kernel that the tests use; LAB=full adds containerd, docker, podman
 	@$(ENV) .ci/setup toolchain

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! containerd's configuration: handlers of Corten's, and the traps of docs/containerd.md and docs/kubernetes.md.
+//! containerd's configuration: handlers of Corten's, and the traps of docs/engines/containerd.md and docs/engines/kubernetes.md.
 
 #![forbid(unsafe_code)]
 
@@ -214,7 +214,7 @@ fn works(handler: &Handler<'_>, program: Option<(u32, u32)>, signs: &Signs) -> H
     }
 }
 
-/// What a kubelet is told that the handler can do: by type nothing in containerd 2.0 to 2.2 (docs/kubernetes.md).
+/// What a kubelet is told that the handler can do: by type nothing in containerd 2.0 to 2.2 (docs/engines/kubernetes.md).
 fn features(handler: &Handler<'_>, program: Option<(u32, u32)>) -> HostCheck {
     let id = "containerd.features";
     let by_type = handler.kind == TYPE;
