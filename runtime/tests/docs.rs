@@ -111,7 +111,7 @@ fn anchors(text: &str) -> Vec<String> {
 #[test]
 fn links_lead_somewhere() {
     let engines = fs::read_dir(root().join("docs/engines")).unwrap().map(|entry| entry.unwrap().path());
-    let more = ["README.md", "docs/packages.md"].map(|page| root().join(page));
+    let more = ["README.md", "docs/packages.md", "docs/troubleshooting.md"].map(|page| root().join(page));
     for page in engines.chain(more) {
         let text = fs::read_to_string(&page).unwrap();
         for link in links(&text) {
@@ -123,4 +123,41 @@ fn links_lead_somewhere() {
             assert!(known, "{}: {link}: no such heading", page.display());
         }
     }
+}
+
+/// Every literal of the two programs' sources, tests aside, as one text.
+fn printed(dir: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            all += &printed(&entry);
+        } else if entry.extension().is_some_and(|end| end == "rs") && !entry.ends_with("tests.rs") {
+            let text = fs::read_to_string(&entry).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            all.extend(
+                code.lines()
+                    .filter(|line| !line.trim_start().starts_with("//"))
+                    .map(|line| format!("{line}\n")),
+            );
+        }
+    }
+    all
+}
+
+/// docs/troubleshooting.md quotes what is really printed: the words between its `…` stand in the sources.
+#[test]
+fn quoted_errors_are_printed() {
+    let page = fs::read_to_string(root().join("docs/troubleshooting.md")).unwrap();
+    let ours = page.split("## Engines' lines").next().unwrap();
+    let sources = ["runtime/src", "shim/src"].map(|dir| printed(&root().join(dir))).concat();
+    let quoted: Vec<&str> =
+        ours.lines().filter_map(|line| line.strip_prefix("| `")?.split("` |").next()).collect();
+    assert!(quoted.len() > 20, "the table is not found: {quoted:?}");
+    let mut missing = Vec::new();
+    for line in quoted {
+        let words =
+            line.split('…').map(|words| words.trim_matches([' ', ':'])).filter(|words| !words.is_empty());
+        missing.extend(words.filter(|words| !sources.contains(words)));
+    }
+    assert!(missing.is_empty(), "nothing prints: {missing:#?}");
 }
