@@ -3,7 +3,7 @@
 //!
 //! The standard library's would do but for its handles: they come from the C library's allocator whatever the program's own is, and
 //! where that has no memory the process is aborted in the midst of a launch (`handle_alloc_error`; seen with Rust 1.95 and mmap(2)
-//! failing). Here all memory is the program's, and the one call that can fail is told. It makes eight calls fewer, too.
+//! failing). Here all memory is the program's, and the one call that can fail is told.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;

@@ -155,7 +155,7 @@ impl Tracer {
                     Fault::Errno(_) => {
                         process.failing = true;
                         // close(2) closes, whatever it answers. And no kernel refuses to wake whoever waits for a word of one's own
-                        // memory (futex_wake in kernel/futex/waketest.c: EFAULT and EINVAL only): nobody looks at that answer, and who
+                        // memory (futex_wake in kernel/futex/waitwake.c: EFAULT and EINVAL only): nobody looks at that answer, and who
                         // was not woken would wait for ever.
                         if call != libc::SYS_close && !ptrace::is_wake(process.pid) {
                             gone_is_fine(ptrace::skip_call(process.pid))?;
