@@ -106,7 +106,8 @@ fn records() -> Vec<Case> {
             }
             Ok(())
         })
-        .takes(120.0),
+        .takes(120.0)
+        .crun("at times: takes a process that it could not look for as gone"),
         case("own/create-without-descriptors-leaves-nothing", |t| {
             let before = t.snapshot();
             for limit in 3..40 {
