@@ -353,7 +353,8 @@ fn limits() -> Vec<Case> {
             Ok(())
         })
         .needs(SYSTEMD)
-        .runc("lets nodes be made"),
+        .runc("lets nodes be made")
+        .crun("at times: lets nodes be made"),
         case("systemd/group-seen-without-a-cgroup-namespace", |t| {
             let (b, unit) = bundle(t, "ctest.slice")?;
             let b = b.without_namespace("cgroup").set("/linux/resources/pids", json!({"limit": 66}));
@@ -364,7 +365,7 @@ fn limits() -> Vec<Case> {
             Ok(())
         })
         .needs(MEMORY)
-        .crun("shows another group"),
+        .crun("at times: shows another group"),
     ]);
     all
 }
