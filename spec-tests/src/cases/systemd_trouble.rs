@@ -7,7 +7,6 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::pace::within;
 use crate::harness::test::Test;
+use crate::sys;
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
@@ -197,15 +197,23 @@ fn trouble() -> Vec<Case> {
     .collect()
 }
 
-/// The user's keyrings, which his manager's session has made, stay as long as the kernel likes: his own process has them collected now.
-fn invalidate_keyrings() {
-    const KEYCTL_INVALIDATE: &str = "21";
-    // KEY_SPEC_USER_SESSION_KEYRING and KEY_SPEC_USER_KEYRING, -5 and -4: key_serial_t has 32 bits (linux/keyctl.h).
-    for keyring in ["0xfffffffb", "0xfffffffc"] {
-        let call = ["probe", "try", "syscall", &libc::SYS_keyctl.to_string(), KEYCTL_INVALIDATE, keyring];
-        let this = std::env::current_exe().unwrap_or_default();
-        let _ = Command::new(this).args(call).uid(1000).gid(1000).output();
-    }
+/// The user's keyrings, which his manager's session has made, stay as long as the kernel likes: a thread that is this user has them
+/// collected now (keyctl(2), KEYCTL_INVALIDATE).
+fn invalidate_keyrings(user: i64) {
+    const KEYCTL_GET_KEYRING_ID: i64 = 0;
+    const KEYCTL_INVALIDATE: i64 = 21;
+    // KEY_SPEC_USER_SESSION_KEYRING and KEY_SPEC_USER_KEYRING (linux/keyctl.h). Naming one makes what is missing of both, so both are
+    // looked up before either goes.
+    const KEYRINGS: [i64; 2] = [-5, -4];
+    let keyctl = |operation, key| sys::syscall(libc::SYS_keyctl, [operation, key, 0, 0, 0, 0]);
+    let forget = move || {
+        let user_now = sys::syscall(libc::SYS_setresuid, [user, user, user, 0, 0, 0]);
+        let all = KEYRINGS.map(|keyring| keyctl(KEYCTL_GET_KEYRING_ID, keyring));
+        for keyring in all.into_iter().flatten().filter(|_| user_now.is_ok()) {
+            let _ = keyctl(KEYCTL_INVALIDATE, keyring);
+        }
+    };
+    let _ = std::thread::spawn(forget).join();
 }
 
 /// Root of a user namespace, the one of `user` (1000), below his own manager.
@@ -221,7 +229,7 @@ fn user_manager(t: &Test) -> Verdict {
                 "user-runtime-dir@1000.service",
                 "user-1000.slice",
             ]));
-            invalidate_keyrings();
+            invalidate_keyrings(1000);
         });
     }
     // His runtime directory was mounted after this case got mounts of its own.
