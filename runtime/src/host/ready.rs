@@ -90,16 +90,17 @@ impl Walk<'_> {
     /// many words, and none of them says why it is.
     pub(super) fn own_reason(&self) -> Option<Error> {
         let Child { pid, pidfd, channel, .. } = self.child.as_ref()?;
-        let ends = channel.is_some() && !self.end_heard.get() && is_ending(*pid, pidfd.as_fd());
-        while ends {
+        if channel.is_none() || self.end_heard.get() || !is_ending(*pid, pidfd.as_fd()) {
+            return None;
+        }
+        loop {
             match self.hear_cloner() {
                 // What it said before.
                 Ok(Fate::Working(_)) => {}
                 Ok(ended) => return self.ended(ended).err(),
-                Err(_) => break,
+                Err(_) => return None,
             }
         }
-        None
     }
 
     fn ended(&self, fate: Fate) -> Result<()> {
