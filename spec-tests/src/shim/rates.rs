@@ -8,7 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::cri::{conclude, text};
 use super::fleet::Fleet;
-use crate::check;
 use crate::harness::case::{Trouble, same};
+use crate::harness::procs;
 
 const USAGE: &str = "usage: spec-tests rates SOCKET RUNTIME ROOTFS DIR GROUP DAEMON SECONDS WORKERS...";
 /// The first containers after a daemon's start are dearer than all later ones.
@@ -49,7 +48,7 @@ struct Rates {
     made: AtomicUsize,
 }
 
-/// Processor time so far, in seconds.
+/// Processor time so far, in milliseconds.
 #[derive(Clone, Copy)]
 struct Spent {
     /// Of containerd itself.
@@ -90,7 +89,7 @@ impl Rates {
         // A shim answers Shutdown before it has ended; then its time is not yet its parent's.
         std::thread::sleep(Duration::from_millis(300));
         let after = self.spent()?;
-        let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) * 1e3 / count as f64;
+        let each = |of: fn(&Spent) -> f64| (of(&after) - of(&before)) / count as f64;
         Ok(json!({
             "workers": workers, "containers": count, "seconds": took, "rate": count as f64 / took,
             "daemon": each(|s| s.daemon), "executions": each(|s| s.executions), "servers": each(|s| s.servers),
@@ -110,21 +109,8 @@ impl Rates {
     }
 
     fn spent(&self) -> Result<Spent, Trouble> {
-        let [daemon, executions] = times(self.daemon)?;
-        let [_, servers] = times(1)?;
+        let [daemon, executions] = procs::times(self.daemon)?;
+        let [_, servers] = procs::times(1)?;
         Ok(Spent { daemon, executions, servers })
     }
 }
-
-/// Of a process, and of those that it has waited for (proc_pid_stat(5), fields 14 to 17), in seconds.
-fn times(pid: i32) -> Result<[f64; 2], Trouble> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<f64>().ok());
-    let all = [ticks(14), ticks(15), ticks(16), ticks(17)].map(|time| time.unwrap_or(f64::NAN) / TICKS);
-    check!(all.iter().all(|time| time.is_finite()), "/proc/{pid}/stat has too few fields");
-    Ok([all[0] + all[1], all[2] + all[3]])
-}
-
-/// sysconf(_SC_CLK_TCK), which is the same on every Linux that we run on.
-const TICKS: f64 = 100.0;
