@@ -55,6 +55,28 @@ leave_groups() {
     done
 }
 
+# start_containerd WORK [COMMAND...]: a containerd of its own in WORK, whose socket is there on return, by COMMAND if there is one; sets `daemon`
+# to its pid.
+start_containerd() {
+    local work=$1
+    cat >"$work/config.toml" <<EOF
+version = 2
+root = "$work/root"
+state = "$work/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"]
+[grpc]
+  address = "$work/containerd.sock"
+EOF
+    "${@:2}" containerd --config "$work/config.toml" >"$work/log" 2>&1 &
+    # shellcheck disable=SC2034 # the caller's
+    daemon=$!
+    for _ in {1..300}; do
+        [[ -S $work/containerd.sock ]] && break
+        kill -0 $daemon 2>/dev/null || die "containerd does not start: $(tail -n 3 "$work/log")"
+        sleep 0.1
+    done
+}
+
 # apt_install PACKAGES...: installs those that are missing, and says which.
 apt_install() {
     local missing=() package
