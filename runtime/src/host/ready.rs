@@ -21,6 +21,7 @@ use crate::plan::sched::CpuSet;
 use crate::program::{HostOp, Op};
 use crate::stage::wire::{barrier, kind};
 use crate::sys::tty;
+use crate::sys::wait::Exit;
 
 impl Walk<'_> {
     /// Waits until the stage is at `barrier`, and returns what it brings; anything else that it says is a fault. A listener is
@@ -97,6 +98,8 @@ impl Walk<'_> {
             match self.hear_cloner() {
                 // What it said before.
                 Ok(Fate::Working(_)) => {}
+                // So ends the first process of two when it has made the second, and nothing else before the exec.
+                Ok(Fate::Died(Exit::Code(0))) => return None,
                 Ok(ended) => return self.ended(ended).err(),
                 Err(_) => return None,
             }
