@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use crate::harness::linear::Model;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +49,7 @@ impl Phase {
 pub enum State {
     #[default]
     Absent,
-    /// Each container is named after the operation that made it.
+    /// Each container is named after the operation that makes it, until that has taken effect: then it is `HERE`, and later `GONE`.
     Creating(usize),
     Alive(usize, Phase),
     /// SIGKILL is on its way.
@@ -57,9 +59,25 @@ pub enum State {
     Deleting(usize, Option<Phase>, bool),
 }
 
+/// The container that is there, whoever made it, and all that were there before: nobody can tell more of them.
+const HERE: usize = 0;
+const GONE: usize = usize::MAX;
+
 use State::{Absent, Alive, Creating, Deleting, Dying, Stopped};
 
 impl State {
+    /// The same of this container.
+    fn of(self, it: usize) -> Self {
+        match self {
+            Absent => Absent,
+            Creating(_) => Creating(it),
+            Alive(_, phase) => Alive(it, phase),
+            Dying(_, phase) => Dying(it, phase),
+            Stopped(_) => Stopped(it),
+            Deleting(_, phase, force) => Deleting(it, phase, force),
+        }
+    }
+
     /// The container that is there.
     fn container(self) -> Option<usize> {
         match self {
@@ -102,7 +120,7 @@ pub enum Answer {
     Nothing,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     pub verb: Verb,
     pub answer: Answer,
@@ -154,9 +172,31 @@ impl Model for Container {
         *progress == Progress::Done
     }
 
-    fn only_looks(call: &Call) -> bool {
-        // A `create` may have had the id, lost it to a `delete`, and found another one's container there.
-        call.verb == Verb::Look || (call.answer == Answer::Refused && call.verb != Verb::Create)
+    fn forget(state: &mut State, pending: &mut BTreeMap<usize, Progress>) {
+        let here = state.container();
+        let name = |it: usize| if here == Some(it) { HERE } else { GONE };
+        for progress in pending.values_mut() {
+            match progress {
+                Progress::Half(it) | Progress::Made(it) => *it = name(*it),
+                Progress::Asked | Progress::Done => {}
+            }
+        }
+        *state = state.of(HERE);
+    }
+
+    fn only_looks(call: &Call, progress: &Progress) -> bool {
+        let done = call.answer == Answer::Done;
+        match progress {
+            // A `create` may have had the id, lost it to a `delete`, and found another one's container there.
+            Progress::Asked => {
+                call.verb == Verb::Look || (call.answer == Answer::Refused && call.verb != Verb::Create)
+            }
+            Progress::Half(GONE) | Progress::Made(GONE) => true,
+            Progress::Half(_) | Progress::Made(_) => {
+                done && matches!(call.verb, Verb::Create | Verb::Start | Verb::Exec)
+            }
+            Progress::Done => false,
+        }
     }
 }
 
@@ -366,6 +406,20 @@ mod tests {
             (Verb::DeleteForce, Answer::Done, 56, 58),
         ];
         assert_eq!(judged(&life), Ok(()));
+    }
+
+    /// Of five creates and as many deletions none answers before the others are done: whose container was there when
+    /// makes no difference, once it is gone.
+    #[test]
+    fn of_many_containers_that_are_gone_nobody_asks_which_was_which() {
+        let mut history: Vec<_> = (0..3).map(|one| (Verb::Create, Answer::Done, one, 100 + one)).collect();
+        history.extend((0..5).map(|one| (Verb::DeleteForce, Answer::Done, 10 + one, 110 + one)));
+        history.extend((0..2).map(|one| (Verb::Exec, Answer::Failed, 20 + one, 120 + one)));
+        history.extend((0..2).map(|one| (Verb::Create, Answer::Failed, 30 + one, 130 + one)));
+        history.extend((0..2).map(|one| (Verb::Start, Answer::Done, 40 + one, 140 + one)));
+        assert_eq!(judged(&history), Ok(()));
+        history.push((Verb::Look, status("paused"), 200, 201));
+        assert_eq!(judged(&history), Err(14));
     }
 
     #[test]
