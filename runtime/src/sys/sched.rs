@@ -19,6 +19,12 @@ pub(crate) fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<(
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, 0) })
 }
 
+/// The processors that this thread may run on, as far as is known; one at least. (The standard library's count reads the control
+/// groups' files as well.)
+pub(crate) fn processors() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count().max(1) as usize)
+}
+
 /// Arguments of sched_setattr(2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SchedAttr {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::check;
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Trouble, Verdict, case};
+use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::pace::within;
 use crate::harness::test::{Running, Test};
 
@@ -144,6 +144,7 @@ fn records() -> Vec<Case> {
             t.cli(&format!("delete --force {}", b.id))?.ok().map(drop)
         })
         .crun("has another name for it"),
+        case("own/three-hundred-are-listed-in-order", three_hundred).crun("has another name for the record"),
         case("own/start-of-a-paused-one-is-refused", |t| {
             let b = t.bundle()?.probe("forever");
             t.create(&b)?;
@@ -158,6 +159,36 @@ fn records() -> Vec<Case> {
         })
         .crun("says something else"),
     ]
+}
+
+/// So many are looked at by several threads: each has its line, in order, and one that cannot be read has its own.
+fn three_hundred(t: &Test) -> Verdict {
+    let b = t.bundle()?.probe("forever");
+    t.launch(&b)?;
+    let text = fs::read_to_string(t.place.root.join(&b.id).join("state.json"))?;
+    let mut ids = vec![b.id.clone()];
+    for number in 0..300 {
+        let (id, damaged) = (format!("{}-copy-{number:03}", b.id), number == 250);
+        let dir = t.place.root.join(&id);
+        fs::create_dir(&dir)?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        let own = text.replace(&format!("\"id\":\"{}\"", b.id), &format!("\"id\":\"{id}\""));
+        fs::write(dir.join("state.json"), if damaged { "{" } else { &own })?;
+        ids.extend((!damaged).then_some(id));
+    }
+    let done = t.cli("list --format json")?;
+    let told = done.ok()?.json()?;
+    let all = told.as_array().cloned().unwrap_or_default();
+    let words = |name: &str| -> Vec<&str> { all.iter().filter_map(|one| one[name].as_str()).collect() };
+    same("the ids", words("id"), ids)?;
+    check!(words("status") == ["running"; 300], "not all of them run: {told}");
+    check!(words("owner") == ["root"; 300], "not all of them are root's: {told}");
+    let damaged = format!("{}-copy-250", b.id);
+    check!(done.stderr.lines().filter(|line| line.contains(&damaged)).count() == 1, "{}", done.stderr);
+    for number in 0..300 {
+        fs::remove_dir_all(t.place.root.join(format!("{}-copy-{number:03}", b.id)))?;
+    }
+    Ok(())
 }
 
 fn roots() -> Vec<Case> {
