@@ -49,12 +49,14 @@ pub struct Error {
     cause: Cause,
     /// Innermost first: each entry was added by one caller on the way out.
     context: Vec<Cow<'static, str>>,
+    /// What to do about it; the innermost counts.
+    advice: Option<&'static str>,
 }
 
 impl Error {
     /// An error of `kind` described by `text` (one clause, lower case, no full stop).
     pub fn new(kind: Kind, text: impl Into<Cow<'static, str>>) -> Self {
-        Error { kind, cause: Cause::Text(text.into()), context: Vec::new() }
+        Error { kind, cause: Cause::Text(text.into()), context: Vec::new(), advice: None }
     }
 
     /// A configuration error: `at` is the JSON pointer of the offending value, for example `/process/cwd`.
@@ -65,7 +67,30 @@ impl Error {
     /// A failed system call: `call` as strace would print it, for example `openat2(/etc/passwd)`.
     pub fn os(call: impl Into<Cow<'static, str>>, errno: impl Into<RawErrno>) -> Self {
         let cause = Cause::Call { call: call.into(), errno: errno.into().0 };
-        Error { kind: Kind::Os, cause, context: Vec::new() }
+        Error { kind: Kind::Os, cause, context: Vec::new(), advice: None }
+    }
+
+    /// The same error with what to do about it: one clause, which ends the line. It names the field or the flag where nothing
+    /// before it does.
+    #[must_use]
+    pub fn advise(mut self, advice: &'static str) -> Self {
+        self.advice = self.advice.or(Some(advice));
+        self
+    }
+
+    /// The same if there is any.
+    #[must_use]
+    pub(crate) fn advised(self, advice: Option<&'static str>) -> Self {
+        match advice {
+            Some(advice) => self.advise(advice),
+            None => self,
+        }
+    }
+
+    /// The same for an error of one of these errnos.
+    #[must_use]
+    pub(crate) fn advise_on(self, errnos: &[i32], advice: &'static str) -> Self {
+        if self.errno().is_some_and(|errno| errnos.contains(&errno)) { self.advise(advice) } else { self }
     }
 
     /// The same error, reached through `context` (a step or a field).
@@ -117,7 +142,8 @@ impl fmt::Display for Error {
         match &self.cause {
             Cause::Text(text) => f.write_str(&printable(text)),
             Cause::Call { call, errno } => write!(f, "{}: {}", printable(call), Words(*errno)),
-        }
+        }?;
+        self.advice.map_or(Ok(()), |advice| write!(f, "; {advice}"))
     }
 }
 
@@ -162,10 +188,34 @@ impl fmt::Display for Words {
             Errno::UnknownErrno => write!(f, "errno {}", self.0),
             // Without memory: there may be no more.
             known => {
-                known.desc().chars().flat_map(char::to_lowercase).try_for_each(|c| f.write_char(c))?;
+                glibc(known).chars().flat_map(char::to_lowercase).try_for_each(|c| f.write_char(c))?;
                 write!(f, " ({known:?})")
             }
         }
+    }
+}
+
+/// glibc's words, which people and clients know; nix has others for some.
+fn glibc(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EIO => "Input/output error",
+        Errno::EBADF => "Bad file descriptor",
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        Errno::ENOMEM => "Cannot allocate memory",
+        Errno::EXDEV => "Invalid cross-device link",
+        Errno::ENFILE => "Too many open files in system",
+        Errno::ENOTTY => "Inappropriate ioctl for device",
+        Errno::EDOM => "Numerical argument out of domain",
+        Errno::ERANGE => "Numerical result out of range",
+        Errno::EDEADLK => "Resource deadlock avoided",
+        Errno::ENOLCK => "No locks available",
+        Errno::ELOOP => "Too many levels of symbolic links",
+        Errno::EBADMSG => "Bad message",
+        Errno::EILSEQ => "Invalid or incomplete multibyte or wide character",
+        Errno::EOPNOTSUPP => "Operation not supported",
+        Errno::ENETRESET => "Network dropped connection on reset",
+        Errno::EDQUOT => "Disk quota exceeded",
+        other => other.desc(),
     }
 }
 
@@ -237,6 +287,29 @@ mod tests {
         let long = Error::new(Kind::Invalid, "é".repeat(40_000)).to_string();
         assert!(long.len() < 5000 && long.ends_with("é… and 75700 bytes more"), "{}", long.len());
         assert_eq!(Error::new(Kind::Invalid, "a\tb\u{9b}").to_string(), "a\\tb\\u{9b}");
+    }
+
+    #[test]
+    fn advice_ends_the_line_and_the_innermost_counts() {
+        let error = Error::os("open(/x)", libc::ENOENT).advise("do this").at("root.path").advise("do that");
+        assert_eq!(error.to_string(), "root.path: open(/x): no such file or directory (ENOENT); do this");
+        let error = Error::os("open(/x)", libc::ENOENT);
+        assert_eq!(error.clone().advise_on(&[libc::EPERM], "do this"), error);
+        assert!(error.advise_on(&[libc::EPERM, libc::ENOENT], "do this").to_string().ends_with("; do this"));
+    }
+
+    /// Neither nix's nor musl's.
+    #[test]
+    fn words_are_glibcs() {
+        let table = include_str!("../tests/data/errno").lines().filter(|line| !line.starts_with('#'));
+        let mut count = 0;
+        for line in table {
+            let (errno, words) = line.split_once(' ').unwrap();
+            let said = Words(errno.parse().unwrap()).to_string();
+            assert!(said.starts_with(&format!("{words} (E")), "{errno}: {said:?}, not {words:?}");
+            count += 1;
+        }
+        assert!(count > 120, "{count} lines");
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod names;
 mod scripts;
 #[path = "tidy/walks.rs"]
 mod walks;
+#[path = "tidy/words.rs"]
+mod words;
 
 const MAX_LINES: usize = 500;
 const FUNCTION_WARNING: usize = 60;

@@ -181,7 +181,7 @@ fn no_more_memory(t: &Test) -> Verdict {
     // One with a user namespace takes a thread, whose stack cannot be had: the C library says EAGAIN.
     for (b, errno) in [
         (t.bundle()?, ""),
-        (rich(t)?, "clone(thread): try again (EAGAIN)"),
+        (rich(t)?, "clone(thread): resource temporarily unavailable (EAGAIN)"),
         (t.bundle()?.set("/annotations", large), "mmap(for "),
     ] {
         let (b, is_large) = (b.probe("forever"), errno.starts_with("mmap"));
