@@ -11,10 +11,12 @@
 #![forbid(unsafe_code)]
 
 mod json;
+mod unknown;
 
 use std::collections::BTreeMap;
 
 pub use self::json::read;
+pub(crate) use self::unknown::unknown_fields;
 
 json::lenient! {
     /// config.md: the whole configuration.

@@ -5,11 +5,12 @@
 
 use super::create::load;
 use crate::ask::{Create, Home};
-use crate::error::Result;
+use crate::error::{Result, printable};
 use crate::facts::Facts;
 use crate::host::permitted;
 use crate::plan::{Plan, ids};
 use crate::program::{HostOp, Op, check, compile, explain};
+use crate::spec::{Spec, unknown_fields};
 
 /// One line of `corten plan`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -27,7 +28,7 @@ pub struct PlanLine {
 /// # Errors
 /// As `create` before it makes anything.
 pub fn plan(home: &Home, ask: &Create, restore: bool) -> Result<Vec<PlanLine>> {
-    let (spec, _, bundle) = load(ask)?;
+    let (spec, bytes, bundle) = load(ask)?;
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
     if ask.no_pivot {
@@ -43,6 +44,7 @@ pub fn plan(home: &Home, ask: &Create, restore: bool) -> Result<Vec<PlanLine>> {
         program
     };
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));
+    tell_unknown(home, &spec, &bytes);
     if let Err(error) = ids::rootless(&plan.namespaces, &facts) {
         (home.warn)(&format!("{error}: this is what root would do"));
     }
@@ -62,4 +64,19 @@ pub fn plan(home: &Home, ask: &Create, restore: bool) -> Result<Vec<PlanLine>> {
         lines.extend(parts.into_iter().map(|(field, step)| PlanLine { side, field, step }));
     }
     Ok(lines)
+}
+
+/// A create must ignore what it does not know (config.md, "Extensibility"); who looks at a plan wants to know of a typing error.
+fn tell_unknown(home: &Home, spec: &Spec, bytes: &[u8]) {
+    match unknown_fields(spec, bytes) {
+        Ok(fields) => {
+            for field in fields {
+                let field = printable(&field);
+                (home.warn)(&format!(
+                    "config.json {field}: no specification knows this field, and nothing is done about it"
+                ));
+            }
+        }
+        Err(error) => (home.warn)(&format!("config.json: not looked through for unknown fields: {error}")),
+    }
 }
