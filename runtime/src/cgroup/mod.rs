@@ -55,5 +55,6 @@ pub use probe::{Hierarchies, Hierarchy, Version};
 pub use record::Record;
 pub(crate) use record::View;
 pub(crate) use stats::Stats;
+pub(crate) use unit::reads_like_a_unit;
 
 pub use crate::sys::clone::WayIn;

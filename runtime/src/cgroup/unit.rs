@@ -33,6 +33,12 @@ const AT: &str = "/linux/cgroupsPath";
 /// systemd's limit (UNIT_NAME_MAX).
 const LONGEST: usize = 255;
 
+/// A warning, if this path, which is none of systemd's driver, has the form of one.
+pub(crate) fn reads_like_a_unit(path: &str) -> Option<String> {
+    let unit = !path.contains('/') && path.matches(':').count() == 2;
+    unit.then(|| format!("config.json {AT}: {path:?} is taken for a path; as systemd's slice:prefix:name it takes --systemd-cgroup"))
+}
+
 impl Unit {
     /// The unit of container `id`, and the path of its group below the mount.
     ///

@@ -65,6 +65,9 @@ pub struct LaunchFlags {
     /// keep the caller's session keyring instead of creating one for the container
     #[arg(long)]
     no_new_keyring: bool,
+    /// do not become the subreaper of the container's orphans; create never does
+    #[arg(long)]
+    pub no_subreaper: bool,
     /// pass N more file descriptors to the container (stdio + $LISTEN_FDS + N in total)
     #[arg(long)]
     preserve_fds: Option<u32>,

@@ -134,10 +134,10 @@ impl ExecCommand {
     fn check_console(&self, stdio: &Stdio) -> Result<(), Failure> {
         let socket = matches!(stdio, Stdio::ConsoleSocket(_));
         if socket && (!self.detach || !self.tty && self.process.is_none()) {
-            return Err(Failure::new(verbs::NO_SOCKET_WANTED));
+            return Err(verbs::no_socket_wanted().into());
         }
         if self.detach && self.tty && !socket {
-            return Err(Failure::new(verbs::SOCKET_WANTED));
+            return Err(verbs::socket_wanted().into());
         }
         Ok(())
     }

@@ -110,7 +110,10 @@ impl Log {
             let path = Path::new(OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes)));
             let file = corten::host::append(path).map_err(|error| {
                 let why = Words(error.errno().unwrap_or_default());
-                Failure::new(format!("open {}: {why}", path.display()))
+                Failure::new(format!(
+                    "--log: open {}: {why}; its directory is to exist, and to be writable",
+                    path.display()
+                ))
             })?;
             Sink::File(RefCell::new(file.into()))
         };

@@ -8,7 +8,6 @@ use corten::{state, verbs};
 
 use super::checkpoint::CriuFlags;
 use super::command::{Arity, Outcome, Session, Verb};
-use super::failure::Failure;
 use super::foreground::Foreground;
 use super::values;
 
@@ -84,7 +83,7 @@ impl RestoreCommand {
             lsm_mount_context: values::text(self.lsm_mount_context),
         };
         if !self.detach && matches!(ask.stdio, Stdio::ConsoleSocket(_)) {
-            return Err(Failure::new(verbs::NO_SOCKET_WANTED));
+            return Err(verbs::no_socket_wanted().into());
         }
         session.root.prepare()?;
         if self.detach {

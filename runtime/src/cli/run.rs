@@ -12,7 +12,6 @@ use corten::verbs;
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::create::LaunchFlags;
-use super::failure::Failure;
 use super::foreground::Foreground;
 
 /// create and run a container
@@ -32,9 +31,6 @@ pub struct RunCommand {
     /// do not delete the container after it exits
     #[arg(long)]
     keep: bool,
-    /// do not become the subreaper of the container's orphans
-    #[arg(long)]
-    no_subreaper: bool,
     id: String,
 }
 
@@ -51,10 +47,11 @@ impl Verb for RunCommand {
 impl RunCommand {
     fn launch(self, session: &Session<'_>) -> Outcome {
         let id = self.id.clone();
+        let subreaper = !self.launch.no_subreaper;
         let mut ask = self.launch.ask(self.id)?;
         (ask.run, ask.detach) = (true, self.detach);
         if !self.detach && matches!(ask.stdio, Stdio::ConsoleSocket(_)) {
-            return Err(Failure::new(verbs::NO_SOCKET_WANTED));
+            return Err(verbs::no_socket_wanted().into());
         }
         session.root.prepare()?;
         if self.detach {
@@ -64,7 +61,7 @@ impl RunCommand {
             }
             return Ok(0);
         }
-        let foreground = Foreground::prepare(!self.no_subreaper)?;
+        let foreground = Foreground::prepare(subreaper)?;
         let mut launched = verbs::create(&session.home, ask)?;
         let relay = launched.notify.take().map(|notify| Relay::start(notify, &launched)).transpose()?;
         let outcome = foreground.attend(launched);

@@ -13,6 +13,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType,
 };
 
+use super::advice;
 use crate::error::{Context, Error, Kind, Result, Words, printable};
 use crate::plan::hooks::Hook;
 use crate::program::op::Must;
@@ -174,7 +175,8 @@ pub fn word_fault(program: &Program, incoming: &Incoming) -> Error {
             } else {
                 ""
             };
-            Error::new(Kind::Os, format!("exec {program}: {}{hint}", Words(errno)))
+            let text = format!("exec {program}: {}{hint}", Words(errno));
+            Error::new(Kind::Os, text).advise(advice::of_exec(program, errno))
         }
         // runc's words, which podman's tests read.
         (Some(Op::Stage(StageOp::Chdir { path, .. })), call) if call < aux::HOOK_STATUS => {
@@ -197,7 +199,7 @@ pub fn word_fault(program: &Program, incoming: &Incoming) -> Error {
         }
         _ => {
             let call = format!("{}({})", call_name(aux), explain::operand(program, index));
-            let error = Error::os(call, errno);
+            let error = Error::os(call, errno).advised(step.and_then(|op| advice::of_step(op, errno)));
             match step.and_then(|op| explain_errno(op, errno)) {
                 Some(why) => error.at(why).at(place),
                 None => error.at(place),
@@ -267,7 +269,7 @@ fn lookup_failure(program: &Program, errno: i32) -> Error {
         (true, libc::ENOENT) => format!("exec: \"{name}\": stat {name}: {}", Words(errno)),
         _ => format!("exec: \"{name}\": {}", Words(errno)),
     };
-    Error::new(Kind::Invalid, text)
+    Error::new(Kind::Invalid, text).advise(advice::of_program(name, errno))
 }
 
 /// The wording of runc (compatibility E11), for hooks of both sides.

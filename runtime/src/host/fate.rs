@@ -127,6 +127,7 @@ impl Fate {
                 Some((group, before)) if out_of_memory(exit, group, before) => {
                     // runc's words (compatibility E17).
                     Error::new(Kind::Os, "container init was OOM-killed (memory limit too low?)")
+                        .advise("linux.resources.memory.limit is too little to start with")
                 }
                 _ => death(program, steps, Some(exit)),
             }),

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::restore::{Restoration, RestoreUnderWay};
 use super::undo::{Journal, Undo};
-use super::{Channel, gate, sockets, sources};
+use super::{Channel, advice, gate, sockets, sources};
 use crate::ask::{Home, Stdio};
 use crate::cgroup::{Group, Made, Placement, WayIn};
 use crate::error::{Context, Error, Kind, Result};
@@ -387,7 +387,8 @@ impl Walk<'_> {
                 sources::directory(&format!("/proc/{pid}/root"))
             }
             _ => Err(Error::new(Kind::Invalid, "internal error: a source of another purpose")),
-        }?;
+        };
+        let opened = opened.map_err(|error| advice::of_source(error, source))?;
         self.sources.push(opened);
         Ok(())
     }

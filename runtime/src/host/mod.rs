@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod birth;
 mod channel;
 pub(crate) mod fate;

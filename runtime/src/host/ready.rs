@@ -14,7 +14,7 @@ use super::channel::Incoming;
 use super::fate::{Fate, Next, is_ending, stage_fate};
 use super::launch::{Child, LaunchPurpose, Met, STARTING, Walk};
 use super::undo::Undo;
-use super::{hooks, sockets};
+use super::{advice, hooks, sockets};
 use crate::ask::Stdio;
 use crate::error::{Context, Error, Kind, Result, WithStep};
 use crate::plan::sched::CpuSet;
@@ -196,6 +196,7 @@ impl Walk<'_> {
             let call = || format!("prlimit({}, {}:{})", limit.name, limit.soft, limit.hard);
             crate::sys::sched::prlimit(pid, limit.resource, limit.soft, limit.hard)
                 .call(call)
+                .map_err(advice::of_rlimit)
                 .step(|| format!("config.json {}", limit.at))?;
         }
         Ok(())
@@ -280,8 +281,7 @@ impl Walk<'_> {
         }
         if let Some(path) = self.given.subject.pid_file.clone() {
             // If that fails, there is no new file, and perhaps an older one that is not ours.
-            sockets::write_whole(&path, child.pid.to_string().as_bytes())
-                .map_err(|error| error.at("pid file"))?;
+            sockets::write_whole(&path, child.pid.to_string().as_bytes()).map_err(advice::of_pid_file)?;
             self.journal.push(Undo::File(path));
         }
         Ok(())

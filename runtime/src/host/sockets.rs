@@ -25,7 +25,8 @@ use crate::sys::random;
 /// `Kind::Peer`: ENOENT, ECONNREFUSED and their like, with the path.
 pub(crate) fn connect(path: &Path, what: &'static str) -> Result<OwnedFd> {
     let refused = |errno: rustix::io::Errno| {
-        Error::os(format!("connect({})", path.display()), errno).at(what).with_kind(Kind::Peer)
+        let error = Error::os(format!("connect({})", path.display()), errno).at(what).with_kind(Kind::Peer);
+        error.advise("it is to be an AF_UNIX stream socket that somebody listens on")
     };
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)

@@ -93,7 +93,10 @@ pub fn decide_capabilities(
         ambient: mask(&sets.ambient),
     };
     if !ignored.names.is_empty() {
-        warnings.push(format!("ignoring unknown or unavailable capabilities: {}", ignored.names.join(", ")));
+        let names = ignored.names.join(", ");
+        warnings.push(format!(
+            "config.json {at}/capabilities: ignoring unknown or unavailable capabilities: {names}"
+        ));
     }
     let excess = caps.effective & !caps.permitted;
     if excess != 0 {

@@ -193,7 +193,8 @@ fn read(device: &spec::Device, at: String, via: impl Fn(&str, u32) -> Via) -> Re
         "b" => libc::S_IFBLK,
         "p" => libc::S_IFIFO,
         other => {
-            return Err(Error::invalid(format_args!("{at}/type"), format!("invalid device type {other:?}")));
+            let error = Error::invalid(format_args!("{at}/type"), format!("invalid device type {other:?}"));
+            return Err(error.advise("c, u, b and p are types"));
         }
     };
     let rdev = if kind == libc::S_IFIFO {

@@ -139,10 +139,19 @@ pub(super) fn pair(uid: &[IdMapping], gid: &[IdMapping], at: &str) -> Result<()>
     }
 }
 
+/// An id that cannot be taken.
+pub(super) fn unmapped(at: String, word: &str, id: u32) -> Error {
+    let advice = "map it in linux.uidMappings and linux.gidMappings, or take one that they map";
+    Error::invalid(at, format!("{word} id {id} is not mapped in the user namespace")).advise(advice)
+}
+
 /// A mapping that the container can live in: its root is mapped.
 fn full(mapping: &[IdMapping], at: &str, word: &str) -> Result<()> {
     if mapping.is_empty() {
-        return Err(Error::invalid(at, format!("user namespaces enabled, but no {word} mappings found")));
+        let text = format!("user namespaces enabled, but no {word} mappings found");
+        return Err(
+            Error::invalid(at, text).advise("give one, or take the user namespace out of linux.namespaces")
+        );
     }
     lines(mapping, at)?;
     if mapped(mapping, 0).is_none() {

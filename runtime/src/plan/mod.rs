@@ -29,7 +29,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::ask::{Create, Home};
+use crate::ask::{Create, Home, Manager};
 use crate::cgroup;
 use crate::error::{Error, Result, printable};
 use crate::facts::{Facts, IdMaps};
@@ -245,6 +245,9 @@ fn groups(
     if let Some(long) = path.filter(|path| path.len() >= libc::PATH_MAX as usize) {
         let text = format!("{} bytes are more than a path may have", long.len());
         return Err(Error::invalid("/linux/cgroupsPath", text));
+    }
+    if home.manager == Manager::Cgroupfs {
+        warnings.extend(path.and_then(cgroup::reads_like_a_unit));
     }
     let mut plan =
         cgroup::decide_groups(&facts.cgroups, home.manager, id, path, spec.linux.resources.as_ref())?;

@@ -215,7 +215,8 @@ pub(crate) fn uts_name(name: Option<&str>, at: &str, namespaces: &Namespaces) ->
     let Some(name) = filled(name) else { return Ok(None) };
     let field = at.trim_start_matches('/');
     if !namespaces.has(NsKind::Uts) {
-        return Err(Error::invalid(at, format!("unable to set {field} without a private UTS namespace")));
+        let error = Error::invalid(at, format!("unable to set {field} without a private UTS namespace"));
+        return Err(error.advise("add {\"type\": \"uts\"} to linux.namespaces, or leave the name out"));
     }
     if name.len() > UTS_LENGTH {
         return Err(Error::invalid(

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Field;
 use super::annotations::AnnotationSettings;
 use super::caps::{self, Caps};
-use super::ids::Setgroups;
+use super::ids::{self, Setgroups};
 use super::mempolicy::{self, MemPolicy};
 use super::rlimits::{self, Rlimit};
 use super::sched::{self, Affinity, Scheduler};
@@ -240,10 +240,8 @@ pub(crate) fn seccomp(
         return Err(Error::invalid("/linux/seccomp/syscalls", text));
     }
     if let Some(filter) = filter.as_ref().filter(|filter| !filter.unknown.is_empty()) {
-        warnings.push(format!(
-            "seccomp: unknown system calls are ignored: {}",
-            printable(&filter.unknown.join(", "))
-        ));
+        let names = printable(&filter.unknown.join(", ")).into_owned();
+        warnings.push(format!("config.json /linux/seccomp: unknown system calls are ignored: {names}"));
     }
     Ok(filter)
 }
@@ -253,7 +251,7 @@ const UMASK: u32 = 0o022;
 
 fn args(process: &spec::Process, at: &str) -> Result<Vec<String>> {
     if process.args.is_empty() {
-        return Err(Error::invalid(format_args!("{at}/args"), "args must not be empty"));
+        return Err(Error::invalid(format_args!("{at}/args"), "args must not be empty: name a program"));
     }
     let arg =
         |(index, arg): (usize, &String)| plain(format_args!("{at}/args/{index}"), arg).map(str::to_owned);
@@ -332,7 +330,7 @@ fn environment(process: &spec::Process, at: &str, listen_fds: u32) -> Result<Vec
 fn cwd(process: &spec::Process, at: &str) -> Result<String> {
     let at = format!("{at}/cwd");
     if !process.cwd.starts_with('/') {
-        return Err(Error::invalid(at, "Cwd must be an absolute path"));
+        return Err(Error::invalid(at, format!("Cwd must be an absolute path, not {:?}", process.cwd)));
     }
     plain(at, &process.cwd).map(clean)
 }
@@ -344,9 +342,9 @@ const GROUPS: usize = 65536;
 /// and an unmapped one cannot be taken at all.
 fn user(user: &spec::User, at: &str, ids: Option<&IdMaps>) -> Result<spec::User> {
     let check = |id: u32, at: String, word: &str, mapped: bool| match id {
-        u32::MAX => Err(Error::invalid(at, format!("{id} is not a {word} id"))),
+        u32::MAX => Err(Error::invalid(at, format!("{id} is not a {word} id: 4294967294 is the last"))),
         _ if mapped => Ok(()),
-        _ => Err(Error::invalid(at, format!("{word} id {id} is not mapped in the user namespace"))),
+        _ => Err(ids::unmapped(at, word, id)),
     };
     let group = |gid| ids.is_none_or(|ids| ids.host_gid(gid).is_some());
     check(user.uid, format!("{at}/uid"), "user", ids.is_none_or(|ids| ids.host_uid(user.uid).is_some()))?;

@@ -54,10 +54,9 @@ pub(crate) fn decide_rlimits(limits: &[spec::Rlimit], at: &str) -> Result<Vec<Rl
         let at = format!("{at}/rlimits/{index}");
         let known = (0u32..).zip(NAMES).find(|(_, name)| *name == limit.kind);
         let Some((resource, name)) = known else {
-            return Err(Error::invalid(
-                format_args!("{at}/type"),
-                format!("invalid rlimit type: {:?}", limit.kind),
-            ));
+            let text = format!("invalid rlimit type: {:?}", limit.kind);
+            let error = Error::invalid(format_args!("{at}/type"), text);
+            return Err(error.advise("the names are those of setrlimit(2): RLIMIT_NOFILE and so on"));
         };
         if decided.iter().any(|earlier| earlier.resource == resource) {
             return Err(Error::invalid(at, format!("{name} is given twice")));
@@ -65,7 +64,8 @@ pub(crate) fn decide_rlimits(limits: &[spec::Rlimit], at: &str) -> Result<Vec<Rl
         let (soft, hard) = (limit.soft, limit.hard);
         if soft > hard {
             let text = format!("the soft limit of {name}, {soft}, exceeds the hard limit, {hard}");
-            return Err(Error::invalid(format_args!("{at}/soft"), text));
+            let error = Error::invalid(format_args!("{at}/soft"), text);
+            return Err(error.advise("lower the one or raise the other"));
         }
         decided.push(Rlimit { at, resource, name, soft, hard });
     }

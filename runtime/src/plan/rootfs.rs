@@ -37,7 +37,8 @@ pub struct Rootfs {
 /// No root, an unknown propagation, one that is not safe without pivot_root(2).
 pub(crate) fn decide_rootfs(spec: &Spec, bundle: &Path, no_pivot: bool, mounts: &[String]) -> Result<Rootfs> {
     let Some(root) = &spec.root else {
-        return Err(Error::invalid("/root", "root must be specified"));
+        return Err(Error::invalid("/root", "root must be specified")
+            .advise("\"root\": {\"path\": \"rootfs\"} is usual"));
     };
     let path = plain("/root/path", &root.path)?;
     if path.is_empty() {

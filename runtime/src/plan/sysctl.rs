@@ -114,5 +114,10 @@ fn allowed(name: &str, path: &str, at: &str, namespaces: &Namespaces) -> Result<
         Some(NsKind::Network) => "not allowed in host network namespace",
         _ => "is not in a separate kernel namespace",
     };
-    Err(Error::invalid(at, format!("sysctl {name:?} {text}")))
+    let advice = match kind {
+        _ if own => "set hostname",
+        Some(_) => "a container's own needs a namespace for it in linux.namespaces",
+        None => "it is the whole host's: set it there",
+    };
+    Err(Error::invalid(at, format!("sysctl {name:?} {text}")).advise(advice))
 }

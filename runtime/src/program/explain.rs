@@ -100,6 +100,8 @@ pub fn operand(program: &Program, index: usize) -> String {
         StageOp::CopyInside { path, .. } => format!("{path} in the root"),
         StageOp::Hostname(name) | StageOp::Domainname(name) => name.clone(),
         StageOp::Keyring { name, .. } => name.clone(),
+        StageOp::Console { .. } => "/dev/pts/ptmx".into(),
+        StageOp::ConsoleBind(_) => "/dev/console".into(),
         StageOp::MemPolicy(policy) => format!("{:#x}", policy.mode),
         StageOp::Setns { kinds, .. } => kind_names(*kinds),
         StageOp::Unshare(kinds) | StageOp::Hop(kinds) => kind_names(*kinds),

@@ -260,7 +260,8 @@ fn architectures(profile: &spec::Seccomp) -> Result<()> {
     for (i, name) in profile.architectures.iter().enumerate() {
         if !arch::KNOWN.contains(&name.as_str()) {
             let text = format!("string {name} is not a valid arch for seccomp");
-            return Err(Error::invalid(at(format_args!("architectures/{i}")), text));
+            let error = Error::invalid(at(format_args!("architectures/{i}")), text);
+            return Err(error.advise("SCMP_ARCH_X86_64, SCMP_ARCH_AARCH64 and so on are"));
         }
     }
     Ok(())
@@ -275,6 +276,7 @@ fn action(
 ) -> Result<u32> {
     let action = find(&ACTIONS, name).ok_or_else(|| {
         Error::invalid(at_name(), format!("string {name} is not a valid action for seccomp"))
+            .advise("SCMP_ACT_ALLOW, SCMP_ACT_ERRNO, SCMP_ACT_KILL_PROCESS and so on are")
     })?;
     let carries = matches!(action, ERRNO | TRACE);
     match errno {

@@ -110,7 +110,10 @@ impl Dir {
         check_id(id)?;
         let root = Root::make(root)?;
         let path = root.path.join(id);
-        let taken = || Error::new(Kind::Exists, format!("container with given ID already exists: {id}"));
+        let taken = || {
+            Error::new(Kind::Exists, format!("container with given ID already exists: {id}"))
+                .advise("delete that, or take another id")
+        };
         rustix::fs::mkdirat(&root.fd, id, Mode::RWXU).map_err(|errno| match errno {
             rustix::io::Errno::EXIST => taken(),
             errno => Error::os(format!("mkdir({})", path.display()), errno),

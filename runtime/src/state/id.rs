@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 
 /// Checks a container's id before it becomes part of a path: letters, digits, `_`, `+`, `-` and `.`, not dots alone,
 /// at most NAME_MAX (255) bytes (compatibility G15).
@@ -16,7 +16,8 @@ pub fn check_id(id: &str) -> Result<()> {
         return Err(Error::new(Kind::Invalid, "container id cannot be empty"));
     }
     if id.len() > 255 || !id.bytes().all(allowed) || id.bytes().all(|byte| byte == b'.') {
-        return Err(Error::new(Kind::Invalid, "invalid container ID format"));
+        let error = Error::new(Kind::Invalid, format!("invalid container ID format: {:?}", printable(id)));
+        return Err(error.advise("up to 255 of A-Z a-z 0-9 _ + - . are allowed, not dots alone"));
     }
     Ok(())
 }

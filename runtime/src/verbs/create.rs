@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::restore::prepare;
 use crate::ask::{Create, Home, Restore};
 use crate::cgroup::Version;
-use crate::error::{Context, Error, Kind, Result, WithStep};
+use crate::error::{Context, Error, Kind, Result};
 use crate::facts::Facts;
 use crate::host::notify::Notify;
 use crate::host::{Launch, LaunchPurpose, Launched, Subject, permitted};
@@ -131,10 +131,14 @@ fn notification(plan: &Plan, ask: &Create, dir: &Dir) -> Result<Option<Notify>> 
 
 /// Reads the bundle: the configuration, its bytes, and the bundle's absolute path.
 pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
-    let bundle = real(&ask.bundle).call(|| format!("open({})", ask.bundle.display())).step(|| "bundle")?;
+    let bundle = real(&ask.bundle)
+        .call(|| format!("open({})", ask.bundle.display()))
+        .map_err(|error| error.at("bundle").advise("--bundle names the directory that config.json is in"))?;
     let path = bundle.join(ask.config.as_deref().unwrap_or(Path::new("config.json")));
     let bytes = read_file(&path).map_err(|error| match error.errno() {
-        Some(libc::ENOENT) => error.at("JSON specification file config.json not found"),
+        Some(libc::ENOENT) => error
+            .at("JSON specification file config.json not found")
+            .advise("--bundle names its directory, and the command spec writes one to begin with"),
         _ => error,
     })?;
     Ok((spec::read("config.json", &bytes)?, bytes, bundle))

@@ -32,7 +32,7 @@ pub use hold::hold;
 pub use kill::kill;
 pub use pause::{pause, resume};
 pub use plan::{PlanLine, plan};
-pub use query::{list, pids, state};
+pub use query::{ids, list, pids, state};
 pub use restore::restore;
 pub use start::{start, start_notifying};
 pub use update::update;
@@ -43,10 +43,17 @@ use crate::ask::Stdio;
 use crate::criu;
 use crate::error::{Error, Kind, Result};
 
-/// E15, in runc's words, which its test suite reads, as is said of both below.
-pub const SOCKET_WANTED: &str = "cannot allocate tty if runc will detach without setting console socket";
+/// E15, in runc's words, which its test suite reads, as is said of both: a terminal, and nobody to give its other end to.
+pub fn socket_wanted() -> Error {
+    Error::new(Kind::Invalid, "cannot allocate tty if runc will detach without setting console socket")
+        .advise("process.terminal is true (or --tty given): give --console-socket, stay in the foreground, or do without")
+}
+
 /// The opposite mistake.
-pub const NO_SOCKET_WANTED: &str = "cannot use console socket if runc will not detach or allocate tty";
+pub fn no_socket_wanted() -> Error {
+    Error::new(Kind::Invalid, "cannot use console socket if runc will not detach or allocate tty")
+        .advise("--console-socket is for a detached process whose process.terminal is true (or with --tty)")
+}
 
 /// Which descriptors a terminal may have: with a caller who `leaves`, its other end must go to a socket; with one
 /// who stays, or without a terminal, there is nothing to send. A shim stays also when it leaves the process waiting.
@@ -59,8 +66,8 @@ fn terminal_rules(terminal: bool, stdio: &Stdio, leaves: bool) -> Result<()> {
         (true, _) if matches!(stdio, Stdio::Fds(_)) => {
             Err(Error::invalid("/process/terminal", "is true, and no terminal was asked for"))
         }
-        (true, false) if leaves => Err(Error::new(Kind::Invalid, SOCKET_WANTED)),
-        (_, true) if !leaves || !terminal => Err(Error::new(Kind::Invalid, NO_SOCKET_WANTED)),
+        (true, false) if leaves => Err(socket_wanted()),
+        (_, true) if !leaves || !terminal => Err(no_socket_wanted()),
         _ => Ok(()),
     }
 }

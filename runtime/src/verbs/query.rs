@@ -69,6 +69,14 @@ fn looked_at(root: &Arc<Root>, ids: &[String], part: Range<usize>) -> Vec<Result
     ids.iter().map(|id| one(id)).collect()
 }
 
+/// The ids of the containers of the root, sorted.
+///
+/// # Errors
+/// As [`list`].
+pub fn ids(home: &Home) -> Result<Vec<String>> {
+    Root::open(&home.root)?.ids()
+}
+
 /// `ps`: the pids of every process in the container's cgroup tree or, without one, in its pid namespace; ascending.
 ///
 /// # Errors

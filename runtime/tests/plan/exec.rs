@@ -112,7 +112,8 @@ fn capabilities() {
     assert_eq!(process.caps.bounding, 1 << 5);
     assert_eq!(process.caps.ambient, 1 << 5);
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert_eq!(warnings[0], "ignoring unknown or unavailable capabilities: CAP_MOON, cap_chown");
+    let ignored = "ignoring unknown or unavailable capabilities: CAP_MOON, cap_chown";
+    assert_eq!(warnings[0], format!("config.json /process/capabilities: {ignored}"));
     assert!(warnings[1].starts_with("can't raise ambient capability CAP_AUDIT_WRITE: "), "{warnings:?}");
 
     let (process, warnings) = planned(&[("/process/capabilities", Value::Null)]);

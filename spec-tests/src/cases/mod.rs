@@ -47,6 +47,7 @@ mod limits_bite;
 mod listed;
 mod lsm;
 mod mempolicy;
+mod mistakes;
 mod mount_flags;
 mod mount_rows;
 mod mounts;
@@ -98,6 +99,7 @@ pub fn all() -> Vec<Case> {
         namespaces::cases,
         hooks::cases,
         bad_input::cases,
+        mistakes::cases,
         seccomp::cases,
         seccomp_order::cases,
         cgroups::cases,

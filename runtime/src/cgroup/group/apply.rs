@@ -83,10 +83,16 @@ impl Group {
         match written {
             Err(error) if absent(&error) && (write.optional || write.kernel_default) => Ok(()),
             Err(error) if absent(&error) => Err(missing(write, "the kernel has no such file")),
-            other => other.step(|| format!("config.json {}", write.at)),
+            other => other
+                .map_err(|error| error.advise_on(&[libc::EINVAL, libc::ERANGE, libc::EACCES], VALUE_ADVICE))
+                .step(|| format!("config.json {}", write.at)),
         }
     }
 }
+
+/// What to do about a value that the kernel refuses.
+const VALUE_ADVICE: &str =
+    "the kernel takes no such value here: see what the host has, and what the group above is allowed";
 
 /// A limit that leaves no room for a holder beside the first process.
 pub(super) fn needs_room(write: &Write) -> bool {

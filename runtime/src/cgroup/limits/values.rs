@@ -62,7 +62,12 @@ pub(super) fn swap_v2(r: &Resources, item: &Item) -> Result<FileValue, Why> {
     match convert::swap_alone(item.number, memory_limit(r)) {
         Ok(None) => Ok(FileValue::KernelDefault("max".to_owned())),
         Ok(Some(swap)) => Ok(FileValue::Set(swap.to_string())),
-        Err(reason) => invalid(reason),
+        Err(reason) => match memory_limit(r) {
+            Some(limit) => {
+                invalid(format!("{reason}: {} < {limit} (memory included, -1 for no limit)", item.number))
+            }
+            None => invalid(reason),
+        },
     }
 }
 
