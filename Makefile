@@ -28,7 +28,7 @@ ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 .DEFAULT_GOAL := build
 .PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
         conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible dist dist-test docs-test lab man \
-        completions install uninstall clean
+        completions flags install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -186,6 +186,10 @@ completions: ## write the completions of bash, zsh and fish anew, from the progr
 	@$(ENV) .ci/setup toolchain
 	$(CARGO) build --locked --quiet --target $(TARGET) -p corten
 	docs/completions/make target/$(TARGET)/debug/corten
+
+flags: ## write the table of flags in docs/compatibility.md anew, from the helps of corten and of the lab's runc and crun
+	@$(ENV) .ci/setup toolchain
+	CORTEN_BLESS=1 $(CARGO) test --locked --quiet --target $(TARGET) -p corten --test flags
 
 install: ## binaries, manual pages and completions below PREFIX
 	@test -x $(BIN)/corten -a -x $(BIN)/containerd-shim-corten-v2 || { echo "run 'make build' first (as yourself, not as root)" >&2; exit 1; }

@@ -7,21 +7,21 @@ _corten_flags() {
     case $1 in
     '') echo '--debug --log --log-format --log-level --root --criu --systemd-cgroup --cgroup-manager --rootless --version -v --help -h' ;;
     'checkpoint') echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump --help -h' ;;
-    'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help -h' ;;
-    'delete') echo '--force -f --help -h' ;;
+    'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --help -h' ;;
+    'delete') echo '--force -f --regex -r --help -h' ;;
     'doctor') echo '--json --clean --quiet -q --help -h' ;;
     'events') echo '--interval --stats --help -h' ;;
     'exec') echo '--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused --help -h' ;;
     'features') echo '--help -h' ;;
-    'kill') echo '--all -a --help -h' ;;
+    'kill') echo '--all -a --regex -r --help -h' ;;
     'list') echo '--format -f --quiet -q --help -h' ;;
     'pause') echo '--help -h' ;;
     'plan') echo '--bundle -b --config -f --json --restore --help -h' ;;
     'ps') echo '--format -f --help -h' ;;
     'restore') echo '--bundle -b --console-socket --pid-file --detach -d --no-subreaper --no-pivot --tcp-close --lsm-profile --lsm-mount-context --image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --help -h' ;;
     'resume') echo '--help -h' ;;
-    'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --detach -d --keep --no-subreaper --help -h' ;;
-    'spec') echo '--bundle -b --rootless --help -h' ;;
+    'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --detach -d --keep --help -h' ;;
+    'spec') echo '--bundle -b --file -f --rootless --help -h' ;;
     'start') echo '--help -h' ;;
     'state') echo '--help -h' ;;
     'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpuset-cpus --cpuset-mems --cpu-idle --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
@@ -89,6 +89,7 @@ _corten_value() {
     'run --pid-file') echo 'file' ;;
     'run --preserve-fds') echo '-' ;;
     'spec --bundle' | 'spec -b') echo 'directory' ;;
+    'spec --file' | 'spec -f') echo 'file' ;;
     'update --resources' | 'update -r') echo '-' ;;
     'update --blkio-weight') echo '-' ;;
     'update --cpu-period') echo '-' ;;

@@ -150,13 +150,64 @@ fn wrong_calls_end_with_1_and_show_the_help() {
     ] {
         let said = refused(words, 1, text);
         assert!(
-            said.stdout.starts_with("Incorrect Usage.\n\nNAME:\n   corten "),
+            said.stdout.starts_with("Incorrect Usage: ") && said.stdout.contains("\n\nNAME:\n   corten "),
             "{words:?}: {}",
             said.stdout
         );
     }
-    refused(&["nonsense"], 1, "No help topic for 'nonsense'");
+    refused(&["nonsense"], 1, "No help topic for 'nonsense': 'corten help' lists the commands");
     refused(&["help", "nonsense"], 1, "No help topic for 'nonsense'");
+}
+
+/// The first line of all says what is wrong, and what was probably meant.
+#[test]
+fn what_was_probably_meant_is_named_first() {
+    for (words, text) in [
+        (&["--rot", "/r", "list"][..], "flag provided but not defined: -rot (did you mean --root?)"),
+        (
+            &["create", "--bundel", "b", "x"],
+            "flag provided but not defined: -bundel (did you mean --bundle?)",
+        ),
+        (&["run", "-detach=1", "--consol-socket=s", "x"], "-consol-socket (did you mean --console-socket?)"),
+        (&["exec", "--no-new-priv", "x", "ls"], "-no-new-priv (did you mean --no-new-privs?)"),
+        (&["list", "--a\nb"], "flag provided but not defined: -a\\nb"),
+    ] {
+        let said = call(words);
+        let first = said.stdout.lines().next().unwrap();
+        assert!(first.starts_with("Incorrect Usage: ") && first.ends_with(text), "{words:?}: {first}");
+    }
+    refused(&["craete"], 1, "No help topic for 'craete': did you mean 'create'?");
+    refused(&["help", "resmue"], 1, "No help topic for 'resmue': did you mean 'resume'?");
+    refused(
+        &["mounts", "add", "x", "f"],
+        1,
+        "No help topic for 'mounts': what a running container has mounted is",
+    );
+}
+
+/// crun's flags that runc has not.
+#[test]
+fn flags_of_crun() {
+    for words in [&["-V"][..], &["--usage"], &["-?"], &["create", "--usage"], &["kill", "-?"]] {
+        let said = call(words);
+        assert_eq!((said.code, &*said.stderr), (0, ""), "{words:?}");
+    }
+    let scratch = Scratch::new("crun");
+    let root = scratch.0.to_str().unwrap();
+    for verb in ["kill", "delete"] {
+        let pattern = "--regex \"a(\" is no POSIX extended regular expression";
+        refused(&["--root", root, verb, "-r", "a("], 1, &pattern.replace('"', "\\\""));
+        assert_eq!(call(&["--root", root, verb, "--regex", "^none-such.*"]).code, 0);
+    }
+    // Taken, and so the next complaint is another one.
+    refused(
+        &["--root", root, "create", "--no-subreaper", "-b", "/nonexistent", "x"],
+        1,
+        "bundle: open(/nonexistent)",
+    );
+    assert_eq!(call(&["spec", "-b", root, "--file", "other.json"]).code, 0);
+    assert!(scratch.path("other.json").exists() && !scratch.path("config.json").exists());
+    refused(&["spec", "-b", root, "-f", "other.json"], 1, "File other.json exists. Remove it first");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{
     checkpoint, create, delete, doctor, events, exec, features, kill, list, pause, plan, ps, restore, resume,
     run, spec, start, state, update,
 };
-use super::{help, output};
+use super::{help, nearest, output};
 
 /// An exit code, or what went wrong.
 pub type Outcome = Result<u8, Failure>;
@@ -153,7 +153,7 @@ pub fn dispatch(session: &Session<'_>, verb: &OsStr, args: &[OsString]) -> Outco
             Some(topic) => explain(session.name, &topic),
         },
         "version" => version(session.name),
-        verb => Err(Failure::new(format!("No help topic for '{verb}'"))),
+        verb => Err(nearest::unknown(session.name, verb)),
     }
 }
 
@@ -189,7 +189,7 @@ pub fn overview_text(name: &str) -> String {
 
 fn explain(name: &str, topic: &str) -> Outcome {
     let Some(entry) = find(topic) else {
-        return Err(Failure::new(format!("No help topic for '{topic}'")));
+        return Err(nearest::unknown(name, topic));
     };
     output::print(&help::command(name, entry.usage, &entry.definition()))?;
     Ok(0)

@@ -60,8 +60,8 @@ impl Failure {
     pub fn report(&self, log: &Log) -> u8 {
         match self {
             Failure::Usage { message, help } => {
-                // A reader that is gone misses the help; the message still goes to the log.
-                let _ = output::print(&format!("Incorrect Usage.\n\n{help}"));
+                // What is wrong comes first: the help is longer than a screen. A reader that is gone misses the help; the message still goes to the log.
+                let _ = output::print(&format!("Incorrect Usage: {}\n\n{help}", output::one_line(message)));
                 log.fatal(message);
                 ERROR
             }

@@ -10,6 +10,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::{Arg, ArgAction, Command};
 
+use super::nearest::nearest;
+
 /// A command line, taken apart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
@@ -82,14 +84,36 @@ impl<'a> Parser<'a> {
         if name.is_empty() || name[0] == b'-' {
             return Err(format!("bad flag syntax: {}", word.display()));
         }
-        if name == b"help" || name == b"h" {
+        if is_help(name) {
             self.line.help = true;
             return Ok(());
         }
         match self.find(name) {
             Some(arg) => self.set(arg, name, value.map(OsStr::from_bytes), next),
             None if !bytes.starts_with(b"--") => self.cluster(name, value, next),
-            None => Err(unknown(name)),
+            None => self.miss(name, value, next),
+        }
+    }
+
+    /// A long name that no flag has: one that a peer spells otherwise, or an error with the nearest one.
+    fn miss<'w>(
+        &mut self,
+        name: &[u8],
+        value: Option<&[u8]>,
+        next: &mut impl Iterator<Item = &'w OsString>,
+    ) -> Result<(), String> {
+        match spelled_otherwise(name).and_then(|ours| self.find(ours)) {
+            Some(arg) => self.set(arg, name, value.map(OsStr::from_bytes), next),
+            None => Err(self.unknown(name)),
+        }
+    }
+
+    fn unknown(&self, name: &[u8]) -> String {
+        let name = show(name);
+        let known = self.command.get_arguments().filter_map(Arg::get_long).chain(["help"]);
+        match nearest(&name, known) {
+            Some(near) => format!("flag provided but not defined: -{name} (did you mean --{near}?)"),
+            None => format!("flag provided but not defined: -{name}"),
         }
     }
 
@@ -100,11 +124,13 @@ impl<'a> Parser<'a> {
         value: Option<&[u8]>,
         next: &mut impl Iterator<Item = &'w OsString>,
     ) -> Result<(), String> {
-        let Some((last, switches)) = letters.split_last() else { return Err(unknown(letters)) };
+        let Some((last, switches)) = letters.split_last() else { return Err(self.unknown(letters)) };
         let all: Option<Vec<&Arg>> = switches.iter().map(|letter| self.find(&[*letter])).collect();
-        let (Some(all), Some(arg)) = (all, self.find(&[*last])) else { return Err(unknown(letters)) };
+        let (Some(all), Some(arg)) = (all, self.find(&[*last])) else {
+            return self.miss(letters, value, next);
+        };
         if switches.is_empty() || !all.iter().all(|arg| is_switch(arg)) {
-            return Err(unknown(letters));
+            return self.miss(letters, value, next);
         }
         for switch in all {
             self.set(switch, letters, None, next)?;
@@ -175,8 +201,14 @@ fn boolean(name: &[u8], value: Option<&OsStr>) -> Result<bool, String> {
     }
 }
 
-fn unknown(name: &[u8]) -> String {
-    format!("flag provided but not defined: -{}", show(name))
+/// Go's names of help, and those of argp, which crun has.
+fn is_help(name: &[u8]) -> bool {
+    matches!(name, b"help" | b"h" | b"?" | b"usage")
+}
+
+/// Our name of a flag that crun calls `name`.
+fn spelled_otherwise(name: &[u8]) -> Option<&'static [u8]> {
+    (name == b"V").then_some(b"version")
 }
 
 fn show(bytes: &[u8]) -> String {
@@ -235,8 +267,13 @@ mod tests {
             ("- id", "|- id"),
             ("id --help -x", "help"),
             ("-h", "help"),
+            ("-?", "help"),
+            ("--usage", "help"),
             ("-x", "flag provided but not defined: -x"),
             ("--foo=1", "flag provided but not defined: -foo"),
+            ("--bundel=1", "flag provided but not defined: -bundel (did you mean --bundle?)"),
+            ("-detatch", "flag provided but not defined: -detatch (did you mean --detach?)"),
+            ("--Env x", "flag provided but not defined: -Env (did you mean --env?)"),
             ("-bt x", "flag provided but not defined: -bt"),
             ("-b", "flag needs an argument: -b"),
             ("--detach=maybe", "invalid boolean value \"maybe\" for -detach: parse error"),

@@ -5,7 +5,7 @@ use corten::{state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::flags::Order;
-use super::values;
+use super::{matching, values};
 
 /// send the specified signal (default: SIGTERM) to the container's init process
 ///
@@ -16,6 +16,9 @@ pub struct KillCommand {
     /// send the signal to all processes inside the container
     #[arg(long, short)]
     all: bool,
+    /// take the id for a POSIX extended regular expression: signal every container that has a match in its id
+    #[arg(long, short)]
+    regex: bool,
     id: String,
     signal: Option<String>,
 }
@@ -27,8 +30,11 @@ impl Verb for KillCommand {
     const ORDER: Order = Order::FlagsFirst;
 
     fn run(self, session: &Session<'_>) -> Outcome {
-        state::check_id(&self.id)?;
         let signal = self.signal.as_deref().map_or(Ok(libc::SIGTERM), values::signal)?;
+        if self.regex {
+            return matching::each(session, &self.id, |id| verbs::kill(&session.home, id, signal, self.all));
+        }
+        state::check_id(&self.id)?;
         verbs::kill(&session.home, &self.id, signal, self.all)?;
         Ok(0)
     }

@@ -9,6 +9,7 @@ pub mod flags;
 pub mod globals;
 pub mod help;
 pub mod log;
+pub mod nearest;
 
 pub mod root;
 pub mod values;
@@ -26,6 +27,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod matching;
 mod pause;
 mod plan;
 mod ps;

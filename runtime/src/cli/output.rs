@@ -21,6 +21,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// What somebody else has written, on one line: control characters are escaped.
+pub fn one_line(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
+}
+
 /// `value` as JSON on one line.
 ///
 /// # Errors

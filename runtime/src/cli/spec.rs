@@ -31,6 +31,9 @@ pub struct SpecCommand {
     /// path to the root of the bundle directory, defaults to the current directory
     #[arg(long, short)]
     bundle: Option<OsString>,
+    /// name of the file, relative to the bundle (default: "config.json")
+    #[arg(long, short = 'f')]
+    file: Option<OsString>,
     /// generate a configuration for a rootless container
     #[arg(long)]
     rootless: bool,
@@ -42,12 +45,13 @@ impl Verb for SpecCommand {
     const ARITY: Arity = Arity::exactly(0);
 
     fn run(self, _: &Session<'_>) -> Outcome {
-        let path = values::path(self.bundle).unwrap_or_default().join(NAME);
+        let name = values::path(self.file).unwrap_or_else(|| NAME.into());
+        let path = values::path(self.bundle).unwrap_or_default().join(&name);
         let unified = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC);
         let text = configuration(self.rootless, unified, geteuid().as_raw(), getegid().as_raw());
         let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(Failure::new(format!("File {NAME} exists. Remove it first")));
+                return Err(Failure::new(format!("File {} exists. Remove it first", name.display())));
             }
             opened => opened.call(|| format!("open({})", path.display()))?,
         };

@@ -18,6 +18,7 @@ pub mod passing;
 pub(crate) mod prctl;
 pub(crate) mod probe;
 pub mod random;
+pub mod regex;
 pub(crate) mod sched;
 pub mod spawn;
 pub mod thread;
