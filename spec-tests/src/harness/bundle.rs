@@ -34,6 +34,11 @@ impl Bundle {
         let users = "root:x:0:0:root:/root:/probe\nuser:x:1000:1000:User:/home/user:/probe\n";
         fs::write(rootfs.join("etc/passwd"), users)?;
         fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
+        Self::without_files(dir, id, cgroup)
+    }
+
+    /// The same, of which nothing is there yet.
+    pub fn without_files(dir: PathBuf, id: String, cgroup: &str) -> Result<Self, Trouble> {
         let bundle = Self { id, dir, config: serde_json::from_str(DEFAULT)? };
         let bundle = bundle.set("/process/terminal", json!(false)).set("/linux/cgroupsPath", json!(cgroup));
         Ok(bundle.probe("report"))

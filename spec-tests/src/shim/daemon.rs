@@ -140,9 +140,7 @@ impl<'t> Daemon<'t> {
         let mut both_ends = fs::OpenOptions::new();
         both_ends.read(true).write(true).custom_flags(libc::O_NONBLOCK);
         self.logs.borrow_mut().insert(id.to_owned(), both_ends.open(dir.join("log"))?);
-        let mut config = self.t.bundle()?.config;
-        config["linux"]["cgroupsPath"] = json!(format!("/{id}"));
-        let bundle = Bundle { id: id.to_owned(), dir, config }.probe(probe);
+        let bundle = Bundle::without_files(dir, id.to_owned(), &format!("/{id}"))?.probe(probe);
         bundle.write()?;
         Ok(bundle)
     }
