@@ -8,30 +8,30 @@ use super::programs::FoundProgram;
 use super::toml::{TomlEntry, TomlValue};
 use super::{HostCheck, Signs, programs};
 
-const CRI_V2: &str = "io.containerd.grpc.v1.cri";
-const CRI_V3: &str = "io.containerd.cri.v1.runtime";
-const TYPE: &str = "io.containerd.corten.v2";
+pub(crate) const CRI_V2: &str = "io.containerd.grpc.v1.cri";
+pub(crate) const CRI_V3: &str = "io.containerd.cri.v1.runtime";
+pub(crate) const TYPE: &str = "io.containerd.corten.v2";
 const BY_PATH: &str = "runtime_type = \"io.containerd.runc.v2\" and runtime_path = \"/usr/local/bin/containerd-shim-corten-v2\", \
                        in the handler's table";
 
 /// A table `…containerd.runtimes.NAME`.
 #[derive(Debug, Default)]
-struct Handler<'a> {
-    name: &'a str,
-    plugin: &'a str,
+pub(crate) struct Handler<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) plugin: &'a str,
     kind: &'a str,
     path: &'a str,
     sandboxer: &'a str,
     /// `BinaryName` of its options.
     binary: &'a str,
     /// `SystemdCgroup` of its options.
-    systemd: bool,
+    pub(crate) systemd: bool,
     /// It has a table of options.
     options: bool,
 }
 
 impl Handler<'_> {
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         let is_shim = |path| is_called(path, "containerd-shim-corten");
         self.kind.starts_with("io.containerd.corten")
             || is_shim(self.path)
@@ -75,7 +75,7 @@ fn examine_one(files: &[ConfigFile], signs: &Signs) -> Vec<HostCheck> {
     all
 }
 
-fn handlers(entries: &[TomlEntry]) -> Vec<Handler<'_>> {
+pub(crate) fn handlers(entries: &[TomlEntry]) -> Vec<Handler<'_>> {
     let mut all: Vec<Handler<'_>> = Vec::new();
     for entry in entries {
         let path: Vec<&str> = entry.path.iter().map(String::as_str).collect();
@@ -123,7 +123,8 @@ fn config(entries: &[TomlEntry], handlers: &[Handler<'_>], program: Option<(u32,
         );
     }
     let (read, other) = match version {
-        "3" => (CRI_V3, CRI_V2),
+        // 4 is 3 but for what containerd's own sockets are told (containerd 2.3).
+        "3" | "4" => (CRI_V3, CRI_V2),
         "2" => (CRI_V2, CRI_V3),
         _ => ("cri", "none"),
     };

@@ -20,9 +20,9 @@ const KUBELET: &str = "/var/lib/kubelet/config.yaml";
 
 /// A file and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ConfigFile {
-    pub(super) path: String,
-    pub(super) text: String,
+pub(crate) struct ConfigFile {
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,12 +49,12 @@ pub(super) fn look(facts: &Facts) -> EngineSigns {
     let mut signs = EngineSigns {
         containerd: CONTAINERD.iter().filter_map(|path| read(Path::new(path))).map(with_imports).collect(),
         docker: read(Path::new("/etc/docker/daemon.json")),
-        podman: podman_files(facts),
+        podman: podman_files(facts.euid),
         crio: read(Path::new(CRIO))
             .into_iter()
             .chain(read_all(Path::new("/etc/crio/crio.conf.d"), ".conf"))
             .collect(),
-        kubelet_driver: read(Path::new(KUBELET)).and_then(|file| yaml_value(&file.text, "cgroupDriver")),
+        kubelet_driver: kubelet_driver(),
         executable: BTreeSet::new(),
     };
     let files =
@@ -83,7 +83,7 @@ fn read_all(dir: &Path, end: &str) -> Vec<ConfigFile> {
 }
 
 /// `imports = ["/etc/containerd/conf.d/*.toml"]`
-fn with_imports(file: ConfigFile) -> Vec<ConfigFile> {
+pub(crate) fn with_imports(file: ConfigFile) -> Vec<ConfigFile> {
     let entries = toml::read(&file.text).unwrap_or_default();
     let imports =
         entries.iter().filter(|entry| entry.path == ["imports"]).flat_map(|entry| entry.value.list());
@@ -98,10 +98,10 @@ fn with_imports(file: ConfigFile) -> Vec<ConfigFile> {
 }
 
 /// In the order of containers.conf(5).
-fn podman_files(facts: &Facts) -> Vec<ConfigFile> {
+pub(crate) fn podman_files(euid: u32) -> Vec<ConfigFile> {
     let mut all = Vec::new();
     let home = std::env::var_os("HOME")
-        .filter(|_| facts.euid != 0)
+        .filter(|_| euid != 0)
         .map(|home| Path::new(&home).join(".config/containers"));
     for dir in
         [Path::new("/usr/share/containers"), Path::new("/etc/containers")].into_iter().chain(home.as_deref())
@@ -110,6 +110,11 @@ fn podman_files(facts: &Facts) -> Vec<ConfigFile> {
         all.extend(read_all(&dir.join("containers.conf.d"), ".conf"));
     }
     all
+}
+
+/// `cgroupDriver` of the kubelet's configuration.
+pub(crate) fn kubelet_driver() -> Option<String> {
+    read(Path::new(KUBELET)).and_then(|file| yaml_value(&file.text, "cgroupDriver"))
 }
 
 /// A key at the beginning of a line, which is all that is asked of a kubelet's configuration.
@@ -130,7 +135,7 @@ pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
 ///
 /// # Errors
 /// The file, the line, and what is wrong there.
-pub(super) fn entries(files: &[ConfigFile]) -> Result<Vec<TomlEntry>, String> {
+pub(crate) fn entries(files: &[ConfigFile]) -> Result<Vec<TomlEntry>, String> {
     let mut all = Vec::new();
     for file in files {
         all.extend(toml::read(&file.text).map_err(|what| format!("{}: {what}", file.path))?);
@@ -139,7 +144,7 @@ pub(super) fn entries(files: &[ConfigFile]) -> Result<Vec<TomlEntry>, String> {
 }
 
 /// Whether a path leads to a program of this name, or of one that begins so.
-pub(super) fn is_called(path: &str, name: &str) -> bool {
+pub(crate) fn is_called(path: &str, name: &str) -> bool {
     path.rsplit('/').next().unwrap_or_default().starts_with(name)
 }
 

@@ -14,15 +14,15 @@
 mod catalogue;
 mod cgroups;
 mod clean;
-mod containerd;
-mod engines;
+pub(crate) mod containerd;
+pub(crate) mod engines;
 mod files;
 mod kernel;
 mod leftovers;
 mod podman;
-mod programs;
+pub(crate) mod programs;
 mod security;
-mod toml;
+pub(crate) mod toml;
 mod users;
 
 #[cfg(test)]

@@ -21,11 +21,11 @@ const PATIENCE: Duration = Duration::from_millis(600);
 /// How much of an answer is read.
 const SAID: usize = 4096;
 /// The name of the shim's program, by which containerd looks for it.
-pub(super) const SHIM: &str = "containerd-shim-corten-v2";
+pub(crate) const SHIM: &str = "containerd-shim-corten-v2";
 
 /// What came of asking for a version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum VersionAnswer {
+pub(crate) enum VersionAnswer {
     /// The first lines.
     Said(String),
     /// Nothing in time: on a machine that is busy, that means nothing.
@@ -37,29 +37,29 @@ pub(super) enum VersionAnswer {
 
 /// A program and what it says of its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FoundProgram {
-    pub(super) path: PathBuf,
-    pub(super) answer: VersionAnswer,
+pub(crate) struct FoundProgram {
+    pub(crate) path: PathBuf,
+    pub(crate) answer: VersionAnswer,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct ProgramSigns {
+pub(crate) struct ProgramSigns {
     /// Each `corten` of PATH, the first one first.
-    pub(super) corten: Vec<FoundProgram>,
+    pub(crate) corten: Vec<FoundProgram>,
     /// Each shim of PATH and beside containerd.
-    pub(super) shim: Vec<FoundProgram>,
+    pub(crate) shim: Vec<FoundProgram>,
     /// The first criu.
-    pub(super) criu: Option<FoundProgram>,
+    pub(crate) criu: Option<FoundProgram>,
     /// containerd's, Docker's, podman's and CRI-O's daemon or command.
-    pub(super) containerd: Option<FoundProgram>,
-    pub(super) dockerd: Option<FoundProgram>,
-    pub(super) podman: Option<FoundProgram>,
-    pub(super) crio: Option<FoundProgram>,
+    pub(crate) containerd: Option<FoundProgram>,
+    pub(crate) dockerd: Option<FoundProgram>,
+    pub(crate) podman: Option<FoundProgram>,
+    pub(crate) crio: Option<FoundProgram>,
 }
 
 impl FoundProgram {
     /// The first version in what it says: `v2.1.9` or `28.5.1`, as far as its numbers go.
-    pub(super) fn version(&self) -> Option<(u32, u32)> {
+    pub(crate) fn version(&self) -> Option<(u32, u32)> {
         let words = self.said().split(|c: char| c.is_whitespace() || c == ',');
         let mut found = words.filter_map(|word| {
             let mut numbers = word.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
@@ -95,7 +95,7 @@ impl FoundProgram {
     }
 }
 
-pub(super) fn look() -> ProgramSigns {
+pub(crate) fn look() -> ProgramSigns {
     let path = std::env::var("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     let first = |name: &str| found(&dirs, name).into_iter().next();
@@ -143,7 +143,7 @@ fn has_same(all: &[PathBuf], path: &Path) -> bool {
     all.iter().any(|one| one.canonicalize().ok() == path.canonicalize().ok())
 }
 
-pub(super) fn is_program(path: &Path) -> bool {
+pub(crate) fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
@@ -171,7 +171,7 @@ fn answer(program: &Path, word: &str) -> VersionAnswer {
     answer.unwrap_or_default()
 }
 
-pub(super) fn examine(signs: &Signs) -> Vec<HostCheck> {
+pub(crate) fn examine(signs: &Signs) -> Vec<HostCheck> {
     let programs = &signs.programs;
     let mut all = vec![corten(&programs.corten), shim(&programs.shim), criu(programs.criu.as_ref())];
     let engines = [&programs.containerd, &programs.dockerd, &programs.podman, &programs.crio];

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! TOML, as far as engines' configurations need it: every value with the whole path of its key. Dates and numbers are kept as
-//! they are written; what two tables of an array say stands one after the other.
+//! TOML, as far as engines' configurations need it: every value with the whole path of its key, and where it stands. Dates and
+//! numbers are kept as they are written; what two tables of an array say stands one after the other.
 
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TomlValue {
+pub(crate) enum TomlValue {
     Text(String),
     /// The texts in it, however deep.
     List(Vec<String>),
@@ -16,25 +18,29 @@ pub(super) enum TomlValue {
 
 /// A key and its value. A table without keys has an entry of its own, with an empty last name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TomlEntry {
+pub(crate) struct TomlEntry {
     /// `[a."b.c"] d = 1`: a, b.c, d.
-    pub(super) path: Vec<String>,
-    pub(super) value: TomlValue,
+    pub(crate) path: Vec<String>,
+    pub(crate) value: TomlValue,
+    /// From its key (a table's: its bracket) to its end, in bytes.
+    pub(crate) at: Range<usize>,
+    /// Of its path, what an inline table or an array of such is called by: nothing else in the file may add to that.
+    pub(crate) inline: Option<usize>,
 }
 
 impl TomlValue {
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             TomlValue::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn is_true(&self) -> bool {
+    pub(crate) fn is_true(&self) -> bool {
         *self == TomlValue::Bare("true".to_owned())
     }
 
-    pub(super) fn list(&self) -> &[String] {
+    pub(crate) fn list(&self) -> &[String] {
         match self {
             TomlValue::List(all) => all,
             _ => &[],
@@ -49,8 +55,8 @@ const DEEPEST: u32 = 32;
 ///
 /// # Errors
 /// The line and what is wrong in it.
-pub(super) fn read(text: &str) -> Result<Vec<TomlEntry>, String> {
-    let mut reader = TomlReader { text, at: 0, entries: Vec::new() };
+pub(crate) fn read(text: &str) -> Result<Vec<TomlEntry>, String> {
+    let mut reader = TomlReader { text, at: 0, entries: Vec::new(), within: None };
     match reader.file() {
         Ok(()) => Ok(reader.entries),
         Err(what) => {
@@ -64,6 +70,8 @@ struct TomlReader<'a> {
     text: &'a str,
     at: usize,
     entries: Vec<TomlEntry>,
+    /// Of the outermost inline table around here.
+    within: Option<usize>,
 }
 
 type Step<T> = Result<T, &'static str>;
@@ -105,6 +113,7 @@ impl<'a> TomlReader<'a> {
             if self.rest().is_empty() {
                 return Ok(());
             }
+            let start = self.at;
             if self.take("[") {
                 let close = if self.take("[") { "]]" } else { "]" };
                 self.blanks();
@@ -112,7 +121,7 @@ impl<'a> TomlReader<'a> {
                 self.blanks();
                 self.expect(close, "a table's name does not end")?;
                 let path = table.iter().cloned().chain([String::new()]).collect();
-                self.entries.push(TomlEntry { path, value: TomlValue::Bare(String::new()) });
+                self.entry(path, TomlValue::Bare(String::new()), start);
             } else {
                 self.pair(&table, DEEPEST)?;
             }
@@ -124,6 +133,7 @@ impl<'a> TomlReader<'a> {
     }
 
     fn pair(&mut self, table: &[String], deep: u32) -> Step<()> {
+        let start = self.at;
         let mut path = table.to_vec();
         path.extend(self.key()?);
         self.blanks();
@@ -132,15 +142,24 @@ impl<'a> TomlReader<'a> {
         if self.take("{") {
             return self.inline(&path, deep.checked_sub(1).ok_or("too deep")?);
         }
-        let value = self.value(deep)?;
-        self.entries.push(TomlEntry { path, value });
+        let value = self.value(deep, &path)?;
+        self.entry(path, value, start);
         Ok(())
     }
 
+    fn entry(&mut self, path: Vec<String>, value: TomlValue, start: usize) {
+        self.entries.push(TomlEntry { path, value, at: start..self.at, inline: self.within });
+    }
+
     fn inline(&mut self, path: &[String], deep: u32) -> Step<()> {
+        let around = self.within;
+        self.within = around.or(Some(path.len()));
+        let table = path.iter().cloned().chain([String::new()]).collect();
+        self.entry(table, TomlValue::Bare(String::new()), self.at);
         loop {
             self.gap();
             if self.take("}") {
+                self.within = around;
                 return Ok(());
             }
             self.pair(path, deep)?;
@@ -173,12 +192,12 @@ impl<'a> TomlReader<'a> {
         }
     }
 
-    fn value(&mut self, deep: u32) -> Step<TomlValue> {
+    fn value(&mut self, deep: u32, path: &[String]) -> Step<TomlValue> {
         if self.rest().starts_with(['"', '\'']) {
             return self.string().map(TomlValue::Text);
         }
         if self.take("[") {
-            return self.list(deep.checked_sub(1).ok_or("too deep")?).map(TomlValue::List);
+            return self.list(deep.checked_sub(1).ok_or("too deep")?, path).map(TomlValue::List);
         }
         let end =
             self.rest().find(|c: char| c.is_whitespace() || ",]}#".contains(c)).unwrap_or(self.rest().len());
@@ -187,7 +206,7 @@ impl<'a> TomlReader<'a> {
         Ok(TomlValue::Bare(bare.to_owned()))
     }
 
-    fn list(&mut self, deep: u32) -> Step<Vec<String>> {
+    fn list(&mut self, deep: u32, path: &[String]) -> Step<Vec<String>> {
         let mut all = Vec::new();
         loop {
             self.gap();
@@ -195,9 +214,9 @@ impl<'a> TomlReader<'a> {
                 return Ok(all);
             }
             if self.take("{") {
-                self.inline(&[], deep)?;
+                self.inline(path, deep)?;
             } else {
-                match self.value(deep)? {
+                match self.value(deep, path)? {
                     TomlValue::Text(text) => all.push(text),
                     TomlValue::List(texts) => all.extend(texts),
                     TomlValue::Bare(_) => {}
@@ -244,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_value_has_its_whole_path() {
-        let text = "version = 3 # a comment\nimports = [\n  '/a/*.toml', # one\n  \"b\",\n]\n\n[plugins.\"io.x.v1\".runtimes.corten]\n  runtime_type = \"io.containerd.corten.v2\"\n  options = { SystemdCgroup = true, deep.er = [\"x\"] }\n[empty]\r\n[[a]]\nlong = \"\"\"one\ntwo\"\"\"\n";
+        let text = "version = 3 # a comment\nimports = [\n  '/a/*.toml', # one\n  \"b\",\n]\n\n[plugins.\"io.x.v1\".runtimes.corten]\n  runtime_type = \"io.containerd.corten.v2\"\n  options = { SystemdCgroup = true, deep.er = [\"x\", { version = 1 }] }\n[empty]\r\n[[a]]\nlong = \"\"\"one\ntwo\"\"\"\n";
         let told: Vec<String> = read(text)
             .unwrap()
             .iter()
@@ -257,7 +276,10 @@ mod tests {
                 "imports List([\"/a/*.toml\", \"b\"])",
                 "plugins/io.x.v1/runtimes/corten/ Bare(\"\")",
                 "plugins/io.x.v1/runtimes/corten/runtime_type Text(\"io.containerd.corten.v2\")",
+                "plugins/io.x.v1/runtimes/corten/options/ Bare(\"\")",
                 "plugins/io.x.v1/runtimes/corten/options/SystemdCgroup Bare(\"true\")",
+                "plugins/io.x.v1/runtimes/corten/options/deep/er/ Bare(\"\")",
+                "plugins/io.x.v1/runtimes/corten/options/deep/er/version Bare(\"1\")",
                 "plugins/io.x.v1/runtimes/corten/options/deep/er List([\"x\"])",
                 "empty/ Bare(\"\")",
                 "a/ Bare(\"\")",
@@ -298,7 +320,7 @@ mod tests {
             }
             seed = seed.wrapping_add(0x9E37_79B9);
             let entries = read(&text).unwrap_or_default();
-            assert!(entries.len() <= text.len(), "{text:?}");
+            assert!(entries.len() <= 1 + text.len(), "{text:?}");
         }
     }
 }
