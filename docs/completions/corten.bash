@@ -21,6 +21,7 @@ _corten_flags() {
     'restore') echo '--bundle -b --console-socket --pid-file --detach -d --no-subreaper --no-pivot --tcp-close --lsm-profile --lsm-mount-context --image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --help -h' ;;
     'resume') echo '--help -h' ;;
     'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --detach -d --keep --help -h' ;;
+    'setup') echo '--default --undo --dry-run --config --help -h' ;;
     'spec') echo '--bundle -b --file -f --rootless --help -h' ;;
     'start') echo '--help -h' ;;
     'state') echo '--help -h' ;;
@@ -88,6 +89,7 @@ _corten_value() {
     'run --pidfd-socket') echo 'file' ;;
     'run --pid-file') echo 'file' ;;
     'run --preserve-fds') echo '-' ;;
+    'setup --config') echo 'file' ;;
     'spec --bundle' | 'spec -b') echo 'directory' ;;
     'spec --file' | 'spec -f') echo 'file' ;;
     'update --resources' | 'update -r') echo '-' ;;
@@ -128,7 +130,8 @@ _corten_word() { # COMMAND NUMBER
     'state 1') echo id ;;
     'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
-    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run spec start state update version help' ;;
+    'setup 1') echo 'containerd docker podman' ;;
+    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run setup spec start state update version help' ;;
     esac
 }
 

@@ -22,6 +22,7 @@ pub mod procfs;
 pub mod program;
 #[allow(missing_docs, reason = "public for tests alone: words stand where a name does not say it all")]
 pub mod seccomp;
+pub mod setup;
 pub mod spec;
 // The sealed stage's source, compiled in as well: the fallback where memfds cannot be executed.
 #[path = "../stage/mod.rs"]

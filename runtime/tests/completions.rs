@@ -99,6 +99,7 @@ fn bash_completes() {
         (&["exec", "--user", ""], &[]),
         (&["--root", root, "create", ""], &[]),
         (&["list", "--format", ""], &["table", "json"]),
+        (&["setup", "--default", "d"], &["docker"]),
         (&["help", "re"], &["restore", "resume"]),
     ] {
         let (mut found, mut want) = (proposed(words), want.to_vec());

@@ -34,6 +34,7 @@ mod ps;
 mod restore;
 mod resume;
 mod run;
+mod setup;
 mod spec;
 mod start;
 mod state;

@@ -157,7 +157,7 @@ impl Signs {
     pub fn look(root: &Path) -> Result<Signs> {
         let facts = Facts::probe()?;
         let users = users::look(&facts);
-        let programs = programs::look();
+        let programs = programs::look(programs::PATIENCE);
         let mut leftovers = leftovers::look(&facts, root);
         leftovers.shim_program = programs.shim.first().map(|shim| shim.path.clone());
         Ok(Signs {

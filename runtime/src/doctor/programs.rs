@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Our own programs in PATH, CRIU and the engines: which there are, and of which version. Each is asked for that and for nothing
-//! else, all at once, and none for longer than [`PATIENCE`].
+//! else, all at once, and none for longer than the caller waits: [`PATIENCE`] for `doctor`.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use super::{HostCheck, Signs};
 use crate::features::{COMMIT, VERSION};
 
 /// For all answers together: `doctor` is done in a second.
-const PATIENCE: Duration = Duration::from_millis(600);
+pub(super) const PATIENCE: Duration = Duration::from_millis(600);
 /// How much of an answer is read.
 const SAID: usize = 4096;
 /// The name of the shim's program, by which containerd looks for it.
@@ -95,7 +95,7 @@ impl FoundProgram {
     }
 }
 
-pub(crate) fn look() -> ProgramSigns {
+pub(crate) fn look(patience: Duration) -> ProgramSigns {
     let path = std::env::var("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     let first = |name: &str| found(&dirs, name).into_iter().next();
@@ -106,7 +106,7 @@ pub(crate) fn look() -> ProgramSigns {
     std::thread::scope(|scope| {
         let ask = |path: PathBuf, word: &'static str| {
             let asked = path.clone();
-            (path, scope.spawn(move || answer(&asked, word)))
+            (path, scope.spawn(move || answer(&asked, word, patience)))
         };
         let told = |(path, thread): (PathBuf, std::thread::ScopedJoinHandle<'_, VersionAnswer>)| {
             FoundProgram { path, answer: thread.join().unwrap_or_default() }
@@ -148,13 +148,14 @@ pub(crate) fn is_program(path: &Path) -> bool {
 }
 
 /// What it answers in time, as far as that comes in one piece. What has not ended by then is killed, with all that it has started.
-fn answer(program: &Path, word: &str) -> VersionAnswer {
+fn answer(program: &Path, word: &str, patience: Duration) -> VersionAnswer {
     let mut command = Command::new(program);
     command.arg(word).current_dir("/").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let Ok(mut child) = command.spawn() else { return VersionAnswer::Nothing };
     let answer = child.stdout.take().map(|stdout| {
-        let limit = Timespec { tv_sec: 0, tv_nsec: PATIENCE.as_nanos() as i64 };
+        let limit =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
         if !poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&limit)).is_ok_and(|count| count > 0) {
             return VersionAnswer::Late;
         }
