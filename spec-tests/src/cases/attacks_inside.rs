@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use serde_json::{Value, json};
 
 use crate::check;
+use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Verdict, case, same};
 use crate::harness::test::Test;
 
@@ -37,6 +38,7 @@ pub fn cases() -> Vec<Case> {
             Ok(())
         })
         .crun(both),
+        case("attack/S01-program-that-leads-to-itself", leads_to_itself),
         case("attack/S18-sysctl-in-an-image-with-a-proc-of-its-own", |t| {
             // The image's /proc is a directory with files: what is written there is not written to the kernel.
             let name = "proc/sys/net/ipv4/ip_forward";
@@ -90,7 +92,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Ends with one line that names the field, and within the memory of a test.
-fn refused(t: &Test, b: &crate::harness::bundle::Bundle, field: &str) -> Verdict {
+fn refused(t: &Test, b: &Bundle, field: &str) -> Verdict {
     let before = t.snapshot();
     let done = t.run(b)?;
     check!(done.code != 0, "{field}: it is taken");
@@ -142,7 +144,7 @@ fn privileges_and_filter(t: &Test) -> Verdict {
                 } else {
                     b.remove("/linux/seccomp")
                 };
-                let b = if admin { b.grants(&["CAP_SYS_ADMIN"]) } else { b };
+                let b = if admin { b.grants(&["SYS_ADMIN"]) } else { b };
                 let what = format!("noNewPrivileges {asked:?}, filter {filter}, CAP_SYS_ADMIN {admin}");
                 let report = t.report(&b).map_err(|trouble| format!("{what}: {trouble:?}"))?;
                 let nnp = report.at("/no_new_privs").clone();
@@ -152,5 +154,79 @@ fn privileges_and_filter(t: &Test) -> Verdict {
             }
         }
     }
+    Ok(())
+}
+
+/// What the hostile loader ends with.
+const LOADED: i32 = 77;
+
+/// A program that ends at once with [`LOADED`], or one that has this loader.
+fn program(loader: Option<&str>) -> Vec<u8> {
+    const BASE: u64 = 0x7000_0000;
+    // exit(77), and where an ELF file says for which machine it is (elf(5)).
+    #[cfg(target_arch = "x86_64")]
+    let (machine, code) = (62u16, [0xb8u8, 60, 0, 0, 0, 0xbf, 77, 0, 0, 0, 0x0f, 0x05]);
+    #[cfg(target_arch = "aarch64")]
+    let (machine, code) =
+        (183u16, [0xa0u8, 0x09, 0x80, 0xd2, 0xa8, 0x0b, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4]);
+    let base = if loader.is_some() { BASE } else { 2 * BASE };
+    let (mut headers, mut content) = (Vec::new(), code.to_vec());
+    let count = 1 + u64::from(loader.is_some());
+    let begin = 64 + 56 * count;
+    let mut header = |kind: u32, at: u64, size: u64| {
+        headers.extend(kind.to_le_bytes());
+        headers.extend(5u32.to_le_bytes());
+        [at, base + at, base + at, size, size, 0x1000]
+            .iter()
+            .for_each(|field| headers.extend(field.to_le_bytes()));
+    };
+    if let Some(loader) = loader {
+        header(3, begin + code.len() as u64, loader.len() as u64 + 1);
+        content.extend(loader.bytes().chain([0]));
+    }
+    header(1, 0, begin + content.len() as u64);
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2u16.to_le_bytes(), machine.to_le_bytes()].concat());
+    file.extend(1u32.to_le_bytes());
+    [base + begin, 64, 0].iter().for_each(|field| file.extend(field.to_le_bytes()));
+    file.extend(0u32.to_le_bytes());
+    [64u16, 56, count as u16, 0, 0, 0].iter().for_each(|field| file.extend(field.to_le_bytes()));
+    [file, headers, content].concat()
+}
+
+/// CVE-2019-5736, with what an image can make of the program: a link, a script's interpreter, and a loader of its own for what that leads
+/// to. Whatever runs then ends, and has changed nothing; the loader does not run.
+fn leads_to_itself(t: &Test) -> Verdict {
+    const LOADERS: [&str; 4] = [
+        "lib64/ld-linux-x86-64.so.2",
+        "lib/ld-musl-x86_64.so.1",
+        "lib/ld-linux-aarch64.so.1",
+        "lib/ld-musl-aarch64.so.1",
+    ];
+    let mut b = t.bundle()?.link("probe-link", "/proc/self/exe")?;
+    let scripts = [("script", "#!/proc/self/exe\n"), ("dynamic", ""), ("nested", "#!/script\n")];
+    for (name, text) in scripts.into_iter().chain(LOADERS.map(|name| (name, ""))) {
+        b = b.file(name, text)?;
+        let content = match name {
+            "dynamic" => program(Some("/lib/ld-musl-x86_64.so.1")),
+            _ if text.is_empty() => program(None),
+            _ => text.into(),
+        };
+        fs::write(b.rootfs(name), content)?;
+        fs::set_permissions(b.rootfs(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    same("the control, which has such a loader", t.run(&b.clone().args(&["/dynamic"]))?.code, LOADED)?;
+    let own = fs::read(&t.host.runtime)?;
+    let forever = b.clone().probe("forever");
+    t.launch(&forever)?;
+    for program in ["/probe-link", "/script", "/nested", "/proc/self/exe"] {
+        let run = Bundle { id: format!("{}-run", b.id), ..b.clone() }.args(&[program, "print", "loaded"]);
+        for done in [t.run(&run)?, t.exec(&forever, "", &format!("{program} print loaded"))?] {
+            check!(done.code != LOADED && done.code != 0, "{program}: {done}");
+            check!(!done.stdout.contains("loaded"), "{program}: {done}");
+        }
+    }
+    check!(own == fs::read(&t.host.runtime)?, "the runtime's file has been changed");
     Ok(())
 }

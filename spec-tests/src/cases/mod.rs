@@ -58,6 +58,7 @@ mod notify;
 mod odd;
 mod owners;
 mod process;
+mod procfs_writes;
 mod propagation;
 mod races;
 mod rdt;
@@ -125,6 +126,7 @@ pub fn all() -> Vec<Case> {
         attacks_inside::cases,
         races::cases,
         hunted::cases,
+        procfs_writes::cases,
         lsm::cases,
         crash::cases,
         histories::cases,

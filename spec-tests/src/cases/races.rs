@@ -21,6 +21,7 @@ use crate::check;
 use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case};
 use crate::harness::console::Receiver;
+use crate::harness::hands::{Attacked, OTHERS, in_all_hands};
 use crate::harness::report::Report;
 use crate::harness::test::Test;
 use crate::sys;
@@ -32,30 +33,30 @@ const ATTACK: Duration = Duration::from_millis(1800);
 
 /// The chapter.
 pub fn cases() -> Vec<Case> {
-    vec![
-        case("race/S08-mount-point-becomes-a-link", |t| {
-            let dest = |b: Bundle| b.mount("tmpfs", "S08", "/d", &[]);
-            for report in attacked(t, "d", dest)? {
-                // Wherever it is by now, it is inside.
-                let mounts = report.at("/mounts").to_string();
-                check!(mounts.contains("S08"), "the tmpfs is not in the container: {mounts}");
-            }
-            attacked(t, "d", |b| bind(t, b, "/d")).map(drop)
-        }),
-        case("race/S10-parent-of-a-missing-mount-point", |t| {
-            let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d/new/deep", &[]);
-            attacked(t, "d", dest).and_then(|_| attacked(t, "d", |b| bind(t, b, "/d/new/file")).map(drop))
-        }),
+    let mut all = in_all_hands("race/S08-mount-point-becomes-a-link", &OTHERS, |w| {
+        let dest = |b: Bundle| b.mount("tmpfs", "S08", "/d", &[]);
+        for report in attacked(w, "d", dest)? {
+            // Wherever it is by now, it is inside.
+            let mounts = report.at("/mounts").to_string();
+            check!(mounts.contains("S08"), "the tmpfs is not in the container: {mounts}");
+        }
+        attacked(w, "d", |b| bind(w.t, b, "/d")).map(drop)
+    });
+    all.extend(in_all_hands("race/S10-parent-of-a-missing-mount-point", &OTHERS, |w| {
+        let dest = |b: Bundle| b.mount("tmpfs", "tmpfs", "/d/new/deep", &[]);
+        attacked(w, "d", dest).and_then(|_| attacked(w, "d", |b| bind(w.t, b, "/d/new/file")).map(drop))
+    }));
+    all.extend(in_all_hands("race/dev-becomes-a-link", &OTHERS, |w| {
+        let own = |b: Bundle| {
+            let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
+            b.without_mount("/dev").push("/linux/devices", device)
+        };
+        attacked(w, "dev", own).map(drop)
+    }));
+    all.extend([
         case("race/S13-bind-source-changes", source_changes),
         case("race/S17-proc-becomes-a-link", proc_becomes_a_link)
             .both("at times: masks by name, and misses a /proc that is renamed"),
-        case("race/dev-becomes-a-link", |t| {
-            let own = |b: Bundle| {
-                let device = json!({"path": "/dev/mine", "type": "c", "major": 1, "minor": 3});
-                b.without_mount("/dev").push("/linux/devices", device)
-            };
-            attacked(t, "dev", own).map(drop)
-        }),
         case("race/S21-console-becomes-a-link", |t| console_changes(t, "dev/console"))
             .runc("at times: a container that was made has ended by itself")
             .crun("makes the file on the host that a link at /dev/console leads to"),
@@ -63,7 +64,8 @@ pub fn cases() -> Vec<Case> {
             .runc("at times: a container that was made has ended by itself")
             .crun("at times: makes none"),
         case("race/exec-cwd-becomes-a-link", exec_cwd),
-    ]
+    ]);
+    all
 }
 
 /// Exchanges two paths as fast as it can, until it is dropped.
@@ -115,20 +117,24 @@ fn naive_loses(dir: &Path, outside: &Path) -> Verdict {
 
 /// Control first, in a tree of its own; then containers are made while `name` in their rootfs changes between a directory
 /// and a link to the canary tree. Each works or ends with one line of error, and nothing outside changes.
-fn attacked(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Vec<Report>, Trouble> {
-    let b = prepared(t, name, change)?;
+fn attacked(w: &Attacked, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Vec<Report>, Trouble> {
+    let t = w.t;
+    control(t)?;
+    let b = bait(t, name, change(w.bundle()?.writable()))?;
+    // Whose files they are is said before any of them moves.
+    w.bundle_command("run", &b)?;
     let before = t.snapshot();
     let _attacker = Attacker::on(b.rootfs(name), b.rootfs("elsewhere"));
     let mut reports = Vec::new();
     let end = Instant::now() + ATTACK / 2;
     while Instant::now() < end {
-        let done = t.run(&b)?;
+        let done = w.run_as_it_is(&b)?;
         if done.code == 0 {
             reports.push(Report::read(&done.stdout)?);
         } else {
             check!(!done.errors().is_empty(), "{done}");
             // What was started and failed is not there any more.
-            check!(t.cli(&format!("state {}", b.id))?.code != 0, "a failed container is left: {done}");
+            check!(w.cli(&format!("state {}", b.id))?.code != 0, "a failed container is left: {done}");
         }
     }
     t.unchanged_since(&before)?;
@@ -137,6 +143,16 @@ fn attacked(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<V
 
 /// The control of [`attacked`], and a bundle to attack.
 fn prepared(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<Bundle, Trouble> {
+    control(t)?;
+    bait(t, name, change(t.bundle()?.writable()))
+}
+
+/// Beside the directory that the bundle is about there is a link out, to change places with.
+fn bait(t: &Test, name: &str, b: Bundle) -> Result<Bundle, Trouble> {
+    b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())
+}
+
+fn control(t: &Test) -> Verdict {
     let (dir, link, bait) = (t.path("control-dir"), t.path("control-link"), t.path("control-bait"));
     for dir in [&dir, &bait] {
         fs::create_dir_all(dir)?;
@@ -147,8 +163,7 @@ fn prepared(t: &Test, name: &str, change: impl Fn(Bundle) -> Bundle) -> Result<B
     let attacker = Attacker::on(dir.clone(), link);
     naive_loses(&dir, &bait)?;
     drop(attacker);
-    let b = change(t.bundle()?.writable());
-    b.dir(name, 0o755)?.link("elsewhere", &t.place.outside().to_string_lossy())
+    Ok(())
 }
 
 /// The terminal is bound on /dev/console, which an image without a /dev of the runtime's has for itself: what is bound there is the

@@ -15,6 +15,7 @@ pub mod console;
 pub mod criu;
 pub mod dice;
 pub mod done;
+pub mod hands;
 pub mod host;
 pub mod hostdiff;
 pub mod linear;

@@ -65,21 +65,43 @@ struct Process {
     failing: bool,
 }
 
-struct Tracer {
+struct Tracer<'l> {
     runtime: PathBuf,
     processes: Vec<Process>,
     fault: Option<(Point, Fault)>,
     hit: Option<i64>,
     /// What the command ended with.
     code: Option<i32>,
+    /// Is shown who stands before which call.
+    look: &'l mut dyn FnMut(i32, i64),
 }
 
 /// Runs `command` to its end, with a fault if one is given. After `patience` it is killed.
 pub fn trace(
     t: &Test,
+    command: Command,
+    fault: Option<(Point, Fault)>,
+    patience: Duration,
+) -> Result<Traced, Trouble> {
+    traced(t, command, fault, patience, &mut |_, _| {})
+}
+
+/// The same undisturbed; before each call, `look` is told the process and the call's number, while that process stands still.
+pub fn watch(
+    t: &Test,
+    command: Command,
+    patience: Duration,
+    mut look: impl FnMut(i32, i64),
+) -> Result<Traced, Trouble> {
+    traced(t, command, None, patience, &mut look)
+}
+
+fn traced(
+    t: &Test,
     mut command: Command,
     fault: Option<(Point, Fault)>,
     patience: Duration,
+    look: &mut dyn FnMut(i32, i64),
 ) -> Result<Traced, Trouble> {
     ptrace::stop_at_exec(&mut command);
     let running = t.spawn(command)?;
@@ -87,7 +109,7 @@ pub fn trace(
     ptrace::adopt(first)?;
     let watch = Watch::over(first, patience);
     let mut tracer =
-        Tracer { runtime: t.host.runtime.clone(), processes: Vec::new(), fault, hit: None, code: None };
+        Tracer { runtime: t.host.runtime.clone(), processes: Vec::new(), fault, hit: None, code: None, look };
     tracer.meet(first);
     let followed = tracer.follow();
     let hung = watch.end();
@@ -98,7 +120,7 @@ pub fn trace(
     Ok(Traced { done: t.done(&running, code), calls, hit: tracer.hit, hung })
 }
 
-impl Tracer {
+impl Tracer<'_> {
     fn meet(&mut self, pid: i32) -> usize {
         // A number may come again.
         if let Some(known) = self.processes.iter().position(|process| process.pid == pid && process.ours) {
@@ -145,6 +167,7 @@ impl Tracer {
     }
 
     fn before(&mut self, index: usize, call: i64) -> Result<(), Trouble> {
+        (self.look)(self.processes[index].pid, call);
         let process = &mut self.processes[index];
         let here = Point { process: index, call: process.calls.len() };
         match self.fault {

@@ -162,10 +162,15 @@ impl<'a> User<'a> {
 
 /// Everything at and below `path` becomes the user's.
 pub fn give(path: &Path) -> Verdict {
-    std::os::unix::fs::lchown(path, Some(ID), Some(ID))?;
+    give_to(path, ID)
+}
+
+/// Everything at and below `path` becomes somebody's.
+pub fn give_to(path: &Path, id: u32) -> Verdict {
+    std::os::unix::fs::lchown(path, Some(id), Some(id))?;
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
-            give(&entry?.path())?;
+            give_to(&entry?.path(), id)?;
         }
     }
     Ok(())

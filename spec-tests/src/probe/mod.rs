@@ -23,6 +23,7 @@
 //! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `hunt DIR MARKER` | looks for what processes that come bring along: see [`hunt`] |
+//! | `grab DIR` | opens the program of every process that comes: see [`grab`] |
 //! | `wait-for FILE` | waits until the file exists |
 //! | `hold THING…` | has things that a checkpoint must carry along, and counts: see [`hold`] |
 //!
@@ -30,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod grab;
 mod hold;
 mod hunt;
 mod ops;
@@ -85,6 +87,7 @@ fn act(action: &[String]) -> Outcome {
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
         "hold" => hold::hold(args),
+        "grab" => grab::grab(first),
         "hunt" => hunt::hunt(first, args.get(1).map(String::as_str).unwrap_or_default()),
         _ => Err("no such action".into()),
     }

@@ -138,6 +138,11 @@ fn call(pid: i32) -> Option<i64> {
     entered(pid).map(|(number, _)| number)
 }
 
+/// The first argument of the call that the process stands before.
+pub fn first_argument(pid: i32) -> Option<u64> {
+    entered(pid).map(|(_, [first, ..])| first)
+}
+
 /// Whether the call that the process stands before wakes those who wait for a futex.
 pub fn is_wake(pid: i32) -> bool {
     entered(pid).is_some_and(|(number, [_, operation, ..])| {

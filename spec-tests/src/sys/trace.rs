@@ -22,16 +22,19 @@ pub fn seize(pid: i32) -> bool {
     }
 }
 
-/// What a careless runtime does: a process with our tree, our descriptors and all our capabilities is in the pid namespace for
-/// two milliseconds.
-pub fn visit_pid_namespace(namespace: BorrowedFd) -> io::Result<()> {
+/// What a careless runtime does: a process with our tree, our descriptors and all our capabilities, those over the user namespace if one is
+/// given, is in the pid namespace for two milliseconds.
+pub fn visit_pid_namespace(namespace: BorrowedFd, user: Option<BorrowedFd>) -> io::Result<()> {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 2_000_000 };
     // SAFETY: between fork and _exit there are only async-signal-safe calls, with numbers and a structure on this stack.
     unsafe {
         let outside = libc::fork();
         if outside == 0 {
-            let mut code = libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID);
+            let mut code = user.map_or(0, |user| libc::setns(user.as_raw_fd(), libc::CLONE_NEWUSER));
+            code |= libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWPID);
             if code == 0 {
+                // As it must be for whoever is to write the maps of ids.
+                libc::prctl(libc::PR_SET_DUMPABLE, 1);
                 let inside = libc::fork();
                 if inside == 0 {
                     libc::nanosleep(&raw const time, std::ptr::null_mut());
