@@ -26,6 +26,7 @@ mod checkpoint_odd;
 mod checkpoint_scenes;
 mod checkpoint_userns;
 mod cli;
+mod clocks;
 mod crash;
 mod credentials;
 mod default_profiles;
@@ -131,6 +132,7 @@ pub fn all() -> Vec<Case> {
         crash::cases,
         histories::cases,
         halted::cases,
+        clocks::cases,
         inherited::cases,
         soak::cases,
         faults::cases,

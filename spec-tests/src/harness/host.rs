@@ -58,6 +58,8 @@ pub enum Need {
     DirtyTracking,
     /// One that does not.
     NoDirtyTracking,
+    /// A clock that is nobody else's: a kernel that is a process of its own (User Mode Linux), and nobody else on it.
+    OwnClock,
     /// SELinux, enforcing, with the policy of lab/lsm/selinux.cil.
     SeLinux,
 }
@@ -221,6 +223,9 @@ impl Host {
             }
             Need::DirtyTracking => (tracks_writes(), "this kernel has no soft-dirty tracking".to_owned()),
             Need::NoDirtyTracking => (!tracks_writes(), "this kernel has soft-dirty tracking".to_owned()),
+            Need::OwnClock => {
+                (self.alone && is_uml(), "CLOCK_REALTIME is the whole machine's here".to_owned())
+            }
             Need::Debian => (self.debian.is_some(), "no --rootfs-debian".to_owned()),
         };
         (!there).then_some(words)
@@ -289,6 +294,10 @@ fn kernel() -> (u32, u32) {
     let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = text.split(['.', '-']).map_while(|part| part.trim().parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn is_uml() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("User Mode Linux"))
 }
 
 fn has_apparmor() -> bool {

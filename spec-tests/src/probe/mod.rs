@@ -24,6 +24,7 @@
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `hunt DIR MARKER` | looks for what processes that come bring along: see [`hunt`] |
 //! | `grab DIR` | opens the program of every process that comes: see [`grab`] |
+//! | `keep-clock` | says that it is ready, waits for the end of its input, and sets the clock as it would be by then |
 //! | `wait-for FILE` | waits until the file exists |
 //! | `hold THING…` | has things that a checkpoint must carry along, and counts: see [`hold`] |
 //!
@@ -43,6 +44,7 @@ use std::process::{Command, ExitCode, exit};
 use std::time::Duration;
 
 use nix::sys::signal::{self, SigSet, Signal};
+use nix::time::{ClockId, clock_settime};
 
 use crate::sys;
 
@@ -86,6 +88,7 @@ fn act(action: &[String]) -> Outcome {
         "bomb" => bomb(),
         "sizes" => sizes(first.parse().map_err(shown)?),
         "wait-for" => wait_for(first),
+        "keep-clock" => keep_clock(),
         "hold" => hold::hold(args),
         "grab" => grab::grab(first),
         "hunt" => hunt::hunt(first, args.get(1).map(String::as_str).unwrap_or_default()),
@@ -228,6 +231,14 @@ fn sizes(changes: usize) -> Outcome {
         print()?;
     }
     Ok(())
+}
+
+fn keep_clock() -> Outcome {
+    let now = |clock| ClockId::now(clock).map_err(shown);
+    let ahead = now(ClockId::CLOCK_REALTIME)? - now(ClockId::CLOCK_BOOTTIME)?;
+    say("ready")?;
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map_err(shown)?;
+    clock_settime(ClockId::CLOCK_REALTIME, now(ClockId::CLOCK_BOOTTIME)? + ahead).map_err(shown)
 }
 
 fn wait_for(file: &str) -> Outcome {
