@@ -49,15 +49,17 @@ impl Done {
         self.complains(says)
     }
 
-    /// One line of error that holds each of `says`; `a|b` allows either. Letter case does not matter.
+    /// One line of error that holds each of `says`; `a|b` allows either. Letter case does not matter, nor whether the log's format
+    /// has escaped a quotation mark.
     pub fn complains(&self, says: &[&str]) -> Checked<'_> {
         let errors = self.errors();
         check!(errors.len() == 1, "{self}; expected one line of error, got {}", errors.len());
-        let line = errors[0].to_lowercase();
+        let escaped = errors[0].to_lowercase();
+        let line = escaped.replace("\\\"", "\"");
         for say in says {
             let found = say.split('|').any(|one| {
                 let one = one.to_lowercase();
-                line.contains(&one) || line.contains(&pointer(&one))
+                escaped.contains(&one) || line.contains(&one) || line.contains(&pointer(&one))
             });
             check!(found, "the error {:?} does not say {say:?}", errors[0]);
         }
