@@ -79,7 +79,6 @@ mod tests {
     #[test]
     fn what_others_write_is_known() {
         for text in [
-            include_str!("../../tests/data/docker-like.json"),
             include_str!("../../tests/data/plan/docker.json"),
             include_str!("../../tests/data/plan/userns.json"),
             include_str!("../../tests/data/plan/odd.json"),
