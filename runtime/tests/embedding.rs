@@ -3,6 +3,11 @@
 //! afterwards what it was.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows the functions marked as tests, not their helpers"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -67,7 +67,7 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// # Errors
 /// The line of one that does not end, or is not as setup wrote it.
 pub(super) fn find(text: &str) -> Result<Vec<SetupBlock>, String> {
-    let (mut found, mut open): (Vec<SetupBlock>, Option<(usize, usize, &str, String)>) = (Vec::new(), None);
+    let (mut found, mut open) = (Vec::new(), None);
     for (number, (at, line)) in lines(text).enumerate() {
         let bare = line.trim_end_matches(['\n', '\r']);
         match open.take() {

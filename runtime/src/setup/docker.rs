@@ -124,10 +124,10 @@ fn write(text: &str, made: &Value, default: bool, wide: &str) -> Option<String> 
         }
     };
     if default {
-        let top = JsonObject::read(&text, 0)?;
+        let (top, as_written) = (JsonObject::read(&text, 0)?, made[MARK][DEFAULT].to_string());
         text = match top.member(DEFAULT) {
             // Written otherwise than it would come back.
-            Some(member) if text.get(member.value.clone())? != made[MARK][DEFAULT].to_string() => {
+            Some(member) if text.get(member.value.clone())? != as_written => {
                 return None;
             }
             Some(member) => replaced(&text, member.value.clone(), "\"corten\""),

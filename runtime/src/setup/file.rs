@@ -38,7 +38,9 @@ pub(super) fn read(path: &Path) -> Result<SetupFile> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(SetupFile { path: path.to_owned(), text: None });
         }
-        found => drop(found.call(|| format!("lstat({})", name()))?),
+        found => {
+            found.call(|| format!("lstat({})", name()))?;
+        }
     }
     let real = path.canonicalize().call(|| format!("realpath({})", name()))?;
     let file = File::open(&real).call(|| format!("open({})", real.display()))?;
