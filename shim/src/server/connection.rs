@@ -10,6 +10,7 @@ use std::io;
 use std::rc::Rc;
 
 use containerd_shim_protos::ttrpc::Request;
+use rustix::net::{Shutdown, shutdown};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
@@ -137,9 +138,12 @@ impl Connection {
                 Ok(count) if count == first.len() => _ = outbox.pop_front(),
                 Ok(count) => _ = first.drain(..count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.broken.set(true);
                     outbox.clear();
+                    // The kernel may have had no memory: a client that is there must not wait for what will not come.
+                    let _ = shutdown(&self.stream, Shutdown::Both);
                 }
             }
         }
@@ -264,6 +268,23 @@ mod tests {
             assert_eq!(got, [(7, m()), (9, Err(())), (11, Ok(String::new())), (7, m())], "{piece}");
             assert_eq!(frame, IncomingFrame::default());
         }
+    }
+
+    /// Of what nothing can be written to, nothing is read any more, and the other side sees its end.
+    #[test]
+    fn a_connection_on_which_a_reply_is_lost_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let connection = Connection::new(ours, IncomingFrame::default(), VecDeque::new());
+            shutdown(&connection.stream, Shutdown::Write).unwrap();
+            connection.put(b"a reply".to_vec());
+            let end = tokio::time::timeout(std::time::Duration::from_secs(60), connection.fill()).await;
+            assert!(!end.expect("it is still read from").unwrap());
+            assert!(!connection.has_room().await);
+            theirs.readable().await.unwrap();
+            assert_eq!(theirs.try_read(&mut [0; 8]).unwrap(), 0);
+        });
     }
 
     /// Frames that cost nothing but their reading, of which there is always another one.
