@@ -31,7 +31,11 @@ pub fn state(home: &Home, id: &str) -> Result<Status> {
 pub fn list(home: &Home) -> Result<Vec<Status>> {
     let root = Arc::new(Root::open(&home.root)?);
     let ids: Arc<[String]> = root.ids()?.into();
-    let threads = (ids.len() / WORTH_A_THREAD).min(crate::sys::sched::processors()).max(1);
+    // A few are looked at without asking what the machine has.
+    let threads = match ids.len() / WORTH_A_THREAD {
+        0 | 1 => 1,
+        several => several.min(crate::sys::sched::processors()),
+    };
     let share = ids.len().div_ceil(threads).max(1);
     let mut shares = (0..ids.len()).step_by(share).map(|from| from..ids.len().min(from + share));
     let first = shares.next().unwrap_or(0..0);
