@@ -8,10 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use serde_json::json;
+
+use super::lookout;
 
 /// What was found of the programs that other processes had.
 #[derive(Default, PartialEq, Clone)]
@@ -24,29 +25,13 @@ struct Loot {
     changed: u64,
 }
 
-/// Opens the program of every process but its own as they come, and tries to change those that are anonymous, until `DIR/stop` exists;
-/// `DIR/result` says what it found, and is forgotten when `DIR/forget` exists. The host's own files it only counts.
+/// Opens the program of every process but its own as they come, tries to change those that are anonymous, and tells it in `dir`
+/// ([`lookout::watch`]). The host's own files it only counts.
 pub fn grab(dir: &str) -> Result<(), String> {
-    let at = |name: &str| Path::new(dir).join(name);
     let own = fs::metadata("/proc/self/exe").map_err(|error| error.to_string())?;
-    let (mut loot, mut told) = (Loot::default(), None);
-    while !at("stop").exists() {
-        if at("forget").exists() {
-            (loot, told) = (Loot::default(), None);
-            fs::remove_file(at("result")).ok();
-            fs::remove_file(at("forget")).map_err(|error| error.to_string())?;
-        }
-        for _ in 0..200 {
-            look((own.dev(), own.ino()), &mut loot);
-        }
-        if told.as_ref() != Some(&loot) {
-            let text = json!({"opened": loot.opened.len(), "stored": loot.stored, "changed": loot.changed});
-            fs::write(at("new"), text.to_string()).map_err(|error| error.to_string())?;
-            fs::rename(at("new"), at("result")).map_err(|error| error.to_string())?;
-            told = Some(loot.clone());
-        }
-    }
-    Ok(())
+    let shown =
+        |loot: &Loot| json!({"opened": loot.opened.len(), "stored": loot.stored, "changed": loot.changed});
+    lookout::watch(dir, |loot| look((own.dev(), own.ino()), loot), shown)
 }
 
 fn look(own: (u64, u64), loot: &mut Loot) {

@@ -9,10 +9,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::lookout;
 use crate::sys;
 
 /// What was seen since the last word of forgetting.
-#[derive(Default, PartialEq)]
+#[derive(Default, PartialEq, Clone)]
 struct Prey {
     /// Looks at processes that came.
     seen: u64,
@@ -26,30 +27,12 @@ struct Prey {
     taken: u64,
 }
 
-/// Hunts until the file `DIR/stop` exists; writes what it found to `DIR/result` as it finds it, and forgets when `DIR/forget` exists.
+/// Hunts, and tells it in `dir` ([`lookout::watch`]).
 pub fn hunt(dir: &str, marker: &str) -> Result<(), String> {
-    let at = |name: &str| Path::new(dir).join(name);
     let own = std::process::id().to_string();
     let allowed = capabilities("self", "CapBnd:").unwrap_or(0);
     let here = user_namespace("self");
-    let (mut prey, mut told) = (Prey::default(), None);
-    while !at("stop").exists() {
-        if at("forget").exists() {
-            (prey, told) = (Prey::default(), None);
-            fs::remove_file(at("result")).ok();
-            fs::remove_file(at("forget")).map_err(|error| error.to_string())?;
-        }
-        // Most rounds only look.
-        for _ in 0..200 {
-            look(&own, marker, allowed, here.as_deref(), &mut prey);
-        }
-        if told != Some(prey.seen) {
-            told = Some(prey.seen);
-            fs::write(at("new"), shown(&prey).to_string()).map_err(|error| error.to_string())?;
-            fs::rename(at("new"), at("result")).map_err(|error| error.to_string())?;
-        }
-    }
-    Ok(())
+    lookout::watch(dir, |prey| look(&own, marker, allowed, here.as_deref(), prey), shown)
 }
 
 fn shown(prey: &Prey) -> Value {

@@ -35,6 +35,7 @@
 mod grab;
 mod hold;
 mod hunt;
+mod lookout;
 mod ops;
 mod report;
 
