@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds the stage: one rustc call, core only, no libc, linked with the toolchain's own `rust-lld`. Then the list of packages in
-//! the program (`sbom/`).
+//! Builds the stage, and the one that `--trace` runs (decisions/0089): one rustc call each, core only, no libc, linked with the
+//! toolchain's own `rust-lld`. Then the list of packages in the program (`sbom/`).
 //!
 //! Cargo's RUSTFLAGS do not reach it; its lints come from the std crate, which compiles the same modules. Set
 //! CORTEN_STAGE_LINKER=cc for toolchains that ship no rust-lld.
@@ -13,11 +13,27 @@ fn main() {
     println!("cargo::rerun-if-changed=stage");
     println!("cargo::rerun-if-env-changed=CORTEN_STAGE_LINKER");
     println!("cargo::rerun-if-env-changed=CORTEN_COMMIT");
-    let var = |name| env::var(name).unwrap_or_else(|error| fail(&format!("{name}: {error}")));
     println!("cargo::rustc-env=CORTEN_COMMIT={}", env::var("CORTEN_COMMIT").unwrap_or_else(|_| commit()));
-    let output = Path::new(&var("OUT_DIR")).join("stage");
+    println!("cargo::rustc-check-cfg=cfg(traced)");
+    build_stage("stage", &[]);
+    build_stage("stage-traced", &["--cfg", "traced"]);
+    // `src/sys/entry.rs`.
+    if [var("CARGO_CFG_TARGET_ARCH"), var("CARGO_CFG_TARGET_ENV")] == ["x86_64", "musl"] {
+        println!("cargo::rustc-link-arg-bins=-Wl,--undefined=corten_entry,--entry=corten_entry");
+    }
+    sbom::embed_list("corten").unwrap_or_else(|error| fail(&error));
+}
+
+fn var(name: &str) -> String {
+    env::var(name).unwrap_or_else(|error| fail(&format!("{name}: {error}")))
+}
+
+/// One rustc call; `more` are arguments of its own.
+fn build_stage(name: &str, more: &[&str]) {
+    let output = Path::new(&var("OUT_DIR")).join(name);
     let mut rustc = Command::new(var("RUSTC"));
     rustc.args(["--edition=2024", "--crate-type=bin", "--crate-name=stage", "--cap-lints=warn"]);
+    rustc.args(more);
     rustc.arg("--target").arg(var("TARGET"));
     rustc.args(["-Copt-level=s", "-Cpanic=abort", "-Clto=fat", "-Ccodegen-units=1", "-Cdebuginfo=0"]);
     rustc.args(["-Cforce-unwind-tables=no", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"]);
@@ -39,11 +55,6 @@ fn main() {
         Ok(status) => fail(&format!("the stage does not build: {status}")),
         Err(error) => fail(&format!("{:?}: {error}", rustc.get_program())),
     }
-    // `src/sys/entry.rs`.
-    if [var("CARGO_CFG_TARGET_ARCH"), var("CARGO_CFG_TARGET_ENV")] == ["x86_64", "musl"] {
-        println!("cargo::rustc-link-arg-bins=-Wl,--undefined=corten_entry,--entry=corten_entry");
-    }
-    sbom::embed_list("corten").unwrap_or_else(|error| fail(&error));
 }
 
 fn linker_arguments(prefix: &str, driver: bool) -> Vec<String> {

@@ -7,11 +7,11 @@ _corten_flags() {
     case $1 in
     '') echo '--debug --log --log-format --log-level --root --criu --systemd-cgroup --cgroup-manager --rootless --version -v --help -h' ;;
     'checkpoint') echo '--image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --parent-path --leave-running --tcp-skip-in-flight --link-remap --status-fd --page-server --pre-dump --help -h' ;;
-    'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --help -h' ;;
+    'create') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --trace --help -h' ;;
     'delete') echo '--force -f --regex -r --help -h' ;;
     'doctor') echo '--json --clean --quiet -q --help -h' ;;
     'events') echo '--interval --stats --help -h' ;;
-    'exec') echo '--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused --help -h' ;;
+    'exec') echo '--console-socket --pidfd-socket --cwd --env -e --tty -t --user -u --additional-gids -g --process -p --detach -d --pid-file --process-label --apparmor --no-new-privs --cap -c --preserve-fds --cgroup --ignore-paused --trace --help -h' ;;
     'features') echo '--help -h' ;;
     'kill') echo '--all -a --regex -r --help -h' ;;
     'list') echo '--format -f --quiet -q --help -h' ;;
@@ -20,11 +20,12 @@ _corten_flags() {
     'ps') echo '--format -f --help -h' ;;
     'restore') echo '--bundle -b --console-socket --pid-file --detach -d --no-subreaper --no-pivot --tcp-close --lsm-profile --lsm-mount-context --image-path --work-path --tcp-established --ext-unix-sk --shell-job --file-locks --manage-cgroups-mode --empty-ns --auto-dedup --lazy-pages --network-lock --help -h' ;;
     'resume') echo '--help -h' ;;
-    'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --detach -d --keep --help -h' ;;
+    'run') echo '--bundle -b --config -f --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --no-subreaper --preserve-fds --trace --detach -d --keep --help -h' ;;
     'setup') echo '--default --undo --dry-run --config --help -h' ;;
     'spec') echo '--bundle -b --file -f --rootless --help -h' ;;
-    'start') echo '--help -h' ;;
+    'start') echo '--trace --help -h' ;;
     'state') echo '--help -h' ;;
+    'trace') echo '--svg --help -h' ;;
     'update') echo '--resources -r --blkio-weight --cpu-period --cpu-quota --cpu-burst --cpu-share --cpu-rt-period --cpu-rt-runtime --cpuset-cpus --cpuset-mems --cpu-idle --kernel-memory --kernel-memory-tcp --memory --memory-reservation --memory-swap --pids-limit --l3-cache-schema --mem-bw-schema --help -h' ;;
     'version') echo '' ;;
     'help') echo '' ;;
@@ -55,6 +56,7 @@ _corten_value() {
     'create --pidfd-socket') echo 'file' ;;
     'create --pid-file') echo 'file' ;;
     'create --preserve-fds') echo '-' ;;
+    'create --trace') echo '-' ;;
     'events --interval') echo '-' ;;
     'exec --console-socket') echo 'file' ;;
     'exec --pidfd-socket') echo 'file' ;;
@@ -69,6 +71,7 @@ _corten_value() {
     'exec --cap' | 'exec -c') echo '-' ;;
     'exec --preserve-fds') echo '-' ;;
     'exec --cgroup') echo '-' ;;
+    'exec --trace') echo '-' ;;
     'list --format' | 'list -f') echo 'table json' ;;
     'plan --bundle' | 'plan -b') echo 'directory' ;;
     'plan --config' | 'plan -f') echo 'file' ;;
@@ -89,9 +92,12 @@ _corten_value() {
     'run --pidfd-socket') echo 'file' ;;
     'run --pid-file') echo 'file' ;;
     'run --preserve-fds') echo '-' ;;
+    'run --trace') echo '-' ;;
     'setup --config') echo 'file' ;;
     'spec --bundle' | 'spec -b') echo 'directory' ;;
     'spec --file' | 'spec -f') echo 'file' ;;
+    'start --trace') echo '-' ;;
+    'trace --svg') echo '-' ;;
     'update --resources' | 'update -r') echo '-' ;;
     'update --blkio-weight') echo '-' ;;
     'update --cpu-period') echo '-' ;;
@@ -131,7 +137,7 @@ _corten_word() { # COMMAND NUMBER
     'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
     'setup 1') echo 'containerd docker podman' ;;
-    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run setup spec start state update version help' ;;
+    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run setup spec start state trace update version help' ;;
     esac
 }
 

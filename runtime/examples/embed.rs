@@ -11,7 +11,7 @@ use corten::{Result, verbs};
 
 fn whole_life(root: PathBuf, bundle: PathBuf, id: &str) -> Result<()> {
     let warn = |line: &str| eprintln!("warning: {line}");
-    let home = Home { root, manager: Manager::Cgroupfs, rootless: None, warn: &warn };
+    let home = Home { root, manager: Manager::Cgroupfs, rootless: None, warn: &warn, trace: None };
     let init = verbs::create(&home, Create { id: id.into(), bundle, ..Create::default() })?;
     println!("{id} is {} with pid {}", verbs::state(&home, id)?.status, init.pid);
     verbs::start(&home, id)?;

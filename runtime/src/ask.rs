@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{IntelRdt, Resources};
+use crate::trace::Recorder;
 
 /// Who makes control groups: `--cgroup-manager`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,17 @@ pub struct Home<'a> {
     pub rootless: Option<bool>,
     /// Receives warnings, one line each, without a trailing newline.
     pub warn: &'a dyn Fn(&str),
+    /// Records what takes how long (`--trace`).
+    pub trace: Option<&'a Recorder>,
+}
+
+impl Home<'_> {
+    /// What has been done since the last time that something was told is called `name` in a trace.
+    pub(crate) fn mark(&self, name: &str) {
+        if let Some(recorder) = self.trace {
+            recorder.mark(name);
+        }
+    }
 }
 
 /// What stands behind the process's descriptors 0, 1 and 2.

@@ -30,6 +30,7 @@ pub mod spec;
 pub mod stage;
 pub mod state;
 pub mod sys;
+pub mod trace;
 pub mod verbs;
 
 pub use error::{Error, Kind, Result};

@@ -53,6 +53,7 @@ fn run(argv: &Argv, log: &mut Log) -> Outcome {
         manager: globals.manager()?,
         rootless: globals.rootless()?,
         warn: &warn,
+        trace: None,
     };
     globals.warn(log);
     log.debug(|| format!("corten {VERSION}: {} with root {}", verb.display(), root.path.display()));

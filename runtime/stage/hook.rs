@@ -6,7 +6,7 @@ use core::ffi::CStr;
 
 use super::sys::{self, Poll, Result};
 use super::wire::{self, HookRec, Rec, aux};
-use super::{Stage, fault};
+use super::{Stage, fault, trace};
 
 /// How much of a hook's output is kept for the message.
 pub(super) const OUTPUT: usize = 4096;
@@ -54,6 +54,7 @@ impl Stage {
         let [exec, executed] = sys::pipe()?;
         let (pid, pidfd) = sys::clone(SIGCHLD)?;
         if pid == 0 {
+            trace::end();
             let done = self
                 .hook_session(leads)
                 .and_then(|()| sys::dup3(stdin, 0, false))

@@ -23,6 +23,7 @@ mod procfs;
 mod remount;
 mod sys;
 mod target;
+mod trace;
 pub mod wire;
 
 use core::ffi::CStr;
@@ -31,6 +32,7 @@ pub use process::loopback_up;
 #[allow(unused_imports, reason = "the sealed stage's panic handler ends by it")]
 pub use sys::undefined;
 use sys::{Fault, Pointers, Result};
+pub use trace::ticks;
 use wire::{Header, Message, Rec, aux, code, kind};
 
 /// Where a program stands in memory.
@@ -153,6 +155,7 @@ pub unsafe fn run(base: *mut u8, length: usize) -> ! {
 /// Maps the program that descriptor `fd` holds and runs it; `host` is the socket to the host.
 #[allow(dead_code, reason = "the sealed stage starts here, the linked-in one at `run`")]
 pub fn start(fd: i32, host: i32) -> ! {
+    trace::prepare();
     let mapped = sys::fstat(fd).map(|stat| stat.size as usize);
     match mapped.and_then(|length| sys::map(fd, length).map(|program| (program, length))) {
         // SAFETY: a fresh mapping is page-aligned, ours alone, and never unmapped.
@@ -197,6 +200,7 @@ impl Stage {
 
     fn perform(&mut self, header: &Header) -> Result<()> {
         const PR_SET_DUMPABLE: u32 = 4;
+        trace::begin(header.log, header.log_words, header.ops)?;
         sys::prctl(PR_SET_DUMPABLE, 0, 0)?;
         self.keep_only(self.program.slice::<i64>(header.keep, header.keep_len as usize)?)?;
         self.umask = sys::umask(0);
@@ -204,6 +208,7 @@ impl Stage {
         for (index, rec) in records.iter().enumerate() {
             self.op = index as u32;
             self.perform_one(rec)?;
+            trace::op_ends(index);
         }
         Err(MALFORMED)
     }

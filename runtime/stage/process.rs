@@ -3,7 +3,7 @@
 
 use super::sys::{self, Fault, Result};
 use super::wire::{self, Message, Rec, aux, barrier, kind};
-use super::{MALFORMED, Stage, fault};
+use super::{MALFORMED, Stage, fault, trace};
 
 impl Stage {
     /// Closes every descriptor from 3 on but the listed ones (ascending).
@@ -39,6 +39,7 @@ impl Stage {
             flags => sys::clone3(flags | CLONE_PARENT, 0),
         }?;
         if pid != 0 {
+            trace::end();
             let (barrier, aux) = (barrier::HOP, self.deferred);
             let message = Message { kind: kind::REACHED, barrier, op: self.op, aux, ..Default::default() };
             if let Err(fault) = sys::send(self.host, &message.bytes(), Some(pidfd)) {

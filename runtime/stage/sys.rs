@@ -9,7 +9,7 @@
 use core::arch::asm;
 use core::ffi::CStr;
 
-use super::nr;
+use super::{nr, trace};
 
 /// What failed: errno and system call number (or one of `wire::aux`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,8 +116,10 @@ unsafe fn raw(number: usize, a: [usize; 6]) -> isize {
 /// # Safety
 /// As for [`raw`].
 unsafe fn call(number: usize, a: [usize; 6]) -> Result<usize> {
+    let logged = trace::call_begins(number);
     // SAFETY: passed on to the caller.
     let result = unsafe { raw(number, a) };
+    trace::call_ends(logged, number, result);
     if result < 0 { Err(Fault { errno: -result as i32, aux: number as u32 }) } else { Ok(result as usize) }
 }
 
@@ -196,6 +198,30 @@ pub fn map(fd: i32, length: usize) -> Result<&'static mut [u8]> {
     let address = sys!(MMAP, 0, length, READ_WRITE, PRIVATE, fd, 0)?;
     // SAFETY: a fresh private mapping of `length` bytes that is never unmapped nor handed out twice.
     Ok(unsafe { core::slice::from_raw_parts_mut(address as *mut u8, length) })
+}
+
+/// Maps memory of a traced stage at a fixed place where nothing is: shared with whoever holds `shared`, or its own. Not logged.
+#[cfg(traced)]
+pub fn map_at(address: usize, length: usize, shared: Option<i32>) -> Result<()> {
+    const READ_WRITE: usize = 3;
+    const FIXED_NOREPLACE: usize = 0x10_0000;
+    let (how, fd) = match shared {
+        Some(fd) => (FIXED_NOREPLACE | 1, fd as usize),
+        None => (FIXED_NOREPLACE | 0x22, usize::MAX),
+    };
+    // SAFETY: numbers only; nothing is mapped there yet, and nothing is replaced.
+    let result = unsafe { raw(nr::MMAP, [address, length, READ_WRITE, how, fd, 0]) };
+    if result == address as isize {
+        Ok(())
+    } else {
+        Err(Fault { errno: -result as i32, aux: nr::MMAP as u32 })
+    }
+}
+
+/// Whether a call returns twice.
+#[cfg(traced)]
+pub fn clones(number: usize) -> bool {
+    matches!(number, nr::CLONE | nr::CLONE3)
 }
 
 /// struct open_how.

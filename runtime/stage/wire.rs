@@ -35,6 +35,23 @@ pub struct Header {
     pub keep_len: u32,
     /// The socket to the host.
     pub sync: i32,
+    /// Memory for the [`log`] of a traced stage, or [`NONE`].
+    pub log: i32,
+    /// Its length in 64-bit words.
+    pub log_words: u32,
+}
+
+/// The log of a traced stage: 64-bit words, zero until something is known, which are readings of the processor's counter
+/// ([`super::ticks`]) and numbers of calls, and nothing else.
+pub mod log {
+    /// How many operations the program has. The host writes it.
+    pub const OPS: usize = 0;
+    /// When the stage began.
+    pub const BEGUN: usize = 1;
+    /// When operation n ended: at `ENDS + n`. Behind the last of these are the system calls in the order in which they were made.
+    pub const ENDS: usize = 2;
+    /// Words of a system call: when it began; when it ended; its number << 32 | errno.
+    pub const CALL: usize = 3;
 }
 
 /// One operation; what the fields mean is said at each code.

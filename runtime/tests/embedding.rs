@@ -142,7 +142,8 @@ fn of_the_process() -> BTreeMap<String, String> {
 
 fn life(it: &Bundle) -> corten::Result<()> {
     let warn = |line: &str| panic!("a warning: {line}");
-    let home = Home { root: it.state_root(), manager: Manager::Cgroupfs, rootless: None, warn: &warn };
+    let home =
+        Home { root: it.state_root(), manager: Manager::Cgroupfs, rootless: None, warn: &warn, trace: None };
     let id = it.id.as_str();
     let null = || fs::File::options().read(true).write(true).open("/dev/null").unwrap().into();
     let stdio = || corten::ask::Stdio::Fds([null(), null(), null()]);
@@ -176,8 +177,8 @@ fn several_threads_live_lives_and_the_process_stays_what_it_was() {
     });
     // A mistake of the caller's is an error, and changes as little.
     let warn = |_: &str| {};
-    let home =
-        Home { root: bundles[0].state_root(), manager: Manager::Cgroupfs, rootless: None, warn: &warn };
+    let root = bundles[0].state_root();
+    let home = Home { root, manager: Manager::Cgroupfs, rootless: None, warn: &warn, trace: None };
     let nowhere = Create { id: "corten-test-nowhere".into(), bundle: "/nowhere".into(), ..Create::default() };
     let error = verbs::create(&home, nowhere).unwrap_err();
     assert!(error.to_string().contains("/nowhere"), "{error}");

@@ -148,15 +148,21 @@ impl Peek {
 impl Driver {
     /// The one that `options` ask for, for the container of `bundle`.
     pub fn new(options: &Options, namespace: &str, systemd: bool, bundle: &Path) -> Driver {
-        Driver::at(options.binary(), options.root(namespace), systemd, bundle)
+        Driver::at(options.binary(), options.root(namespace), systemd, bundle, options.traces())
     }
 
-    fn at(program: Option<&Path>, root: PathBuf, systemd: bool, bundle: &Path) -> Driver {
+    fn at(
+        program: Option<&Path>,
+        root: PathBuf,
+        systemd: bool,
+        bundle: &Path,
+        traces: Option<&Path>,
+    ) -> Driver {
         match program {
             Some(program) => Driver::Outside(Binary::new(program, root, systemd, bundle)),
             None => {
                 let manager = if systemd { Manager::Systemd } else { Manager::Cgroupfs };
-                Driver::Inside(StateRoot { root, manager })
+                Driver::Inside(StateRoot { root, manager, traces: traces.map(Path::to_owned) })
             }
         }
     }
@@ -164,16 +170,20 @@ impl Driver {
     /// As it is handed over.
     pub fn pass(&self) -> DriverState {
         match self {
-            Driver::Inside(StateRoot { root, manager }) => {
-                DriverState { program: None, root: root.clone(), systemd: *manager == Manager::Systemd }
-            }
+            Driver::Inside(StateRoot { root, manager, traces }) => DriverState {
+                program: None,
+                root: root.clone(),
+                systemd: *manager == Manager::Systemd,
+                traces: traces.clone(),
+            },
             Driver::Outside(binary) => binary.pass(),
         }
     }
 
     /// Goes on with one, for the container of `bundle`.
     pub fn resumed(state: &DriverState, bundle: &Path) -> Driver {
-        Driver::at(state.program.as_deref(), state.root.clone(), state.systemd, bundle)
+        let traces = state.traces.as_deref();
+        Driver::at(state.program.as_deref(), state.root.clone(), state.systemd, bundle, traces)
     }
 
     /// `create`.
@@ -194,7 +204,8 @@ impl Driver {
             ..Create::default()
         };
         place.with(|home| {
-            let launched = verbs::create(home, ask).map_err(|error| failed("create", &error))?;
+            let launched = place.traced(home, "create", &wish.id, |home| verbs::create(home, ask));
+            let launched = launched.map_err(|error| failed("create", &error))?;
             wish.reaper.claim(launched.pid);
             Ok(watched(home, &wish.id, launched))
         })
@@ -210,7 +221,7 @@ impl Driver {
         };
         let ask = Hold { id: id.to_owned(), bundle: bundle.to_owned(), config };
         // It stays in the server's groups: it is part of what that costs.
-        let place = StateRoot { root: root.clone(), manager: Manager::Disabled };
+        let place = StateRoot { root: root.clone(), manager: Manager::Disabled, traces: None };
         place.with(|home| {
             let launched = verbs::hold(home, ask).map_err(|error| failed("hold", &error))?;
             reaper.claim(launched.pid);
@@ -267,7 +278,8 @@ impl Driver {
     pub fn start(&self, id: &str) -> Result<()> {
         match self {
             Driver::Inside(place) => {
-                place.with(|home| verbs::start(home, id)).map_err(|error| failed("start", &error))
+                let start = |home: &Home<'_>| place.traced(home, "start", id, |home| verbs::start(home, id));
+                place.with(start).map_err(|error| failed("start", &error))
             }
             Driver::Outside(binary) => binary.plain("start", &[id]),
         }
@@ -291,8 +303,9 @@ impl Driver {
         let object = Some(wanted.process);
         let ask = Exec { id: id.to_owned(), object, stdio, detach: true, ..Exec::default() };
         place.with(|home| {
+            let launched = place.traced(home, "exec", id, |home| verbs::exec(home, ask));
             let Launched { pid, pidfd, console, .. } =
-                verbs::exec(home, ask).map_err(|error| failed("exec", &error.at("exec failed")))?;
+                launched.map_err(|error| failed("exec", &error.at("exec failed")))?;
             reaper.claim(pid);
             Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })

@@ -36,6 +36,7 @@ mod server;
 mod stats;
 mod task;
 mod threads;
+mod traces;
 mod ttrpc;
 mod upgrade;
 mod work;

@@ -42,6 +42,9 @@ pub struct Options {
     pub criu_work_path: String,
     /// What is restored, should Create itself name nothing: containerd hands this on as Create's `checkpoint` for runc's type only.
     pub criu_image_path: String,
+    /// Where a file is written for each create, start and exec that says what took how long; none, if empty. Only the handler's table
+    /// has it.
+    pub trace_directory: String,
 }
 
 impl Options {
@@ -76,6 +79,7 @@ impl Options {
             systemd_cgroup: read.systemd_cgroup,
             criu_work_path: read.criu_work_path,
             criu_image_path: read.criu_image_path,
+            trace_directory: String::new(),
         })
     }
 
@@ -153,6 +157,7 @@ impl Options {
             "iouid" => self.io_uid = parse_number(key, value)?,
             "iogid" => self.io_gid = parse_number(key, value)?,
             "criuworkpath" => self.criu_work_path = string(key, value)?,
+            "tracedirectory" => self.trace_directory = absolute(key, string(key, value)?)?,
             // Of runc's options, about CRIU and about how to reach us: nothing of ours depends on them.
             "criupath" | "criuimagepath" | "taskapiaddress" | "taskapiversion" | "typeurl" | "configpath"
             | "runtimeroot" => {}
@@ -165,6 +170,11 @@ impl Options {
     pub fn root(&self, namespace: &str) -> PathBuf {
         let root = if self.root.is_empty() { ROOT } else { &self.root };
         Path::new(root).join(namespace)
+    }
+
+    /// The directory for traces, if there is one.
+    pub fn traces(&self) -> Option<&Path> {
+        (!self.trace_directory.is_empty()).then(|| Path::new(&self.trace_directory))
     }
 
     /// The other runtime, if one is named.
@@ -222,6 +232,15 @@ fn string(key: &str, value: &str) -> Result<String, String> {
     if rest.is_empty() || rest.starts_with('#') { Ok(text) } else { Err(format!("{key}: {rest:?} follows")) }
 }
 
+/// The server's working directory is nobody's business.
+fn absolute(key: &str, path: String) -> Result<String, String> {
+    if path.is_empty() || path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(format!("{key}: {path:?} is no absolute path"))
+    }
+}
+
 /// Without a comment at its end.
 fn bare(value: &str) -> &str {
     value.split('#').next().unwrap_or_default().trim()
@@ -268,6 +287,7 @@ mod tests {
             ("[other]", "[other]"),
             ("Root = \"/x", "does not end"),
             ("IoUid = -1", "IoUid"),
+            ("TraceDirectory = \"x\"", "no absolute path"),
         ] {
             let error = of_table(table).unwrap_err();
             assert!(error.text.contains(word), "{table}: {error}");
@@ -284,5 +304,8 @@ mod tests {
         assert_eq!(named("/usr/bin/corten").binary(), None);
         assert_eq!(named("/usr/bin/runc").binary(), Some(Path::new("/usr/bin/runc")));
         assert_eq!(named("").root("ns"), Path::new("/run/containerd/corten/ns"));
+        assert_eq!(named("").traces(), None);
+        let traces = of_table("TraceDirectory = \"/t\"").unwrap();
+        assert_eq!(traces.traces(), Some(Path::new("/t")));
     }
 }

@@ -15,8 +15,8 @@ use corten::ask::Manager;
 use corten::error::Context;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::log;
 use crate::refusal::{Refusal, Result};
+use crate::{log, traces};
 
 /// How many of a crew's threads there may be; more verbs wait for their turn.
 const THREADS: usize = 8;
@@ -30,12 +30,34 @@ pub struct StateRoot {
     pub root: PathBuf,
     /// Who manages control groups.
     pub manager: Manager,
+    /// Where it is told what takes how long.
+    pub traces: Option<PathBuf>,
 }
 
 impl StateRoot {
     /// Calls `verb` with it; warnings go to the log.
     pub fn with<T>(&self, verb: impl FnOnce(&Home<'_>) -> T) -> T {
-        verb(&Home { root: self.root.clone(), manager: self.manager, rootless: None, warn: &log::warn })
+        verb(&Home {
+            root: self.root.clone(),
+            manager: self.manager,
+            rootless: None,
+            warn: &log::warn,
+            trace: None,
+        })
+    }
+
+    /// Calls `verb` on the container `id`, and tells what takes how long, if that is asked for.
+    ///
+    /// # Errors
+    /// Those of the verb.
+    pub fn traced<T>(
+        &self,
+        home: &Home<'_>,
+        name: &str,
+        id: &str,
+        verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
+    ) -> corten::Result<T> {
+        traces::traced(self.traces.as_deref(), home, (name, id), verb)
     }
 }
 

@@ -15,7 +15,7 @@ use super::log::Log;
 use super::root::RootDirectory;
 use super::{
     checkpoint, create, delete, doctor, events, exec, features, kill, list, pause, plan, ps, restore, resume,
-    run, setup, spec, start, state, update,
+    run, setup, spec, start, state, trace, update,
 };
 use super::{help, nearest, output};
 
@@ -100,7 +100,7 @@ const fn subcommand<V: Verb>() -> Subcommand {
 }
 
 /// The subcommands, in the order of the help.
-const SUBCOMMANDS: [Subcommand; 20] = [
+const SUBCOMMANDS: [Subcommand; 21] = [
     subcommand::<checkpoint::CheckpointCommand>(),
     subcommand::<create::CreateCommand>(),
     subcommand::<delete::DeleteCommand>(),
@@ -120,6 +120,7 @@ const SUBCOMMANDS: [Subcommand; 20] = [
     subcommand::<spec::SpecCommand>(),
     subcommand::<start::StartCommand>(),
     subcommand::<state::StateCommand>(),
+    subcommand::<trace::TraceCommand>(),
     subcommand::<update::UpdateCommand>(),
 ];
 

@@ -7,6 +7,7 @@ use corten::{ask, state, verbs};
 
 use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::Failure;
+use super::traced::traced;
 use super::values;
 
 /// create a container
@@ -33,9 +34,10 @@ impl Verb for CreateCommand {
 
 impl CreateCommand {
     fn create(self, session: &Session<'_>) -> Outcome {
+        let (id, trace) = (self.id.clone(), self.launch.trace.clone());
         let ask = self.launch.ask(self.id)?;
         session.root.prepare()?;
-        verbs::create(&session.home, ask).map_err(Failure::from)?;
+        traced(session, trace, (Self::NAME, &id), |home| verbs::create(home, ask))?;
         Ok(0)
     }
 }
@@ -71,6 +73,9 @@ pub struct LaunchFlags {
     /// pass N more file descriptors to the container (stdio + $LISTEN_FDS + N in total)
     #[arg(long)]
     preserve_fds: Option<u32>,
+    /// write where the time goes to FILE, for the command trace, Perfetto and Chrome
+    #[arg(long)]
+    pub trace: Option<OsString>,
 }
 
 impl LaunchFlags {

@@ -11,6 +11,7 @@ use super::command::{Arity, Outcome, Session, Verb};
 use super::failure::{EXEC_ERROR, Failure};
 use super::flags::Order;
 use super::foreground::Foreground;
+use super::traced::traced;
 use super::values;
 
 /// execute a new process inside the container
@@ -71,6 +72,9 @@ pub struct ExecCommand {
     /// allow exec in a paused container
     #[arg(long)]
     ignore_paused: bool,
+    /// write where the time goes to FILE, for the command trace, Perfetto and Chrome
+    #[arg(long)]
+    trace: Option<OsString>,
     id: String,
     command: Vec<String>,
 }
@@ -89,18 +93,21 @@ impl Verb for ExecCommand {
 
 impl ExecCommand {
     fn exec(self, session: &Session<'_>) -> Outcome {
+        let trace = self.trace.clone();
         let ask = self.ask()?;
         if ask.overlay.args.is_empty() && ask.process.is_none() {
             // As in runc, a container that is not there comes first.
             verbs::state(&session.home, &ask.id)?;
             return Err(Failure::new("process args cannot be empty"));
         }
+        let id = ask.id.clone();
+        let exec = |ask| traced(session, trace, (Self::NAME, &id), |home| verbs::exec(home, ask));
         if ask.detach {
-            verbs::exec(&session.home, ask)?;
+            exec(ask)?;
             return Ok(0);
         }
         let foreground = Foreground::prepare(false)?;
-        let launched = verbs::exec(&session.home, ask)?;
+        let launched = exec(ask)?;
         foreground.attend(launched)
     }
 

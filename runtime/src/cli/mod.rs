@@ -39,4 +39,6 @@ mod spec;
 mod start;
 mod state;
 mod stats;
+mod trace;
+mod traced;
 mod update;

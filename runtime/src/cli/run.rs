@@ -13,6 +13,7 @@ use corten::verbs;
 use super::command::{Arity, Outcome, Session, Verb};
 use super::create::LaunchFlags;
 use super::foreground::Foreground;
+use super::traced::traced;
 
 /// create and run a container
 ///
@@ -46,7 +47,8 @@ impl Verb for RunCommand {
 
 impl RunCommand {
     fn launch(self, session: &Session<'_>) -> Outcome {
-        let id = self.id.clone();
+        let (id, trace) = (self.id.clone(), self.launch.trace.clone());
+        let create = |ask| traced(session, trace, (Self::NAME, &id), |home| verbs::create(home, ask));
         let subreaper = !self.launch.no_subreaper;
         let mut ask = self.launch.ask(self.id)?;
         (ask.run, ask.detach) = (true, self.detach);
@@ -55,14 +57,14 @@ impl RunCommand {
         }
         session.root.prepare()?;
         if self.detach {
-            let Launched { pid, pidfd, notify, .. } = verbs::create(&session.home, ask)?;
+            let Launched { pid, pidfd, notify, .. } = create(ask)?;
             if let Some(notify) = notify {
                 notify.relay(pidfd.as_fd(), pid)?;
             }
             return Ok(0);
         }
         let foreground = Foreground::prepare(subreaper)?;
-        let mut launched = verbs::create(&session.home, ask)?;
+        let mut launched = create(ask)?;
         let relay = launched.notify.take().map(|notify| Relay::start(notify, &launched)).transpose()?;
         let outcome = foreground.attend(launched);
         if let Some(Err(error)) = relay.map(Relay::finish) {

@@ -42,7 +42,8 @@ fn name(one: &DeadContainer) -> String {
 
 /// `None`: it was not dead any more, or somebody is at work on it.
 fn container(one: &DeadContainer, warn: &dyn Fn(&str)) -> Result<Option<()>> {
-    let home = Home { root: one.root.clone(), manager: Manager::default(), rootless: None, warn };
+    let home =
+        Home { root: one.root.clone(), manager: Manager::default(), rootless: None, warn, trace: None };
     let dir = one.root.join(&one.id);
     let removed = verbs::delete_dead(&home, &one.id, |found| {
         // Asked once more, under the lock.

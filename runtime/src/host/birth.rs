@@ -32,13 +32,20 @@ impl Walk<'_> {
         let (channel, sync) = Channel::pair()?;
         let keep: Vec<i32> = (3..3 + self.kept_descriptors()).collect();
         let fds: Vec<i32> = self.sources.iter().map(AsRawFd::as_raw_fd).collect();
-        let encoded = encode(self.given.program, &fds, &keep, sync.as_raw_fd());
-        let image = image::stage()?;
+        let mut encoded = encode(self.given.program, &fds, &keep, sync.as_raw_fd());
+        let log = self.make_stage_log()?;
+        let image = image::stage(log.is_some())?;
+        // The interpreter that is linked in keeps none.
+        let log = log.filter(|_| image.is_some());
+        if let Some(log) = &log {
+            encoded.log_to(log.as_fd().as_raw_fd(), log.words());
+        }
         let program = image.as_ref().map(|_| image::program(&encoded.bytes)).transpose()?;
         let mut words = if program.is_some() { Vec::new() } else { encoded.words() };
         let mut inherit: Vec<BorrowedFd<'_>> = self.sources.iter().map(AsFd::as_fd).collect();
         inherit.push(sync.as_fd());
         inherit.extend(program.as_ref().map(AsFd::as_fd));
+        inherit.extend(log.as_ref().map(AsFd::as_fd));
         let (first_way, joins) = first_way(way_in, self.placement.as_ref());
         let window = Window {
             flags,
@@ -64,9 +71,15 @@ impl Walk<'_> {
             _ => Stage::Linked(&mut words),
         };
         let beside = OnceCell::new();
+        if let Some(trace) = &mut self.trace {
+            trace.is_cloned();
+        }
         let born = bear(window, stage, self.placement.as_ref(), &beside);
         let (pid, pidfd, got) = born.map_err(|error| clone_failure(error, flags))?;
         drop(inherit);
+        if let Some(trace) = &mut self.trace {
+            trace.log = log;
+        }
         if let Some(beside) = beside.into_inner() {
             self.placement = Some(beside);
         }

@@ -13,6 +13,8 @@ use crate::error::{Context, Result};
 
 /// The stage, built by build.rs.
 static STAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage"));
+/// The same, which logs when each of its operations and system calls began and ended.
+static TRACED_STAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage-traced"));
 
 /// The stage's executable, sealed against every change. Where memfds cannot be executed (`vm.memfd_noexec=2`) it is
 /// [`private`]; `None` where that is refused as well (no CAP_SYS_ADMIN): the interpreter linked into this binary
@@ -20,7 +22,8 @@ static STAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stage"));
 ///
 /// # Errors
 /// ENOMEM and its like.
-pub(crate) fn stage() -> Result<Option<OwnedFd>> {
+pub(crate) fn stage(traced: bool) -> Result<Option<OwnedFd>> {
+    let image = if traced { TRACED_STAGE } else { STAGE };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memfd = match memfd_create("corten-stage", flags | MemfdFlags::EXEC) {
         // Linux before 6.3 does not know the flag and always allows the exec.
@@ -28,14 +31,14 @@ pub(crate) fn stage() -> Result<Option<OwnedFd>> {
         other => other,
     };
     match memfd {
-        Err(Errno::ACCESS) => Ok(private().ok()),
-        memfd => write_and_seal(memfd.call(|| "memfd_create(corten-stage)")?, STAGE).map(Some),
+        Err(Errno::ACCESS) => Ok(private(image).ok()),
+        memfd => write_and_seal(memfd.call(|| "memfd_create(corten-stage)")?, image).map(Some),
     }
 }
 
 /// The stage in a tmpfs that is mounted nowhere and is this launch's alone: not sealed, but whoever changes it changes
 /// nothing that anybody will run. So it must never be kept for a second launch.
-fn private() -> Result<OwnedFd> {
+fn private(image: &[u8]) -> Result<OwnedFd> {
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).call(|| "fsopen(tmpfs)")?;
     fsconfig_create(&fs).call(|| "fsconfig(tmpfs)")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -45,7 +48,7 @@ fn private() -> Result<OwnedFd> {
     // For everybody, whatever our umask: the root of a user namespace executes it.
     fchmod(&file, Mode::from_raw_mode(0o555)).call(|| "fchmod(stage)")?;
     // Closed before the exec, which refuses files that are open for writing (ETXTBSY).
-    drop(written(file, STAGE)?);
+    drop(written(file, image)?);
     open(OFlags::RDONLY).call(|| "open(stage)")
 }
 

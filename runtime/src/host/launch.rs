@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::log::StageTrace;
 use super::restore::{Restoration, RestoreUnderWay};
 use super::undo::{Journal, Undo};
 use super::{Channel, advice, gate, sockets, sources};
@@ -127,6 +128,8 @@ pub(super) struct Walk<'a> {
     pub(super) console: Option<OwnedFd>,
     /// Whether the stage has ended, or executed, and that is told.
     pub(super) end_heard: Cell<bool>,
+    /// What is known of its times, where they are asked for.
+    pub(super) trace: Option<StageTrace>,
 }
 
 /// The container's group, and how many it had lost for want of memory before the process was made.
@@ -188,6 +191,7 @@ impl Launch<'_> {
             listener: None,
             console: None,
             end_heard: Cell::new(false),
+            trace: home.trace.map(|_| StageTrace::default()),
         };
         if let LaunchPurpose::Create { dir, .. } = &walk.given.purpose {
             walk.journal.push(Undo::Dir(dir));
@@ -197,6 +201,7 @@ impl Launch<'_> {
             walk.descriptors = before;
             walk.perform_all()
         });
+        walk.tell_stage(&walked);
         walk.give_room_back();
         match walked {
             Ok(launched) => {
@@ -224,11 +229,14 @@ impl Walk<'_> {
         for (index, step) in program.steps.iter().enumerate() {
             if let Op::Host(op) = &step.op {
                 self.step = index;
-                self.perform(op, &mut met).map_err(|error| match op {
+                let began = self.begin_step();
+                let performed = self.perform(op, &mut met).map_err(|error| match op {
                     // A hook may be what has ended it.
                     HostOp::Hooks | HostOp::Poststart => error,
                     _ => self.own_reason().unwrap_or_else(|| self.place(error, index, op)),
-                })?;
+                });
+                self.tell_step(began, index, performed.as_ref().err());
+                performed?;
             }
         }
         let Child { pid, pidfd, cloner, .. } =

@@ -18,6 +18,7 @@ mod idmap;
 pub(crate) mod idtool;
 mod image;
 mod launch;
+pub(crate) mod log;
 pub(crate) mod members;
 mod mount_points;
 mod netdev;

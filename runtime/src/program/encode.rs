@@ -58,9 +58,13 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
         keep: keep_at,
         keep_len: keep.len() as u32,
         sync,
+        log: wire::NONE,
+        log_words: 0,
     };
     let mut bytes = Vec::with_capacity(base as usize + encoder.blob.len() + 8);
-    for word in [header.magic, header.version, header.ops, header.keep, header.keep_len, header.sync as u32] {
+    let Header { magic, version, ops, keep, keep_len, .. } = header;
+    for word in [magic, version, ops, keep, keep_len, header.sync as u32, header.log as u32, header.log_words]
+    {
         bytes.extend(word.to_ne_bytes());
     }
     for rec in &records {
@@ -72,6 +76,15 @@ pub fn encode(program: &Program, fds: &[i32], keep: &[i32], sync: i32) -> Encode
 }
 
 impl Encoded {
+    /// The same for a traced stage, which writes to the `words` words of memory behind the descriptor `log`.
+    pub(crate) fn log_to(&mut self, log: i32, words: u32) {
+        let at = std::mem::offset_of!(Header, log);
+        if let Some(header) = self.bytes.get_mut(at..at + 8) {
+            header[..4].copy_from_slice(&log.to_ne_bytes());
+            header[4..].copy_from_slice(&words.to_ne_bytes());
+        }
+    }
+
     /// The bytes as 8-byte words: the linked-in stage reads them where they lie.
     pub(crate) fn words(&self) -> Vec<u64> {
         let word = |chunk: &[u8]| u64::from_ne_bytes(chunk.try_into().unwrap_or_default());

@@ -317,6 +317,21 @@ impl Dir {
         Ok(())
     }
 
+    /// Writes a file of the directory, and opens it for memory that is shared with another process. It does not outlive the container,
+    /// and nothing depends on it: it need not be on disk.
+    pub(crate) fn write_shared(&self, name: &str, bytes: &[u8]) -> Result<OwnedFd> {
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC)?;
+        write_all(file.as_fd(), bytes).call(|| format!("write({})", self.name_of(name)))?;
+        Ok(file)
+    }
+
+    /// Opens a file of the directory.
+    pub(crate) fn open_file(&self, name: &str, how: OFlags) -> Result<OwnedFd> {
+        let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .call(|| format!("open({})", self.name_of(name)))
+    }
+
     /// Whether the directory holds `name`.
     ///
     /// # Errors
@@ -349,6 +364,7 @@ impl Dir {
         if removed == Err(rustix::io::Errno::NOTEMPTY) {
             // Few containers have one.
             self.remove_file("outcome")?;
+            self.remove_file("trace")?;
             self.remove_file(HOOK)?;
             removed = remove();
         }

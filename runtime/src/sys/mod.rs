@@ -22,5 +22,6 @@ pub mod regex;
 pub(crate) mod sched;
 pub mod spawn;
 pub mod thread;
+pub(crate) mod ticks;
 pub mod tty;
 pub mod wait;

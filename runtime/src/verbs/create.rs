@@ -34,6 +34,7 @@ pub fn create(home: &Home, ask: Create) -> Result<Launched> {
 /// The same, or a restore, which has its plan the same way and a program of its own.
 pub(super) fn launch(home: &Home, mut ask: Create, restore: Option<&Restore>) -> Result<Launched> {
     let (spec, bytes, bundle) = load(&ask)?;
+    home.mark("read config.json");
     let mut facts = Facts::probe()?.for_rootless(home.rootless);
     facts.permitted = permitted::by(&facts, &spec.annotations)?;
     // Two, by one call: the mark on the groups can be read by whoever sees them, the keyring's name must not follow from it.
@@ -45,6 +46,7 @@ pub(super) fn launch(home: &Home, mut ask: Create, restore: Option<&Restore>) ->
         facts.probe_mounts()?;
     }
     facts.probe_sources(&spec, &bundle);
+    home.mark("probe the host");
     let mut plan = Plan::new(&spec, &facts, home, &ask, bundle)?;
     if let Some(process) = &mut plan.process {
         process.size_of(ask.console_size);
@@ -67,8 +69,10 @@ pub(super) fn launch(home: &Home, mut ask: Create, restore: Option<&Restore>) ->
         Some(_) => compile::restore(&plan),
     };
     check::check(&program)?;
+    home.mark("decide, and put it in order");
     plan.warnings.iter().for_each(|warning| (home.warn)(warning));
     let dir = Dir::create(&home.root, &plan.id)?;
+    home.mark("take the id");
     let state = first_state(&plan, facts.euid);
     let notify = match notification(&plan, &ask, &dir) {
         Ok(notify) => notify,

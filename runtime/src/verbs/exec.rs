@@ -40,6 +40,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     };
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
     let spec = container.spec()?;
+    home.mark("find the container, and read its configuration");
     let facts = Facts::of_process()?;
     let namespaces = namespaces::decide_namespaces(&spec)?;
     let setgroups = setgroups(&namespaces, &facts, pid)?;
@@ -73,6 +74,7 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
     }
     let program = compile::exec(&entry, &process);
     check::check(&program)?;
+    home.mark("decide, and put it in order");
     let subject = Subject {
         id: &container.state.id,
         bundle: &container.state.bundle,

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::facts::Facts;
 use crate::host::fate::{Fate, Next, stage_fate};
 use crate::host::gate::{self, GATE};
+use crate::host::log::StartTrace;
 use crate::host::notify::Notify;
 use crate::host::{hooks, permitted};
 use crate::plan::{self, Plan};
@@ -69,10 +70,18 @@ fn started(home: &Home, id: &str, manager: Option<&Path>) -> Result<Relay> {
     // Gone before the word is given: should we die in between, nobody is told "created", and the stage (unless its gate is a
     // FIFO) ends.
     container.dir.remove_file(GATE)?;
+    home.mark("find the container, and knock at its gate");
+    let trace = StartTrace::begin(home);
     knock.go()?;
     let heard = knock.outcome()?;
+    home.mark("wait for the exec");
     if let (Some(pidfd), Some(init)) = (&pidfd, &container.state.init) {
-        executed(home, &container, stage_fate(heard, init.pid, pidfd.as_fd(), Next::Exec)?)?;
+        let outcome = stage_fate(heard, init.pid, pidfd.as_fd(), Next::Exec)
+            .and_then(|fate| executed(home, &container, fate));
+        if let Some(trace) = trace {
+            trace.tell(&container.dir, init.pid, &program(home, &container), outcome.as_ref().err());
+        }
+        outcome?;
     }
     poststart(home, &container)?;
     let pid = container.state.init.as_ref().map_or(0, |init| init.pid);
@@ -118,12 +127,14 @@ fn poststart(home: &Home, container: &Container) -> Result<()> {
     if !state.poststart {
         return Ok(());
     }
+    let told = |()| home.mark("run the poststart hooks");
     let pid = state.init.as_ref().map_or(0, |init| init.pid);
     let text = hooks::state_of(&state.id, "running", pid, &state.bundle, &state.annotations);
     let spec = container.spec()?;
     let obeyed = plan::annotations::read(&spec.annotations, &permitted::listed(&spec.annotations, false)?)?;
     let hooks = plan::hooks::decide_hooks(&spec.hooks, &obeyed.hook_output)?;
-    hooks::run("poststart", &hooks.poststart, &text, &state.bundle, &container.dir).inspect_err(|_| {
+    let run = hooks::run("poststart", &hooks.poststart, &text, &state.bundle, &container.dir);
+    run.map(told).inspect_err(|_| {
         let destroyed = container.phase().and_then(|(phase, pidfd)| destroy(home, container, phase, pidfd));
         if let Err(error) = destroyed {
             (home.warn)(&format!("after the failed hook: {error}"));

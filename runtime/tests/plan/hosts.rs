@@ -88,6 +88,7 @@ pub fn plan_for(spec: &Spec, facts: &Facts, ask: &Create) -> Result<Plan> {
         manager: Manager::Cgroupfs,
         rootless: None,
         warn: &|_| {},
+        trace: None,
     };
     let ask = Create {
         id: "box".to_owned(),

@@ -65,7 +65,8 @@ impl Binary {
 
     /// As it is handed over.
     pub fn pass(&self) -> DriverState {
-        DriverState { program: Some(self.program.clone()), root: self.root.clone(), systemd: self.systemd }
+        let (program, root) = (Some(self.program.clone()), self.root.clone());
+        DriverState { program, root, systemd: self.systemd, traces: None }
     }
 
     /// `create`. The pid file stays in the bundle, where programs around the runtime look for it.

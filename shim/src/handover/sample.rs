@@ -48,7 +48,7 @@ pub fn second_sample(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ServerState {
     let sandbox = SandboxState {
         id: "p1".into(),
         bundle: "/b/p1".into(),
-        driver: DriverState { program: None, root: "/run/x/n".into(), systemd: false },
+        driver: DriverState { program: None, root: "/run/x/n".into(), systemd: false, traces: None },
         root: "/r/p1".into(),
         state: "/s/p1".into(),
         wish: serde_json::json!({"hostname": "box", "network": "/n", "shares_pids": true}),
@@ -63,7 +63,8 @@ pub fn second_sample(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ServerState {
 }
 
 fn first(piece: &mut dyn FnMut(&[u8]) -> Piece) -> ContainerState {
-    let driver = DriverState { program: Some("/runc".into()), root: "/run/x/n".into(), systemd: true };
+    let driver =
+        DriverState { program: Some("/runc".into()), root: "/run/x/n".into(), systemd: true, traces: None };
     let init = init(piece);
     let added = ProcessState {
         exec_id: "added".into(),

@@ -158,6 +158,9 @@ pub struct DriverState {
     /// Where it keeps containers.
     pub root: PathBuf,
     pub systemd: bool,
+    /// Where it is told what takes how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<PathBuf>,
 }
 
 /// The watch for want of memory.

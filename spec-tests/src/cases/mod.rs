@@ -76,6 +76,7 @@ mod systemd;
 mod systemd_trouble;
 mod systemd_updates;
 mod terminal;
+mod trace;
 mod update;
 
 use crate::harness::case::Case;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<Case> {
         update::cases,
         events::cases,
         calls::cases,
+        trace::cases,
         default_profiles::cases,
         forks::cases,
         nested::cases,

@@ -26,6 +26,7 @@ pub fn cases() -> Vec<Case> {
         case("options/runtime-that-does-not-exist", no_such_runtime),
         case("options/root", root),
         case("options/of-a-toml-table", toml_table).runc(none),
+        case("options/trace-directory", traces).needs(&[Need::Runtime("corten")]),
         case("options/empty", empty),
         case("options/type-with-a-prefix", prefixed),
         case("options/grouping-annotations", grouping).runc("not CRI-O's"),
@@ -145,6 +146,45 @@ fn toml_table(t: &Test) -> Verdict {
     task.start("")?;
     same("the status", task.exit("")?.status, 4)?;
     d.end(&b, &task)?;
+    d.finish()
+}
+
+/// A file for each create and start, of which nobody but the owner reads; a directory that is not there keeps nothing from running.
+fn traces(t: &Test) -> Verdict {
+    let d = Daemon::new(t)?;
+    for (name, count) in [("traces", 2), ("no/such", 0)] {
+        let b = d.bundle("exit 4")?;
+        b.write()?;
+        let directory = t.path(name);
+        if count > 0 {
+            std::fs::create_dir(&directory)?;
+        }
+        let body = format!(
+            "Root = \"{}\"\nTraceDirectory = \"{}\"\n",
+            d.runtime_root().display(),
+            directory.display()
+        );
+        let options = Message::new().bytes(3, body.as_bytes());
+        let task = Task::new(d.shim(&b)?, &b.id);
+        let request =
+            Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
+        task.shim.call("Create", &request.any(10, "runtimeoptions.v1.Options", &options.0))?;
+        task.start("")?;
+        same("the status", task.exit("")?.status, 4)?;
+        let files: Vec<_> = std::fs::read_dir(&directory).into_iter().flatten().collect::<Result<_, _>>()?;
+        same("the number of traces", files.len(), count)?;
+        for file in files {
+            let name = file.file_name().to_string_lossy().into_owned();
+            check!(name.starts_with(&format!("{}.{}.", d.namespace, b.id)), "{name}");
+            let trace: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(file.path())?)?;
+            check!(trace["otherData"]["missing"].is_null(), "{name}: {}", trace["otherData"]);
+            let verb = trace["otherData"]["verb"].as_str().unwrap_or_default();
+            check!(["create", "start"].contains(&verb) && name.contains(verb), "{name} tells of {verb}");
+            let events = trace["traceEvents"].as_array().map(Vec::len).unwrap_or_default();
+            check!(events > 5, "{name}: {events} events");
+        }
+        d.end(&b, &task)?;
+    }
     d.finish()
 }
 

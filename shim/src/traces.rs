@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `TraceDirectory`: where the time of each create, start and exec went, in a file of its own (`corten trace` reads it).
+//!
+//! It is an operator's: the option comes from containerd's configuration, and no pod can ask for it. It never keeps a container from
+//! anything: what cannot be written is logged.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use corten::ask::Home;
+use corten::trace::Recorder;
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::log;
+
+/// Calls `verb` on the container `id`; with a directory it is recorded.
+pub fn traced<T>(
+    directory: Option<&Path>,
+    home: &Home<'_>,
+    (name, id): (&str, &str),
+    verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
+) -> corten::Result<T> {
+    let Some(directory) = directory else { return verb(home) };
+    let recorder = Recorder::new(name, id);
+    let done = verb(&Home { root: home.root.clone(), trace: Some(&recorder), ..*home });
+    let text = recorder.finish(done.as_ref().err());
+    let namespace = home.root.file_name().unwrap_or_default().display();
+    let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    let path = directory.join(format!("{namespace}.{id}.{name}.{micros}.json"));
+    if let Err(error) = write(&path, &text) {
+        log::warn(&format!("TraceDirectory: {}: {error}", path.display()));
+    }
+    done
+}
+
+/// Nothing that is there already is written to.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    std::fs::File::from(open(path, flags, Mode::RUSR | Mode::WUSR)?).write_all(text.as_bytes())
+}
