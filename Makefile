@@ -26,7 +26,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER ?= rust-lld
 ENV      = TARGET=$(TARGET) CARGO=$(CARGO) V=$(V)
 
 .DEFAULT_GOAL := build
-.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-twins kernels criu-test kubernetes \
+.PHONY: help demo engines build test test-unit test-native-v1 test-native-v2 test-uml test-uml-systemd test-shim test-kernel test-aarch64 test-twins kernels criu-test kubernetes \
         conformance twins oci-validation soak shim-test upgrade-test sandbox-test shim-twins containerd-test fuzz faults lint yardstick fmt check-aarch64 bench bench-criu bench-shim bench-sandbox scale attack mutants sbom reproducible dist dist-test docs-test lab man \
         completions flags install uninstall clean
 
@@ -71,6 +71,9 @@ test-uml-systemd: ## the systemd driver in a guest under systemd
 
 test-kernel: ## a minute of cases on one of Debian's kernels under QEMU, with each commit another; KERNEL=6.1
 	@$(ENV) KERNEL=$(KERNEL) .ci/test kernel
+
+test-aarch64: ## all cases on emulated aarch64 machines with Debian's arm64, and the shim under its containerd; that part of docs/kernels.md (KERNELS=5.10-arm64)
+	@$(ENV) KERNELS="$(KERNELS)" .ci/kernels aarch64
 
 kernels: ## all cases on Debian's kernels from 5.10 to the newest (KERNELS="6.1 5.10-v1"); writes docs/kernels.md
 	@$(ENV) KERNELS="$(KERNELS)" .ci/kernels

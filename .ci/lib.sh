@@ -13,6 +13,11 @@ deny=0.20.2 # of cargo-deny
 lab=${CORTEN_LAB:-${XDG_CACHE_HOME:-$HOME/.cache}/corten-lab}
 PATH=$PATH:$lab/criu # checkpoints; the host's own CRIU goes before
 export CORTEN_LAB=$lab CARGO_TERM_PROGRESS_WHEN=never
+# The other architecture: what its programs are built for, by the toolchain's own linker, and the kernel they run on.
+arm=aarch64-unknown-linux-musl
+arm_bin=${CARGO_TARGET_DIR:-$top/target}/$arm/fast
+arm_kernel=6.12-arm64
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=${CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER:-rust-lld}
 
 say() {
     echo "${0#"$top"/}: $*"
@@ -99,7 +104,7 @@ build_fast() {
     local words
     local build=(timeout 1200 "$cargo" build --locked --profile fast --target "$target")
     build+=(-p corten -p containerd-shim-corten-v2 -p spec-tests)
-    say "building corten, the shim and spec-tests (profile fast; a minute or two the first time)"
+    say "building corten, the shim and spec-tests for ${target%%-*} (profile fast; a minute or two the first time)"
     if [[ ${1-} == --show ]]; then
         CARGO_TERM_PROGRESS_WHEN=auto "${build[@]}" </dev/null
         return
@@ -115,6 +120,12 @@ on_a_kernel=(devices/owner-in-a-user-namespace userns/root-inside-is-100000-outs
     mounts/bind-option-r mounts/rro old-kernel/ cgroup/cpuset cgroup/hugetlb cgroup/mounted-inside bite/cpus-are bite/memory-after
     cgroup-devices/access-by-kind rootless/own-id-alone rootless/spec-writes-what-runs rootless/hosts-sysfs timens/
     seccomp/docker-default-profile lifecycle/create-start freeze/ exec/affinity doctor/tells doctor/as-a-user)
+
+# What differs from machine to machine: numbers and ABIs of system calls, structures of the kernel's, the stage's own code.
+on_aarch64=(seccomp/32-bit seccomp/errno seccomp/SCMP_ seccomp/docker-default-profile seccomp/notify-with seccomp/dies-for-capset seccomp/flags-
+    cgroup-devices/ timens/ userns/root-inside-is-100000-outside userns/mount-idmapped mounts/option-nosymfollow mounts/rro old-kernel/ bite/cpus-are
+    bite/memory-after freeze/ lifecycle/create-waits exec/affinity process/personality terminal/console-size attack/S01-program
+    rootless/own-id-alone doctor/tells)
 
 # The kernel whose turn it is: with each commit another one, so that a bisection sees them all.
 kernel_in_turn() {
@@ -132,11 +143,13 @@ shim_cases() {
 # with the lab's root file systems, and in a guest as the only one, unless BARE says something. The options are lab/uml's, or
 # lab/qemu's for kernel-NAME and kernel-NAME-v1.
 cases_in() {
-    local chapter run=(run --env "$1" --runtime "$2") options=("${@:4}" --share "$bin:/corten")
+    local chapter programs run=(run --env "$1" --runtime "$2") options=("${@:4}" --share "$bin:/corten")
     if [[ $1 == kernel-* ]]; then
         chapter=${1#kernel-}
-        options=("${@:4}" --kernel "${chapter%-v1}" --share "$bin/corten:/corten/corten"
-            --share "$bin/spec-tests:/corten/spec-tests")
+        programs=$bin
+        [[ $1 != *-arm64* ]] || programs=$arm_bin
+        options=("${@:4}" --kernel "${chapter%-v1}" --share "$programs/corten:/corten/corten"
+            --share "$programs/spec-tests:/corten/spec-tests")
         [[ $chapter != *-v1 ]] || options+=(--v1)
         # The guest's root, and so /var/tmp, is a file system that id-mapped mounts know from the first.
         run+=(--timeout 120 --alone --tmp /var/tmp --rootfs-busybox /rootfs/busybox --rootfs-debian /rootfs/debian)
