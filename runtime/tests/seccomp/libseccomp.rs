@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
-use corten::seccomp::{Host, SockFilter, compile, known_operators};
+use corten::seccomp::{Host, SockFilter, compile_for, known_operators};
 use corten::spec::{Seccomp, SyscallArg};
 
 use crate::bpf::{Call, check, run, verdict};
@@ -36,11 +36,27 @@ pub struct Oracle {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    resolved: HashMap<String, [i64; 4]>,
+    resolved: HashMap<String, [i64; 7]>,
 }
 
-const ARCHS: [(&str, u32); 3] =
-    [("SCMP_ARCH_X86_64", AUDIT_X86_64), ("SCMP_ARCH_X86", 0x4000_0003), ("SCMP_ARCH_X32", 0x4000_003e)];
+/// What libseccomp calls the architectures (seccomp.h), in the order in which it tells of numbers.
+const ARCHS: [(&str, u32); 6] = [
+    ("SCMP_ARCH_X86_64", AUDIT_X86_64),
+    ("SCMP_ARCH_X86", 0x4000_0003),
+    ("SCMP_ARCH_X32", 0x4000_003e),
+    ("SCMP_ARCH_AARCH64", 0xc000_00b7),
+    ("SCMP_ARCH_ARM", 0x4000_0028),
+    ("SCMP_ARCH_RISCV64", 0xc000_00f3),
+];
+
+/// Those of a host, the native one first.
+fn archs(host: Host) -> &'static [(&'static str, u32)] {
+    match host {
+        Host::X86_64 => &ARCHS[..3],
+        Host::Aarch64 => &ARCHS[3..5],
+        Host::Riscv64 => &ARCHS[5..],
+    }
+}
 
 impl Oracle {
     /// Starts it; `None`, having said so, where that is impossible.
@@ -62,8 +78,8 @@ impl Oracle {
         line
     }
 
-    /// Numbers of a name: native, X86_64, X86, X32; negative if there is none.
-    pub fn resolve(&mut self, name: &str) -> [i64; 4] {
+    /// Numbers of a name: native, then as in [`ARCHS`]; negative if there is none.
+    pub fn resolve(&mut self, name: &str) -> [i64; 7] {
         if let Some(known) = self.resolved.get(name) {
             return *known;
         }
@@ -76,11 +92,15 @@ impl Oracle {
     }
 
     /// What libseccomp makes of a profile when runc asks it to, or the errno.
-    pub fn compile(&mut self, profile: &Seccomp) -> Result<Theirs, i32> {
+    pub fn compile(&mut self, host: Host, profile: &Seccomp) -> Result<Theirs, i32> {
         let default = action(&profile.default_action, profile.default_errno_ret);
         let calls: usize = profile.syscalls.iter().map(|block| block.names.len()).sum();
         let mut text = format!("begin {default:x} {}\n", if calls > 32 { 2 } else { 1 });
-        for (name, token) in ARCHS {
+        let archs = archs(host);
+        if host != Host::X86_64 {
+            text += &format!("foreign {:x}\n", archs[0].1);
+        }
+        for (name, token) in archs {
             if profile.architectures.iter().any(|arch| arch == name) {
                 text += &format!("arch {token:x}\n");
             }
@@ -133,9 +153,9 @@ impl Oracle {
     /// runc's stub (libcontainer/seccomp/patchbpf) for a profile.
     fn stub(&mut self, profile: &Seccomp) -> Stub {
         if matches!(profile.default_action.as_str(), "SCMP_ACT_ALLOW" | "SCMP_ACT_LOG" | "SCMP_ACT_TRACE") {
-            return Stub([0; 3]);
+            return Stub([0; 6]);
         }
-        let names: Vec<[i64; 4]> =
+        let names: Vec<[i64; 7]> =
             profile.syscalls.iter().flat_map(|block| &block.names).map(|name| self.resolve(name)).collect();
         let listed = |column: usize| profile.architectures.iter().any(|arch| arch == ARCHS[column].0);
         let last = |column: usize| names.iter().map(|numbers| numbers[column + 1]).max().unwrap_or(0);
@@ -143,8 +163,8 @@ impl Oracle {
     }
 }
 
-/// The highest numbers named, for X86_64, X86 and X32.
-struct Stub([i64; 3]);
+/// The highest numbers named, as in [`ARCHS`].
+struct Stub([i64; 6]);
 
 impl Stub {
     /// Does it answer this call with ENOSYS?
@@ -152,8 +172,7 @@ impl Stub {
         let last = match call.arch {
             AUDIT_X86_64 if call.nr & 0x4000_0000 != 0 => self.0[2],
             AUDIT_X86_64 => self.0[0],
-            0x4000_0003 => self.0[1],
-            _ => 0,
+            arch => ARCHS.iter().position(|(_, token)| *token == arch).map_or(0, |column| self.0[column]),
         };
         last > 0 && i64::from(call.nr) > last
     }
@@ -262,7 +281,7 @@ struct Tally {
 }
 
 fn compare(
-    (oracle, abis): (&mut Oracle, &[Abi]),
+    (oracle, host, abis): (&mut Oracle, Host, &[Abi]),
     random: &mut Random,
     tally: &mut Tally,
     profile: &Seccomp,
@@ -270,7 +289,7 @@ fn compare(
 ) {
     let model = Model::new(profile, abis);
     tally.profiles += 1;
-    let (ours, theirs) = match (compile(profile), oracle.compile(profile)) {
+    let (ours, theirs) = match (compile_for(host, profile), oracle.compile(host, profile)) {
         (Ok(ours), Ok(theirs)) => (ours.unwrap().insns, theirs),
         (Err(_), Err(_)) => return tally.refused_by_both += 1,
         (Err(_), Ok(_)) => return tally.refused_by_us += 1,
@@ -288,8 +307,10 @@ fn compare(
     tally.instructions[0] += ours.len();
     tally.instructions[1] += theirs.insns.len();
     let stub = oracle.stub(profile);
+    // The native one most of all.
+    let audits: Vec<u32> = abis[..1].iter().chain(abis).map(|abi| abi.audit).collect();
     for _ in 0..tuples {
-        let call = call(random, profile, &[AUDIT_X86_64, AUDIT_X86_64, 0x4000_0003], &numbers);
+        let call = call(random, profile, &audits, &numbers);
         let (ours, steps) = run(&ours, &call);
         let (filter, their_steps) = run(&theirs.insns, &call);
         tally.miscompiled += usize::from(filter != theirs.pfc.verdict(&call));
@@ -301,7 +322,7 @@ fn compare(
         tally.overlaps += usize::from(holding.iter().any(|rule| rule.action != holding[0].action));
         if ours != theirs {
             let Some(difference) = excuse(&model, &call) else {
-                let profile = shrink(profile.clone(), |profile| differs(oracle, profile, &call));
+                let profile = shrink(profile.clone(), |profile| differs(oracle, host, profile, &call));
                 panic!("{ours:#x} is not {theirs:#x} on {call:#x?} with {profile:#?}");
             };
             *tally.different.entry(difference).or_default() += 1;
@@ -311,9 +332,11 @@ fn compare(
 }
 
 /// Is there a difference without excuse?
-fn differs(oracle: &mut Oracle, profile: &Seccomp, call: &Call) -> bool {
-    let abis = abis(Host::X86_64);
-    let (Ok(Some(ours)), Ok(theirs)) = (compile(profile), oracle.compile(profile)) else { return false };
+fn differs(oracle: &mut Oracle, host: Host, profile: &Seccomp, call: &Call) -> bool {
+    let abis = abis(host);
+    let (Ok(Some(ours)), Ok(theirs)) = (compile_for(host, profile), oracle.compile(host, profile)) else {
+        return false;
+    };
     let theirs = if oracle.stub(profile).answers(call) { 0x0005_0026 } else { theirs.pfc.verdict(call) };
     verdict(&ours.insns, call) != theirs && excuse(&Model::new(profile, &abis), call).is_none()
 }
@@ -362,30 +385,37 @@ fn common(oracle: &mut Oracle, names: &[&'static str]) -> Vec<&'static str> {
 #[test]
 fn random_profiles_mean_what_libseccomp_makes_of_them() {
     let Some(mut oracle) = Oracle::start() else { return };
-    let mut random = Random(0x005e_cc09);
-    let archs: Vec<&str> = ARCHS.iter().map(|(name, _)| *name).collect();
-    let abis = abis(Host::X86_64);
+    for (host, share) in [(Host::X86_64, 6), (Host::Aarch64, 3), (Host::Riscv64, 1)] {
+        for one_action in [true, false] {
+            let tally = random_profiles(&mut oracle, host, one_action, tuples() * share / 20);
+            println!("{host:?}, one action for all conditions {one_action}: {tally:?}");
+        }
+    }
+}
+
+fn random_profiles(oracle: &mut Oracle, host: Host, one_action: bool, tuples: usize) -> Tally {
+    let mut random = Random(0x005e_cc09 + u64::from(one_action));
+    let archs: Vec<&str> = archs(host).iter().map(|(name, _)| *name).collect();
+    let abis = abis(host);
     let mut all: Vec<&str> = abis.iter().flat_map(|abi| abi.numbers.keys().copied()).collect();
     all.sort_unstable();
-    let (few, all) = (common(&mut oracle, INTERESTING), common(&mut oracle, &all));
-    for one_action in [true, false] {
-        let mut tally = Tally::default();
-        while tally.tuples < tuples() / 2 {
-            let taste = Taste {
-                names: if random.one_in(2) { &few } else { &all },
-                archs: &archs,
-                blocks: *random.pick(&[2, 8, 40]),
-                one_action,
-                operators: known_operators(),
-                repeat: true,
-            };
-            let mut profile = profile(&mut random, &taste);
-            // Without this runc leaves the stub out for the native architecture.
-            profile.architectures.push("SCMP_ARCH_X86_64".into());
-            compare((&mut oracle, &abis), &mut random, &mut tally, &profile, 100);
-        }
-        println!("one action for all conditions {one_action}: {tally:?}");
+    let (few, all) = (common(oracle, INTERESTING), common(oracle, &all));
+    let mut tally = Tally::default();
+    while tally.tuples < tuples {
+        let taste = Taste {
+            names: if random.one_in(2) { &few } else { &all },
+            archs: &archs,
+            blocks: *random.pick(&[2, 8, 40]),
+            one_action,
+            operators: known_operators(),
+            repeat: true,
+        };
+        let mut profile = profile(&mut random, &taste);
+        // Without this runc leaves the stub out for the native architecture.
+        profile.architectures.push(archs[0].into());
+        compare((oracle, host, &abis), &mut random, &mut tally, &profile, 100);
     }
+    tally
 }
 
 #[test]
@@ -395,12 +425,15 @@ fn a_docker_like_profile_means_what_libseccomp_makes_of_it() {
     for block in &mut profile.syscalls {
         block.names.retain(|name| oracle.resolve(name)[0] != -1);
     }
-    let abis = abis(Host::X86_64);
-    let (mut random, mut tally) = (Random(7), Tally::default());
-    compare((&mut oracle, &abis), &mut random, &mut tally, &profile, tuples() / 3);
-    println!("{tally:?}");
-    assert_eq!(tally.profiles, 1);
-    assert!(tally.different.keys().all(|d| matches!(d, Difference::Hole | Difference::Bit31)), "{tally:?}");
+    profile.architectures.extend(ARCHS[3..].iter().map(|(name, _)| (*name).to_owned()));
+    for host in [Host::X86_64, Host::Aarch64, Host::Riscv64] {
+        let (abis, mut random, mut tally) = (abis(host), Random(7), Tally::default());
+        compare((&mut oracle, host, &abis), &mut random, &mut tally, &profile, tuples() / 9);
+        println!("{host:?}: {tally:?}");
+        assert_eq!(tally.profiles, 1);
+        let known = |difference: &Difference| matches!(difference, Difference::Hole | Difference::Bit31);
+        assert!(tally.different.keys().all(known), "{host:?}: {tally:?}");
+    }
 }
 
 #[test]
@@ -409,34 +442,47 @@ fn the_order_of_rules_is_that_of_libseccomp() {
     for case in order::CASES {
         let profile = case.profile();
         for (arg0, arg1, expected) in case.calls {
-            let theirs =
-                oracle.compile(&profile).unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
+            let theirs = oracle
+                .compile(Host::X86_64, &profile)
+                .unwrap_or_else(|errno| panic!("{}: errno {errno}", case.why));
             let call = Call { arch: AUDIT_X86_64, nr: 41, args: [*arg0, *arg1, 0, 0, 0, 0] };
             assert_eq!(theirs.pfc.verdict(&call), *expected, "{}: {arg0:#x} {arg1:#x}", case.why);
         }
     }
     for case in order::CONTRADICTIONS {
-        assert_eq!(oracle.compile(&order::profile(case)).map(|_| ()).unwrap_err(), 17, "{case}");
+        assert_eq!(
+            oracle.compile(Host::X86_64, &order::profile(case)).map(|_| ()).unwrap_err(),
+            17,
+            "{case}"
+        );
     }
 }
 
 #[test]
 fn numbers_are_those_of_libseccomp() {
     let Some(mut oracle) = Oracle::start() else { return };
-    let (mut compared, mut unknown) = (0, 0);
-    for (column, abi) in abis(Host::X86_64).iter().enumerate() {
-        for (name, nr) in &abi.numbers {
-            let theirs = oracle.resolve(name)[column + 1];
-            if theirs >= 0 {
-                assert_eq!(theirs, i64::from(*nr), "{name} {}", abi.name);
-                compared += 1;
-            } else if theirs == -1 {
-                unknown += 1;
-            } else {
-                // Pseudo numbers: i386's multiplexed calls only.
-                assert!(column == 1 && (-300..=-100).contains(&theirs), "{name} {} {theirs}", abi.name);
+    for host in [Host::X86_64, Host::Aarch64, Host::Riscv64] {
+        for abi in &abis(host) {
+            let column = 1 + ARCHS.iter().position(|(name, _)| *name == abi.name).unwrap();
+            let (mut compared, mut unknown) = (0, 0);
+            for (name, nr) in &abi.numbers {
+                let theirs = oracle.resolve(name)[column];
+                if theirs >= 0 {
+                    assert_eq!(theirs, i64::from(*nr), "{name} {}", abi.name);
+                    compared += 1;
+                } else if theirs == -1 {
+                    unknown += 1;
+                } else {
+                    // Pseudo numbers: i386's multiplexed calls only.
+                    let multiplexed = abi.name == "SCMP_ARCH_X86" && (-300..=-100).contains(&theirs);
+                    assert!(multiplexed, "{name} {} {theirs}", abi.name);
+                }
             }
+            println!(
+                "{}: {compared} numbers compared, {unknown} unknown to the libseccomp installed",
+                abi.name
+            );
+            assert!(compared > 200, "{}: {compared}", abi.name);
         }
     }
-    println!("{compared} numbers compared, {unknown} unknown to the libseccomp installed");
 }

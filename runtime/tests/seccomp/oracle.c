@@ -2,8 +2,9 @@
  * Compiles profiles with libseccomp, set up as runc sets it up. Built and driven by libseccomp.rs.
  *
  * Standard input, one command a line; standard output, one answer for each "end" and "resolve":
- *   resolve NAME            numbers of NAME for the native architecture, X86_64, X86, X32 ("1 2 3 4")
+ *   resolve NAME            numbers of NAME for the native architecture, X86_64, X86, X32, AARCH64, ARM, RISCV64 ("1 2 3 4 5 6 7")
  *   begin ACTION OPTIMIZE   a filter with this default action (hexadecimal)
+ *   foreign TOKEN           for this architecture instead of the native one (hexadecimal), as libseccomp makes it there
  *   arch TOKEN              one more architecture (hexadecimal)
  *   rule ACTION NAME N (ARG OP A B)*N
  *   end                     "filter BYTES" and that many bytes, then "description BYTES" and so on (seccomp_export_bpf
@@ -19,6 +20,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+static const unsigned int columns[] = { SCMP_ARCH_X86_64, SCMP_ARCH_X86, SCMP_ARCH_X32, SCMP_ARCH_AARCH64, SCMP_ARCH_ARM, SCMP_ARCH_RISCV64 };
 
 static scmp_filter_ctx filter;
 static int line, failed_line, failure;
@@ -134,6 +137,9 @@ int main(void)
 			}
 			note(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, b));
 			note(seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0));
+		} else if (sscanf(text, "foreign %x", &a) == 1) {
+			note(seccomp_arch_add(filter, a));
+			note(seccomp_arch_remove(filter, SCMP_ARCH_NATIVE));
 		} else if (sscanf(text, "arch %x", &a) == 1) {
 			if (seccomp_arch_exist(filter, a) != 0)
 				note(seccomp_arch_add(filter, a));
@@ -143,10 +149,10 @@ int main(void)
 		} else if (!strcmp(text, "end\n")) {
 			end();
 		} else if (sscanf(text, "resolve %127s", name) == 1) {
-			printf("%d %d %d %d\n", seccomp_syscall_resolve_name(name),
-			       seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name),
-			       seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86, name),
-			       seccomp_syscall_resolve_name_arch(SCMP_ARCH_X32, name));
+			printf("%d", seccomp_syscall_resolve_name(name));
+			for (a = 0; a < sizeof(columns) / sizeof(columns[0]); a++)
+				printf(" %d", seccomp_syscall_resolve_name_arch(columns[a], name));
+			printf("\n");
 			fflush(stdout);
 		} else {
 			exit(5);

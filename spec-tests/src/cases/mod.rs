@@ -68,6 +68,7 @@ mod rootless;
 mod rootless_groups;
 mod rootless_mounts;
 mod seccomp;
+mod seccomp_compat;
 mod seccomp_order;
 mod shared_mounts;
 mod signals;
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         mistakes::cases,
         seccomp::cases,
+        seccomp_compat::cases,
         seccomp_order::cases,
         cgroups::cases,
         cgroup_devices::cases,
