@@ -4,6 +4,7 @@
 //! Each relocated page of the file is two page faults, one to read it and one to copy it, some thirty pages in each execution of
 //! the shim; MADV_POPULATE_WRITE (madvise(2), Linux 5.14) is one call for all. Where the kernel does not know it, the faults do it.
 //! The build scripts name `corten_entry` to the linker. It changes nothing that anybody sees but time.
+//! For x86_64 alone: on aarch64 the programs are linked to a fixed address, and nothing is relocated.
 
 #![deny(missing_docs)]
 
@@ -11,7 +12,6 @@ use core::arch::global_asm;
 
 // No stack, no data: nothing is relocated yet. The file's program headers lie where the linker says that the image begins (elf(5)): the
 // first that is PT_LOAD (1) and writable (PF_W, 2) is populated as far as the file goes; .bss comes behind.
-#[cfg(target_arch = "x86_64")]
 global_asm!(
     ".weak _start",
     ".hidden __ehdr_start",

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod bump;
 pub(crate) mod clone;
+#[cfg(target_arch = "x86_64")]
 mod entry;
 pub(crate) mod image;
 pub mod kept;
