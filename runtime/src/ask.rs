@@ -76,6 +76,8 @@ pub struct Create {
     pub bundle: PathBuf,
     /// Another name for config.json (`--config`).
     pub config: Option<PathBuf>,
+    /// The configuration itself, as JSON; it goes before the file. Relative paths in it begin at the bundle.
+    pub document: Option<Vec<u8>>,
     /// Standard descriptors.
     pub stdio: Stdio,
     /// Receives the pid in decimal, atomically.

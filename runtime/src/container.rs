@@ -46,12 +46,12 @@ impl Phase {
     }
 }
 
-/// A container, looked up by id.
+/// A container, looked up by id. What its record names is asked as it is now; the record itself stays as it was read.
 #[derive(Debug)]
 pub struct Container {
-    /// Its directory.
+    #[doc(hidden)] // its directory
     pub dir: Dir,
-    /// Its state as it was read.
+    #[doc(hidden)] // as it was read
     pub state: State,
     /// Its control group.
     pub(crate) group: Group,
@@ -59,7 +59,7 @@ pub struct Container {
 
 impl Container {
     /// Opens and reads it.
-    ///
+    #[doc = include_str!("verbs/examples/container.md")]
     /// # Errors
     /// `Kind::NotFound`; `Kind::Invalid` for a state that does not read.
     pub fn open(home: &Home, id: &str) -> Result<Container> {
@@ -142,7 +142,7 @@ impl Container {
         &self.group
     }
 
-    /// Nothing but its control group.
+    #[doc(hidden)] // nothing else of it
     pub fn into_group(self) -> Group {
         self.group
     }
@@ -151,7 +151,7 @@ impl Container {
     ///
     /// # Errors
     /// `Kind::Unsupported` when neither is its own.
-    pub(crate) fn pids(&self) -> Result<Vec<i32>> {
+    pub fn pids(&self) -> Result<Vec<i32>> {
         if !self.state.cgroup.groups.is_empty() {
             return self.group().pids();
         }
@@ -183,11 +183,11 @@ impl Container {
         }
     }
 
-    /// What `state` and `list` tell.
+    /// What [`state`](fn@crate::verbs::state) tells.
     ///
     /// # Errors
-    /// As `phase`.
-    pub(crate) fn status(&self) -> Result<Status> {
+    /// When neither the process nor the group can be looked at.
+    pub fn status(&self) -> Result<Status> {
         let (phase, _) = self.phase()?;
         let alive = !matches!(phase, Phase::Stopped | Phase::Creating);
         let state = &self.state;

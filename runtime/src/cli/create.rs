@@ -93,6 +93,7 @@ impl LaunchFlags {
             id,
             bundle: values::path(self.bundle).unwrap_or_else(|| ".".into()),
             config: values::path(self.config),
+            document: None,
             stdio: values::stdio(self.console_socket),
             pid_file: values::path(self.pid_file),
             pidfd_socket: values::path(self.pidfd_socket),

@@ -6,8 +6,8 @@
 
 mod figures;
 
-pub use figures::Figures;
 pub(crate) use figures::figures;
+pub use figures::{Bandwidth, Figures, L3, Occupancy, Traffic};
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

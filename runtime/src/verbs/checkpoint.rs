@@ -35,6 +35,8 @@ const VFORK_MOMENT: Duration = Duration::from_millis(2);
 
 /// `checkpoint`: writes the images. Unless it is to go on, the container has ended afterwards; it is not deleted.
 ///
+/// Source: runc-checkpoint(8), criu(8).
+#[doc = include_str!("examples/checkpoint.md")]
 /// # Errors
 /// `Kind::Status` unless it is running or paused; `Kind::Unsupported` without a CRIU that can; `Kind::Peer` with CRIU's own
 /// words. The container then runs on as it did.

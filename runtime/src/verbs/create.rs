@@ -24,7 +24,8 @@ use crate::state::{Dir, State, now, read_all};
 use crate::sys::random;
 
 /// `create`, and `run` up to and including the start: the process is launched and, for `run`, started.
-///
+/// The process is a child of the caller, which waits for it with [`wait`](super::wait). Source: runtime.md, "Create".
+#[doc = include_str!("examples/create.md")]
 /// # Errors
 /// After an error nothing is left behind.
 pub fn create(home: &Home, ask: Create) -> Result<Launched> {
@@ -139,12 +140,13 @@ pub(super) fn load(ask: &Create) -> Result<(Spec, Vec<u8>, PathBuf)> {
         .call(|| format!("open({})", ask.bundle.display()))
         .map_err(|error| error.at("bundle").advise("--bundle names the directory that config.json is in"))?;
     let path = bundle.join(ask.config.as_deref().unwrap_or(Path::new("config.json")));
-    let bytes = read_file(&path).map_err(|error| match error.errno() {
+    let explain = |error: Error| match error.errno() {
         Some(libc::ENOENT) => error
             .at("JSON specification file config.json not found")
             .advise("--bundle names its directory, and the command spec writes one to begin with"),
         _ => error,
-    })?;
+    };
+    let bytes = ask.document.clone().map_or_else(|| read_file(&path).map_err(explain), Ok)?;
     Ok((spec::read("config.json", &bytes)?, bytes, bundle))
 }
 

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// `delete`: removes a stopped (or created) container; with `force` kills it first, and an absent one is fine. The record
 /// goes last, and only after all that it names: one that cannot be read stays, with what it names.
 ///
+/// Source: runtime.md, "Delete"; `force` is runc's.
+#[doc = include_str!("examples/delete.md")]
 /// # Errors
 /// `Kind::Status` for a running container without `force`; whatever keeps from reading the state; `Kind::Os` for what
 /// could not be removed: the state stays then, and a later call goes on.

@@ -23,6 +23,8 @@ pub struct Usage {
 
 /// The figures of a container that is created, running or paused.
 ///
+/// Memory is in bytes, time in nanoseconds, unless a field says otherwise. Source: runc-events(8), Documentation/admin-guide/cgroup-v2.rst.
+#[doc = include_str!("examples/stats.md")]
 /// # Errors
 /// `Kind::Status` for a stopped container, `Kind::Unsupported` for one without a control group.
 pub fn stats(home: &Home, id: &str) -> Result<Usage> {
@@ -70,7 +72,7 @@ impl Watch {
 }
 
 /// Follows a container.
-///
+#[doc = include_str!("examples/watch.md")]
 /// # Errors
 /// As [`stats`].
 pub fn watch(home: &Home, id: &str) -> Result<Watch> {

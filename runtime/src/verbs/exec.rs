@@ -22,7 +22,8 @@ use crate::spec::{self, Spec};
 use crate::state::State;
 
 /// `exec`: launches another process in a container; the exec of the user's program has succeeded on return.
-///
+/// The process is a child of the caller, as that of [`create`](super::create). Source: runc-exec(8).
+#[doc = include_str!("examples/exec.md")]
 /// # Errors
 /// `Kind::Status` for a container that is stopped or paused; as `create` for the process.
 pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {

@@ -20,7 +20,7 @@ use crate::state::Dir;
 
 /// Makes the namespaces of `ask`'s configuration, with its names and kernel parameters, and the process. It has no control
 /// groups of its own: the caller's.
-///
+#[doc = include_str!("examples/hold.md")]
 /// # Errors
 /// After an error nothing is left behind. `Kind::Invalid` for a configuration with anything else in it.
 pub fn hold(home: &Home, ask: Hold) -> Result<Launched> {

@@ -15,6 +15,8 @@ use crate::sys::tty::send;
 
 /// `kill`: sends `signal` to init, or with `all` to every process.
 ///
+/// `signal` is a number as in signal(7); 0 asks whether it could be sent. Source: runtime.md, "Kill".
+#[doc = include_str!("examples/kill.md")]
 /// # Errors
 /// `Kind::Status` for a container that does not run (with `all`, that is success, as in runc).
 pub fn kill(home: &Home, id: &str, signal: i32, all: bool) -> Result<()> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The verbs: what `corten` does, one file each, as library calls.
 //!
-//! A verb takes a [`Home`](crate::ask::Home) and its arguments, and returns data or one error. It never prints.
+//! A verb takes a [`Home`](crate::ask::Home) and its arguments, and returns data or one error. It never prints. It blocks until it is done;
+//! verbs may be called from any thread, and those on one container wait for each other where they must, as processes do (flock(2)).
 
 #![forbid(unsafe_code)]
 
@@ -37,19 +38,32 @@ pub use restore::restore;
 pub use start::{start, start_notifying};
 pub use update::update;
 
+pub use crate::host::Launched;
+pub use crate::host::notify::Notify;
+pub use crate::state::Status;
 pub use crate::sys::wait::Exit;
+
+/// What a container uses, in figures: the types of a [`Usage`] and of a [`Watch`].
+pub mod usage {
+    pub use crate::cgroup::Version;
+    pub use crate::cgroup::oom::{News, OomWatch};
+    pub use crate::cgroup::stats::*;
+    pub use crate::host::rdt::{Bandwidth, Figures, L3, Occupancy, Traffic};
+}
 
 use crate::ask::Stdio;
 use crate::criu;
 use crate::error::{Error, Kind, Result};
 
 /// E15, in runc's words, which its test suite reads, as is said of both: a terminal, and nobody to give its other end to.
+#[doc(hidden)]
 pub fn socket_wanted() -> Error {
     Error::new(Kind::Invalid, "cannot allocate tty if runc will detach without setting console socket")
         .advise("process.terminal is true (or --tty given): give --console-socket, stay in the foreground, or do without")
 }
 
 /// The opposite mistake.
+#[doc(hidden)]
 pub fn no_socket_wanted() -> Error {
     Error::new(Kind::Invalid, "cannot use console socket if runc will not detach or allocate tty")
         .advise("--console-socket is for a detached process whose process.terminal is true (or with --tty)")
@@ -81,7 +95,9 @@ fn criu_of_host() -> Result<PathBuf> {
     criu::find()
 }
 
-/// Waits for a child of ours.
+/// Waits for a child of ours: what [`create`](fn@create), [`exec`](fn@exec), [`restore`](fn@restore) and [`hold`](fn@hold) return, in any thread, once.
+#[doc = include_str!("examples/wait.md")]
+/// Source: waitid(2) with P_PIDFD, Linux 5.4.
 ///
 /// # Errors
 /// ECHILD when it is no child of ours.

@@ -9,6 +9,8 @@ use crate::error::{Error, Kind, Result};
 
 /// `pause`: freezes every process of the container, and waits until they are.
 ///
+/// Source: runc-pause(8); cgroup.freeze (cgroups(7)).
+#[doc = include_str!("examples/pause.md")]
 /// # Errors
 /// `Kind::Status` unless it is created or running; a freeze that does not come about is taken back.
 pub fn pause(home: &Home, id: &str) -> Result<()> {
@@ -21,6 +23,8 @@ pub fn pause(home: &Home, id: &str) -> Result<()> {
 
 /// `resume`: thaws them.
 ///
+/// Source: runc-resume(8).
+#[doc = include_str!("examples/resume.md")]
 /// # Errors
 /// `Kind::Status` unless it is paused.
 pub fn resume(home: &Home, id: &str) -> Result<()> {

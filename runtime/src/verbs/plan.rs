@@ -24,7 +24,7 @@ pub struct PlanLine {
 }
 
 /// `plan`: every step of a `create`, or of a `restore`, in order. Touches nothing and needs no privileges.
-///
+#[doc = include_str!("examples/plan.md")]
 /// # Errors
 /// As `create` before it makes anything.
 pub fn plan(home: &Home, ask: &Create, restore: bool) -> Result<Vec<PlanLine>> {

@@ -18,6 +18,8 @@ const WORTH_A_THREAD: usize = 64;
 
 /// `state`: one container (compatibility J1).
 ///
+/// Source: runtime.md, "Query State" and "State".
+#[doc = include_str!("examples/state.md")]
 /// # Errors
 /// `Kind::NotFound`.
 pub fn state(home: &Home, id: &str) -> Result<Status> {
@@ -26,6 +28,8 @@ pub fn state(home: &Home, id: &str) -> Result<Status> {
 
 /// `list`: every container of the root, by id; unreadable entries are warned about.
 ///
+/// Source: runc-list(8).
+#[doc = include_str!("examples/list.md")]
 /// # Errors
 /// A root that is not there, or cannot be read.
 pub fn list(home: &Home) -> Result<Vec<Status>> {
@@ -74,7 +78,7 @@ fn looked_at(root: &Arc<Root>, ids: &[String], part: Range<usize>) -> Vec<Result
 }
 
 /// The ids of the containers of the root, sorted.
-///
+#[doc = include_str!("examples/ids.md")]
 /// # Errors
 /// As [`list`].
 pub fn ids(home: &Home) -> Result<Vec<String>> {
@@ -83,6 +87,8 @@ pub fn ids(home: &Home) -> Result<Vec<String>> {
 
 /// `ps`: the pids of every process in the container's cgroup tree or, without one, in its pid namespace; ascending.
 ///
+/// They are those of the caller's pid namespace. Source: runc-ps(8).
+#[doc = include_str!("examples/pids.md")]
 /// # Errors
 /// `Kind::Unsupported` for a container with neither.
 pub fn pids(home: &Home, id: &str) -> Result<Vec<i32>> {

@@ -20,6 +20,8 @@ use crate::plan::namespaces::NsKind;
 
 /// `restore`: the processes run on when it returns.
 ///
+/// Source: runc-restore(8), criu(8).
+#[doc = include_str!("examples/restore.md")]
 /// # Errors
 /// `Kind::Invalid` for images that are none, or not of such a container; `Kind::Unsupported` without a CRIU that can;
 /// `Kind::Peer` with CRIU's own words. Nothing is left behind then.

@@ -24,7 +24,8 @@ use crate::state::NOTIFY_DIRECTORY;
 const STARTING: &str = "unable to start container process";
 
 /// `start`: opens the gate and waits for the outcome of the exec; runs the poststart hooks.
-///
+/// Source: runtime.md, "Start".
+#[doc = include_str!("examples/start.md")]
 /// # Errors
 /// The errno of the user's program's exec; `Kind::Status` when the container is not in the state "created".
 pub fn start(home: &Home, id: &str) -> Result<()> {
@@ -34,6 +35,8 @@ pub fn start(home: &Home, id: &str) -> Result<()> {
 /// `start` for a service manager, whose notification socket `manager` is: stays until the container is ready, or has
 /// ended. Only for a container that was created with such a socket.
 ///
+/// Source: sd_notify(3).
+#[doc = include_str!("examples/start_notifying.md")]
 /// # Errors
 /// As `start`; `Kind::Peer` when the manager's socket is gone.
 pub fn start_notifying(home: &Home, id: &str, manager: &Path) -> Result<()> {

@@ -12,6 +12,8 @@ use crate::{cgroup, plan};
 
 /// `update`: changes limits of a container that is created, running or paused, all of them or none, and remembers them.
 ///
+/// The limits have the units of config-linux.md, "Control groups", which is the source.
+#[doc = include_str!("examples/update.md")]
 /// # Errors
 /// `Kind::Invalid` and `Kind::Unsupported` before anything was written, with the pointer of the value or the flag; `Kind::Status` for
 /// a stopped container and for a limit below the usage (`checkBeforeUpdate`); `Kind::Os` for what the kernel refuses:
