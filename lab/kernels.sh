@@ -178,6 +178,7 @@ make_guest() { # ARCH
     mkdir -p "$root/opt/lab/containerd/sid"
     ln -s /bin "$root/opt/lab/containerd/sid/bin"
     ln -s /rootfs/busybox "$root/opt/lab/busybox"
+    [[ -e $root/etc/hosts ]] || echo '127.0.0.1 localhost' >"$root/etc/hosts" # containerd copies it for every pod
     put_busybox "$tree" "$root"
     mkdir -p "$root/rootfs" "$root/lab" "$root/lib" "$root/lib64" "$root/var/lib"
     echo user:100000:65536 | tee "$root/etc/subuid" >"$root/etc/subgid"
