@@ -175,7 +175,7 @@ pub mod code {
     pub const HOME: u16 = 45;
     /// Wait at the gate that CLOSE kept for `start`; from here on talk to it (or to what CLOSE kept for that).
     pub const GATE: u16 = 46;
-    /// Run the hook described at s ([`HookRec`]); y: its number.
+    /// Run the hook described at s (`HookRec`); y: its number.
     pub const HOOK: u16 = 47;
     /// Keep descriptors below x, the one to the host (at x), the gate r, if any (at x + 1), what slot q holds, if
     /// any (at x + 2), and s, which GATE is to talk to then, if any (at x + 3); close all others.
@@ -190,7 +190,7 @@ pub mod code {
     pub const SIGNALS: u16 = 52;
     /// mount(source t, on r, type s, flags a, data b as offset): for options that fsconfig cannot carry.
     pub const MOUNT_CLASSIC: u16 = 53;
-    /// Resource limits: array s of x [`RlimitRec`]s. y = 1: raise hard limits that are too low, and leave to the
+    /// Resource limits: array s of x `RlimitRec`s. y = 1: raise hard limits that are too low, and leave to the
     /// host what is refused (a bit for each in the next barrier's `aux`); y = 2: set them.
     pub const RLIMITS: u16 = 54;
     /// chdir(host path s), before pivot_root only.
