@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 pub use children::{child_with_pid, reaped};
 pub use keys::{revoke, searchable_keyring, session_keyring, session_keyring_label};
 pub use little::{in_group, limit_open_files, with_open_files, without_memory, without_syscall};
-pub use trace::{seize, visit_pid_namespace};
+pub use trace::{seize, visit_pid_namespace, write_in_mount_namespace};
 
 static IGNORED_AT_BIRTH: AtomicU64 = AtomicU64::new(0);
 

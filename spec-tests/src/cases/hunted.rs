@@ -102,7 +102,10 @@ impl Hunter {
                 return Ok(Some(hunter));
             }
         }
-        Err(Trouble::NotRun("the watcher did not catch a process that came with everything".into()))
+        let got = hunter.result();
+        Err(Trouble::NotRun(format!(
+            "the watcher did not catch a process that came with everything: {got:?}"
+        )))
     }
 
     fn result(&self) -> Option<Value> {

@@ -57,6 +57,7 @@ mod nested;
 mod netdev;
 mod notify;
 mod odd;
+mod overmounted;
 mod owners;
 mod process;
 mod procfs_writes;
@@ -132,6 +133,7 @@ pub fn all() -> Vec<Case> {
         races::cases,
         hunted::cases,
         procfs_writes::cases,
+        overmounted::cases,
         lsm::cases,
         crash::cases,
         histories::cases,

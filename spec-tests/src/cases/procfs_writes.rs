@@ -17,6 +17,7 @@ use crate::harness::tracer::watch;
 use crate::sys::ptrace;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
 /// The chapter.
 pub fn cases() -> Vec<Case> {
     vec![
@@ -29,25 +30,25 @@ pub fn cases() -> Vec<Case> {
             check!(writes.count >= 4, "only {} writes below procfs were seen", writes.count);
             writes.are_nobodys()
         })
-        .both("writes what lies at /proc"),
+        .runc("writes what lies at /proc"),
     ]
 }
 
 /// Whether a label can be written here: without, the writes are that of the score alone.
-fn labels(t: &Test) -> bool {
+pub(super) fn labels(t: &Test) -> bool {
     t.host.lacks(Need::AppArmor).is_none()
 }
 
 /// The writes of a command, and of what it has cloned, below a procfs.
 #[derive(Default)]
-struct Writes {
-    count: usize,
+pub(super) struct Writes {
+    pub count: usize,
     /// Those that go through a mount that is in the container.
     through: Vec<String>,
 }
 
 impl Writes {
-    fn of(t: &Test, command: std::process::Command) -> Result<Self, Trouble> {
+    pub fn of(t: &Test, command: std::process::Command) -> Result<Self, Trouble> {
         let mut seen = Self::default();
         let traced = watch(t, command, PATIENCE, |pid, call| seen.look(pid, call))?;
         traced.done.ok()?;
@@ -68,7 +69,7 @@ impl Writes {
         }
     }
 
-    fn are_nobodys(&self) -> Verdict {
+    pub fn are_nobodys(&self) -> Verdict {
         check!(
             self.through.is_empty(),
             "written through what is mounted in the container: {:?}",

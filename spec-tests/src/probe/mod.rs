@@ -23,6 +23,7 @@
 //! | `bomb` | forks without end: each process makes others and is gone soon, so that no list of them holds |
 //! | `sizes N` | prints the terminal's size now and after each of N changes |
 //! | `hunt DIR MARKER` | looks for what processes that come bring along: see [`hunt`] |
+//! | `overmount DIR` | lays trees over /proc again and again: see [`overmount`] |
 //! | `grab DIR` | opens the program of every process that comes: see [`grab`] |
 //! | `keep-clock` | says that it is ready, waits for the end of its input, and sets the clock as it would be by then |
 //! | `wait-for FILE` | waits until the file exists |
@@ -37,6 +38,7 @@ mod hold;
 mod hunt;
 mod lookout;
 mod ops;
+mod overmount;
 mod report;
 
 use std::io::{Read, Write};
@@ -91,6 +93,7 @@ fn act(action: &[String]) -> Outcome {
         "wait-for" => wait_for(first),
         "keep-clock" => keep_clock(),
         "hold" => hold::hold(args),
+        "overmount" => overmount::overmount(first),
         "grab" => grab::grab(first),
         "hunt" => hunt::hunt(first, args.get(1).map(String::as_str).unwrap_or_default()),
         _ => Err("no such action".into()),
