@@ -93,7 +93,7 @@ impl Walk<'_> {
         if let LaunchPurpose::Create { plan, .. } = &self.given.purpose {
             self.journal.push(Undo::Poststop(plan));
         }
-        self.journal.push(Undo::Child(child.pidfd.try_clone().call(|| "dup(pidfd)")?));
+        self.journal.push_child(&child.pidfd)?;
         self.child = Some(child);
         let affinity = self.given.subject.process.and_then(|process| process.affinity.as_ref());
         self.run_on(affinity.and_then(|affinity| affinity.value.initial.as_ref()), "initial")?;
@@ -122,7 +122,7 @@ impl Walk<'_> {
         let Met { fd, aux } = self.await_at(barrier::HOP)?;
         let pidfd = fd.ok_or_else(|| Error::new(Kind::Os, "no pidfd came").at(STARTING))?;
         let pid = sources::pid_of(&pidfd).step(|| STARTING)?;
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        self.journal.push_child(&pidfd)?;
         let child = self.child_mut()?;
         child.pid = pid;
         child.cloner = Some(std::mem::replace(&mut child.pidfd, pidfd));

@@ -221,7 +221,7 @@ impl Walk<'_> {
         if let LaunchPurpose::Create { plan, .. } = &self.given.purpose {
             self.journal.push(Undo::Poststop(plan));
         }
-        self.journal.push(Undo::Child(pidfd.try_clone().call(|| "dup(pidfd)")?));
+        self.journal.push_child(&pidfd)?;
         self.child = Some(Child { pid, pidfd, channel: None, way_in: WayIn::Born, cloner: None });
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -12,7 +12,7 @@ use super::netdev::Moved;
 use super::{hooks, identity, rdt};
 use crate::ask::Home;
 use crate::cgroup;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::plan::Plan;
 use crate::state::{Dir, OwnMount};
 
@@ -46,6 +46,18 @@ impl<'a> Journal<'a> {
         self.0.push(undo);
     }
 
+    /// A process that exists. One of which nothing can be noted ends at once: in a caller that lives on, a shim, nobody else would wait for it.
+    pub(super) fn push_child(&mut self, pidfd: &OwnedFd) -> Result<()> {
+        match pidfd.try_clone() {
+            Ok(copy) => self.push(Undo::Child(copy)),
+            Err(error) => {
+                end_child(pidfd.as_fd())?;
+                return Err(error).call(|| "dup(pidfd)");
+            }
+        }
+        Ok(())
+    }
+
     /// All went well: nothing is undone.
     pub(super) fn keep(&mut self) {
         self.0.clear();
@@ -76,14 +88,7 @@ fn undo(entry: Undo<'_>, home: &Home) -> Result<()> {
         Undo::Dir(dir) => dir.remove(),
         Undo::Cgroup(group) => group.give_back(),
         Undo::Directories(made) => made.undo(),
-        Undo::Child(pidfd) => {
-            identity::kill(pidfd.as_fd())?;
-            match crate::sys::wait::reap(pidfd.as_fd()) {
-                // Waited for already: it ended early, or made place for the one that it cloned.
-                Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
-                other => other.map(drop),
-            }
-        }
+        Undo::Child(pidfd) => end_child(pidfd.as_fd()),
         Undo::Poststop(plan) => {
             hooks::poststop(home, &plan.hooks.poststop, &plan.id, &plan.bundle, &plan.annotations);
             Ok(())
@@ -95,5 +100,14 @@ fn undo(entry: Undo<'_>, home: &Home) -> Result<()> {
         Undo::Mount(mount) => mount.remove(),
         Undo::Rdt(groups) => rdt::remove(&groups),
         Undo::NetDevice(device) => device.back(),
+    }
+}
+
+fn end_child(pidfd: BorrowedFd<'_>) -> Result<()> {
+    identity::kill(pidfd)?;
+    match crate::sys::wait::reap(pidfd) {
+        // Waited for already: it ended early, or made place for the one that it cloned.
+        Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
+        other => other.map(drop),
     }
 }
