@@ -95,9 +95,7 @@ impl Reaper {
 
     /// Waits for a claimed child's end and reaps it.
     pub async fn end_of(&self, pidfd: &Rc<OwnedFd>, pid: i32) -> Exit {
-        if let Ok(ended) = ready::input(pidfd.clone()) {
-            let _ = ended.readable().await;
-        }
+        ready::until_input(pidfd.clone()).await;
         let exit = reap(pidfd.as_fd()).unwrap_or_else(|error| {
             log::warn(&format!("the end of process {pid} was lost: {error}"));
             Exit::Code(255)
@@ -116,7 +114,7 @@ impl Reaper {
 
     /// Sweeps for ever. SIGTERM and SIGINT are answered by `asked`; they must not cost a container its life.
     pub async fn sweep(self, signals: SignalFd, asked: impl Fn()) {
-        let Ok(signals) = ready::input(signals) else { return };
+        let Some(signals) = ready::watched(signals, "children that end") else { return asked() };
         // What ended while another program was in our place.
         self.sweep_orphans().await;
         loop {

@@ -112,7 +112,7 @@ pub async fn output(flow: Rc<OutputFlow>, leaving: Rc<Once>) {
 
 /// From the terminal until the process is over and everything is read.
 pub async fn terminal(console: Rc<OwnedFd>, flow: Rc<OutputFlow>, over: Rc<Notify>, leaving: Rc<Once>) {
-    let Ok(from) = ready::input(console) else { return };
+    let Some(from) = ready::watched(console, "a terminal") else { return };
     let (sink, carry) = (&flow.sink, &flow.carry);
     let write = async |bytes: &[u8]| {
         if !flow.failed.get() {

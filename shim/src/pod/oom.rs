@@ -22,7 +22,7 @@ impl Pod {
         else {
             return;
         };
-        let Ok(fd) = ready::input(fd) else { return };
+        let Some(fd) = ready::watched(fd, "kills for want of memory") else { return };
         let mut again = task.oom.borrow().as_ref().is_some_and(|watch| watch.mark().noticed);
         while task.init.ended().is_none() {
             if again {
