@@ -28,6 +28,7 @@ use rustix::mount::{
 
 use self::mapped::Layers;
 use self::options::{MountArguments, read};
+use crate::log;
 use crate::refusal::{Refusal, Result};
 
 /// mount(2) takes one page of options, its last byte a zero.
@@ -65,12 +66,27 @@ pub fn unmount_all(rootfs: &Path) {
 
 fn unmount_below(place: &Path) {
     let place = std::fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
-    let Ok(table) = procfs::read("/proc/self/mountinfo") else { return };
+    let table = match procfs::read("/proc/self/mountinfo") {
+        Ok(table) => table,
+        Err(error) => {
+            log::warn(&format!("{error}; {} is unmounted unseen", place.display()));
+            return unmount_unseen(&place);
+        }
+    };
     let mut points = points(&table);
     points.retain(|point| point.starts_with(&place));
     while let Some(point) = points.pop() {
         if unmount(&point, UnmountFlags::NOFOLLOW).is_err() {
             let _ = unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Without a mount table: what is mounted there goes with all that is mounted in it, one after the other until nothing is.
+fn unmount_unseen(place: &Path) {
+    for _ in 0..64 {
+        if unmount(place, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).is_err() {
+            return;
         }
     }
 }
