@@ -12,12 +12,13 @@ use crate::harness::host::Host;
 use crate::harness::suite;
 
 const USAGE: &str = "\
-usage: spec-tests shim --shim PATH [--runc PATH] [--env NAME] [--filter TEXT]… [--list] [--long] [--hours H] [--jobs N]
-                       [--timeout SECONDS] [--tmp DIR] [--no-excuses] [--times] [--rootfs-busybox DIR]
+usage: spec-tests shim --shim PATH [--runc PATH] [--env NAME] [--filter TEXT]… [--list] [--long] [--every N] [--hours H]
+                       [--jobs N] [--timeout SECONDS] [--tmp DIR] [--no-excuses] [--times] [--rootfs-busybox DIR]
 
 --shim     the shim under test; its file's name tells which it is
 --runc     the runtime that the Go shim is to find
 --long     the cases that need minutes, too
+--every    of the points at which a call of the shim's can fail every N-th is tried, not some few
 --hours    how long the cases of soak/ go on; without it, they make some rounds
 --no-excuses  the Go shim's known differences count as failures
 --one      (for its own use) runs one case in this process";
@@ -45,19 +46,20 @@ pub fn upgrade(args: &[String]) -> ExitCode {
 
 fn run(words: &[String]) -> Result<ExitCode, String> {
     let mut options = suite::Options::default();
-    let (mut shim, mut runc, mut long) = (PathBuf::new(), None, false);
+    let (mut shim, mut runc, mut long, mut every) = (PathBuf::new(), None, false, None);
     suite::read(&words[1..], |arg, value| {
         match arg {
             "--shim" => shim = value()?.into(),
             "--runc" => runc = Some(value()?.into()),
             "--long" => long = true,
+            "--every" => every = suite::number(arg, value)?,
             _ => return options.take_option(arg, value),
         }
         Ok(true)
     })?;
     let look = || {
         let mut host = Host::look_at_shim(&shim)?;
-        (host.runc, host.long, host.patience) = (runc, long, 40.0);
+        (host.runc, host.long, host.every, host.patience) = (runc, long, every, 40.0);
         Ok(host)
     };
     options.run(words, cases::all(), look, |_| 2)

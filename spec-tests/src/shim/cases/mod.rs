@@ -10,6 +10,7 @@ mod crash;
 mod entry;
 mod errors;
 mod events;
+mod faults;
 mod frames;
 mod given_up;
 mod hanging;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Case> {
         bad_input::cases,
         frames::cases,
         requests::cases,
+        faults::cases,
         sandbox::cases,
         sandbox_crash::cases,
         stress::cases,
