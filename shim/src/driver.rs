@@ -204,9 +204,10 @@ impl Driver {
             ..Create::default()
         };
         place.with(|home| {
-            let launched = place.traced(home, "create", &wish.id, |home| verbs::create(home, ask));
+            let launched = wish
+                .reaper
+                .launched(|| place.traced(home, "create", &wish.id, |home| verbs::create(home, ask)));
             let launched = launched.map_err(|error| failed("create", &error))?;
-            wish.reaper.claim(launched.pid);
             Ok(watched(home, &wish.id, launched))
         })
     }
@@ -223,9 +224,8 @@ impl Driver {
         // It stays in the server's groups: it is part of what that costs.
         let place = StateRoot { root: root.clone(), manager: Manager::Disabled, traces: None };
         place.with(|home| {
-            let launched = verbs::hold(home, ask).map_err(|error| failed("hold", &error))?;
-            reaper.claim(launched.pid);
-            let Launched { pid, pidfd, console, .. } = launched;
+            let launched = reaper.launched(|| verbs::hold(home, ask));
+            let Launched { pid, pidfd, console, .. } = launched.map_err(|error| failed("hold", &error))?;
             Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })
     }
@@ -265,8 +265,8 @@ impl Driver {
         };
         let how = Restore { criu, ..Restore::default() };
         place.with(|home| {
-            let launched = verbs::restore(home, ask, &how).map_err(|error| failed("restore", &error))?;
-            wish.reaper.claim(launched.pid);
+            let launched = wish.reaper.launched(|| verbs::restore(home, ask, &how));
+            let launched = launched.map_err(|error| failed("restore", &error))?;
             Ok(watched(home, &wish.id, launched))
         })
     }
@@ -303,10 +303,9 @@ impl Driver {
         let object = Some(wanted.process);
         let ask = Exec { id: id.to_owned(), object, stdio, detach: true, ..Exec::default() };
         place.with(|home| {
-            let launched = place.traced(home, "exec", id, |home| verbs::exec(home, ask));
+            let launched = reaper.launched(|| place.traced(home, "exec", id, |home| verbs::exec(home, ask)));
             let Launched { pid, pidfd, console, .. } =
                 launched.map_err(|error| failed("exec", &error.at("exec failed")))?;
-            reaper.claim(pid);
             Ok(LaunchedProcess { pid, pidfd, console, group: None, oom: None })
         })
     }

@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod strays;
+
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
