@@ -236,7 +236,7 @@ fn every_operation_has_a_code_of_its_own() {
 /// The layout that both compilations of `stage/wire.rs` rely on.
 #[test]
 fn layout() {
-    assert_eq!((size_of::<wire::Header>(), size_of::<Rec>(), align_of::<Rec>()), (24, 40, 8));
+    assert_eq!((size_of::<wire::Header>(), size_of::<Rec>(), align_of::<Rec>()), (32, 40, 8));
     assert_eq!((size_of::<wire::HookRec>(), size_of::<wire::RlimitRec>()), (28, 24));
     let message = wire::Message { kind: 1, barrier: 2, zero: 0, op: 3, errno: -4, aux: 5 };
     assert_eq!(wire::Message::from_bytes(message.bytes()), message);
