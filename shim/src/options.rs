@@ -44,6 +44,7 @@ pub struct Options {
     pub criu_image_path: String,
     /// Where a file is written for each create, start and exec that says what took how long; none, if empty. Only the handler's table
     /// has it.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub trace_directory: String,
 }
 
