@@ -96,7 +96,11 @@ impl Error {
     /// The same error, reached through `context` (a step or a field).
     #[must_use]
     pub fn at(mut self, context: impl Into<Cow<'static, str>>) -> Self {
-        self.context.push(context.into());
+        let context = context.into();
+        // A step without a name is none.
+        if !context.is_empty() {
+            self.context.push(context);
+        }
         self
     }
 
@@ -277,6 +281,10 @@ mod tests {
         );
         assert_eq!(error.errno(), Some(libc::EPERM));
         assert_eq!(error.kind(), Kind::Os);
+        assert_eq!(
+            Error::os("setns(user)", libc::EPERM).at("").at("x").to_string(),
+            "x: setns(user): operation not permitted (EPERM)"
+        );
     }
 
     /// Found by the fuzzer: `SCMP_ACT_\x1b[2J` came through as it was, and 70 KB of an action's name.

@@ -357,8 +357,10 @@ impl Group {
 
     /// The open directory of a group that must be there.
     pub(super) fn needed(&self, index: usize) -> Result<&Own> {
-        self.dir(index)?
-            .ok_or_else(|| Error::os(format!("openat2({})", self.record.groups[index].full()), Errno::NOENT))
+        self.dir(index)?.ok_or_else(|| {
+            let call = format!("openat2({})", self.record.groups[index].full());
+            Error::os(call, Errno::NOENT).at("the container's control group is gone")
+        })
     }
 
     /// Whether the group of `controller` was made by this object, and its directory.

@@ -159,10 +159,14 @@ pub fn decide_namespaces(spec: &Spec) -> Result<Namespaces> {
         let at = item("/linux/namespaces", index);
         let Some(kind) = NsKind::parse(&namespace.kind) else {
             let text = format!("namespace {:?} does not exist", namespace.kind);
-            return Err(Error::invalid(format_args!("{at}/type"), text));
+            let types = "the types are pid, network, mount, ipc, uts, user, cgroup and time";
+            return Err(Error::invalid(format_args!("{at}/type"), text).advise(types));
         };
         if namespaces.has(kind) {
-            return Err(Error::invalid(&at, format!("duplicated namespace {:?}", namespace.kind)));
+            let error = Error::invalid(&at, format!("duplicated namespace {:?}", namespace.kind));
+            return Err(error.advise(
+                "give each type once, with the path of one that is there, or without for a new one",
+            ));
         }
         match filled(namespace.path.as_deref()) {
             None => namespaces.new.push((kind, at)),

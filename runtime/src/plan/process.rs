@@ -390,7 +390,8 @@ fn label(
     let Some(label) = filled(label) else { return Ok(None) };
     let at = format!("{at}/{field}");
     if let Some(text) = refuse {
-        return Err(Error::invalid(at, text).with_kind(Kind::Unsupported));
+        let advice = "take it out, or boot a kernel with that security module switched on (lsm=)";
+        return Err(Error::invalid(at, text).with_kind(Kind::Unsupported).advise(advice));
     }
     let value = plain(&at, label)?.to_owned();
     Ok(Some(Field { at, value }))

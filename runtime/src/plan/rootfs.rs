@@ -62,7 +62,10 @@ fn propagation(spec: &Spec, no_pivot: bool) -> Result<(Propagation, String)> {
         return Ok((Propagation { flag: libc::MS_SLAVE, recursive: true }, String::new()));
     };
     let Some(propagation) = options::propagation(name) else {
-        return Err(Error::invalid(AT, format!("rootfsPropagation={} is not supported", printable(name))));
+        let error = Error::invalid(AT, format!("rootfsPropagation={} is not supported", printable(name)));
+        return Err(
+            error.advise("it is shared, slave, private or unbindable, or one of these with an r before it")
+        );
     };
     if no_pivot && propagation.flag == libc::MS_PRIVATE {
         // MS_MOVE leaves the host's root reachable above ours; as private it would never see the host unmount it.

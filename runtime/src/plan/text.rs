@@ -25,7 +25,8 @@ pub(super) fn plain(at: impl Display, text: &str) -> Result<&str> {
 /// `Kind::Invalid` at `at`.
 pub(super) fn absolute(at: impl Display, path: &str) -> Result<&str> {
     if !path.starts_with('/') {
-        return Err(Error::invalid(at, format!("{path:?} is not an absolute path")));
+        let error = Error::invalid(at, format!("{path:?} is not an absolute path"));
+        return Err(error.advise("a path begins with /"));
     }
     plain(at, path)
 }

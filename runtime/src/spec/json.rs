@@ -22,7 +22,8 @@ pub fn read<T: for<'de> Deserialize<'de>>(name: &str, bytes: &[u8]) -> Result<T>
 
 fn describe(name: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
     if error.classify() != serde_json::error::Category::Data {
-        return Error::new(Kind::Invalid, format!("malformed JSON: {error}")).at(name.to_owned());
+        let error = Error::new(Kind::Invalid, format!("malformed JSON: {error}")).at(name.to_owned());
+        return error.advise("JSON has no comments, and no comma before a closing bracket");
     }
     let pointer = pointer(before(bytes, error.line(), error.column()));
     let at = if pointer.is_empty() { name.to_owned() } else { format!("{name} {pointer}") };

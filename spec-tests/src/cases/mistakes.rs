@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::bundle::Bundle;
-use crate::harness::case::{Case, Verdict, case};
+use crate::harness::case::{Case, Trouble, Verdict, case};
 use crate::harness::host::Need;
 use crate::harness::test::Test;
 
@@ -53,6 +53,25 @@ fn calls() -> Vec<Case> {
             t.try_create("create", &b)?.refuses(&says)?;
             t.cli(&format!("delete --force {}", b.id))?.ok().map(drop)
         }),
+        case("mistakes/malformed-json", |t| {
+            let b = t.bundle()?;
+            b.write()?;
+            std::fs::write(b.dir.join("config.json"), "{\"root\": {\"path\": \"rootfs\"},}")?;
+            let done = t.cli(&format!("run --bundle {} {}", b.dir.display(), b.id))?;
+            done.refuses(&["config.json: malformed JSON", "at line 1 column 28", "; JSON has no comments"])
+                .map(drop)
+        }),
+        case("mistakes/security-module-off", |t| {
+            let off = |name: &str, file: &str| !std::path::Path::new(file).exists() && !name.is_empty();
+            let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+            if modules.contains("selinux") || !off("selinux", "/sys/fs/selinux/enforce") {
+                return Err(Trouble::NotRun("SELinux is switched on".to_owned()));
+            }
+            let b = t.bundle()?.set("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));
+            let says = ["/process/selinuxLabel", "selinux is disabled", "; take it out, or boot a kernel"];
+            t.try_create("run", &b)?.refuses(&says).map(drop)
+        }),
+        case("mistakes/group-that-is-gone", gone_group),
         case("mistakes/unknown-field", |t| {
             let b = t.bundle()?.set("/process/arg", json!(["x"])).set("/linux/resources/memroy", json!({}));
             b.write()?;
@@ -66,6 +85,21 @@ fn calls() -> Vec<Case> {
             Ok(warned("/linux/resources/memroy")?)
         }),
     ]
+}
+
+/// Somebody else has taken the process out of its groups and removed them.
+fn gone_group(t: &Test) -> Verdict {
+    let b = t.bundle()?.probe("sleep 1000");
+    t.launch(&b)?;
+    let pid = t.pid(&b)?.to_string();
+    for top in t.host.hierarchies().iter().filter(|top| top.join(&b.id).is_dir()) {
+        std::fs::write(top.join("cgroup.procs"), &pid)?;
+        std::fs::remove_dir(top.join(&b.id))?;
+    }
+    t.cli(&format!("pause {}", b.id))?.refuses(&["the container's control group is gone", "no such file"])?;
+    t.cli(&format!("kill {} KILL", b.id))?.ok()?;
+    t.await_status(&b, "stopped")?;
+    t.cli(&format!("delete --force {}", b.id))?.ok().map(drop)
 }
 
 const PROCESS: &[Row] = &[
@@ -271,6 +305,30 @@ const LINUX: &[Row] = &[
         "run",
         |b| b.push("/linux/devices", json!({"path": "/dev/x", "type": "z", "major": 1, "minor": 3})),
         ["/linux/devices/", "\"z\"", "; c, u, b and p are types"],
+    ),
+    (
+        "namespace-type-unknown",
+        "run",
+        |b| b.push("/linux/namespaces", json!({"type": "net"})),
+        ["/linux/namespaces/", "namespace \"net\" does not exist", "; the types are pid, network"],
+    ),
+    (
+        "namespace-twice",
+        "run",
+        |b| b.push("/linux/namespaces", json!({"type": "pid"})),
+        ["/linux/namespaces/", "duplicated namespace \"pid\"", "; give each type once"],
+    ),
+    (
+        "masked-path-relative",
+        "run",
+        |b| b.set("/linux/maskedPaths", json!(["proc/kcore"])),
+        ["/linux/maskedPaths/0", "\"proc/kcore\" is not an absolute path", "; a path begins with /"],
+    ),
+    (
+        "propagation-unknown",
+        "run",
+        |b| b.set("/linux/rootfsPropagation", json!("shard")),
+        ["/linux/rootfsPropagation", "=shard is not supported", "; it is shared, slave, private"],
     ),
 ];
 
