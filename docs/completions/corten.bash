@@ -15,6 +15,7 @@ _corten_flags() {
     'features') echo '--help -h' ;;
     'kill') echo '--all -a --regex -r --help -h' ;;
     'list') echo '--format -f --quiet -q --help -h' ;;
+    'mounts') echo '--help -h' ;;
     'pause') echo '--help -h' ;;
     'plan') echo '--bundle -b --config -f --json --restore --help -h' ;;
     'ps') echo '--format -f --help -h' ;;
@@ -128,6 +129,7 @@ _corten_word() { # COMMAND NUMBER
     'events 1') echo id ;;
     'exec 1') echo id ;;
     'kill 1') echo id ;;
+    'mounts 1') echo id ;;
     'pause 1') echo id ;;
     'ps 1') echo id ;;
     'restore 1') echo id ;;
@@ -137,7 +139,7 @@ _corten_word() { # COMMAND NUMBER
     'update 1') echo id ;;
     'kill 2') echo 'HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM CHLD CONT STOP TSTP TTIN TTOU WINCH' ;;
     'setup 1') echo 'containerd docker podman' ;;
-    'help 1') echo 'checkpoint create delete doctor events exec features kill list pause plan ps restore resume run setup spec start state trace update version help' ;;
+    'help 1') echo 'checkpoint create delete doctor events exec features kill list mounts pause plan ps restore resume run setup spec start state trace update version help' ;;
     esac
 }
 

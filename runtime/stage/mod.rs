@@ -250,6 +250,7 @@ impl Stage {
             code::MKDIR => self.mkdir(rec),
             code::MASK => self.mask(rec),
             code::READONLY => self.readonly(rec),
+            code::UNMOUNT => self.unmount(rec),
             code::PIVOT => self.pivot(),
             code::MOVE_ROOT => self.move_root(rec),
             code::WRITE => self.write(rec),

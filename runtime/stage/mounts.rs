@@ -274,6 +274,20 @@ impl Stage {
         sys::chroot(c".")
     }
 
+    /// Takes the mount at a target away, with all below it. umount2(2) takes a path, and the one that leads to the target may lead elsewhere
+    /// by now; the descriptor's own in procfs does not.
+    #[inline(never)]
+    pub(super) fn unmount(&self, rec: &Rec) -> Result<()> {
+        let target = self.fd(rec.r)?;
+        let (found, root) = (sys::fstat(target)?, sys::fstat(self.root)?);
+        if root.ino == found.ino && root.device() == found.device() {
+            return Err(fault(sys::EINVAL, aux::MISMATCH));
+        }
+        sys::dup3(target, rec.q, true)?;
+        sys::fchdir(rec.x as i32)?;
+        sys::umount_detach(self.text(rec.s)?)
+    }
+
     /// Attaches the source at its target, or makes the same link there if it is one.
     #[inline(never)]
     pub(super) fn attach_or_link(&mut self, rec: &Rec) -> Result<()> {

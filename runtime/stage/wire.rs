@@ -225,6 +225,8 @@ pub mod code {
     pub const DISOWN: u16 = 68;
     /// Be called s, and wait for ever.
     pub const HOLD: u16 = 69;
+    /// dup3(r, q), which s is a path of in the procfs x; umount2(that, with all below it).
+    pub const UNMOUNT: u16 = 70;
 }
 
 /// The tree's top must be a directory.

@@ -178,11 +178,6 @@ fn what_was_probably_meant_is_named_first() {
     }
     refused(&["craete"], 1, "No help topic for 'craete': did you mean 'create'?");
     refused(&["help", "resmue"], 1, "No help topic for 'resmue': did you mean 'resume'?");
-    refused(
-        &["mounts", "add", "x", "f"],
-        1,
-        "No help topic for 'mounts': what a running container has mounted is",
-    );
 }
 
 /// crun's flags that runc has not.

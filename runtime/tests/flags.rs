@@ -19,8 +19,7 @@ const END: &str = "<!-- /flags -->";
 /// argp's spellings of --help, which Corten takes without listing them.
 const UNLISTED: [&str; 2] = ["--usage", "-?"];
 /// What a peer has and Corten refuses: command, flag (or none: the whole command), and words of the refusal.
-const REFUSED: [(&str, &str, &str); 1] =
-    [("mounts", "", "what a running container has mounted is what its config.json says")];
+const REFUSED: [(&str, &str, &str); 0] = [];
 /// What is taken and does nothing, or not the same.
 const DIFFERENT: [(&str, &str, &str); 8] = [
     ("", "--criu", "ignored, with a warning"),

@@ -14,8 +14,8 @@ use super::flags::{self, Order};
 use super::log::Log;
 use super::root::RootDirectory;
 use super::{
-    checkpoint, create, delete, doctor, events, exec, features, kill, list, pause, plan, ps, restore, resume,
-    run, setup, spec, start, state, trace, update,
+    checkpoint, create, delete, doctor, events, exec, features, kill, list, mounts, pause, plan, ps, restore,
+    resume, run, setup, spec, start, state, trace, update,
 };
 use super::{help, nearest, output};
 
@@ -100,7 +100,7 @@ const fn subcommand<V: Verb>() -> Subcommand {
 }
 
 /// The subcommands, in the order of the help.
-const SUBCOMMANDS: [Subcommand; 21] = [
+const SUBCOMMANDS: [Subcommand; 22] = [
     subcommand::<checkpoint::CheckpointCommand>(),
     subcommand::<create::CreateCommand>(),
     subcommand::<delete::DeleteCommand>(),
@@ -110,6 +110,7 @@ const SUBCOMMANDS: [Subcommand; 21] = [
     subcommand::<features::FeaturesCommand>(),
     subcommand::<kill::KillCommand>(),
     subcommand::<list::ListCommand>(),
+    subcommand::<mounts::MountsCommand>(),
     subcommand::<pause::PauseCommand>(),
     subcommand::<plan::PlanCommand>(),
     subcommand::<ps::PsCommand>(),

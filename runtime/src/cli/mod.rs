@@ -28,6 +28,7 @@ mod features;
 mod kill;
 mod list;
 mod matching;
+mod mounts;
 mod pause;
 mod plan;
 mod ps;

@@ -4,19 +4,11 @@
 use super::command;
 use super::failure::Failure;
 
-/// Commands of peers' that are refused by name, and why.
-const PEERS_ONLY: [(&str, &str); 1] = [(
-    "mounts",
-    "what a running container has mounted is what its config.json says; a mount that comes later is seen inside if \
-     its parent was bound with rslave",
-)];
-
 /// runc's words (its test suite reads them), and what would be right: the nearest command, or where the list is.
 pub fn unknown(name: &str, verb: &str) -> Failure {
-    let refused = PEERS_ONLY.iter().find(|(command, _)| *command == verb).map(|(_, why)| (*why).to_owned());
     let known = command::subcommands().iter().map(|entry| entry.name).chain(["version", "help"]);
-    let meant = || nearest(verb, known).map(|near| format!("did you mean '{near}'?"));
-    let advice = refused.or_else(meant).unwrap_or_else(|| format!("'{name} help' lists the commands"));
+    let meant = nearest(verb, known).map(|near| format!("did you mean '{near}'?"));
+    let advice = meant.unwrap_or_else(|| format!("'{name} help' lists the commands"));
     Failure::new(format!("No help topic for '{verb}': {advice}"))
 }
 

@@ -41,6 +41,9 @@ pub(super) fn of_step(op: &Op, errno: i32) -> Option<&'static str> {
         (StageOp::FsSet { .. }, libc::EINVAL) => {
             Some("the mount's type knows no option of this name, or not this value")
         }
+        (StageOp::Unmount { .. }, libc::EINVAL) => {
+            Some("nothing is mounted at this destination, or it is locked")
+        }
         (StageOp::Console { .. }, libc::ENOENT) => {
             Some("a terminal is made in the container's devpts: mount one on /dev/pts in mounts")
         }

@@ -236,7 +236,7 @@ fn mismatch(step: Option<&Op>, errno: i32) -> Error {
         Some(Op::Stage(StageOp::Target { .. })) if errno == libc::EPERM => {
             "the mount point lies inside a procfs"
         }
-        Some(Op::Stage(StageOp::Target { .. })) if errno == libc::EINVAL => {
+        Some(Op::Stage(StageOp::Target { .. } | StageOp::Unmount { .. })) if errno == libc::EINVAL => {
             "the mount point is the root itself"
         }
         Some(Op::Stage(StageOp::OpenTree { tree, .. })) => match tree.must {

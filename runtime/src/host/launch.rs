@@ -52,6 +52,8 @@ pub(crate) enum LaunchPurpose<'a> {
         placement: Box<Placement>,
         /// The container's groups in resctrl.
         rdt: Option<ResctrlGroups>,
+        /// What is to be mounted, if that is what the process is for.
+        mounts: Option<&'a Plan>,
     },
 }
 
@@ -364,7 +366,10 @@ impl Walk<'_> {
     fn open(&mut self, index: usize) -> Result<()> {
         let Some(source) = self.given.program.sources.get(index) else { return Ok(()) };
         let opened = match (source, &self.given.purpose) {
-            (Source::Tree(tree), LaunchPurpose::Create { plan, .. }) => {
+            (
+                Source::Tree(tree),
+                LaunchPurpose::Create { plan, .. } | LaunchPurpose::Exec { mounts: Some(plan), .. },
+            ) => {
                 let ids = plan.ids.as_ref().or(self.joined.as_ref());
                 if self.trees.is_empty() && plan.namespaces.has(NsKind::User) {
                     self.trees = sources::locked_trees(&self.given.program.sources, ids)?;
@@ -374,9 +379,10 @@ impl Walk<'_> {
                     None => sources::tree(tree, ids),
                 }
             }
-            (Source::Fs(fs), LaunchPurpose::Create { plan, .. }) => {
-                sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref()))
-            }
+            (
+                Source::Fs(fs),
+                LaunchPurpose::Create { plan, .. } | LaunchPurpose::Exec { mounts: Some(plan), .. },
+            ) => sources::file_system(fs, plan.ids.as_ref().or(self.joined.as_ref())),
             // Only where there is a user namespace: made with its trees, of which the root is the first.
             (Source::Node(_), _) => match self.trees.get_mut(index).and_then(Option::take) {
                 Some(made) => made,

@@ -248,6 +248,7 @@ fn rank(op: &StageOp, seen: &Seen) -> Option<Rank> {
         | StageOp::FsMode { .. }
         | StageOp::Label { .. }
         | StageOp::CopyUp { .. }
+        | StageOp::Unmount { .. }
         | StageOp::MountClassic { .. } => Rank::Mount,
         StageOp::Mknod { .. } | StageOp::Symlink { .. } | StageOp::Mkdir(_) => Rank::Mount,
         StageOp::ConsoleBind(_) | StageOp::ChdirHost(_) => Rank::Mount,
@@ -301,6 +302,7 @@ fn refs(op: &StageOp) -> [Ref; 2] {
         | StageOp::ConsoleBind(slot)
         | StageOp::ConsoleStdio(slot) => [Ref::Slot(*slot), Ref::Nothing],
         StageOp::ProcOf { slot, namespace } => [Ref::Slot(*slot), *namespace],
+        StageOp::Unmount { place, proc, .. } => [*place, *proc],
         StageOp::FsMode { slot, target } | StageOp::CopyUp { slot, target } => {
             [Ref::Slot(*slot), Ref::Slot(*target)]
         }

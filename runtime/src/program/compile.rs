@@ -12,12 +12,14 @@ mod filter;
 mod hold;
 mod inside;
 mod mounting;
+mod mounts;
 mod process;
 mod restore;
 
 pub(crate) use filter::{ADMIN, PTRACE, enters_with_admin};
 pub use hold::hold;
 use mounting::{Binds, FSCONFIG_MAX};
+pub use mounts::{MountsEntry, add_mounts, remove_mounts};
 pub use restore::restore;
 
 use super::Program;

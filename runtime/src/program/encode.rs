@@ -323,6 +323,11 @@ impl Encoder<'_> {
                 Rec { code: code::COPY_INSIDE, r: slot(*n), s: self.text(path), x, y, ..none }
             }
             StageOp::Readonly(place) => Rec { code: code::READONLY, ..self.covered(place, none) },
+            StageOp::Unmount { slot: n, place, proc } => {
+                let (q, x) = (self.fd(*place), self.fd(*proc) as u32);
+                let s = self.text(&format!("self/fd/{q}"));
+                Rec { code: code::UNMOUNT, r: slot(*n), q, x, s, ..none }
+            }
             StageOp::Pivot => Rec { code: code::PIVOT, ..none },
             StageOp::MoveRoot(mounts) => {
                 Rec { code: code::MOVE_ROOT, s: self.texts(mounts, 0), x: mounts.len() as u32, ..none }

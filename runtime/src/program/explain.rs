@@ -87,7 +87,7 @@ pub fn operand(program: &Program, index: usize) -> String {
             value.as_ref().map_or(key.clone(), |value| format!("{key}={value}"))
         }
         StageOp::SetAttr { mount: Ref::Nothing, .. } => "/".into(),
-        StageOp::Attach { .. } | StageOp::SetAttr { .. } => {
+        StageOp::Attach { .. } | StageOp::SetAttr { .. } | StageOp::Unmount { .. } => {
             let latest = || program.steps[..=index].iter().rev().find_map(target_of);
             target_near(program, index).or_else(latest).unwrap_or_default()
         }
@@ -381,6 +381,7 @@ fn mount(program: &Program, op: &StageOp) -> String {
         StageOp::SetAttr { propagation: flag, recursive, .. } => {
             format!("make it {}", propagation(Propagation { flag: *flag, recursive: *recursive }))
         }
+        StageOp::Unmount { .. } => "take the mount there away, with all below it".into(),
         StageOp::CopyUp { .. } => "copy the content of the covered directory into it".into(),
         StageOp::Mknod { place, mode, rdev, .. } => {
             let kind = match mode & 0o170_000 {

@@ -413,6 +413,15 @@ pub enum StageOp {
     Readonly(Place),
     /// pivot_root(2).
     Pivot,
+    /// umount2(2) of the mount at a target, with all below it.
+    Unmount {
+        /// The target.
+        slot: usize,
+        /// A descriptor whose place the target takes, for its number to be known.
+        place: Ref,
+        /// The host's procfs, in which that number is a path.
+        proc: Ref,
+    },
     /// MS_MOVE and chroot(2), and these mounts of the host's tree away.
     MoveRoot(Vec<String>),
     /// Write to a file below a descriptor.

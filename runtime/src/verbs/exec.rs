@@ -85,8 +85,13 @@ pub fn exec(home: &Home, mut ask: Exec) -> Result<Launched> {
         pid_file: ask.pid_file.take(),
         pidfd_socket: ask.pidfd_socket.take(),
     };
-    let purpose =
-        LaunchPurpose::Exec { init, pid, placement: Box::new(placement), rdt: container.state.rdt.clone() };
+    let purpose = LaunchPurpose::Exec {
+        init,
+        pid,
+        placement: Box::new(placement),
+        rdt: container.state.rdt.clone(),
+        mounts: None,
+    };
     Launch { home, program: &program, purpose, subject, restoration: None }.run()
 }
 
@@ -147,7 +152,7 @@ fn read_process(path: &Path) -> Result<spec::Process> {
 }
 
 /// All namespaces of the container but its pid namespace, into which the process is born.
-fn namespaces_to_enter(namespaces: &Namespaces) -> u64 {
+pub(super) fn namespaces_to_enter(namespaces: &Namespaces) -> u64 {
     let kinds = NsKind::ALL.into_iter().filter(|kind| *kind != NsKind::Pid && namespaces.has(*kind));
     kinds.fold(0, |flags, kind| flags | kind.flag())
 }

@@ -74,6 +74,8 @@ fn descriptors_and_namespaces() {
     let close = StageOp::Close { from: 3, gate: Ref::Nothing, outcome: Ref::Nothing, slot: None };
     check(close, &[], Rec { x: 3, s: wire::NONE as u32, ..op(code::CLOSE) });
     check(StageOp::CloseFd(Ref::Source(0)), &[], Rec { r: 70, ..op(code::CLOSE_FD) });
+    let unmount = StageOp::Unmount { slot: 1, place: Ref::Source(0), proc: Ref::Source(1) };
+    check(unmount, &[(S, "self/fd/70")], Rec { r: slot(1), q: 70, x: 71, ..op(code::UNMOUNT) });
     check(StageOp::Hold("pause".into()), &[(S, "pause")], op(code::HOLD));
     let write = StageOp::Write { dir: Ref::Source(0), path: "p".into(), data: "d".into() };
     check(write, &[(S, "p"), (T, "d")], Rec { r: 70, ..op(code::WRITE) });

@@ -120,6 +120,7 @@ operations! {
     DropGroups,
     OpenTree { .. },
     CopyInside { .. },
+    Unmount { .. },
     MemPolicy(_),
     Exec { .. },
 }
@@ -213,6 +214,7 @@ fn all() -> Vec<StageOp> {
         StageOp::OpenTree { into: none, tree },
         StageOp::CopyInside { slot: 0, path: text(), recursive: true, nofollow: false, must: Must::Anything },
         StageOp::Label { slot: 0, label: text() },
+        StageOp::Unmount { slot: 0, place: none, proc: none },
         StageOp::Exec { args: vec![], env: vec![], home: false },
     ]
 }

@@ -58,13 +58,11 @@ fn calls() -> Vec<Case> {
             b.write()?;
             std::fs::write(b.dir.join("config.json"), "{\"root\": {\"path\": \"rootfs\"},}")?;
             let done = t.cli(&format!("run --bundle {} {}", b.dir.display(), b.id))?;
-            done.refuses(&["config.json: malformed JSON", "at line 1 column 28", "; JSON has no comments"])
+            done.refuses(&["config.json: malformed JSON", "at line 1 column 29", "; JSON has no comments"])
                 .map(drop)
         }),
         case("mistakes/security-module-off", |t| {
-            let off = |name: &str, file: &str| !std::path::Path::new(file).exists() && !name.is_empty();
-            let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-            if modules.contains("selinux") || !off("selinux", "/sys/fs/selinux/enforce") {
+            if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
                 return Err(Trouble::NotRun("SELinux is switched on".to_owned()));
             }
             let b = t.bundle()?.set("/process/selinuxLabel", json!("system_u:system_r:container_t:s0"));

@@ -52,6 +52,7 @@ mod mistakes;
 mod mount_flags;
 mod mount_rows;
 mod mounts;
+mod mounts_later;
 mod namespaces;
 mod nested;
 mod netdev;
@@ -96,6 +97,7 @@ pub fn all() -> Vec<Case> {
         process::cases,
         credentials::cases,
         mounts::cases,
+        mounts_later::cases,
         inner_binds::cases,
         propagation::cases,
         shared_mounts::cases,

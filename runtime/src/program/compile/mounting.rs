@@ -58,15 +58,20 @@ fn changes(default: Propagation, mount: &Mount) -> Vec<Propagation> {
 
 impl Builder {
     pub(super) fn bind_sources(&mut self, plan: &Plan) -> Binds {
-        // A shared root keeps binds in their peer groups; otherwise the host's mounts may come in, none goes out.
         let default = plan.rootfs.propagation;
-        let mounts = plan.mounts.iter().map(|step| match step {
-            MountStep::Mount(mount) => self.mount_source(mount, default),
-            _ => Ref::Nothing,
-        });
-        let mounts: Vec<Ref> = mounts.collect();
+        let mounts = self.mount_sources(plan);
         let devices = plan.devices.iter().map(|device| self.device_source(device, default)).collect();
         Binds { mounts, devices }
+    }
+
+    pub(super) fn mount_sources(&mut self, plan: &Plan) -> Vec<Ref> {
+        // A shared root keeps binds in their peer groups; otherwise the host's mounts may come in, none goes out.
+        let default = plan.rootfs.propagation;
+        let source = |step: &MountStep| match step {
+            MountStep::Mount(mount) => self.mount_source(mount, default),
+            _ => Ref::Nothing,
+        };
+        plan.mounts.iter().map(source).collect()
     }
 
     fn mount_source(&mut self, mount: &Mount, default: Propagation) -> Ref {
