@@ -14,6 +14,7 @@ mod within;
 
 pub use ids::IdMaps;
 pub use permitted::Permitted;
+pub(crate) use within::is_bind;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -41,7 +41,8 @@ pub(super) fn sources(spec: &Spec, bundle: &Path) -> BTreeMap<usize, String> {
     spec.mounts.iter().enumerate().skip(1).filter_map(within).collect()
 }
 
-fn is_bind(mount: &Mount) -> bool {
+/// Whether it is a tree of the host's, by its type or by its options.
+pub(crate) fn is_bind(mount: &Mount) -> bool {
     let bind = |option: &String| option == "bind" || option == "rbind";
     mount.kind.as_deref() == Some("bind") || mount.options.iter().any(bind)
 }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::procfs::{Stat, boot_id};
 use crate::state::Identity;
+use crate::sys::wait::reap;
 
 /// Magic number of pidfs (linux/magic.h): its inodes are unique for a boot.
 const PIDFS_MAGIC: i64 = 0x5049_4446;
@@ -120,4 +121,13 @@ pub fn kill(pidfd: BorrowedFd<'_>) -> Result<()> {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(errno) => Err(Error::os("pidfd_send_signal(SIGKILL)", errno)),
     }
+}
+
+/// The same for a child, which is waited for.
+///
+/// # Errors
+/// ECHILD when it is no child of ours, or was waited for already.
+pub fn end(pidfd: BorrowedFd<'_>) -> Result<()> {
+    kill(pidfd)?;
+    reap(pidfd).map(drop)
 }

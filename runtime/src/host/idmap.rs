@@ -66,8 +66,7 @@ fn write(path: String, text: String) -> Result<()> {
 pub(super) fn read_id_maps(namespace: BorrowedFd<'_>) -> Result<IdMaps> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in(namespace)?;
     let maps = of_process(pid);
-    identity::kill(pidfd.as_fd())?;
-    crate::sys::wait::reap(pidfd.as_fd())?;
+    identity::end(pidfd.as_fd())?;
     maps
 }
 
@@ -117,7 +116,6 @@ pub fn userns(uid: &[IdMapping], gid: &[IdMapping]) -> Result<OwnedFd> {
         rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .call(|| format!("open({path})"))
     });
-    identity::kill(pidfd.as_fd())?;
-    crate::sys::wait::reap(pidfd.as_fd())?;
+    identity::end(pidfd.as_fd())?;
     opened
 }

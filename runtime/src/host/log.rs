@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fstat, memfd_create};
 
 use super::channel::call_name;
 use super::launch::{LaunchPurpose, Launched, Walk};
@@ -64,9 +64,9 @@ impl StageLog {
         if !dir.has(NAME)? {
             return Ok(None);
         }
-        let bytes = dir.read_file(NAME)?;
-        dir.open_file(NAME, OFlags::RDONLY)
-            .map(|memory| Some(StageLog { memory, words: (bytes.len() / 8) as u32 }))
+        let memory = dir.open_file(NAME, OFlags::RDONLY)?;
+        let length = fstat(&memory).call(|| "fstat(trace)")?.st_size;
+        Ok(Some(StageLog { memory, words: (length / 8) as u32 }))
     }
 
     /// How many 64-bit words it has.

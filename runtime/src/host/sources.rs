@@ -200,8 +200,7 @@ fn node(node: &Node, directory: &OwnedFd, name: &str) -> Result<OwnedFd> {
 pub(super) fn locked_trees(sources: &[Source], ids: Option<&IdMaps>) -> Result<Vec<Option<Result<OwnedFd>>>> {
     let (pid, pidfd) = crate::sys::clone::sleeper_in_userns(NsKind::Mount.flag())?;
     let copied = crate::sys::ns::among_mounts_of(pid, pidfd.as_fd(), || Ok(copies(sources, ids)));
-    super::identity::kill(pidfd.as_fd())?;
-    crate::sys::wait::reap(pidfd.as_fd())?;
+    super::identity::end(pidfd.as_fd())?;
     let mut copied: Vec<Option<Result<OwnedFd>>> = copied.step(|| "copying mounts")?;
     for (copy, source) in copied.iter_mut().zip(sources) {
         // A tree without what is mounted below it, or behind a descriptor of ours: only to be had unlocked.

@@ -104,10 +104,9 @@ fn undo(entry: Undo<'_>, home: &Home) -> Result<()> {
 }
 
 fn end_child(pidfd: BorrowedFd<'_>) -> Result<()> {
-    identity::kill(pidfd)?;
-    match crate::sys::wait::reap(pidfd) {
+    match identity::end(pidfd) {
         // Waited for already: it ended early, or made place for the one that it cloned.
         Err(error) if error.errno() == Some(libc::ECHILD) => Ok(()),
-        other => other.map(drop),
+        other => other,
     }
 }

@@ -11,7 +11,7 @@ use super::exec::namespaces_to_enter;
 use crate::ask::{Create, Home, Stdio};
 use crate::container::{Container, Phase};
 use crate::error::{Error, Kind, Result};
-use crate::facts::Facts;
+use crate::facts::{Facts, is_bind};
 use crate::host::identity;
 use crate::host::{Launch, LaunchPurpose, Subject, permitted};
 use crate::plan::Plan;
@@ -120,7 +120,7 @@ impl<'a> Target<'a> {
         };
         let plan = Plan::new(&spec, &facts, home, &ask, state.bundle.clone())
             .map_err(|error| error.relocated("config.json /mounts/0", &here))?;
-        if add && !facts.copies_mounts && spec_binds(mount) {
+        if add && !facts.copies_mounts && is_bind(mount) {
             let text = "a bind into a container that is there takes root of the host";
             return Err(Error::new(Kind::Unsupported, text).at(here));
         }
@@ -148,8 +148,7 @@ impl<'a> Target<'a> {
         let launched = Launch { home, program: &program, purpose, subject, restoration: None }
             .run()
             .map_err(|error| error.at(here))?;
-        identity::kill(launched.pidfd.as_fd())?;
-        crate::sys::wait::reap(launched.pidfd.as_fd()).map(drop)
+        identity::end(launched.pidfd.as_fd())
     }
 }
 
@@ -158,9 +157,4 @@ fn place_of(mount: &Mount) -> Mount {
     let options = mount.options.iter().filter(|option| *option == "dest-nofollow").cloned().collect();
     let destination = mount.destination.clone();
     Mount { destination, kind: Some("tmpfs".to_owned()), options, ..Mount::default() }
-}
-
-fn spec_binds(mount: &Mount) -> bool {
-    mount.options.iter().any(|option| option == "bind" || option == "rbind")
-        || mount.kind.as_deref() == Some("bind")
 }

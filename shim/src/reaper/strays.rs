@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 
 use corten::host::{Launched, identity};
 use corten::procfs;
-use corten::sys::wait::reap;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 use rustix::thread::gettid;
 
@@ -43,8 +42,7 @@ impl Reaper {
             let stray = Pid::from_raw(pid).filter(|_| !known);
             // Not waited for yet: its number is nobody else's.
             let Some(Ok(pidfd)) = stray.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { continue };
-            let ended = identity::kill(pidfd.as_fd()).and_then(|()| reap(pidfd.as_fd()));
-            if let Err(error) = ended {
+            if let Err(error) = identity::end(pidfd.as_fd()) {
                 log::warn(&format!("process {pid}, left by a launch that failed: {error}"));
             }
         }
