@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
 use crate::spec::{IntelRdt, Resources};
 use crate::trace::Recorder;
 
@@ -48,6 +49,20 @@ impl Home<'_> {
         if let Some(recorder) = self.trace {
             recorder.mark(name);
         }
+    }
+
+    /// Calls `verb` with the same home and a recorder: its answer, and what was recorded (`Recorder::finish`). `name` is how the verb is
+    /// called, `id` the container.
+    #[doc(hidden)]
+    pub fn recorded<T>(
+        &self,
+        (name, id): (&str, &str),
+        verb: impl FnOnce(&Home<'_>) -> Result<T>,
+    ) -> (Result<T>, String) {
+        let recorder = Recorder::new(name, id);
+        let done = verb(&Home { root: self.root.clone(), trace: Some(&recorder), ..*self });
+        let text = recorder.finish(done.as_ref().err());
+        (done, text)
     }
 }
 

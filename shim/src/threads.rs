@@ -15,8 +15,8 @@ use corten::ask::Manager;
 use corten::error::Context;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::log;
 use crate::refusal::{Refusal, Result};
-use crate::{log, traces};
 
 /// How many of a crew's threads there may be; more verbs wait for their turn.
 const THREADS: usize = 8;
@@ -44,20 +44,6 @@ impl StateRoot {
             warn: &log::warn,
             trace: None,
         })
-    }
-
-    /// Calls `verb` on the container `id`, and tells what takes how long, if that is asked for.
-    ///
-    /// # Errors
-    /// Those of the verb.
-    pub fn traced<T>(
-        &self,
-        home: &Home<'_>,
-        name: &str,
-        id: &str,
-        verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
-    ) -> corten::Result<T> {
-        traces::traced(self.traces.as_deref(), home, (name, id), verb)
     }
 }
 

@@ -11,29 +11,33 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use corten::ask::Home;
-use corten::trace::Recorder;
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::log;
+use crate::threads::StateRoot;
 
-/// Calls `verb` on the container `id`; with a directory it is recorded.
-pub fn traced<T>(
-    directory: Option<&Path>,
-    home: &Home<'_>,
-    (name, id): (&str, &str),
-    verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
-) -> corten::Result<T> {
-    let Some(directory) = directory else { return verb(home) };
-    let recorder = Recorder::new(name, id);
-    let done = verb(&Home { root: home.root.clone(), trace: Some(&recorder), ..*home });
-    let text = recorder.finish(done.as_ref().err());
-    let namespace = home.root.file_name().unwrap_or_default().display();
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    let path = directory.join(format!("{namespace}.{id}.{name}.{micros}.json"));
-    if let Err(error) = write(&path, &text) {
-        log::warn(&format!("TraceDirectory: {}: {error}", path.display()));
+impl StateRoot {
+    /// Calls `verb` on the container `id`, and tells what takes how long, if that is asked for.
+    ///
+    /// # Errors
+    /// Those of the verb.
+    pub fn traced<T>(
+        &self,
+        home: &Home<'_>,
+        name: &str,
+        id: &str,
+        verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
+    ) -> corten::Result<T> {
+        let Some(directory) = &self.traces else { return verb(home) };
+        let (done, text) = home.recorded((name, id), verb);
+        let namespace = home.root.file_name().unwrap_or_default().display();
+        let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        let path = directory.join(format!("{namespace}.{id}.{name}.{micros}.json"));
+        if let Err(error) = write(&path, &text) {
+            log::warn(&format!("TraceDirectory: {}: {error}", path.display()));
+        }
+        done
     }
-    done
 }
 
 /// Nothing that is there already is written to.

@@ -8,29 +8,25 @@ use std::io::Write;
 
 use corten::ask::Home;
 use corten::error::{Context, WithStep};
-use corten::trace::Recorder;
 
 use super::command::Session;
 use super::failure::Failure;
 use super::values;
 
-/// Calls `verb` on the container `id`; `name` is how the verb is called.
+/// Calls `verb`; `called` is how, and on which container.
 ///
 /// # Errors
 /// Its own, and a file that does not open. One that is not written is warned of: the container is there.
 pub fn traced<T>(
     session: &Session<'_>,
     file: Option<OsString>,
-    (name, id): (&str, &str),
+    called: (&str, &str),
     verb: impl FnOnce(&Home<'_>) -> corten::Result<T>,
 ) -> Result<T, Failure> {
     let Some(path) = values::path(file) else { return Ok(verb(&session.home)?) };
     let opened = File::create(&path).call(|| format!("open({})", path.display()));
     let mut file = opened.step(|| "--trace")?;
-    let recorder = Recorder::new(name, id);
-    let home = Home { root: session.home.root.clone(), trace: Some(&recorder), ..session.home };
-    let done = verb(&home);
-    let text = recorder.finish(done.as_ref().err());
+    let (done, text) = session.home.recorded(called, verb);
     if let Err(error) = file.write_all(text.as_bytes()).call(|| format!("write({})", path.display())) {
         session.log.warn(&format!("--trace: {error}"));
     }
