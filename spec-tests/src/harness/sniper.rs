@@ -108,6 +108,7 @@ const CANNOT_FAIL: [&str; 28] = [
     "restart_syscall",
 ];
 
+/// Calls that fail with EAGAIN only while nothing is ready: of them it would be no fault but a lie.
 const READY: [i64; 7] = [
     libc::SYS_read,
     libc::SYS_sendmsg,

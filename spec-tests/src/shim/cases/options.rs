@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::errors::fails;
 use crate::check;
+use crate::harness::bundle::Bundle;
 use crate::harness::case::{Case, Trouble, Verdict, case, same};
 use crate::harness::host::Need;
 use crate::harness::procs;
@@ -132,6 +133,17 @@ fn root(t: &Test) -> Verdict {
     d.finish()
 }
 
+/// A container that exits with 4, made with what CRI sends of a handler's options.
+fn exits_with_options(d: &Daemon, b: &Bundle, options: &Message) -> Result<Task, Trouble> {
+    let task = Task::new(d.shim(b)?, &b.id);
+    let request =
+        Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
+    task.shim.call("Create", &request.any(10, "runtimeoptions.v1.Options", &options.0))?;
+    task.start("")?;
+    same("the status", task.exit("")?.status, 4)?;
+    Ok(task)
+}
+
 /// What CRI makes of a handler's options table when the type is not runc's.
 fn toml_table(t: &Test) -> Verdict {
     let d = Daemon::new(t)?;
@@ -139,12 +151,7 @@ fn toml_table(t: &Test) -> Verdict {
     b.write()?;
     let body = format!("SystemdCgroup = false\nRoot = \"{}\"\n", d.runtime_root().display());
     let options = Message::new().text(1, "some.type.v1.Options").bytes(3, body.as_bytes());
-    let task = Task::new(d.shim(&b)?, &b.id);
-    let request =
-        Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
-    task.shim.call("Create", &request.any(10, "runtimeoptions.v1.Options", &options.0))?;
-    task.start("")?;
-    same("the status", task.exit("")?.status, 4)?;
+    let task = exits_with_options(&d, &b, &options)?;
     d.end(&b, &task)?;
     d.finish()
 }
@@ -165,12 +172,7 @@ fn traces(t: &Test) -> Verdict {
             directory.display()
         );
         let options = Message::new().bytes(3, body.as_bytes());
-        let task = Task::new(d.shim(&b)?, &b.id);
-        let request =
-            Message::new().text(1, &b.id).text(2, &b.dir.to_string_lossy()).message(3, &d.rootfs().remove(0));
-        task.shim.call("Create", &request.any(10, "runtimeoptions.v1.Options", &options.0))?;
-        task.start("")?;
-        same("the status", task.exit("")?.status, 4)?;
+        let task = exits_with_options(&d, &b, &options)?;
         let files: Vec<_> = std::fs::read_dir(&directory).into_iter().flatten().collect::<Result<_, _>>()?;
         same("the number of traces", files.len(), count)?;
         for file in files {
